@@ -1,0 +1,59 @@
+"""Checks and normalisation that every solver, store and metric shares."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+__all__ = ["FloatArray", "IntArray", "as_matrix", "check_finite", "normalize_rows", "row_norms"]
+
+
+def as_matrix(values: ArrayLike, name: str) -> FloatArray:
+    """``values`` as a two-dimensional float32 or float64 array, without a copy where it is one already.
+
+    Integers and half precision become float32. Raises TypeError for anything that is not numeric, ValueError for any
+    other number of dimensions.
+
+    Example:
+        >>> as_matrix([[1, 2]], "embeddings").dtype
+        dtype('float32')
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions (rows, dimension), got shape {array.shape}")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64 if array.dtype.itemsize > 4 and array.dtype.kind == "f" else np.float32)
+    return array
+
+
+def check_finite(rows: FloatArray, name: str, *, first_row: int = 0) -> None:
+    """Raise a ValueError that names the first row of ``rows`` holding NaN or infinity."""
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{name} row {first_row + int(bad.argmax())} holds NaN or infinite values")
+
+
+def row_norms(rows: FloatArray, name: str, *, first_row: int = 0) -> FloatArray:
+    """Euclidean norms in float64; raises a ValueError that names the first row that is all zeros or not finite."""
+    check_finite(rows, name, first_row=first_row)
+    norms: FloatArray = np.linalg.norm(rows.astype(np.float64, copy=False), axis=1)
+    if (norms == 0).any():
+        raise ValueError(f"{name} row {first_row + int((norms == 0).argmax())} is a zero vector: it has no direction")
+    return norms
+
+
+def normalize_rows(rows: FloatArray, name: str) -> FloatArray:
+    """Rows divided by their norms, same dtype; raises as `row_norms`.
+
+    Example:
+        >>> normalize_rows(np.array([[3.0, 4.0]]), "queries")
+        array([[0.6, 0.8]])
+    """
+    return np.asarray(rows / row_norms(rows, name)[:, None], dtype=rows.dtype)

@@ -1,0 +1,132 @@
+"""A nudge: moved vectors for the labelled nodes of one store, and what they gain on held-out pairs."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+from nudge_rag.arrays import FloatArray
+from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
+from nudge_rag.pairs import Split
+from nudge_rag.report.comparison import Comparison
+from nudge_rag.solvers import ValidationCurve
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.versions import DEFAULT_VERSIONS, PushReceipt, RollbackReceipt, push_vectors, rollback
+
+if TYPE_CHECKING:
+    from nudge_rag.stores.overlay import OverlayStore
+
+__all__ = ["Nudge"]
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """Moved embeddings for the covered nodes of ``store``; nothing is written before `push`.
+
+    Attributes:
+        ids: covered node ids.
+        vectors: (len(ids), d) their moved embeddings, in the store's dtype.
+        originals: (len(ids), d) their embeddings before any nudge.
+        gamma: the step size; 0 when nothing was to be gained.
+        curve: validation score along the step size.
+        improves: whether held-out pairs improve; `push` does nothing otherwise, unless forced.
+        summary: one line: what was tuned, on how many queries, and whether it helps.
+        solver: the solver's name.
+        comparison: before and after on held-out pairs; None for a nudge loaded from disk.
+        split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
+    """
+
+    store: EmbeddingStore = field(repr=False)
+    ids: tuple[str, ...] = field(repr=False)
+    vectors: FloatArray = field(repr=False)
+    originals: FloatArray = field(repr=False)
+    gamma: float
+    curve: ValidationCurve = field(repr=False)
+    improves: bool
+    summary: str
+    solver: str
+    versions: Path = Path(DEFAULT_VERSIONS)
+    comparison: Comparison | None = field(default=None, repr=False)
+    split: Split | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.summary if self.comparison is None else f"{self.summary}\n\n{self.comparison}"
+
+    def push(self, *, force: bool = False) -> PushReceipt:
+        """Write the moved vectors to the store, after saving the originals in ``versions``.
+
+        Text and metadata stay as they are. Without ``force`` nothing is written, with a warning and a receipt that says
+        so, when held-out pairs do not improve. Nodes changed or deleted since they were read are left alone, counted
+        and listed.
+
+        Raises:
+            nudge_rag.versions.PushError: the store failed or did not keep what was written.
+        """
+        if self.gamma == 0:
+            return self._not_pushed("gamma is 0: no step helped on the validation pairs")
+        if not (self.improves or force):
+            return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
+        details = {"solver": self.solver, "gamma": self.gamma, "summary": self.summary}
+        if self.comparison is not None:
+            details["comparison"] = self.comparison.to_dict()
+        return push_vectors(self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details)
+
+    def _not_pushed(self, reason: str) -> PushReceipt:
+        warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
+        return PushReceipt(False, 0, None, reason)
+
+    def rollback(self) -> RollbackReceipt:
+        """Give every nudged node of the store its original vector back, bit for bit; see `nudge_rag.rollback`."""
+        return rollback(self.store, self.versions)
+
+    def overlay(self) -> OverlayStore:
+        """The store as it would be after `push`, without writing to it: reads and searches only."""
+        from nudge_rag.stores.overlay import OverlayStore
+
+        return OverlayStore(self.store, self.ids, self.vectors)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
+        manifest = {
+            "kind": "nudge",
+            "ids": list(self.ids),
+            "gamma": self.gamma,
+            "improves": self.improves,
+            "summary": str(self),
+            "solver": self.solver,
+            "metric": self.curve.metric,
+            "store": self.store.key,
+        }
+        arrays = {"vectors": self.vectors, "originals": self.originals}
+        write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
+
+    @classmethod
+    def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) -> Nudge:
+        """A nudge that `save` wrote, for the same store.
+
+        Raises:
+            BrokenFolderError: the folder is not a nudge, or is damaged.
+            ValueError: the nudge was made for another store.
+        """
+        manifest, arrays = read_folder(Path(folder))
+        if manifest.get("kind") != "nudge":
+            raise BrokenFolderError(f"{folder} does not hold a nudge")
+        if manifest["store"] != store.key:
+            raise ValueError(f"the nudge in {folder} was made for {manifest['store']}, not for {store.key}")
+        return cls(
+            store=store,
+            ids=tuple(manifest["ids"]),
+            vectors=arrays["vectors"],
+            originals=arrays["originals"],
+            gamma=float(manifest["gamma"]),
+            curve=ValidationCurve(arrays["gammas"], arrays["values"], manifest["metric"]),
+            improves=bool(manifest["improves"]),
+            summary=manifest["summary"],
+            solver=manifest["solver"],
+            versions=Path(versions),
+        )
+
+

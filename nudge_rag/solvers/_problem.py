@@ -1,0 +1,69 @@
+"""The checks that every solver starts with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.solvers.directions import covered_targets
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, prepare_labels
+
+__all__ = ["Problem", "check_gamma", "make_problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Checked input of a solver: labels, covered rows, their originals and unit targets."""
+
+    embeddings: FloatArray
+    train: PreparedLabels
+    val: PreparedLabels | None
+    rows: IntArray
+    originals: FloatArray
+    targets: np.ndarray[Any, np.dtype[np.float64]]
+
+
+def make_problem(
+    embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, *, needs_validation: bool
+) -> Problem:
+    """Check everything that a solver is given and read the covered rows.
+
+    Raises:
+        TypeError, ValueError: as `prepare_labels`; an empty training set; an empty validation set where
+            ``needs_validation``; covered rows that are zero or not finite.
+    """
+    nodes = as_matrix(embeddings, "embeddings")
+    size: dict[str, Any] = {"n_nodes": len(nodes), "dimension": nodes.shape[1], "dtype": nodes.dtype}
+    learned = prepare_labels(train, "training", **size)
+    if not learned.n_queries:
+        raise ValueError("the training set has no query with an answer: there is nothing to learn from")
+    checked = None if val is None else prepare_labels(val, "validation", **size)
+    if checked is not None and not checked.n_queries:
+        checked = None
+    if checked is None and needs_validation:
+        raise ValueError(
+            "the validation set has no query with an answer: gamma cannot be chosen (pass gamma= to fix it)"
+        )
+    rows, targets = covered_targets(learned)
+    originals = np.asarray(nodes[rows])
+    _check_covered(originals, rows)
+    return Problem(nodes, learned, checked, rows, originals, targets)
+
+
+def _check_covered(originals: FloatArray, rows: IntArray) -> None:
+    bad = ~np.isfinite(originals).all(axis=1) | ~originals.any(axis=1)
+    if bad.any():
+        position = int(bad.argmax())
+        row_norms(originals[position : position + 1], "embeddings", first_row=int(rows[position]))
+
+
+def check_gamma(gamma: float, name: str, highest: float) -> float:
+    """``gamma`` as a float; ValueError where it is not in 0..highest."""
+    value = float(gamma)
+    if not 0 <= value <= highest:
+        raise ValueError(f"{name} must be between 0 and {highest:g}, got {gamma!r}")
+    return value

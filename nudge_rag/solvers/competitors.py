@@ -1,0 +1,131 @@
+"""Nodes without training queries never move: all that matters of them is each validation query's best few scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.stores.base import Similarity
+
+__all__ = ["FixedScores", "fixed_scores", "query_vectors"]
+
+# One block of scores stays near 16 MB of float32.
+SCORES_PER_BLOCK = 4_000_000
+QUERIES_PER_BLOCK = 2_048
+
+
+@dataclass(frozen=True)
+class FixedScores:
+    """Scores that no step size changes.
+
+    Attributes:
+        best: (m, depth) the best scores of uncovered nodes for each validation query, in no order; -inf where there
+            are fewer nodes than depth.
+        answer: (p,) score of each validation pair whose node is uncovered; NaN where the node is covered.
+    """
+
+    best: FloatArray
+    answer: FloatArray
+
+
+def query_vectors(labels: PreparedLabels, similarity: Similarity) -> FloatArray:
+    """Validation queries as they are scored: unit length, except for l2, where the length matters."""
+    if similarity == "l2":
+        return labels.vectors
+    norms = np.linalg.norm(labels.vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(labels.vectors / norms, dtype=labels.vectors.dtype)
+
+
+def fixed_scores(
+    val: PreparedLabels,
+    embeddings: FloatArray,
+    covered: IntArray,
+    background: FloatArray | Iterable[FloatArray] | None,
+    *,
+    depth: int,
+    similarity: Similarity,
+) -> FixedScores:
+    """One blocked pass over all nodes; never holds more than a block of scores. Checks every row on the way.
+
+    Args:
+        val: validation labels.
+        embeddings: (n, d), only read, a block at a time.
+        covered: increasing rows to leave out.
+        background: more nodes that only compete: an array (b, d) or blocks of one.
+        depth: how many best scores to keep per query.
+        similarity: how the store ranks.
+
+    Raises:
+        ValueError: a zero, NaN or infinite row, with its number.
+    """
+    queries = query_vectors(val, similarity)
+    best = np.full((len(queries), depth), -np.inf, dtype=embeddings.dtype)
+    answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
+    step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
+    for first in range(0, len(embeddings), step):
+        block = np.asarray(embeddings[first : first + step])
+        norms = row_norms(block, "embeddings", first_row=first)
+        hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first
+        for part, scores in _score_blocks(queries, block, norms, similarity):
+            _read_answers(answer, scores, val, part, first)
+            scores[:, hidden] = -np.inf
+            best[part] = _merge_best(best[part], scores)
+    for first, block in _background_blocks(background, step, embeddings):
+        norms = row_norms(block, "background embeddings", first_row=first)
+        for part, scores in _score_blocks(queries, block, norms, similarity):
+            best[part] = _merge_best(best[part], scores)
+    answer[np.isin(val.node_of_pair, covered)] = np.nan
+    return FixedScores(best, answer)
+
+
+def _score_blocks(
+    queries: FloatArray, block: FloatArray, norms: FloatArray, similarity: Similarity
+) -> Iterator[tuple[slice, FloatArray]]:
+    for first in range(0, len(queries), QUERIES_PER_BLOCK):
+        part = slice(first, min(first + QUERIES_PER_BLOCK, len(queries)))
+        scores = queries[part] @ block.T
+        if similarity == "cosine":
+            scores *= (1 / norms).astype(scores.dtype)
+        elif similarity == "l2":
+            scores -= (norms**2 / 2).astype(scores.dtype)
+        yield part, scores
+
+
+def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, part: slice, first: int) -> None:
+    """Answers are read from the block that ranks them, so that a node never outranks itself by a rounding error."""
+    pairs = slice(*np.searchsorted(val.query_of_pair, [part.start, part.stop]))
+    queries, nodes = val.query_of_pair[pairs], val.node_of_pair[pairs]
+    here = np.flatnonzero((nodes >= first) & (nodes < first + scores.shape[1]))
+    answer[pairs.start + here] = scores[queries[here] - part.start, nodes[here] - first]
+
+
+def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:
+    depth = best.shape[1]
+    if depth == 1:
+        return np.maximum(best, scores.max(axis=1, keepdims=True))
+    if scores.shape[1] > depth:
+        scores = np.partition(scores, scores.shape[1] - depth, axis=1)[:, -depth:]
+    together = np.concatenate([best, scores], axis=1)
+    return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
+
+
+def _background_blocks(
+    background: FloatArray | Iterable[FloatArray] | None, step: int, embeddings: FloatArray
+) -> Iterator[tuple[int, FloatArray]]:
+    if background is None:
+        return
+    first = 0
+    for given in [background] if isinstance(background, np.ndarray) else background:
+        part = as_matrix(given, "background embeddings")
+        if part.shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"background embeddings have dimension {part.shape[1]}, the nodes have {embeddings.shape[1]}"
+            )
+        for start in range(0, len(part), step):
+            block = np.asarray(part[start : start + step], dtype=embeddings.dtype)
+            yield first, block
+            first += len(block)

@@ -1,0 +1,137 @@
+"""Labelled queries as arrays: what a solver learns from and validates on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+
+__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "prepare_labels"]
+
+
+@dataclass(frozen=True)
+class LabeledQueries:
+    """Query embeddings and, for each, the rows of the node embeddings that answer it.
+
+    Attributes:
+        vectors: (m, d) query embeddings of any length; a solver counts each query once, however long.
+        answers: m sequences of row indices; a row named twice counts once, an empty sequence is left out and counted.
+        grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer.
+
+    Example:
+        >>> import numpy as np
+        >>> LabeledQueries(np.eye(2), [[0], [1, 2]]).answers
+        [[0], [1, 2]]
+    """
+
+    vectors: ArrayLike
+    answers: Sequence[Sequence[int]]
+    grades: Sequence[Sequence[float]] | None = None
+
+
+LabelsLike: TypeAlias = LabeledQueries | tuple[ArrayLike, Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class PreparedLabels:
+    """Checked labels: only queries with answers, pairs sorted by query then node, each pair once."""
+
+    vectors: FloatArray
+    query_of_pair: IntArray
+    node_of_pair: IntArray
+    grades: np.ndarray[Any, np.dtype[np.float64]]
+    without_answers: int
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries that have answers."""
+        return int(self.vectors.shape[0])
+
+
+def prepare_labels(
+    labels: LabelsLike, name: str, *, n_nodes: int, dimension: int, dtype: np.dtype[Any]
+) -> PreparedLabels:
+    """Check ``labels`` and flatten them into (query, node, grade) pairs.
+
+    Queries without answers are dropped, counted and warned about.
+
+    Raises:
+        TypeError: answers that are not integers.
+        ValueError: shapes that do not agree, non-finite or zero query vectors (with the row), row indices that are
+            negative or not below ``n_nodes``.
+    """
+    if not isinstance(labels, LabeledQueries):
+        labels = LabeledQueries(*labels)
+    vectors = as_matrix(labels.vectors, f"{name} query embeddings") if len(labels.answers) else _no_vectors(labels, name)
+    if len(vectors) != len(labels.answers):
+        raise ValueError(f"{name} has {len(vectors)} query embeddings but {len(labels.answers)} answer lists")
+    if len(vectors) and vectors.shape[1] != dimension:
+        raise ValueError(f"{name} query embeddings have dimension {vectors.shape[1]}, the nodes have {dimension}")
+    row_norms(vectors, f"{name} query embeddings")
+    queries, nodes, grades = _flatten(labels, name, n_nodes)
+    kept, query_of_pair = np.unique(queries, return_inverse=True)
+    without = len(vectors) - len(kept)
+    if without:
+        warnings.warn(f"{without} of {len(vectors)} {name} queries have no answers: left out", stacklevel=3)
+    return PreparedLabels(
+        np.ascontiguousarray(vectors[kept], dtype=dtype), query_of_pair.astype(np.int64), nodes, grades, without
+    )
+
+
+def _no_vectors(labels: LabeledQueries, name: str) -> FloatArray:
+    """An empty list of queries has no dimension of its own: (0,) and (0, d) are both accepted."""
+    if np.size(labels.vectors):
+        raise ValueError(f"{name} has {len(np.asarray(labels.vectors))} query embeddings but 0 answer lists")
+    return np.zeros((0, 0), dtype=np.float32)
+
+
+def _flatten(
+    labels: LabeledQueries, name: str, n_nodes: int
+) -> tuple[IntArray, IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+    nodes = _concatenate_rows(labels.answers, name)
+    lengths = [len(answers) for answers in labels.answers]
+    queries = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    bad = (nodes < 0) | (nodes >= n_nodes)
+    if bad.any():
+        first = int(bad.argmax())
+        raise ValueError(
+            f"{name} query {queries[first]} names node {nodes[first]}: rows must be in 0..{n_nodes - 1}"
+            f" ({int(bad.sum())} such label(s))"
+        )
+    grades = _concatenate_grades(labels.grades, lengths, name)
+    queries, nodes, grades = queries[grades > 0], nodes[grades > 0], grades[grades > 0]
+    # Best grade first, so that the first of each repeated pair is the one to keep.
+    order = np.lexsort((-grades, nodes, queries))
+    queries, nodes, grades = queries[order], nodes[order], grades[order]
+    first_of_pair = np.ones(len(queries), dtype=bool)
+    first_of_pair[1:] = (np.diff(queries) != 0) | (np.diff(nodes) != 0)
+    return queries[first_of_pair], nodes[first_of_pair], grades[first_of_pair]
+
+
+def _concatenate_rows(answers: Sequence[Sequence[int]], name: str) -> IntArray:
+    parts: list[IntArray] = []
+    for query, rows in enumerate(answers):
+        part = np.asarray(rows)
+        if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
+            raise TypeError(f"{name} answers of query {query} must be a sequence of integer row indices, got {rows!r}")
+        parts.append(part.astype(np.int64))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _concatenate_grades(
+    grades: Sequence[Sequence[float]] | None, lengths: list[int], name: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if grades is None:
+        return np.ones(sum(lengths), dtype=np.float64)
+    if [len(part) for part in grades] != lengths:
+        raise ValueError(f"{name} grades must be nested like its answers")
+    flat = np.asarray([grade for part in grades for grade in part], dtype=np.float64)
+    if not np.isfinite(flat).all():
+        raise ValueError(f"{name} grades hold NaN or infinite values")
+    return flat

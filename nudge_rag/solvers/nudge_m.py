@@ -1,0 +1,165 @@
+"""NUDGE-M: add a step towards the training queries, for dot-product stores (arXiv 2409.02343, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.arrays import FloatArray
+from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
+from nudge_rag.solvers.competitors import fixed_scores, query_vectors
+from nudge_rag.solvers.labels import LabelsLike
+from nudge_rag.solvers.ranks import covered_columns, pair_blocks
+from nudge_rag.solvers.result import NudgeFit, ValidationCurve
+from nudge_rag.stores.base import Similarity
+
+__all__ = ["NudgeM"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+# A few units in the last place: two nodes with the same queries have the same slope, whatever the product rounds to.
+SAME_SLOPE = 8.0
+# nudge-ft divides by slope + 1e-8, which widens intervals by a hair: two that only touch then overlap.
+PEER_BLUR = 1e-8
+# Past an interval that never ends, any larger step is as good; the smallest one that is clear of rounding is taken.
+CLEAR_OF_EDGE = 1e-3
+
+
+class NudgeM:
+    """Move covered node embeddings along the sum of their training queries; the result is not unit length.
+
+        v'_j = v_j + gamma * g_j,  g_j the unit direction of the sum of node j's unit training queries.
+
+    gamma is chosen exactly: for each validation (query, answer) pair the steps at which the answer outranks every other
+    node form one interval; gamma lies where most intervals overlap, and is 0 where that is already so at 0. Scores
+    must be dot products: on a cosine or l2 store use `NudgeN`. Long vectors win dot products, so nodes without
+    training queries can lose; validation pairs should include some of theirs.
+
+    Args:
+        gamma: fixed step size; no search.
+        similarity: must be ``"dot"``.
+        point: ``"middle"`` of the best interval; or its lower ``"edge"`` as nudge-ft takes it, with intervals that
+            are widened by an epsilon as nudge-ft's are.
+
+    References:
+        arXiv 2409.02343, section 3.2.
+
+    Example:
+        >>> import numpy as np
+        >>> queries = np.array([[0.6, 0.8]])
+        >>> fit = NudgeM(point="edge").fit(np.eye(2), (queries, [[0]]), (queries, [[0]]))
+        >>> round(fit.gamma, 6), fit.vectors.round(2).tolist()
+        (0.2, [[1.12, 0.16]])
+    """
+
+    name = "nudge-m"
+
+    def __init__(
+        self,
+        *,
+        gamma: float | None = None,
+        similarity: Similarity = "dot",
+        point: Literal["middle", "edge"] = "middle",
+    ) -> None:
+        if similarity != "dot":
+            raise ValueError(
+                f"NUDGE-M gives vectors that are not unit length, which a {similarity} store cannot rank:"
+                " use NudgeN (solver='nudge-n'), or a store with dot-product (inner-product) similarity"
+            )
+        if point not in ("middle", "edge"):
+            raise ValueError(f"point must be 'middle' or 'edge', got {point!r}")
+        self.gamma = None if gamma is None else check_gamma(gamma, "gamma", np.finfo(np.float32).max)
+        self.similarity: Similarity = "dot"
+        self.point = point
+
+    def fit(
+        self,
+        embeddings: ArrayLike,
+        train: LabelsLike,
+        val: LabelsLike | None = None,
+        *,
+        background: FloatArray | Iterable[FloatArray] | None = None,
+    ) -> NudgeFit:
+        """Solve for the covered rows of ``embeddings``. Arguments, errors and warnings as `NudgeN.fit`."""
+        problem = make_problem(embeddings, train, val, needs_validation=self.gamma is None)
+        lows, highs, n_pairs = _intervals(problem, background, PEER_BLUR if self.point == "edge" else 0.0)
+        gamma = _most_covered(lows, highs, self.point) if self.gamma is None else self.gamma
+        curve = _coverage(lows, highs, gamma, n_pairs)
+        moved = (problem.originals.astype(np.float64) + gamma * problem.targets).astype(problem.originals.dtype)
+        return NudgeFit(
+            solver=self.name,
+            rows=problem.rows,
+            vectors=problem.originals if gamma == 0 else moved,
+            gamma=gamma,
+            curve=curve,
+            improved=bool(n_pairs) and bool(curve.values[np.searchsorted(curve.gammas, gamma)] > curve.values[0]),
+            at_edge=False,
+            opposed=problem.rows[:0],
+            train_without_answers=problem.train.without_answers,
+            val_without_answers=problem.val.without_answers if problem.val is not None else 0,
+            originals=problem.embeddings,
+        )
+
+
+def _intervals(problem: Problem, background: Any, blur: float) -> tuple[Float64Array, Float64Array, int]:
+    """For each validation pair whose answer can come first: lowest and highest gamma at which it does, and the count.
+
+    Against node j the answer x is not outranked while s_j + gamma t_j <= s_x + gamma t_x, with s = q.v, t = q.g.
+    """
+    val = problem.val
+    if val is None:
+        return np.zeros(0), np.zeros(0), 0
+    fixed = fixed_scores(val, problem.embeddings, problem.rows, background, depth=1, similarity="dot")
+    queries = query_vectors(val, "dot")
+    starts, slopes = problem.originals.T, problem.targets.T.astype(queries.dtype)
+    columns = covered_columns(val.node_of_pair, problem.rows)
+    lows, highs = np.empty(len(columns)), np.empty(len(columns))
+    for part, pairs in pair_blocks(val, len(problem.rows)):
+        at_start, at_slope = queries[part] @ starts, queries[part] @ slopes
+        for pair in range(pairs.start, pairs.stop):
+            row, column = val.query_of_pair[pair] - part.start, columns[pair]
+            own = at_start[row, column] if column >= 0 else fixed.answer[pair]
+            slope = at_slope[row, column] if column >= 0 else queries.dtype.type(0)
+            ahead = np.append(at_start[row], fixed.best[part][row]) - own
+            gains = np.append(at_slope[row], queries.dtype.type(0)) - slope
+            lows[pair], highs[pair] = _interval(ahead, gains, blur)
+    kept = highs >= lows
+    return lows[kept], highs[kept], len(columns)
+
+
+def _interval(ahead: FloatArray, gains: FloatArray, blur: float) -> tuple[float, float]:
+    """Steps gamma >= 0 with ahead + gamma * gains <= 0 everywhere; an empty interval comes back as (inf, -inf)."""
+    flat = np.abs(gains) <= SAME_SLOPE * np.finfo(gains.dtype).eps
+    if (flat & (ahead > 0)).any():
+        return np.inf, -np.inf
+    falling, rising = ~flat & (gains < 0), ~flat & (gains > 0)
+    crossings = -ahead / np.where(flat, gains.dtype.type(1), gains - gains.dtype.type(blur))
+    return float(np.max(crossings, initial=0.0, where=falling)), float(np.min(crossings, initial=np.inf, where=rising))
+
+
+def _most_covered(lows: Float64Array, highs: Float64Array, point: Literal["middle", "edge"]) -> float:
+    """A step in the first stretch that most intervals cover; 0 where that stretch starts at 0 or there is none."""
+    starts, ends = np.sort(lows), np.sort(highs)
+    candidates = np.unique(starts)
+    # An interval that ends where another starts does not overlap it: the rule of nudge-ft.
+    covered = np.searchsorted(starts, candidates, side="right") - np.searchsorted(ends, candidates, side="right")
+    if not len(covered) or covered.max() <= 0:
+        return 0.0
+    edge = float(candidates[covered.argmax()])
+    if point == "edge" or edge == 0:
+        return edge
+    end = ends[np.searchsorted(ends, edge, side="right")]
+    return (edge + float(end)) / 2 if np.isfinite(end) else edge * (1 + CLEAR_OF_EDGE)
+
+
+def _coverage(lows: Float64Array, highs: Float64Array, gamma: float, n_pairs: int) -> ValidationCurve:
+    """Share of validation pairs ranked first at 0, at every point where an interval starts, and at ``gamma``."""
+    name = "pairs ranked first"
+    if not n_pairs:
+        return ValidationCurve(np.zeros(0), np.zeros(0), name)
+    gammas = np.unique(np.concatenate([[0.0, gamma], lows]))
+    starts, ends = np.sort(lows), np.sort(highs)
+    counts = np.searchsorted(starts, gammas, side="right") - np.searchsorted(ends, gammas, side="left")
+    return ValidationCurve(gammas, counts / n_pairs, name)

@@ -1,0 +1,141 @@
+"""What nudge-rag asks of a vector store: one small protocol, one adapter file per database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray
+
+Similarity = Literal["cosine", "dot", "l2"]
+
+__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "UnknownIdError", "score_matrix"]
+
+
+class UnknownIdError(ValueError):
+    """Raised when ids are not in the store; names the first few and counts them all."""
+
+    def __init__(self, ids: Sequence[str], store: str) -> None:
+        self.ids = list(ids)
+        shown = ", ".join(repr(node_id) for node_id in self.ids[:5])
+        more = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
+        super().__init__(f"{len(self.ids)} id(s) are not in {store}: {shown}{more}")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a store can do, as data.
+
+    Attributes:
+        similarity: how the store ranks; scores are larger-is-better for all three (l2 is minus the squared distance).
+        dtype: the dtype that ``read`` returns and that the store keeps bit for bit.
+        keeps_norms: whether a vector that is not unit length is stored as it is.
+        exact_search: whether ``search`` is exact rather than approximate.
+        batch_search: whether one call to the database answers many queries.
+        filters: whether ``search`` takes a ``where``.
+        persistent: whether another process can open the same store.
+    """
+
+    similarity: Similarity
+    dtype: str = "float32"
+    keeps_norms: bool = True
+    exact_search: bool = True
+    batch_search: bool = True
+    filters: bool = True
+    persistent: bool = False
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Nearest nodes of each query, best first.
+
+    Attributes:
+        ids: one list of node ids per query; shorter than k where the store (or the filter) holds fewer nodes.
+        scores: one float64 array per query, same lengths, larger is better, in the store's own similarity.
+    """
+
+    ids: list[list[str]]
+    scores: list[np.ndarray[Any, np.dtype[np.float64]]]
+
+
+@runtime_checkable
+class EmbeddingStore(Protocol):
+    """A vector store seen as a table of embeddings.
+
+    Implementations never change text or metadata and never call an embedding model.
+    """
+
+    @property
+    def name(self) -> str:
+        """The database's name, such as ``chroma``."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """A string that names this store among all stores, fit for a folder name."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        ...
+
+    def count(self) -> int:
+        """Number of nodes."""
+        ...
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, shape (len(ids), d), in the order asked. Raises UnknownIdError."""
+        ...
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes, in batches of at most ``batch_size``: ids and vectors."""
+        ...
+
+    def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
+        """The k best nodes of each row of ``queries``; ``where`` is a filter in the store's own form."""
+        ...
+
+    def matching(self, ids: Sequence[str], where: Any) -> set[str]:
+        """Those of ``ids`` that pass the filter ``where`` (all that exist when it is None)."""
+        ...
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite the vectors of ``ids``; text and metadata stay. Checks everything before it writes anything."""
+        ...
+
+
+def score_matrix(queries: FloatArray, vectors: FloatArray, similarity: Similarity) -> FloatArray:
+    """Scores of every query against every vector, larger is better.
+
+    cosine: q.v / (|q| |v|) (0 where a norm is 0); dot: q.v; l2: -|q - v|^2.
+
+    Args:
+        queries: (m, d).
+        vectors: (n, d).
+        similarity: the store's similarity.
+
+    Returns:
+        (m, n) array of the wider of the two dtypes.
+
+    Example:
+        >>> import numpy as np
+        >>> score_matrix(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]), "cosine")
+        array([[1., 0.]])
+        >>> score_matrix(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]), "l2")
+        array([[ -1., -13.]])
+    """
+    if similarity == "dot":
+        return np.asarray(queries @ vectors.T)
+    if similarity == "cosine":
+        return np.asarray(_unit_or_zero(queries) @ _unit_or_zero(vectors).T)
+    squares = (queries * queries).sum(1)[:, None] + (vectors * vectors).sum(1)[None, :]
+    return np.asarray(2 * (queries @ vectors.T) - squares)
+
+
+def _unit_or_zero(rows: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))
