@@ -1,1 +1,41 @@
-"""Core."""
+"""Better retrieval from the feedback you already have.
+
+nudge-rag moves the node embeddings in a vector store towards the queries that they answer (NUDGE, arXiv 2409.02343).
+The core needs numpy alone; databases and frameworks are imported only when they are used.
+"""
+
+from nudge_rag.evaluate import Evaluation, evaluate
+from nudge_rag.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
+from nudge_rag.nudge import Nudge
+from nudge_rag.pairs import LabeledPairs, Split
+from nudge_rag.progress import track
+from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
+from nudge_rag.tuning import tune
+from nudge_rag.versions import PushReceipt, RollbackReceipt, rollback
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MRR",
+    "CappedRecall",
+    "Evaluation",
+    "LabeledPairs",
+    "LabeledQueries",
+    "Metric",
+    "Nudge",
+    "NudgeFit",
+    "NudgeM",
+    "NudgeN",
+    "PushReceipt",
+    "Recall",
+    "RollbackReceipt",
+    "Split",
+    "Success",
+    "__version__",
+    "evaluate",
+    "nDCG",
+    "parse_metric",
+    "rollback",
+    "track",
+    "tune",
+]

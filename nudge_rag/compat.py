@@ -1,4 +1,6 @@
-"""nudge-ft's classes and calling convention on our solvers: change ``from nudge import`` to ``from nudge_rag.compat import``.
+"""nudge-ft's classes and calling convention on our solvers.
+
+Change ``from nudge import NUDGEN`` to ``from nudge_rag.compat import NUDGEN``.
 
 With unit-length inputs, wherever nudge-ft 0.1.2 is right, the result is the same: same grid of gammas, same top-k
 validation accuracy, same rule for ties. Where nudge-ft goes wrong these classes differ:
@@ -9,8 +11,9 @@ validation accuracy, same rule for ties. Where nudge-ft goes wrong these classes
 - an answer listed twice counts once, and a query counts once however long its embedding is;
 - empty training or validation sets raise a ValueError (a fixed ``gamma`` needs no validation set);
 - ``nontrain_embeddings`` may hold fewer rows than ``val_k``, or any number that leaves a small last batch;
-- the best gamma at the end of the grid is warned about (the grid is not extended here; `nudge_rag.solvers.NudgeN` does);
-- NUDGE-M's intervals are not blurred by an epsilon, and nodes with the same queries are recognised as such;
+- the best gamma at the end of the grid is warned about (only `nudge_rag.solvers.NudgeN` extends it);
+- gammas whose accuracies are equal are equal: rounding in a float32 mean decides between them in nudge-ft when val_k > 1;
+- nodes moved by the same queries are recognised as such in NUDGE-M, rather than by a slope of rounding noise;
 - numpy only: no torch, no dense |validation| x |corpus| matrix, nothing printed.
 """
 

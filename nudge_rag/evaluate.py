@@ -43,9 +43,7 @@ class Evaluation:
         return self.values[parse_metric(metric)][[row[query] for query in query_ids]]
 
 
-def evaluate(
-    qrels: Mapping[str, Mapping[str, float]], run: Run, metrics: Sequence[str | Metric]
-) -> Evaluation:
+def evaluate(qrels: Mapping[str, Mapping[str, float]], run: Run, metrics: Sequence[str | Metric]) -> Evaluation:
     """Evaluate ``run`` on every query of ``qrels``; one that the run lacks scores 0 rather than vanishing.
 
     Args:
@@ -63,9 +61,7 @@ def evaluate(
     if not qrels:
         raise ValueError("qrels hold no query")
     parsed = [parse_metric(metric) for metric in metrics]
-    pairs = [
-        (number, node, grade) for number, grades in enumerate(qrels.values()) for node, grade in grades.items()
-    ]
+    pairs = [(number, node, grade) for number, grades in enumerate(qrels.values()) for node, grade in grades.items()]
     places = [_places(query, run.get(query, ())) for query in qrels]
     ranks = np.array([places[number].get(node, NOT_RETRIEVED) for number, node, _ in pairs], dtype=np.int64)
     queries = np.array([number for number, _, _ in pairs], dtype=np.int64)
@@ -76,7 +72,8 @@ def evaluate(
 
 def _places(query: str, ranking: Sequence[str] | Mapping[str, float]) -> dict[str, int]:
     if isinstance(ranking, Mapping):
-        ranking = sorted(ranking, key=lambda node: (-ranking[node], node))  # type: ignore[index]
+        scores = ranking
+        ranking = sorted(scores, key=lambda node: (-scores[node], node))
     places = {node: rank for rank, node in enumerate(ranking)}
     if len(places) != len(ranking):
         raise ValueError(f"the ranking of query {query!r} lists a node twice")

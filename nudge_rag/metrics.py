@@ -53,9 +53,7 @@ class Metric:
     def __repr__(self) -> str:
         return str(self)
 
-    def per_query(
-        self, ranks: IntArray, grades: Float64Array, query_of_pair: IntArray, n_queries: int
-    ) -> Float64Array:
+    def per_query(self, ranks: IntArray, grades: Float64Array, query_of_pair: IntArray, n_queries: int) -> Float64Array:
         """The metric of every query, from the ranks of its judged nodes.
 
         Args:
@@ -95,11 +93,11 @@ class Metric:
         n_queries: int,
     ) -> Float64Array:
         queries, ranks = queries[hits], ranks[hits]
+        best: Float64Array = np.zeros(n_queries)
         if self.family == "nDCG":
-            return np.bincount(queries, weights=gains[hits] / np.log2(ranks + 2.0), minlength=n_queries)
+            return _sums(queries, gains[hits] / np.log2(ranks + 2.0), n_queries)
         if self.family in ("Recall", "CappedRecall"):
             return np.bincount(queries, minlength=n_queries).astype(np.float64)
-        best = np.zeros(n_queries)
         np.maximum.at(best, queries, 1.0 if self.family == "Success" else 1.0 / (ranks + 1.0))
         return best
 
@@ -115,7 +113,11 @@ class Metric:
         queries, gains = queries[order], gains[order]
         place = np.arange(len(queries)) - np.searchsorted(queries, queries)
         top = place < self.k
-        return np.bincount(queries[top], weights=gains[top] / np.log2(place[top] + 2.0), minlength=n_queries)
+        return _sums(queries[top], gains[top] / np.log2(place[top] + 2.0), n_queries)
+
+
+def _sums(queries: IntArray, weights: Float64Array, n_queries: int) -> Float64Array:
+    return np.bincount(queries, weights=weights, minlength=n_queries).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class MetricFamily:
         return self.name
 
 
-nDCG, Recall, CappedRecall, MRR, Success = (MetricFamily(name) for name in FAMILIES)  # noqa: N816
+nDCG, Recall, CappedRecall, MRR, Success = (MetricFamily(name) for name in FAMILIES)
 
 
 def parse_metric(metric: str | Metric) -> Metric:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
 from nudge_rag.pairs import Split
@@ -128,5 +127,3 @@ class Nudge:
             solver=manifest["solver"],
             versions=Path(versions),
         )
-
-

@@ -78,9 +78,7 @@ def read_beir(folder: Path, split: str) -> Judged:
     return {query: texts[query] for query in qrels}, qrels
 
 
-def write_beir(
-    folder: Path, split: str, queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, float]]
-) -> None:
+def write_beir(folder: Path, split: str, queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, float]]) -> None:
     """Write one split; queries of other splits stay in queries.jsonl."""
     path = folder / "queries.jsonl"
     entries = {str(entry["_id"]): entry for _, entry in _json_lines(path)} if path.exists() else {}

@@ -46,8 +46,8 @@ class UnknownNodes:
 class LabeledPairs:
     """Queries and the nodes that answer them.
 
-    A pair given twice is one pair, with the higher of its grades. A grade of 0 or less says that the node was judged and
-    does not answer the query.
+    A pair given twice is one pair, with the higher of its grades. A grade of 0 or less says that the node was judged
+    and does not answer the query.
 
     Attributes:
         queries: query id to query text.

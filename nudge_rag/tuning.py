@@ -18,10 +18,11 @@ from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.ranking import rank_nodes
-from nudge_rag.report.comparison import Comparison, compare
+from nudge_rag.report.comparison import compare
+from nudge_rag.similarity import Similarity
 from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
 from nudge_rag.solvers.labels import LabelsLike
-from nudge_rag.stores.base import EmbeddingStore, Similarity
+from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.versions import DEFAULT_VERSIONS, original_vectors
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "Solver", "tune"]
@@ -112,7 +113,8 @@ def tune(
     fit = ready.fit(nodes.vectors, *(_labels(part, embedded, rows) for part in parts[:2]))
     held_out = parts.test if parts.test.n_queries else parts.val
     before, after = (
-        _evaluate(nodes.ids, vectors, held_out, embedded, measured, store) for vectors in (nodes.vectors, fit.embeddings())
+        _evaluate(nodes.ids, vectors, held_out, embedded, measured, store)
+        for vectors in (nodes.vectors, fit.embeddings())
     )
     comparison = compare(before, after, _groups(parts.train, held_out))
     gain = after.mean(measured[0]) - before.mean(measured[0])
@@ -161,9 +163,7 @@ def _pull(store: EmbeddingStore, versions: str | Path) -> _Nodes:
     return _Nodes(ids, original_vectors(store, ids, np.concatenate(batches), versions))
 
 
-def _known_parts(
-    pairs: LabeledPairs | Split, nodes: _Nodes, fractions: tuple[float, float, float], seed: int
-) -> Split:
+def _known_parts(pairs: LabeledPairs | Split, nodes: _Nodes, fractions: tuple[float, float, float], seed: int) -> Split:
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
     given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
@@ -185,8 +185,8 @@ def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int) -> dict[st
     vectors = as_matrix(embed_queries(texts), "query embeddings")
     if vectors.shape != (len(texts), dimension):
         raise ValueError(
-            f"query embeddings have shape {vectors.shape}, expected {(len(texts), dimension)}: one row per query, in the"
-            " dimension of the store. Is it the model that the store was built with?"
+            f"query embeddings have shape {vectors.shape}, expected {(len(texts), dimension)}: one row per query, in"
+            " the dimension of the store. Is it the model that the store was built with?"
         )
     row_norms(vectors, "query embeddings")
     return dict(zip(texts, vectors, strict=True))
@@ -211,7 +211,7 @@ def _evaluate(
     store: EmbeddingStore,
 ) -> Evaluation:
     queries = np.stack([embedded[text] for text in part.queries.values()])
-    best = rank_nodes(queries, vectors, max(metric.k for metric in metrics), store.capabilities.similarity)
+    best, _ = rank_nodes(queries, vectors, max(metric.k for metric in metrics), store.capabilities.similarity)
     run = {query: [ids[row] for row in rows] for query, rows in zip(part.queries, best, strict=True)}
     return evaluate(part.qrels, run, metrics)
 
@@ -234,4 +234,6 @@ def _summary(fit: NudgeFit, parts: Split, metric: Metric, gain: float, n_nodes: 
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{metric} on held-out queries changes by {gain:+.3f}"
-    return f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {n_nodes} nodes labelled; queries: {sizes}; {verdict}"
+    return (
+        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {n_nodes} nodes labelled; queries: {sizes}; {verdict}"
+    )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.similarity import Similarity
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.stores.base import Similarity
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
@@ -106,7 +106,7 @@ def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, p
 def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:
     depth = best.shape[1]
     if depth == 1:
-        return np.maximum(best, scores.max(axis=1, keepdims=True))
+        return np.asarray(np.maximum(best, scores.max(axis=1, keepdims=True)))
     if scores.shape[1] > depth:
         scores = np.partition(scores, scores.shape[1] - depth, axis=1)[:, -depth:]
     together = np.concatenate([best, scores], axis=1)

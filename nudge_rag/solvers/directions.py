@@ -22,8 +22,8 @@ Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 def covered_targets(train: PreparedLabels) -> tuple[IntArray, Float64Array]:
     """Covered rows and the unit direction of the sum of each one's training queries.
 
-    g_j = sum over training queries i that node j answers of q_i / |q_i|, returned as g_j / |g_j| in float64. A row whose
-    queries cancel out has no direction and is returned as zeros.
+    g_j = sum over training queries i that node j answers of q_i / |q_i|, returned as g_j / |g_j| in float64. A row
+    whose queries cancel out has no direction and is returned as zeros.
 
     Args:
         train: labels; c is the number of distinct nodes in them.
@@ -99,9 +99,9 @@ class Arcs:
 
 
 def make_arcs(rows: IntArray, originals: FloatArray, targets: Float64Array) -> Arcs:
-    """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d). Zero targets give arcs of angle 0."""
-    wide = originals.astype(np.float64)
-    norms = row_norms(wide, "covered embeddings")
+    """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d); zero targets give arcs of angle 0."""
+    wide: Float64Array = originals.astype(np.float64)
+    norms: Float64Array = row_norms(wide, "covered embeddings").astype(np.float64, copy=False)
     starts = wide / norms[:, None]
     along = (starts * targets).sum(axis=1)
     across = targets - along[:, None] * starts

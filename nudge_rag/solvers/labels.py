@@ -68,7 +68,9 @@ def prepare_labels(
     """
     if not isinstance(labels, LabeledQueries):
         labels = LabeledQueries(*labels)
-    vectors = as_matrix(labels.vectors, f"{name} query embeddings") if len(labels.answers) else _no_vectors(labels, name)
+    vectors = (
+        as_matrix(labels.vectors, f"{name} query embeddings") if len(labels.answers) else _no_vectors(labels, name)
+    )
     if len(vectors) != len(labels.answers):
         raise ValueError(f"{name} has {len(vectors)} query embeddings but {len(labels.answers)} answer lists")
     if len(vectors) and vectors.shape[1] != dimension:

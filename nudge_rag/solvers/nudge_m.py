@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray
+from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import fixed_scores, query_vectors
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.solvers.ranks import covered_columns, pair_blocks
 from nudge_rag.solvers.result import NudgeFit, ValidationCurve
-from nudge_rag.stores.base import Similarity
 
 __all__ = ["NudgeM"]
 
@@ -70,7 +70,7 @@ class NudgeM:
             )
         if point not in ("middle", "edge"):
             raise ValueError(f"point must be 'middle' or 'edge', got {point!r}")
-        self.gamma = None if gamma is None else check_gamma(gamma, "gamma", np.finfo(np.float32).max)
+        self.gamma = None if gamma is None else check_gamma(gamma, "gamma", float(np.finfo(np.float32).max))
         self.similarity: Similarity = "dot"
         self.point = point
 

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.metrics import Metric, parse_metric
+from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import FixedScores, fixed_scores
 from nudge_rag.solvers.directions import Arcs, make_arcs
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
 from nudge_rag.solvers.ranks import ranks_along_arcs
 from nudge_rag.solvers.result import NudgeFit, ValidationCurve
-from nudge_rag.stores.base import Similarity
 
 __all__ = ["DEFAULT_GAMMAS", "NudgeN"]
 
@@ -38,10 +38,10 @@ class NudgeN:
 
         max  v'_j . g_j   subject to  |v'_j - v_j|^2 <= gamma,  |v'_j| = |v_j| = 1,
 
-    whose solution turns v_j towards g_j by min(arccos(1 - gamma / 2), angle(v_j, g_j)). gamma is the smallest point of a
-    grid with the best mean of ``metric`` over the validation queries; the grid is extended by its own step while the best
-    point is its last. Embeddings that are not unit length keep their length. Nodes whose training queries lie more than
-    90 degrees away stay in place, as in the authors' implementation; the result lists them.
+    whose solution turns v_j towards g_j by min(arccos(1 - gamma / 2), angle(v_j, g_j)). gamma is the smallest point of
+    a grid with the best mean of ``metric`` over the validation queries; the grid is extended by its own step while the
+    best point is its last. Embeddings that are not unit length keep their length. Nodes whose training queries lie more
+    than 90 degrees away stay in place, as in the authors' implementation; the result lists them.
 
     Args:
         gamma: fixed step size; no search.

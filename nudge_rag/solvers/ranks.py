@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray
+from nudge_rag.similarity import Similarity
 from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_vectors
 from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.stores.base import Similarity
 
 # Nodes that reach the same target tie; rounding must not decide which of them comes first.
 SAME_SCORE = 4.0
@@ -24,8 +24,8 @@ def ranks_along_arcs(
     """0-based rank of every validation pair at every step size, (p, G).
 
     The score of query q and covered node j is norm_j (cos(t_j) q.v_j + sin(t_j) q.u_j) - norm_j^2 / 2 for l2, without
-    the last term for dot and with norm_j = 1 for cosine. A tie, up to rounding, does not outrank. Ranks are exact below the depth of
-    ``fixed.best`` and only known to be at least that depth otherwise.
+    the last term for dot and with norm_j = 1 for cosine. A tie, up to rounding, does not outrank.
+    Ranks are exact below the depth of ``fixed.best`` and only known to be at least that depth otherwise.
     """
     queries = query_vectors(val, similarity)
     dtype = queries.dtype

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from nudge_rag.arrays import FloatArray
+from nudge_rag.similarity import Similarity
 
-Similarity = Literal["cosine", "dot", "l2"]
-
-__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "UnknownIdError", "score_matrix"]
+__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "UnknownIdError"]
 
 
 class UnknownIdError(ValueError):
@@ -106,36 +105,3 @@ class EmbeddingStore(Protocol):
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite the vectors of ``ids``; text and metadata stay. Checks everything before it writes anything."""
         ...
-
-
-def score_matrix(queries: FloatArray, vectors: FloatArray, similarity: Similarity) -> FloatArray:
-    """Scores of every query against every vector, larger is better.
-
-    cosine: q.v / (|q| |v|) (0 where a norm is 0); dot: q.v; l2: -|q - v|^2.
-
-    Args:
-        queries: (m, d).
-        vectors: (n, d).
-        similarity: the store's similarity.
-
-    Returns:
-        (m, n) array of the wider of the two dtypes.
-
-    Example:
-        >>> import numpy as np
-        >>> score_matrix(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]), "cosine")
-        array([[1., 0.]])
-        >>> score_matrix(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]), "l2")
-        array([[ -1., -13.]])
-    """
-    if similarity == "dot":
-        return np.asarray(queries @ vectors.T)
-    if similarity == "cosine":
-        return np.asarray(_unit_or_zero(queries) @ _unit_or_zero(vectors).T)
-    squares = (queries * queries).sum(1)[:, None] + (vectors * vectors).sum(1)[None, :]
-    return np.asarray(2 * (queries @ vectors.T) - squares)
-
-
-def _unit_or_zero(rows: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))

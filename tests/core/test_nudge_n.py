@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nudge_rag.similarity import score_matrix
 from nudge_rag.solvers import LabeledQueries, NudgeN
-from nudge_rag.stores.base import score_matrix
 
 
 def unit(rows):
@@ -23,7 +23,9 @@ def problem(seed, n=30, d=6, train=20, val=12, dtype=np.float64, answers=2):
     nodes = unit(rng.normal(size=(n, d)))
 
     def labels(count):
-        chosen = [sorted(rng.choice(n, size=rng.integers(1, answers + 1), replace=False).tolist()) for _ in range(count)]
+        chosen = [
+            sorted(rng.choice(n, size=rng.integers(1, answers + 1), replace=False).tolist()) for _ in range(count)
+        ]
         queries = np.stack([nodes[rows].mean(axis=0) for rows in chosen]) + rng.normal(size=(count, d)) * 0.3
         return unit(queries).astype(dtype), chosen
 
@@ -122,7 +124,7 @@ def test_dtype_is_kept_and_inputs_are_not_modified(dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_training_query_identical_to_its_node_keeps_it_bit_for_bit(dtype):
-    nodes, train, val = problem(2, dtype=dtype)
+    nodes, _, val = problem(2, dtype=dtype)
     fit = NudgeN(gamma=0.3).fit(nodes, (nodes[:3], [[0], [1], [2]]), val)
     assert fit.vectors.tobytes() == nodes[:3].tobytes()
     scaled = NudgeN(gamma=0.3).fit(nodes, (nodes[:3] * 7, [[0], [1], [2]]), val)
@@ -287,4 +289,7 @@ def test_memory_mapped_embeddings(tmp_path):
     nodes, train, val = problem(9, dtype=np.float32)
     np.save(tmp_path / "nodes.npy", nodes)
     mapped = np.load(tmp_path / "nodes.npy", mmap_mode="r")
-    assert NudgeN().fit(mapped, train, val).embeddings().tobytes() == NudgeN().fit(nodes, train, val).embeddings().tobytes()
+    assert (
+        NudgeN().fit(mapped, train, val).embeddings().tobytes()
+        == NudgeN().fit(nodes, train, val).embeddings().tobytes()
+    )

@@ -38,7 +38,9 @@ def beir_problem(folder: Path):
     arrays = np.load(folder / "all-MiniLM-L6-v2.npz")
     ids = [json.loads(line)["_id"] for line in (folder / "corpus.jsonl").open()]
     rows = {node: row for row, node in enumerate(ids)}
-    queries = {query: row for row, query in enumerate(sorted(json.loads(x)["_id"] for x in (folder / "queries.jsonl").open()))}
+    queries = {
+        query: row for row, query in enumerate(sorted(json.loads(x)["_id"] for x in (folder / "queries.jsonl").open()))
+    }
     answers: dict[str, list[int]] = {}
     for line in (folder / "qrels" / "train.tsv").read_text().splitlines()[1:]:
         query, node, _ = line.split("\t")
@@ -46,7 +48,9 @@ def beir_problem(folder: Path):
     names = sorted(answers)
     parts = []
     for part in (names[::2], names[1::2]):
-        parts.append({"q_embs": unit(arrays["Q"][[queries[q] for q in part]]), "q_ans_indx": [answers[q] for q in part]})
+        parts.append(
+            {"q_embs": unit(arrays["Q"][[queries[q] for q in part]]), "q_ans_indx": [answers[q] for q in part]}
+        )
     return unit(arrays["D"]), *parts
 
 

@@ -1,0 +1,39 @@
+"""From a LangChain vector store to the adapter of its database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from nudge_rag.stores import ChromaStore, EmbeddingStore, InMemoryStore
+
+__all__ = ["embedding_store"]
+
+SUPPORTED = "InMemoryVectorStore, Chroma"
+
+
+def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None) -> EmbeddingStore:
+    """The `nudge_rag.stores.EmbeddingStore` of a LangChain vector store.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`, which is returned as it is.
+        persist_path: for InMemoryVectorStore, the file of its ``dump`` that changes are written through to.
+
+    Raises:
+        TypeError: a store that is not supported, with the list of those that are.
+        ValueError: ``persist_path`` for a store that keeps itself.
+    """
+    if isinstance(vectorstore, InMemoryVectorStore):
+        return InMemoryStore(vectorstore, persist_path=persist_path)
+    if persist_path is not None:
+        raise ValueError(f"persist_path is for InMemoryVectorStore; {type(vectorstore).__name__} keeps its own data")
+    if any(base.__name__ == "Chroma" for base in type(vectorstore).__mro__):
+        return ChromaStore(vectorstore._collection)
+    if isinstance(vectorstore, EmbeddingStore):
+        return vectorstore
+    raise TypeError(
+        f"{type(vectorstore).__name__} is not supported; supported are {SUPPORTED}. For another store, implement the"
+        " nudge_rag.stores.EmbeddingStore protocol and pass that"
+    )

@@ -1,0 +1,44 @@
+"""Tune a LangChain vector store with its own embedding model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+import nudge_rag
+from langchain_nudge.stores import embedding_store
+from nudge_rag.pairs import LabeledPairs, Split
+
+__all__ = ["tune"]
+
+
+def tune(
+    vectorstore: Any,
+    pairs: LabeledPairs | Split,
+    *,
+    embeddings: Embeddings | None = None,
+    persist_path: str | Path | None = None,
+    **options: Any,
+) -> nudge_rag.Nudge:
+    """`nudge_rag.tune` for a LangChain vector store.
+
+    Args:
+        vectorstore: the vector store.
+        pairs: labelled pairs whose node ids are LangChain document ids.
+        embeddings: what queries are embedded with; default the vector store's own.
+        persist_path: for InMemoryVectorStore, the file that pushes are written through to.
+        **options: solver, metrics, split, seed, versions: as `nudge_rag.tune`.
+
+    Raises:
+        ValueError: no embeddings were given and the vector store has none.
+    """
+    store = embedding_store(vectorstore, persist_path=persist_path)
+    model = embeddings or getattr(vectorstore, "embeddings", None)
+    if model is None:
+        raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
+    # Queries go through the query side: many models put another instruction before a query than before a text.
+    return nudge_rag.tune(
+        store, pairs, lambda texts: [model.embed_query(text) for text in nudge_rag.track(texts)], **options
+    )

@@ -1,0 +1,46 @@
+"""From a LlamaIndex index or vector store to the adapter of its database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llama_index.core import VectorStoreIndex
+from llama_index.core.vector_stores import SimpleVectorStore
+
+from nudge_rag.stores import ChromaStore, EmbeddingStore, SimpleStore
+
+__all__ = ["embedding_store", "vector_store_of"]
+
+SUPPORTED = "SimpleVectorStore, ChromaVectorStore"
+
+
+def vector_store_of(index_or_store: Any) -> Any:
+    """The vector store inside an index; anything else as it is."""
+    return index_or_store.vector_store if isinstance(index_or_store, VectorStoreIndex) else index_or_store
+
+
+def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = None) -> EmbeddingStore:
+    """The `nudge_rag.stores.EmbeddingStore` of a `VectorStoreIndex` or of its vector store.
+
+    Args:
+        index_or_store: an index, a vector store, or an `EmbeddingStore`, which is returned as it is.
+        persist_path: for SimpleVectorStore, the JSON file that changes are written through to.
+
+    Raises:
+        TypeError: a store that is not supported, with the list of those that are.
+        ValueError: ``persist_path`` for a store that keeps itself.
+    """
+    store = vector_store_of(index_or_store)
+    if isinstance(store, SimpleVectorStore):
+        return SimpleStore(store, persist_path=persist_path)
+    if persist_path is not None:
+        raise ValueError(f"persist_path is for SimpleVectorStore; {type(store).__name__} keeps its own data")
+    if type(store).__name__ == "ChromaVectorStore":
+        return ChromaStore(store.client)
+    if isinstance(store, EmbeddingStore):
+        return store
+    raise TypeError(
+        f"{type(store).__name__} is not supported; supported are {SUPPORTED}. For another store, implement the"
+        " nudge_rag.stores.EmbeddingStore protocol and pass that"
+    )

@@ -1,0 +1,22 @@
+"""Vector stores: the `EmbeddingStore` protocol and one adapter per database."""
+
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
+from nudge_rag.stores.in_memory import InMemoryStore
+from nudge_rag.stores.mapping import MappingStore
+from nudge_rag.stores.overlay import OverlayStore
+from nudge_rag.stores.simple import SimpleStore
+
+__all__ = [
+    "Capabilities",
+    "ChromaFilter",
+    "ChromaStore",
+    "EmbeddingStore",
+    "InMemoryStore",
+    "MappingStore",
+    "OverlayStore",
+    "SearchResult",
+    "Similarity",
+    "SimpleStore",
+    "UnknownIdError",
+]

@@ -1,0 +1,60 @@
+"""Checks that every adapter makes before it touches its database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.arrays import FloatArray, as_matrix, check_finite
+
+__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement"]
+
+
+def check_ids(ids: Sequence[str]) -> list[str]:
+    """``ids`` as a list; TypeError where one is not a string or all of them are one string."""
+    if isinstance(ids, str):
+        raise TypeError(f"ids must be a sequence of strings, got the single string {ids!r}")
+    for node_id in ids:
+        if not isinstance(node_id, str):
+            raise TypeError(f"node ids are strings, got {node_id!r}")
+    return list(ids)
+
+
+def check_replacement(
+    ids: Sequence[str], vectors: ArrayLike, *, dimension: int | None, dtype: str
+) -> tuple[list[str], FloatArray]:
+    """Ids and vectors fit to be written: distinct, as many, of the store's dimension, finite in its dtype."""
+    names = check_ids(ids)
+    if len(set(names)) != len(names):
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"id {twice!r} is given more than once: each node has one vector")
+    rows = as_matrix(vectors, "vectors") if len(names) else np.zeros((0, dimension or 0))
+    if len(rows) != len(names) or len(np.asarray(vectors)) != len(names):
+        raise ValueError(f"{len(names)} ids but {len(np.asarray(vectors))} vectors")
+    if dimension is not None and rows.shape[1] != dimension:
+        raise ValueError(f"vectors have dimension {rows.shape[1]}, the store has {dimension}")
+    with np.errstate(over="ignore"):
+        rows = np.asarray(rows, dtype=np.dtype(dtype))
+    check_finite(rows, "vectors")
+    return names, rows
+
+
+def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> FloatArray:
+    """Query embeddings (m, d) fit to be searched with."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a positive integer, got {k!r}")
+    rows = as_matrix(queries, "queries")
+    if dimension is not None and rows.shape[1] != dimension:
+        raise ValueError(f"queries have dimension {rows.shape[1]}, the store has {dimension}")
+    check_finite(rows, "queries")
+    return rows
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """A positive integer."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    return batch_size
