@@ -12,7 +12,7 @@ validation accuracy, same rule for ties. Where nudge-ft goes wrong these classes
 - empty training or validation sets raise a ValueError (a fixed ``gamma`` needs no validation set);
 - ``nontrain_embeddings`` may hold fewer rows than ``val_k``, or any number that leaves a small last batch;
 - the best gamma at the end of the grid is warned about (only `nudge_rag.solvers.NudgeN` extends it);
-- gammas whose accuracies are equal are equal: rounding in a float32 mean decides between them in nudge-ft when val_k > 1;
+- gammas of equal accuracy are equal: in nudge-ft rounding in a float32 mean decides between them when val_k > 1;
 - nodes moved by the same queries are recognised as such in NUDGE-M, rather than by a slope of rounding noise;
 - numpy only: no torch, no dense |validation| x |corpus| matrix, nothing printed.
 """

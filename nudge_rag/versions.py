@@ -205,7 +205,7 @@ def _plan(
     store: EmbeddingStore, ids: Sequence[str], originals: FloatArray, vectors: FloatArray, live: Version | None
 ) -> tuple[_Plan, tuple[str, ...], tuple[str, ...]]:
     dtype = np.dtype(store.capabilities.dtype)
-    targets = {n: (o, v) for n, o, v in zip(ids, originals.astype(dtype), vectors.astype(dtype), strict=True)}
+    targets = {n: (o, v) for n, o, v in zip(ids, originals.astype(dtype), store.as_stored(vectors), strict=True)}
     live_at = {} if live is None else {node_id: at for at, node_id in enumerate(live.ids)}
     current, gone = _read_present(store, [*targets, *(node_id for node_id in live_at if node_id not in targets)])
     rows, changed = [], []

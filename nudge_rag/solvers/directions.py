@@ -99,7 +99,7 @@ class Arcs:
 
 
 def make_arcs(rows: IntArray, originals: FloatArray, targets: Float64Array) -> Arcs:
-    """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d); zero targets give arcs of angle 0."""
+    """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d); zero targets give angle 0."""
     wide: Float64Array = originals.astype(np.float64)
     norms: Float64Array = row_norms(wide, "covered embeddings").astype(np.float64, copy=False)
     starts = wide / norms[:, None]

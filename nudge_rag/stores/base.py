@@ -102,6 +102,10 @@ class EmbeddingStore(Protocol):
         """Those of ``ids`` that pass the filter ``where`` (all that exist when it is None)."""
         ...
 
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back after `replace`: in the store's dtype, with its rounding."""
+        ...
+
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite the vectors of ``ids``; text and metadata stay. Checks everything before it writes anything."""
         ...

@@ -12,6 +12,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
+from nudge_rag.stores.chroma_rounding import read_back, written_to_read_back
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -153,9 +154,15 @@ class ChromaStore:
         unknown = [node_id for node_id in names if node_id not in present]
         if unknown:
             raise UnknownIdError(unknown, self.name)
+        written = written_to_read_back(rows) if self.capabilities.similarity == "cosine" else rows
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
-            self.collection.update(ids=names[part], embeddings=rows[part])
+            self.collection.update(ids=names[part], embeddings=written[part])
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back: a cosine space changes their last bits."""
+        rows = np.asarray(vectors, dtype=np.float32)
+        return read_back(rows) if self.capabilities.similarity == "cosine" else rows
 
     def _dimension(self) -> int | None:
         first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]

@@ -99,6 +99,10 @@ class MappingStore:
         """Those of ``ids`` that exist and pass ``where``."""
         return {node_id for node_id in check_ids(ids) if node_id in self._table and (where is None or where(node_id))}
 
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back: as float64."""
+        return np.asarray(vectors, dtype=np.float64)
+
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
         names, rows = check_replacement(ids, vectors, dimension=self._dimension(), dtype="float64")

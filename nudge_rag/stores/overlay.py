@@ -39,9 +39,9 @@ class OverlayStore:
 
     def __init__(self, store: EmbeddingStore, ids: Sequence[str], vectors: ArrayLike) -> None:
         self.store = store
-        names, rows = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
-        self._names, self._moved = names, rows
-        self._row = {node_id: row for row, node_id in enumerate(names)}
+        self._names, rows = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
+        self._moved = store.as_stored(rows)
+        self._row = {node_id: row for row, node_id in enumerate(self._names)}
 
     @property
     def name(self) -> str:
@@ -88,6 +88,10 @@ class OverlayStore:
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
         return self.store.matching(ids, where)
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """As the store beneath would give them back."""
+        return self.store.as_stored(vectors)
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """An overlay is read-only."""

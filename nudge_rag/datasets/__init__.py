@@ -1,0 +1,1 @@
+"""Public labelled data for demonstrations, from installed packages alone."""

@@ -1,0 +1,1 @@
+"""The main job on real data, offline: what ``nudge-rag demo`` runs."""

@@ -1,0 +1,96 @@
+"""What Chroma's cosine spaces do to a vector, and how to write one so that it reads back bit for bit.
+
+A cosine space keeps x / |x| and |x| apart, in float32, and multiplies them again when it is read: what comes back is
+f(x) = (x * (1 / L)) * L with L = sqrt(sum of x_i^2), the sum taken one term after another. f is not the identity, and not
+idempotent either: a vector that was read and is written back can come out different in its last bits. To restore what was
+read, something that f maps to it has to be written. Measured on chromadb 1.5; `ChromaStore` reads back what it wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["read_back", "written_to_read_back"]
+
+Float32Array = np.ndarray[Any, np.dtype[np.float32]]
+
+VALUE_ULPS = range(-3, 4)
+# Nearest lengths first; below 1 the units are half as wide, so that more of them are in reach.
+LENGTH_ULPS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, -8)
+MIXTURES = 300
+ROWS_PER_CHUNK = 1_000
+
+
+def read_back(vectors: Float32Array) -> Float32Array:
+    """f(x) for each row of ``vectors`` (n, d): what a cosine space gives back.
+
+    Example:
+        >>> read_back(np.array([[3, 4]], dtype=np.float32))
+        array([[3., 4.]], dtype=float32)
+    """
+    lengths = _lengths(vectors)
+    inverse = np.divide(np.float32(1), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return (vectors * inverse) * lengths
+
+
+def written_to_read_back(vectors: Float32Array) -> Float32Array:
+    """For each row r of ``vectors`` some x with f(x) = r; r itself where there is none (it never was in such a space).
+
+    For every float length near |r|, each coordinate has one or a few floats that come back as r_i; mixtures of the
+    smallest and the largest of them are tried until one has that very length.
+
+    Example:
+        >>> read = read_back(np.array([[0.1, 0.7, 0.4]], dtype=np.float32))
+        >>> bool((read_back(written_to_read_back(read)) == read).all())
+        True
+    """
+    written = np.array(vectors)
+    todo = np.flatnonzero((read_back(vectors) != vectors).any(axis=1))
+    for first in range(0, len(todo), ROWS_PER_CHUNK):
+        rows = todo[first : first + ROWS_PER_CHUNK]
+        for ulps in LENGTH_ULPS:
+            found, candidates = _with_length(vectors[rows], _shifted(_lengths(vectors[rows]), ulps))
+            written[rows[found]] = candidates[found]
+            rows = rows[~found]
+            if not len(rows):
+                break
+    return written
+
+
+def _with_length(
+    wanted: Float32Array, lengths: Float32Array
+) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Float32Array]:
+    """Rows of ``wanted`` for which an x of just these lengths was found, and those x."""
+    inverse = np.float32(1) / lengths
+    small, large = np.full_like(wanted, np.nan), np.full_like(wanted, np.nan)
+    for ulps in VALUE_ULPS:
+        candidate = _shifted(wanted, ulps)
+        fits = (candidate * inverse) * lengths == wanted
+        small = np.where(fits & np.isnan(small), candidate, small)
+        large = np.where(fits, candidate, large)
+    found = np.zeros(len(wanted), dtype=bool)
+    best = np.array(wanted)
+    rng = np.random.default_rng(0)
+    for share in np.linspace(0, 1, MIXTURES):
+        open_rows = np.flatnonzero(~found)
+        if not len(open_rows):
+            break
+        mixture = np.where(rng.random(wanted.shape[1]) < share, large[open_rows], small[open_rows])
+        hit = (_lengths(mixture) == lengths[open_rows])[:, 0]  # a NaN, where no float fits, equals nothing
+        best[open_rows[hit]] = mixture[hit]
+        found[open_rows[hit]] = True
+    return found, best
+
+
+def _lengths(vectors: Float32Array) -> Float32Array:
+    """Float32 lengths (n, 1) with the squares summed one after another, as Chroma does: cumsum keeps that order."""
+    squares = np.cumsum(vectors * vectors, axis=1, dtype=np.float32)[:, -1:]
+    return np.sqrt(squares)
+
+
+def _shifted(values: Float32Array, ulps: int) -> Float32Array:
+    """Each value moved by so many units in the last place, away from zero where positive."""
+    bits = np.ascontiguousarray(values).view(np.int32)
+    return np.where(values == 0, values, (bits + np.int32(ulps)).view(np.float32))
