@@ -72,7 +72,7 @@ class Metric:
             array([0.5, 0. ])
         """
         relevant = np.asarray(grades) > 0
-        columns = np.asarray(ranks).reshape(len(ranks), -1)[relevant]
+        columns = (np.asarray(ranks) if np.ndim(ranks) == 2 else np.asarray(ranks)[:, None])[relevant]
         queries, gains = np.asarray(query_of_pair)[relevant], np.asarray(grades, dtype=np.float64)[relevant]
         hits = columns < self.k
         ideal = self._ideal(queries, gains, n_queries)[:, None]

@@ -59,6 +59,7 @@ class ChromaStore:
         space = _space(collection)
         if space not in SIMILARITY:
             raise ValueError(f"Chroma space {space!r} is not one of {', '.join(SIMILARITY)}")
+        self._known_dimension: int | None = None
         self._capabilities = Capabilities(SIMILARITY[space], exact_search=False, persistent=True)
 
     @classmethod
@@ -123,14 +124,13 @@ class ChromaStore:
         checked = check_queries(queries, k, dimension=self._dimension()).astype(np.float32)
         ids: list[list[str]] = []
         scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-        size = self.count()
-        if not size:
+        if self._dimension() is None:
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
         offset = 0.0 if self.capabilities.similarity == "l2" else 1.0
         for first in range(0, len(checked), QUERIES_PER_CALL):
             answer = self.collection.query(
                 query_embeddings=checked[first : first + QUERIES_PER_CALL],
-                n_results=min(k, size),
+                n_results=k,
                 include=["distances"],
                 **_arguments(where),
             )
@@ -162,11 +162,14 @@ class ChromaStore:
     def as_stored(self, vectors: FloatArray) -> FloatArray:
         """``vectors`` as they will be read back: a cosine space changes their last bits."""
         rows = np.asarray(vectors, dtype=np.float32)
-        return read_back(rows) if self.capabilities.similarity == "cosine" else rows
+        return read_back(written_to_read_back(rows)) if self.capabilities.similarity == "cosine" else rows
 
     def _dimension(self) -> int | None:
-        first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]
-        return None if first is None or not len(first) else len(first[0])
+        """Asked for once: a collection keeps the dimension of its first vector."""
+        if self._known_dimension is None:
+            first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]
+            self._known_dimension = None if first is None or not len(first) else len(first[0])
+        return self._known_dimension
 
 
 def _space(collection: Any) -> str:

@@ -1,9 +1,9 @@
 """What Chroma's cosine spaces do to a vector, and how to write one so that it reads back bit for bit.
 
 A cosine space keeps x / |x| and |x| apart, in float32, and multiplies them again when it is read: what comes back is
-f(x) = (x * (1 / L)) * L with L = sqrt(sum of x_i^2), the sum taken one term after another. f is not the identity, and not
-idempotent either: a vector that was read and is written back can come out different in its last bits. To restore what was
-read, something that f maps to it has to be written. Measured on chromadb 1.5; `ChromaStore` reads back what it wrote.
+f(x) = (x * (1 / L)) * L with L = sqrt(sum of x_i^2), the sum taken one term after another. f is not the identity, and
+not idempotent either: a vector that was read and is written back can come out different in its last bits. To restore
+what was read, something that f maps to it has to be written. Measured on chromadb 1.5; a push reads back what it wrote.
 """
 
 from __future__ import annotations

@@ -91,11 +91,24 @@ class NudgeRetriever(BaseRetriever):
     def _nearest(self, vector: list[float], k: int | None, where: Any) -> list[Document]:
         where = self._where(self.filter if where is None else where)
         found = self._store.search(np.array([vector], dtype=np.float64), self.k if k is None else k, where=where)
-        documents = {document.id: document for document in self.vectorstore.get_by_ids(found.ids[0])}
+        documents = self._documents(found.ids[0])
         return [
             self._scored(documents[node_id], float(score))
             for node_id, score in zip(found.ids[0], found.scores[0], strict=True)
         ]
+
+    def _documents(self, ids: list[str]) -> dict[str | None, Document]:
+        if not ids:
+            return {}
+        collection = getattr(self.vectorstore, "_collection", None)
+        if collection is None:
+            return {document.id: document for document in self.vectorstore.get_by_ids(ids)}
+        # Chroma's get_by_ids fails on documents without metadata (langchain-chroma 1.1).
+        found = collection.get(ids=ids, include=["documents", "metadatas"])
+        rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+        return {
+            node: Document(id=node, page_content=text or "", metadata=metadata or {}) for node, text, metadata in rows
+        }
 
     def _where(self, given: Any) -> Any:
         if given is None or not isinstance(self.vectorstore, InMemoryVectorStore):

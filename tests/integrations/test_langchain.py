@@ -1,0 +1,191 @@
+"""LangChain: tune, push, overlay and rollback through a vector store; the retriever in chains and standard tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_nudge import NudgeRetriever, embedding_store, tune
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from pydantic import ValidationError
+
+import nudge_rag
+from nudge_rag.stores import InMemoryStore
+
+
+def make_store(kind, world, folder):
+    if kind == "in-memory":
+        store = InMemoryVectorStore(world.langchain)
+    else:
+        space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
+        store = Chroma("world", world.langchain, persist_directory=str(folder), collection_configuration=space)
+    store.add_documents([Document(id=n, page_content=text, metadata=metadata) for n, text, metadata in world.rows])
+    return store
+
+
+@pytest.fixture(params=["in-memory", "chroma", "chroma-cosine", "chroma-ip"])
+def store(request, world, tmp_path):
+    return make_store(request.param, world, tmp_path)
+
+
+def even(store):
+    return (lambda document: document.metadata["even"]) if isinstance(store, InMemoryVectorStore) else {"even": True}
+
+
+def ids(documents):
+    return [document.id for document in documents]
+
+
+def test_ranks_as_the_frameworks_own_retriever(store, world):
+    ours, own = NudgeRetriever(vectorstore=store, k=6), store.as_retriever(search_kwargs={"k": 6})
+    kept = NudgeRetriever(vectorstore=store, k=6, filter=even(store))
+    for query in world.queries:
+        assert ours.invoke(query) == own.invoke(query)
+        assert kept.invoke(query) == store.similarity_search(query, k=6, filter=even(store))
+
+
+def test_k_and_filter_at_call_and_scores(store, world):
+    retriever = NudgeRetriever(vectorstore=store, score_key="score")
+    assert len(retriever.invoke(world.queries[0])) == 4
+    found = retriever.invoke(world.queries[0], k=9, filter=even(store))
+    assert len(found) == 9
+    assert all(document.metadata["even"] for document in found)
+    scores = [document.metadata["score"] for document in found]
+    assert scores == sorted(scores, reverse=True)
+    assert "score" not in NudgeRetriever(vectorstore=store).invoke(world.queries[0])[0].metadata
+    assert ids(NudgeRetriever(vectorstore=store, k=9, filter=even(store)).invoke(world.queries[0])) == ids(found)
+
+
+def test_tune_overlay_push_and_rollback(store, world, tmp_path):
+    adapter = embedding_store(store)
+    before = {node: row.tobytes() for part, rows in adapter.scan() for node, row in zip(part, rows, strict=True)}
+    nudge = tune(store, world.pairs, versions=tmp_path / "versions")
+    assert nudge.improves
+    plain, overlay = NudgeRetriever(vectorstore=store, k=7), NudgeRetriever(vectorstore=store, k=7, overlay=nudge)
+    untouched = [ids(plain.invoke(query)) for query in world.queries]
+    served = [(overlay.invoke(query), overlay.invoke(query, filter=even(store))) for query in world.queries]
+    assert [ids(found) for found, _ in served] != untouched
+    assert [ids(plain.invoke(query)) for query in world.queries] == untouched, "an overlay writes nothing"
+    assert nudge.push().pushed
+    for query, (found, kept) in zip(world.queries, served, strict=True):
+        assert plain.invoke(query) == found
+        assert plain.invoke(query, filter=even(store)) == kept
+        assert store.similarity_search(query, k=7) == found
+    assert nudge_rag.rollback(adapter, tmp_path / "versions").exact
+    after = {node: row.tobytes() for part, rows in adapter.scan() for node, row in zip(part, rows, strict=True)}
+    assert after == before
+    assert [ids(plain.invoke(query)) for query in world.queries] == untouched
+
+
+async def test_async_and_batch_give_the_same(store, world):
+    retriever = NudgeRetriever(vectorstore=store, k=3)
+    one_by_one = [retriever.invoke(query) for query in world.queries[:6]]
+    assert retriever.batch(world.queries[:6]) == one_by_one
+    assert await retriever.abatch(world.queries[:6]) == one_by_one
+    assert await retriever.ainvoke(world.queries[0], k=2) == one_by_one[0][:2]
+
+
+def test_in_a_chain(store, world):
+    def join(documents):
+        return " | ".join(document.page_content for document in documents)
+
+    retriever = NudgeRetriever(vectorstore=store, k=2)
+    prompt = ChatPromptTemplate.from_template("{context} :: {question}")
+    question = {"context": retriever | join, "question": RunnablePassthrough()}
+    asked = (question | prompt).invoke(world.queries[0]).to_string()
+    assert asked == f"Human: {join(retriever.invoke(world.queries[0]))} :: {world.queries[0]}"
+    chain = question | prompt | FakeListChatModel(responses=["an answer"]) | StrOutputParser()
+    assert chain.invoke(world.queries[0]) == "an answer"
+
+
+def test_bad_arguments(store):
+    for k in (0, -3):
+        with pytest.raises(ValidationError, match="greater than 0"):
+            NudgeRetriever(vectorstore=store, k=k)
+        with pytest.raises(ValueError, match="k must be a positive integer"):
+            NudgeRetriever(vectorstore=store).invoke("question 1 about 1", k=k)
+    with pytest.raises(TypeError, match=r"str is not supported; supported are InMemoryVectorStore.*EmbeddingStore"):
+        embedding_store("a store")
+
+
+def test_in_memory_filters_are_functions(world, tmp_path):
+    with pytest.raises(TypeError, match="a function of a Document, got dict"):
+        NudgeRetriever(vectorstore=make_store("in-memory", world, tmp_path)).invoke("topic 1", filter={"even": True})
+
+
+def test_a_store_without_embeddings_needs_some(world, tmp_path):
+    bare = Chroma("bare", persist_directory=str(tmp_path), collection_configuration={"hnsw": {"space": "cosine"}})
+    with pytest.raises(ValueError, match="pass embeddings="):
+        tune(bare, world.pairs)
+    with pytest.raises(ValueError, match="pass query_embeddings="):
+        NudgeRetriever(vectorstore=bare)
+
+
+def test_dumped_store_is_pushed_and_rolled_back_across_loads(world, tmp_path):
+    path = tmp_path / "dump.json"
+    make_store("in-memory", world, tmp_path).dump(str(path))
+    before = path.read_bytes()
+    loaded = InMemoryVectorStore.load(str(path), world.langchain)
+    nudge = tune(loaded, world.pairs, persist_path=path, versions=tmp_path / "versions")
+    nudge.push()
+    again = NudgeRetriever(vectorstore=InMemoryVectorStore.load(str(path), world.langchain))
+    assert again.invoke(world.queries[0]) == NudgeRetriever(vectorstore=loaded, overlay=nudge).invoke(world.queries[0])
+    assert path.read_bytes() != before
+    nudge_rag.rollback(InMemoryStore.open(path), tmp_path / "versions")
+    assert path.read_bytes() == before
+
+
+def test_a_store_made_from_scratch_can_be_tuned_with_given_embeddings(world, tmp_path):
+    store = make_store("in-memory", world, tmp_path)
+    whole = tune(store, world.pairs, versions=tmp_path / "a")
+    given = tune(store, world.pairs, embeddings=world.langchain, versions=tmp_path / "b")
+    assert np.array_equal(whole.vectors, given.vectors)
+
+
+def standard_store(kind, folder):
+    embeddings = DeterministicFakeEmbedding(size=8)
+    store = (
+        InMemoryVectorStore(embeddings)
+        if kind == "in-memory"
+        else Chroma("standard", embeddings, persist_directory=folder)
+    )
+    store.add_documents([Document(page_content=f"text {i}", id=str(i)) for i in range(10)])
+    return store
+
+
+class StandardTests(RetrieversIntegrationTests):
+    kind = "in-memory"
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder = str(tmp_path)
+
+    @property
+    def retriever_constructor(self):
+        return NudgeRetriever
+
+    @property
+    def retriever_constructor_params(self):
+        return {"vectorstore": standard_store(self.kind, self.folder)}
+
+    @property
+    def retriever_query_example(self):
+        return "text 3"
+
+
+class TestStandardInMemory(StandardTests):
+    pass
+
+
+class TestStandardChroma(StandardTests):
+    kind = "chroma"
+
+
+del StandardTests, RetrieversIntegrationTests

@@ -1,0 +1,210 @@
+"""LlamaIndex: tune, push, overlay and rollback through an index; the retriever against the framework's own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import chromadb
+import numpy as np
+import pytest
+from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
+from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
+from llama_index.vector_stores.chroma import ChromaVectorStore
+
+import nudge_rag
+from nudge_rag.stores import SimpleStore
+
+EVEN = MetadataFilters(
+    filters=[
+        MetadataFilter(key="parity", value="even"),
+        MetadataFilter(key="number", value=30, operator="<"),
+    ]
+)
+
+
+def make_index(kind, world, folder):
+    if kind == "simple":
+        vector_store = SimpleVectorStore()
+    else:
+        client = chromadb.PersistentClient(path=str(folder / "chroma"))
+        space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
+        vector_store = ChromaVectorStore(chroma_collection=client.create_collection("world", configuration=space))
+    nodes = [TextNode(id_=node, text=text, metadata=metadata) for node, text, metadata in world.rows]
+    for at, node in enumerate(nodes):
+        node.excluded_embed_metadata_keys = ["number", "even", "parity"]
+        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"doc-{at % 5}")
+    context = StorageContext.from_defaults(vector_store=vector_store)
+    return VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
+
+
+@pytest.fixture(params=["simple", "chroma", "chroma-cosine", "chroma-ip"])
+def index(request, world, tmp_path):
+    return make_index(request.param, world, tmp_path)
+
+
+def ids(found):
+    return [node.node_id for node in found]
+
+
+def test_ranks_as_the_frameworks_own_retriever(index, world):
+    for options in ({}, {"filters": EVEN}):
+        ours = NudgeRetriever(index, similarity_top_k=6, **options)
+        own = VectorIndexRetriever(index, similarity_top_k=6, **options)
+        for query in world.queries:
+            found, expected = ours.retrieve(query), own.retrieve(query)
+            assert ids(found) == ids(expected)
+            assert [one.node.get_content() for one in found] == [one.node.get_content() for one in expected]
+            assert [one.node.metadata for one in found] == [one.node.metadata for one in expected]
+
+
+def test_scores_are_the_stores_own_similarity(index, world):
+    found = NudgeRetriever(index, similarity_top_k=3).retrieve(world.queries[0])
+    query = np.array(world.vector(world.queries[0]))
+    nodes = np.array([world.vector(one.node.get_content()) for one in found])
+    similarity = embedding_store(index).capabilities.similarity
+    expected = {
+        "cosine": nodes @ query / np.linalg.norm(query),
+        "dot": nodes @ query,
+        "l2": -((nodes - query) ** 2).sum(axis=1),
+    }[similarity]
+    np.testing.assert_allclose([one.score for one in found], expected, atol=1e-5)
+
+
+def test_tune_overlay_push_and_rollback(index, world, tmp_path):
+    store = embedding_store(index)
+    before = {node: vector.tobytes() for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
+    nudge = tune(index, world.pairs, versions=tmp_path / "versions")
+    assert nudge.improves
+    assert "covered" in str(nudge)
+    options = {"similarity_top_k": 7}
+    overlay, plain = NudgeRetriever(index, overlay=nudge, **options), NudgeRetriever(index, **options)
+    filtered = NudgeRetriever(index, overlay=nudge, filters=EVEN, **options)
+    untouched = [ids(plain.retrieve(query)) for query in world.queries]
+    served = [(overlay.retrieve(query), filtered.retrieve(query)) for query in world.queries]
+    assert [ids(found) for found, _ in served] != untouched
+    assert [ids(plain.retrieve(query)) for query in world.queries] == untouched, "an overlay writes nothing"
+    assert nudge.push().pushed
+    pushed_filtered = NudgeRetriever(index, filters=EVEN, **options)
+    for query, (found, kept) in zip(world.queries, served, strict=True):
+        for expected, actual in ((plain.retrieve(query), found), (pushed_filtered.retrieve(query), kept)):
+            assert ids(actual) == ids(expected)
+            np.testing.assert_allclose([o.score for o in actual], [o.score for o in expected], atol=1e-5)
+            assert [one.node.metadata for one in actual] == [one.node.metadata for one in expected]
+    assert all(
+        one.node.metadata["parity"] == "even" and one.node.metadata["number"] < 30 for _, kept in served for one in kept
+    )
+    assert nudge_rag.rollback(store, tmp_path / "versions").exact
+    after = {node: vector.tobytes() for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
+    assert after == before
+    assert [ids(plain.retrieve(query)) for query in world.queries] == untouched
+
+
+def test_node_and_document_ids_restrict_the_search(index, world):
+    chosen = [f"id-{i}" for i in range(0, 60, 7)]
+    assert set(ids(NudgeRetriever(index, node_ids=chosen, similarity_top_k=50).retrieve("question 1 about 7"))) == set(
+        chosen
+    )
+    found = NudgeRetriever(index, doc_ids=["doc-2"], similarity_top_k=50).retrieve("question 1 about 7")
+    assert set(ids(found)) == {f"id-{i}" for i in range(2, 60, 5)}
+
+
+async def test_async_gives_the_same_and_does_not_block(index, world):
+    retriever = NudgeRetriever(index, similarity_top_k=4)
+    together = await asyncio.gather(*(retriever.aretrieve(query) for query in world.queries[:8]))
+    assert [ids(found) for found in together] == [ids(retriever.retrieve(query)) for query in world.queries[:8]]
+
+
+def test_query_engine(index, world):
+    retriever = NudgeRetriever(index, similarity_top_k=2)
+    response = RetrieverQueryEngine.from_args(retriever, llm=MockLLM()).query(world.queries[0])
+    assert ids(response.source_nodes) == ids(retriever.retrieve(world.queries[0]))
+    assert response.source_nodes[0].node.get_content() in str(response)
+
+
+class Collector(BaseEventHandler):
+    seen: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Collector"
+
+    def handle(self, event, **kwargs):
+        self.seen.append(type(event).__name__)
+
+
+def events_of(retriever, query):
+    collector = Collector(seen=[])
+    root = get_dispatcher()
+    root.add_event_handler(collector)
+    try:
+        retriever.retrieve(query)
+    finally:
+        root.event_handlers.remove(collector)
+    return collector.seen
+
+
+def test_events_and_callbacks_are_the_frameworks_own(index, world):
+    own = events_of(VectorIndexRetriever(index), world.queries[0])
+    assert "RetrievalEndEvent" in own
+    assert events_of(NudgeRetriever(index), world.queries[0]) == own
+    counts = []
+    for kind in (VectorIndexRetriever, NudgeRetriever):
+        debug = LlamaDebugHandler(print_trace_on_end=False)
+        kind(index, callback_manager=CallbackManager([debug])).retrieve(world.queries[0])
+        counts.append(len(debug.get_event_pairs(CBEventType.RETRIEVE)))
+    assert counts == [1, 1]
+
+
+def test_embedded_queries_and_top_k_setter(index, world):
+    retriever = NudgeRetriever(index)
+    retriever.similarity_top_k = 5
+    bundle = QueryBundle("anything", embedding=world.vector("topic 9"))
+    assert (len(retriever.retrieve(bundle)), ids(retriever.retrieve(bundle))[0]) == (5, "id-9")
+
+
+def test_other_query_modes_and_stores_are_refused(index, world):
+    with pytest.raises(ValueError, match="default query mode, got 'mmr'"):
+        NudgeRetriever(index, vector_store_query_mode="mmr")
+    with pytest.raises(TypeError, match=r"int is not supported; supported are SimpleVectorStore.*EmbeddingStore"):
+        embedding_store(3)
+    assert embedding_store(embedding_store(index)).key == embedding_store(index).key
+
+
+def test_persisted_index_is_pushed_and_rolled_back_across_loads(world, tmp_path):
+    folder = tmp_path / "storage"
+    make_index("simple", world, tmp_path).storage_context.persist(str(folder))
+    path = folder / "default__vector_store.json"
+    before = path.read_bytes()
+
+    def load():
+        return load_index_from_storage(
+            StorageContext.from_defaults(persist_dir=str(folder)), embed_model=world.llama_index
+        )
+
+    nudge = tune(load(), world.pairs, persist_path=path, versions=tmp_path / "versions")
+    nudge.push()
+    pushed, overlay = NudgeRetriever(load()), NudgeRetriever(load(), overlay=nudge)
+    assert ids(pushed.retrieve(world.queries[0])) == ids(overlay.retrieve(world.queries[0]))
+    assert path.read_bytes() != before
+    nudge_rag.rollback(SimpleStore.open(path), tmp_path / "versions")
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="keeps its own data"):
+        embedding_store(embedding_store(load()), persist_path=path)
+
+
+def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
+    index = make_index("simple", world, tmp_path)
+    whole = tune(index, world.pairs, versions=tmp_path / "a")
+    bare = tune(index.vector_store, world.pairs, embed_model=world.llama_index, versions=tmp_path / "b")
+    assert bare.vectors.tobytes() == whole.vectors.tobytes()
+    with pytest.raises(ValueError, match="Is it the model that the store was built with"):
+        tune(index, world.pairs, embed_model=MockEmbedding(4), versions=tmp_path / "c")

@@ -1,0 +1,206 @@
+"""What every store must do, checked against numpy and against what the framework itself sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nudge_rag import LabeledPairs, rollback, tune
+from nudge_rag.similarity import score_matrix
+from nudge_rag.stores import EmbeddingStore, OverlayStore, UnknownIdError
+
+QUERIES = np.random.default_rng(11).normal(size=(7, 12))
+
+
+def everything(store):
+    ids, batches = zip(*store.scan(), strict=True)
+    return dict(zip([node for part in ids for node in part], np.concatenate(batches), strict=True))
+
+
+def brute_force(vectors, k, similarity, keep=lambda node: True):
+    """Ranked (id, score) per query, from plain numpy on the vectors given."""
+    ids = [node for node in vectors if keep(node)]
+    scores = score_matrix(QUERIES, np.array([vectors[node] for node in ids], dtype=np.float64), similarity)
+    return [sorted(zip(ids, row.tolist(), strict=True), key=lambda pair: -pair[1])[:k] for row in scores]
+
+
+def assert_found(found, expected):
+    assert found.ids == [[node for node, _ in row] for row in expected]
+    for scores, row in zip(found.scores, expected, strict=True):
+        np.testing.assert_allclose(scores, [score for _, score in row], atol=1e-4, rtol=1e-5)
+
+
+def even(node):
+    return int(node.split()[1].split("/")[0]) % 2 == 0
+
+
+def test_is_an_embedding_store(built):
+    assert isinstance(built.store, EmbeddingStore)
+    assert built.store.count() == 60
+    assert built.store.key.replace("-", "").isalnum()
+
+
+def test_vectors_are_those_that_the_framework_stored(built):
+    stored = everything(built.store)
+    assert set(stored) == set(built.vectors)
+    for node, vector in stored.items():
+        np.testing.assert_allclose(vector, built.vectors[node], rtol=1e-6, atol=1e-7)
+        assert vector.dtype == built.store.capabilities.dtype
+
+
+def test_read_answers_in_the_order_asked(built):
+    stored = everything(built.store)
+    asked = [*reversed(list(stored)), next(iter(stored))]
+    assert built.store.read(asked).tobytes() == np.array([stored[node] for node in asked]).tobytes()
+    assert built.store.read([]).shape == (0, 12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60, 1000])
+def test_scan_covers_everything_once(built, batch_size):
+    batches = list(built.store.scan(batch_size))
+    ids = [node for part, _ in batches for node in part]
+    assert sorted(ids) == sorted(built.vectors)
+    assert all(len(part) == len(vectors) <= batch_size for part, vectors in batches)
+
+
+@pytest.mark.parametrize("k", [1, 10, 60, 100])
+def test_search_agrees_with_brute_force(built, k):
+    expected = brute_force(everything(built.store), k, built.store.capabilities.similarity)
+    assert_found(built.store.search(QUERIES, k), expected)
+
+
+def test_search_with_a_filter(built):
+    expected = brute_force(everything(built.store), 5, built.store.capabilities.similarity, even)
+    assert_found(built.store.search(QUERIES, 5, where=built.even), expected)
+    nodes = list(built.vectors)[:20]
+    assert built.store.matching([*nodes, "gone"], built.even) == {node for node in nodes if even(node)}
+    assert built.store.matching([*nodes, "gone"], None) == set(nodes)
+
+
+def test_replace_changes_vectors_and_nothing_else(built):
+    before, contents = everything(built.store), built.contents()
+    chosen = list(built.vectors)[5:25]
+    moved = np.random.default_rng(1).normal(size=(20, 12))
+    built.store.replace(chosen, moved)
+    after = everything(built.store)
+    expected = built.store.as_stored(moved)
+    np.testing.assert_allclose(expected, moved, rtol=1e-6)
+    for at, node in enumerate(chosen):
+        assert after[node].tobytes() == expected[at].tobytes()
+    for node in set(built.vectors) - set(chosen):
+        assert after[node].tobytes() == before[node].tobytes()
+    assert built.contents() == contents
+    assert built.embedded == []
+    assert_found(built.store.search(QUERIES, 10), brute_force(after, 10, built.store.capabilities.similarity))
+
+
+def test_what_was_read_can_be_put_back_bit_for_bit(built):
+    before = everything(built.store)
+    nodes = list(before)
+    built.store.replace(nodes, np.random.default_rng(2).normal(size=(60, 12)))
+    built.store.replace(nodes, np.array([before[node] for node in nodes]))
+    after = everything(built.store)
+    assert {node: vector.tobytes() for node, vector in after.items()} == {n: v.tobytes() for n, v in before.items()}
+
+
+def test_changes_are_seen_when_the_store_is_opened_again(built):
+    if built.reopen is None:
+        assert not built.store.capabilities.persistent
+        return
+    node = next(iter(built.vectors))
+    built.store.replace([node], np.full((1, 12), 0.5))
+    again = built.reopen()
+    assert again.key == built.store.key
+    assert again.read([node]).tobytes() == built.store.read([node]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda nodes, rows: ([*nodes[:2], "gone"], rows), UnknownIdError, "1 id.*'gone'"),
+        (lambda nodes, rows: ([nodes[0]] * 3, rows), ValueError, "more than once"),
+        (lambda nodes, rows: (nodes, rows[:, :5]), ValueError, "dimension 5, the store has 12"),
+        (lambda nodes, rows: (nodes, rows[:2]), ValueError, "3 ids but 2 vectors"),
+        (lambda nodes, rows: (nodes, rows * [[1], [np.nan], [1]]), ValueError, "row 1 holds NaN"),
+        (lambda nodes, rows: (nodes, rows * np.inf), ValueError, "row 0 holds NaN or infinite"),
+        (lambda nodes, rows: ([3, *nodes[1:]], rows), TypeError, "strings, got 3"),
+        (lambda nodes, rows: ("abc", rows), TypeError, "single string"),
+        (lambda nodes, rows: (nodes, rows.astype(str)), TypeError, "numeric"),
+    ],
+)
+def test_bad_writes_change_nothing(built, change, error, message):
+    before = everything(built.store)
+    nodes, rows = change(list(built.vectors)[:3], np.ones((3, 12)))
+    with pytest.raises(error, match=message):
+        built.store.replace(nodes, rows)
+    after = everything(built.store)
+    assert all(after[node].tobytes() == before[node].tobytes() for node in before)
+
+
+def test_bad_questions(built):
+    with pytest.raises(UnknownIdError, match=r"2 id.*'gone', 'lost'"):
+        built.store.read(["gone", next(iter(built.vectors)), "lost"])
+    for k in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="k must be a positive integer"):
+            built.store.search(QUERIES, k)
+    with pytest.raises(ValueError, match="dimension 3, the store has 12"):
+        built.store.search(np.ones((1, 3)), 5)
+    with pytest.raises(ValueError, match="batch_size"):
+        list(built.store.scan(0))
+
+
+@pytest.mark.parametrize("name", ["simple", "in-memory", "chroma-llama-index-cosine", "chroma-server-langchain"])
+def test_ten_thousand_nodes(build, name):
+    built = build(name, 10_000)
+    stored = everything(built.store)
+    assert set(stored) == set(built.vectors)
+    nodes = list(stored)[::-1]
+    assert built.store.read(nodes).tobytes() == np.array([stored[node] for node in nodes]).tobytes()
+    built.store.replace(nodes[:3000], -built.store.read(nodes[:3000]))
+    np.testing.assert_allclose(built.store.read(nodes[:3000]), [-stored[node] for node in nodes[:3000]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 25, 60])
+@pytest.mark.parametrize("k", [1, 8, 100])
+def test_overlay_ranks_as_the_store_does_once_written(built, moved, k):
+    chosen = list(built.vectors)[:moved]
+    vectors = QUERIES[np.arange(moved) % 7] + np.random.default_rng(5).normal(size=(moved, 12)) * 0.3
+    before = everything(built.store)
+    overlay = OverlayStore(built.store, chosen, vectors)
+    found, filtered = overlay.search(QUERIES, k), overlay.search(QUERIES, k, where=built.even)
+    laid_over = everything(overlay)
+    assert all(built.store.read([node])[0].tobytes() == before[node].tobytes() for node in chosen)
+    with pytest.raises(TypeError, match="read-only"):
+        overlay.replace(chosen, vectors)
+    built.store.replace(chosen, vectors)
+    after = everything(built.store)
+    assert all(laid_over[node].tobytes() == after[node].tobytes() for node in after)
+    similarity = built.store.capabilities.similarity
+    assert_found(found, brute_force(after, k, similarity))
+    assert_found(filtered, brute_force(after, k, similarity, even))
+
+
+def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
+    before, contents = everything(built.store), built.contents()
+    nodes = list(built.vectors)[:10]
+    rng = np.random.default_rng(0)
+    queries = {f"query {i} for {node}": node for node in nodes for i in range(12)}
+    shifts = {node: rng.normal(size=12) for node in nodes}
+    embedded = {t: built.vectors[n] * 0.6 + shifts[n] + rng.normal(size=12) * 0.2 for t, n in queries.items()}
+    nudge = tune(
+        built.store,
+        LabeledPairs.from_pairs(queries.items()),
+        lambda texts: np.array([embedded[text] for text in texts]),
+        versions=tmp_path / "versions",
+    )
+    receipt = nudge.push(force=True)
+    assert receipt.pushed
+    assert receipt.written == len(nudge.ids) == 10
+    assert built.store.read(nudge.ids).tobytes() == built.store.as_stored(nudge.vectors).tobytes()
+    store = built.reopen() if built.reopen else built.store
+    undone = rollback(store, tmp_path / "versions")
+    assert undone.exact
+    assert undone.restored == 10
+    after = everything(store)
+    assert {node: vector.tobytes() for node, vector in after.items()} == {n: v.tobytes() for n, v in before.items()}
+    assert built.contents() == contents
