@@ -41,7 +41,7 @@ def test_demo(tmp_path, framework, store):
     [
         (
             ["--framework", "langchain", "--store", "simple"],
-            "langchain has the stores chroma and in-memory, got 'simple'",
+            "langchain has the stores chroma and in-memory, got",
         ),
         (["--framework", "llama-index", "--store", "in-memory"], "llama-index has the stores chroma and simple"),
         (["--pairs", "none"], "--pairs must be a positive number or 'all', got 'none'"),

@@ -12,7 +12,7 @@ from nudge_rag.datasets.encoder import CachedEncoder
 
 TEXTS = [
     "Adversaries may dump credentials.",
-    "A much longer sentence about something else entirely, to fill a batch.",
+    "A longer sentence about something else, to fill a batch.",
     "x",
 ]
 
