@@ -54,5 +54,6 @@ def build_application(framework: str, store: str, attack: Attack, encoder: Cache
         else:
             from nudge_rag.demo.langchain import build
     except ImportError as error:
-        raise ImportError(f"the demo needs its packages: pip install 'nudge-rag[demo]' ({error})") from error
+        packages = "'nudge-rag[demo]' llama-index-retrievers-nudge langchain-nudge"
+        raise ImportError(f"the demo needs its packages: pip install {packages} ({error})") from error
     return build(store, attack, encoder, folder)
