@@ -75,7 +75,7 @@ class Metric:
         columns = (np.asarray(ranks) if np.ndim(ranks) == 2 else np.asarray(ranks)[:, None])[relevant]
         queries, gains = np.asarray(query_of_pair)[relevant], np.asarray(grades, dtype=np.float64)[relevant]
         hits = columns < self.k
-        ideal = self._ideal(queries, gains, n_queries)[:, None]
+        ideal = self.ideal(queries, gains, n_queries)[:, None]
         values = np.zeros((n_queries, columns.shape[1]))
         for column in range(columns.shape[1]):
             values[:, column] = self._gained(columns[:, column], hits[:, column], gains, queries, n_queries)
@@ -83,6 +83,13 @@ class Metric:
         if self.family == "CappedRecall":
             values = np.minimum(values, 1.0)  # nodes that tie for a place can all count as in the top k
         return values[:, 0] if np.ndim(ranks) == 1 else values
+
+    def discounts(self) -> Float64Array:
+        """What an answer at each of the first k places contributes, (k,), before grades and the ideal."""
+        places = np.arange(self.k)
+        if self.family == "nDCG":
+            return np.asarray(1 / np.log2(places + 2.0))
+        return np.asarray(1 / (places + 1.0)) if self.family == "MRR" else np.ones(self.k)
 
     def _gained(
         self,
@@ -101,7 +108,8 @@ class Metric:
         np.maximum.at(best, queries, 1.0 if self.family == "Success" else 1.0 / (ranks + 1.0))
         return best
 
-    def _ideal(self, queries: IntArray, gains: Float64Array, n_queries: int) -> Float64Array:
+    def ideal(self, queries: IntArray, gains: Float64Array, n_queries: int) -> Float64Array:
+        """What each query's values are divided by, (n_queries,), from its relevant pairs."""
         relevant = np.bincount(queries, minlength=n_queries).astype(np.float64)
         if self.family == "Recall":
             return relevant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import FixedScores, fixed_scores
 from nudge_rag.solvers.directions import Arcs, make_arcs
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.line_search import metric_along_arcs
 from nudge_rag.solvers.ranks import ranks_along_arcs
 from nudge_rag.solvers.result import NudgeFit, ValidationCurve
 
@@ -49,6 +50,8 @@ class NudgeN:
         metric: what validation maximises, such as ``"nDCG@10"``; default top-1 accuracy, as nudge-ft.
         similarity: how the store ranks.
         extend: whether to extend the grid beyond its end.
+        search: ``"grid"``, or ``"exact"``: the metric is a step function of gamma, all of whose steps are found; gamma
+            is the middle of the first best one. Takes no ``gammas``.
 
     References:
         Zeighami, Wellmer, Parameswaran: NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval,
@@ -73,7 +76,12 @@ class NudgeN:
         metric: str | Metric = "CappedRecall@1",
         similarity: Similarity = "cosine",
         extend: bool = True,
+        search: Literal["grid", "exact"] = "grid",
     ) -> None:
+        if search not in ("grid", "exact"):
+            raise ValueError(f"search must be 'grid' or 'exact', got {search!r}")
+        if search == "exact" and (gamma is not None or gammas is not None):
+            raise ValueError("search='exact' finds gamma over its whole range: pass neither gamma= nor gammas=")
         if gamma is not None and gammas is not None:
             raise ValueError("pass gamma= (one fixed step) or gammas= (a grid to search), not both")
         if similarity not in ("cosine", "dot", "l2"):
@@ -84,6 +92,7 @@ class NudgeN:
         self.metric = parse_metric(metric)
         self.similarity: Similarity = similarity
         self.extend = extend
+        self.search = search
 
     def fit(
         self,
@@ -113,7 +122,7 @@ class NudgeN:
         arcs = make_arcs(problem.rows, problem.originals, problem.targets)
         gammas, values = self._curve(problem, arcs, background)
         gamma = self.gamma if self.gamma is not None else gammas[_first_best(values)]
-        at_edge = self.gamma is None and gamma > 0 and gamma == gammas[-1]
+        at_edge = self.gamma is None and self.search == "grid" and gamma > 0 and gamma == gammas[-1]
         if at_edge:
             warnings.warn(_edge_message(gamma, arcs, extended=self.extend), stacklevel=2)
         improved = bool(values) and values[gammas.index(gamma)] > values[0] + SAME_VALUE
@@ -138,6 +147,8 @@ class NudgeN:
         fixed = fixed_scores(
             val, problem.embeddings, arcs.rows, background, depth=self.metric.k, similarity=self.similarity
         )
+        if self.search == "exact":
+            return _exact_curve(val, arcs, fixed, self.metric, self.similarity)
         gammas = self.gammas if self.gamma is None else sorted({0.0, self.gamma})
         values = self._values(val, arcs, fixed, gammas)
         if self.gamma is None and self.extend:
@@ -159,6 +170,12 @@ class NudgeN:
             more = sorted({gamma for gamma in more if gamma > gammas[-1]})
             gammas, values = gammas + more, values + self._values(val, arcs, fixed, more)
         return gammas, values
+
+
+def _exact_curve(val: PreparedLabels, arcs: Arcs, fixed: FixedScores, metric: Metric, similarity: Similarity) -> Curve:
+    """A point inside each step of the metric, as |v' - v|^2 = 2 - 2 cos(angle)."""
+    steps = metric_along_arcs(val, arcs, fixed, metric, similarity)
+    return (2 - 2 * np.cos(steps.middles())).tolist(), steps.values.tolist()
 
 
 def _first_best(values: list[float]) -> int:
