@@ -42,6 +42,11 @@ def check_finite(rows: FloatArray, name: str, *, first_row: int = 0) -> None:
 
 def row_norms(rows: FloatArray, name: str, *, first_row: int = 0) -> FloatArray:
     """Euclidean norms in float64; raises a ValueError that names the first row that is all zeros or not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares: FloatArray = np.einsum("ij,ij->i", rows, rows)
+    if np.isfinite(squares).all() and (squares > np.finfo(squares.dtype).tiny).all():
+        return np.asarray(np.sqrt(squares.astype(np.float64)))
+    # Something is wrong, or too large or small to be squared in its own precision: look closely.
     check_finite(rows, name, first_row=first_row)
     norms: FloatArray = np.linalg.norm(rows.astype(np.float64, copy=False), axis=1)
     if (norms == 0).any():

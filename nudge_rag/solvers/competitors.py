@@ -16,6 +16,8 @@ __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 # One block of scores stays near 16 MB of float32.
 SCORES_PER_BLOCK = 4_000_000
 QUERIES_PER_BLOCK = 2_048
+# Rows this close to unit length, as models return them in float32, need no second pass over their scores.
+ALREADY_UNIT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,11 @@ def fixed_scores(
 def _score_blocks(
     queries: FloatArray, block: FloatArray, norms: FloatArray, similarity: Similarity
 ) -> Iterator[tuple[slice, FloatArray]]:
+    unit = bool((np.abs(norms - 1) < ALREADY_UNIT).all())
     for first in range(0, len(queries), QUERIES_PER_BLOCK):
         part = slice(first, min(first + QUERIES_PER_BLOCK, len(queries)))
         scores = queries[part] @ block.T
-        if similarity == "cosine":
+        if similarity == "cosine" and not unit:
             scores *= (1 / norms).astype(scores.dtype)
         elif similarity == "l2":
             scores -= (norms**2 / 2).astype(scores.dtype)
