@@ -110,10 +110,18 @@ def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:
     depth = best.shape[1]
     if depth == 1:
         return np.asarray(np.maximum(best, scores.max(axis=1, keepdims=True)))
-    if scores.shape[1] > depth:
-        scores = np.partition(scores, scores.shape[1] - depth, axis=1)[:, -depth:]
-    together = np.concatenate([best, scores], axis=1)
-    return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
+    # Once a few blocks are behind, hardly any score beats the worst of the best: only those are sorted in.
+    worst = best.min(axis=1)
+    rows, _ = np.nonzero(scores > worst[:, None])
+    if len(rows) > scores.size // 8:
+        together = np.concatenate([best, scores], axis=1)
+        return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
+    every = np.arange(len(best))
+    rows = np.concatenate([np.repeat(every, depth), rows])
+    values = np.concatenate([best.ravel(), scores[scores > worst[:, None]]])
+    order = np.lexsort((values, rows))
+    ends = np.searchsorted(rows[order], every, side="right")
+    return np.asarray(values[order][ends[:, None] - np.arange(depth, 0, -1)])
 
 
 def _background_blocks(

@@ -14,6 +14,8 @@ from nudge_rag.solvers.labels import PreparedLabels
 
 # Nodes that reach the same target tie; rounding must not decide which of them comes first.
 SAME_SCORE = 4.0
+# Every step size goes over the same block of scores: it is to stay in the processor's cache.
+SCORES_IN_CACHE = 250_000
 
 __all__ = ["count_greater", "covered_columns", "pair_blocks", "ranks_along_arcs"]
 
@@ -35,7 +37,7 @@ def ranks_along_arcs(
     turns = [tuple(part.astype(dtype) for part in arcs.turned(gamma)) for gamma in gammas]
     columns = covered_columns(val.node_of_pair, arcs.rows)
     ranks = np.empty((len(columns), len(turns)), dtype=np.int64)
-    for part, pairs in pair_blocks(val, len(arcs.rows)):
+    for part, pairs in pair_blocks(val, len(arcs.rows), SCORES_IN_CACHE):
         at_start, at_tangent = queries[part] @ starts, queries[part] @ tangents
         scores, turned = np.empty_like(at_start), np.empty_like(at_start)
         for step, (cos, sin) in enumerate(turns):
@@ -59,9 +61,9 @@ def covered_columns(nodes: IntArray, covered: IntArray) -> IntArray:
     return np.where(covered[at] == nodes, at, -1)
 
 
-def pair_blocks(val: PreparedLabels, n_covered: int) -> Iterator[tuple[slice, slice]]:
+def pair_blocks(val: PreparedLabels, n_covered: int, scores: int = SCORES_PER_BLOCK) -> Iterator[tuple[slice, slice]]:
     """Slices of the queries, each with the slice of their pairs, so that queries x covered stays near a block."""
-    step = max(1, SCORES_PER_BLOCK // max(1, n_covered))
+    step = max(1, scores // max(1, n_covered))
     for first in range(0, val.n_queries, step):
         part = slice(first, min(first + step, val.n_queries))
         yield part, slice(*(int(at) for at in np.searchsorted(val.query_of_pair, [part.start, part.stop])))
