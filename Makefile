@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test bench lint format clean
 
 setup: $(INSTALLED)
 
@@ -30,6 +30,9 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(CORE_INSTALLED)
 	$(CORE)/bin/python -m pytest tests/core -q
 	$(BIN)/python -m pytest -q
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/solvers.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
