@@ -11,6 +11,7 @@ from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
 from nudge_rag.pairs import Split
 from nudge_rag.report.comparison import Comparison
+from nudge_rag.rivals import StoreReads
 from nudge_rag.solvers import ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.versions import DEFAULT_VERSIONS, PushReceipt, RollbackReceipt, push_vectors, rollback
@@ -36,6 +37,7 @@ class Nudge:
         solver: the solver's name.
         comparison: before and after on held-out pairs; None for a nudge loaded from disk.
         split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
+        reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -50,6 +52,7 @@ class Nudge:
     versions: Path = Path(DEFAULT_VERSIONS)
     comparison: Comparison | None = field(default=None, repr=False)
     split: Split | None = field(default=None, repr=False)
+    reads: StoreReads | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.summary if self.comparison is None else f"{self.summary}\n\n{self.comparison}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +19,12 @@ from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.ranking import rank_nodes
 from nudge_rag.report.comparison import compare
+from nudge_rag.rivals import CandidateMethod, Rivals, StoreReads, find_rivals, reading
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.versions import DEFAULT_VERSIONS, original_vectors
+from nudge_rag.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "Solver", "tune"]
 
@@ -48,11 +49,12 @@ class Solver(Protocol):
 
 
 @dataclass(frozen=True)
-class _Nodes:
-    """Everything in the store, originals in place of nudged vectors."""
+class _Known:
+    """The nodes that labels name and those that were nudged before: what the store holds, and the originals."""
 
     ids: list[str]
-    vectors: FloatArray
+    current: FloatArray
+    originals: FloatArray
 
     def rows(self) -> dict[str, int]:
         return {node_id: row for row, node_id in enumerate(self.ids)}
@@ -68,8 +70,12 @@ def tune(
     split: tuple[float, float, float] = DEFAULT_SPLIT,
     seed: int = 0,
     versions: str | Path = DEFAULT_VERSIONS,
+    candidates: CandidateMethod = "search",
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
+
+    Reads the vectors of the labelled nodes only; what else competes for a place is asked from the store's own search,
+    so that time and memory follow the labels and not the store.
 
     Always starts from the original vectors: those of an earlier push are read from ``versions``, not from the store.
 
@@ -82,6 +88,9 @@ def tune(
         split: fractions of the queries for training, validation and test.
         seed: of the split.
         versions: folder of the saved originals.
+        candidates: ``"search"`` asks the store for the best unlabelled nodes of each held-out query, and checks on the
+            labelled nodes how many its index finds; ``"scan"`` streams every vector once and is exact in any store.
+            ``nudge.reads`` says what was read and how good it was.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -89,9 +98,10 @@ def tune(
     Raises:
         TypeError, ValueError: arguments that do not fit, named; a solver that the store's similarity cannot score;
             no known node among the labels; query embeddings of another dimension than the store's.
+        nudge_rag.stores.StoreError: the store failed while it was read.
 
     Warns:
-        UserWarning: labels that name unknown nodes, by name and count.
+        UserWarning: labels that name unknown nodes, by name and count; a store whose search misses many nodes.
 
     Example:
         >>> import numpy as np, nudge_rag
@@ -106,31 +116,38 @@ def tune(
     if not measured:
         raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
     ready = _resolve_solver(solver, store)
-    nodes = _pull(store, versions)
-    parts = _known_parts(pairs, nodes, split, seed)
-    embedded = _embed(parts, embed_queries, nodes.vectors.shape[1])
-    rows = nodes.rows()
-    fit = ready.fit(nodes.vectors, *(_labels(part, embedded, rows) for part in parts[:2]))
+    known = _read_known(store, pairs, versions)
+    parts = _known_parts(pairs, known, split, seed)
+    embedded = _embed(parts, embed_queries, known.originals.shape[1], store.capabilities.similarity)
     held_out = parts.test if parts.test.n_queries else parts.val
+    depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
+    asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
+    queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, 0))
+    rivals = find_rivals(store, queries, known.ids, known.current, depth, candidates)
+    row_of = {text: row for row, text in enumerate(asked)}
+    train = _labels(parts.train, embedded, known.rows())
+    fit = ready.fit(known.originals, train, _with_rivals(parts.val, embedded, known.rows(), rivals, row_of, depth))
     before, after = (
-        _evaluate(nodes.ids, vectors, held_out, embedded, measured, store)
-        for vectors in (nodes.vectors, fit.embeddings())
+        _evaluate(known.ids, vectors, held_out, queries, rivals, row_of, measured, store)
+        for vectors in (known.originals, fit.embeddings())
     )
     comparison = compare(before, after, _groups(parts.train, held_out))
     gain = after.mean(measured[0]) - before.mean(measured[0])
+    reads = replace(rivals.reads, vectors_read=rivals.reads.vectors_read + len(known.ids))
     return Nudge(
         store=store,
-        ids=tuple(nodes.ids[row] for row in fit.rows),
+        ids=tuple(known.ids[row] for row in fit.rows),
         vectors=fit.vectors,
-        originals=nodes.vectors[fit.rows],
+        originals=known.originals[fit.rows],
         gamma=fit.gamma,
         curve=fit.curve,
         improves=fit.gamma > 0 and gain > 0,
-        summary=_summary(fit, parts, measured[0], gain, len(nodes.ids)),
+        summary=_summary(fit, parts, measured[0], gain, store.count(), reads),
         solver=ready.name,
         versions=Path(versions),
         comparison=comparison,
         split=parts,
+        reads=reads,
     )
 
 
@@ -152,20 +169,30 @@ def _resolve_solver(solver: str | Solver, store: EmbeddingStore) -> Solver:
     return solver
 
 
-def _pull(store: EmbeddingStore, versions: str | Path) -> _Nodes:
-    ids: list[str] = []
-    batches: list[FloatArray] = []
-    for batch_ids, batch in store.scan():
-        ids.extend(batch_ids)
-        batches.append(batch)
-    if not ids:
-        raise ValueError(f"{store.name} holds no nodes: add them before tuning")
-    return _Nodes(ids, original_vectors(store, ids, np.concatenate(batches), versions))
-
-
-def _known_parts(pairs: LabeledPairs | Split, nodes: _Nodes, fractions: tuple[float, float, float], seed: int) -> Split:
+def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> _Known:
+    """Vectors of the labelled nodes and of those that an earlier push moved: no others can differ from the store's."""
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+    given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
+    named = list(dict.fromkeys(node for part in given for node in part.node_ids))
+    with reading(store, "the labelled nodes were read"):
+        if not store.count():
+            raise ValueError(f"{store.name} holds no nodes: add them before tuning")
+        wanted = list(dict.fromkeys([*named, *nudged_ids(store, versions)]))
+        present = store.matching(wanted, None)
+        ids = [node_id for node_id in wanted if node_id in present]
+        if not present.intersection(named):
+            warnings.warn(f"none of the {len(named)} labelled node ids is in {store.name}", stacklevel=3)
+            raise ValueError("none of the labelled node ids is in the store")
+        current = store.read(ids)
+    originals = original_vectors(store, ids, current, versions)
+    bad = ~np.isfinite(originals).all(axis=1)
+    if bad.any():
+        raise ValueError(f"the vector of node {ids[int(bad.argmax())]!r} holds NaN or infinite values")
+    return _Known(ids, current, originals)
+
+
+def _known_parts(pairs: LabeledPairs | Split, nodes: _Known, fractions: tuple[float, float, float], seed: int) -> Split:
     given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
     known = []
     for part in given:
@@ -173,13 +200,11 @@ def _known_parts(pairs: LabeledPairs | Split, nodes: _Nodes, fractions: tuple[fl
         if unknown:
             warnings.warn(str(unknown), stacklevel=3)
         known.append(kept)
-    if not any(part.n_queries for part in known):
-        raise ValueError("none of the labelled node ids is in the store")
     return known[0].split(*fractions, seed=seed) if isinstance(pairs, LabeledPairs) else Split(*known)
 
 
-def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int) -> dict[str, FloatArray]:
-    """Embedding of each distinct query text."""
+def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int, similarity: Similarity) -> dict[str, FloatArray]:
+    """Embedding of each distinct query text, at unit length where that changes no ranking (l2 keeps the length)."""
     texts = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
     logger.info("embedding %d queries", len(texts))
     vectors = as_matrix(embed_queries(texts), "query embeddings")
@@ -188,7 +213,9 @@ def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int) -> dict[st
             f"query embeddings have shape {vectors.shape}, expected {(len(texts), dimension)}: one row per query, in"
             " the dimension of the store. Is it the model that the store was built with?"
         )
-    row_norms(vectors, "query embeddings")
+    norms = row_norms(vectors, "query embeddings")
+    if similarity != "l2":
+        vectors = np.asarray(vectors / norms[:, None], dtype=vectors.dtype)
     return dict(zip(texts, vectors, strict=True))
 
 
@@ -202,17 +229,38 @@ def _labels(part: LabeledPairs, embedded: dict[str, FloatArray], rows: dict[str,
     )
 
 
+def _with_rivals(
+    part: LabeledPairs,
+    embedded: dict[str, FloatArray],
+    rows: dict[str, int],
+    rivals: Rivals,
+    row_of: dict[str, int],
+    depth: int,
+) -> LabeledQueries:
+    """Validation labels that bring along the scores of the best nodes outside ``rows``."""
+    table = rivals.score_table([row_of[text] for text in part.queries.values()], depth)
+    return replace(_labels(part, embedded, rows), rivals=table)
+
+
 def _evaluate(
     ids: list[str],
     vectors: FloatArray,
     part: LabeledPairs,
-    embedded: dict[str, FloatArray],
+    queries: FloatArray,
+    rivals: Rivals,
+    row_of: dict[str, int],
     metrics: list[Metric],
     store: EmbeddingStore,
 ) -> Evaluation:
-    queries = np.stack([embedded[text] for text in part.queries.values()])
-    best, _ = rank_nodes(queries, vectors, max(metric.k for metric in metrics), store.capabilities.similarity)
-    run = {query: [ids[row] for row in rows] for query, rows in zip(part.queries, best, strict=True)}
+    """Rank the known nodes, with ``vectors``, among the best of all others."""
+    asked = [row_of[text] for text in part.queries.values()]
+    depth = max(metric.k for metric in metrics)
+    best, scores = rank_nodes(queries[asked], vectors, depth, store.capabilities.similarity)
+    run = {}
+    for query, row, known_rows, known_scores in zip(part.queries, asked, best, scores, strict=True):
+        names = [*(ids[known] for known in known_rows), *rivals.ids[row]]
+        order = np.argsort(-np.concatenate([known_scores, rivals.scores[row]]), kind="stable")[:depth]
+        run[query] = [names[place] for place in order]
     return evaluate(part.qrels, run, metrics)
 
 
@@ -228,12 +276,13 @@ def _groups(train: LabeledPairs, held_out: LabeledPairs) -> dict[str, list[str]]
     return {"all": list(held_out.qrels), "covered": covered, "uncovered": uncovered}
 
 
-def _summary(fit: NudgeFit, parts: Split, metric: Metric, gain: float, n_nodes: int) -> str:
+def _summary(fit: NudgeFit, parts: Split, metric: Metric, gain: float, n_nodes: int, reads: StoreReads) -> str:
     sizes = ", ".join(f"{part.n_queries} {name}" for name, part in zip(Split._fields, parts, strict=True))
     if fit.gamma == 0:
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{metric} on held-out queries changes by {gain:+.3f}"
     return (
-        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {n_nodes} nodes labelled; queries: {sizes}; {verdict}"
+        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {n_nodes} nodes labelled, {reads};"
+        f" queries: {sizes}; {verdict}"
     )

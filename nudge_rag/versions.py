@@ -20,8 +20,8 @@ from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["DEFAULT_VERSIONS", "PushError", "PushReceipt", "RollbackReceipt", "Version", "original_vectors"]
-__all__ += ["push_vectors", "rollback", "versions"]
+__all__ = ["DEFAULT_VERSIONS", "PushError", "PushReceipt", "RollbackReceipt", "Version", "nudged_ids"]
+__all__ += ["original_vectors", "push_vectors", "rollback", "versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,12 @@ def original_vectors(
         if _is_ours(vectors[row], live, at):
             originals[row] = live.originals[at]
     return originals
+
+
+def nudged_ids(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+    """Ids of the nodes that a live push wrote."""
+    live = _live(store, root)
+    return () if live is None else live.ids
 
 
 def push_vectors(

@@ -62,10 +62,10 @@ def fixed_scores(
         similarity: how the store ranks.
 
     Raises:
-        ValueError: a zero, NaN or infinite row, with its number.
+        ValueError: a zero, NaN or infinite row, with its number; rivals that are less than ``depth`` deep.
     """
     queries = query_vectors(val, similarity)
-    best = np.full((len(queries), depth), -np.inf, dtype=embeddings.dtype)
+    best = _best_rivals(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
     step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
     for first in range(0, len(embeddings), step):
@@ -82,6 +82,19 @@ def fixed_scores(
             best[part] = _merge_best(best[part], scores)
     answer[np.isin(val.node_of_pair, covered)] = np.nan
     return FixedScores(best, answer)
+
+
+def _best_rivals(val: PreparedLabels, depth: int, similarity: Similarity) -> FloatArray:
+    """What the labels bring along of nodes that are not among the embeddings, as scores of this module: (m, depth)."""
+    if val.rivals is None:
+        return np.full((val.n_queries, depth), -np.inf)
+    if val.rivals.shape[1] < depth:
+        raise ValueError(f"rivals must be at least {depth} deep for this metric, got {val.rivals.shape[1]}")
+    best = np.partition(val.rivals, val.rivals.shape[1] - depth, axis=1)[:, val.rivals.shape[1] - depth :]
+    if similarity == "l2":
+        # Here a score is q.v - |v|^2 / 2, that is (|q|^2 - |q - v|^2) / 2.
+        return np.asarray((best + (val.vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True)) / 2)
+    return np.asarray(best)
 
 
 def _score_blocks(

@@ -23,6 +23,9 @@ class LabeledQueries:
         vectors: (m, d) query embeddings of any length; a solver counts each query once, however long.
         answers: m sequences of row indices; a row named twice counts once, an empty sequence is left out and counted.
         grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer.
+        rivals: (m, r) scores of the best nodes that are not among the node embeddings that a solver is given, such as
+            those that a store's search finds; -inf where there are fewer than r. cosine and dot: of the query at unit
+            length; l2: minus the squared distance. They compete in validation, at least as deep as its metric looks.
 
     Example:
         >>> import numpy as np
@@ -33,6 +36,7 @@ class LabeledQueries:
     vectors: ArrayLike
     answers: Sequence[Sequence[int]]
     grades: Sequence[Sequence[float]] | None = None
+    rivals: ArrayLike | None = None
 
 
 LabelsLike: TypeAlias = LabeledQueries | tuple[ArrayLike, Sequence[Sequence[int]]]
@@ -47,6 +51,7 @@ class PreparedLabels:
     node_of_pair: IntArray
     grades: np.ndarray[Any, np.dtype[np.float64]]
     without_answers: int
+    rivals: np.ndarray[Any, np.dtype[np.float64]] | None = None
 
     @property
     def n_queries(self) -> int:
@@ -64,7 +69,7 @@ def prepare_labels(
     Raises:
         TypeError: answers that are not integers.
         ValueError: shapes that do not agree, non-finite or zero query vectors (with the row), row indices that are
-            negative or not below ``n_nodes``.
+            negative or not below ``n_nodes``; rivals that are not one row of numbers per query.
     """
     if not isinstance(labels, LabeledQueries):
         labels = LabeledQueries(*labels)
@@ -76,14 +81,31 @@ def prepare_labels(
     if len(vectors) and vectors.shape[1] != dimension:
         raise ValueError(f"{name} query embeddings have dimension {vectors.shape[1]}, the nodes have {dimension}")
     row_norms(vectors, f"{name} query embeddings")
+    rivals = _checked_rivals(labels, name)
     queries, nodes, grades = _flatten(labels, name, n_nodes)
     kept, query_of_pair = np.unique(queries, return_inverse=True)
     without = len(vectors) - len(kept)
     if without:
         warnings.warn(f"{without} of {len(vectors)} {name} queries have no answers: left out", stacklevel=3)
     return PreparedLabels(
-        np.ascontiguousarray(vectors[kept], dtype=dtype), query_of_pair.astype(np.int64), nodes, grades, without
+        np.ascontiguousarray(vectors[kept], dtype=dtype),
+        query_of_pair.astype(np.int64),
+        nodes,
+        grades,
+        without,
+        None if rivals is None else rivals[kept],
     )
+
+
+def _checked_rivals(labels: LabeledQueries, name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    if labels.rivals is None:
+        return None
+    rivals = np.asarray(labels.rivals, dtype=np.float64)
+    if rivals.ndim != 2 or len(rivals) != len(labels.answers):
+        raise ValueError(f"{name} rivals must be (queries, r) scores, got shape {rivals.shape}")
+    if np.isnan(rivals).any() or (rivals == np.inf).any():
+        raise ValueError(f"{name} rivals hold NaN or infinite scores (-inf alone stands for a missing node)")
+    return rivals
 
 
 def _no_vectors(labels: LabeledQueries, name: str) -> FloatArray:

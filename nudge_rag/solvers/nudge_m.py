@@ -55,6 +55,8 @@ class NudgeM:
     """
 
     name = "nudge-m"
+    # How many of the best unlabelled nodes of a validation query matter.
+    depth = 1
 
     def __init__(
         self,

@@ -94,6 +94,11 @@ class NudgeN:
         self.extend = extend
         self.search = search
 
+    @property
+    def depth(self) -> int:
+        """How many of the best unlabelled nodes of a validation query matter: the cut-off of the metric."""
+        return self.metric.k
+
     def fit(
         self,
         embeddings: ArrayLike,

@@ -1,6 +1,6 @@
 """Vector stores: the `EmbeddingStore` protocol and one adapter per database."""
 
-from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.mapping import MappingStore
@@ -18,5 +18,6 @@ __all__ = [
     "SearchResult",
     "Similarity",
     "SimpleStore",
+    "StoreError",
     "UnknownIdError",
 ]

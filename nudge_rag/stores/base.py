@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.similarity import Similarity
 
-__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "UnknownIdError"]
+__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "StoreError", "UnknownIdError"]
 
 
 class UnknownIdError(ValueError):
@@ -22,6 +22,10 @@ class UnknownIdError(ValueError):
         shown = ", ".join(repr(node_id) for node_id in self.ids[:5])
         more = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
         super().__init__(f"{len(self.ids)} id(s) are not in {store}: {shown}{more}")
+
+
+class StoreError(RuntimeError):
+    """Raised when a database fails: a lost connection, or an answer that does not fit the question."""
 
 
 @dataclass(frozen=True)

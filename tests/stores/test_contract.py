@@ -180,6 +180,28 @@ def test_overlay_ranks_as_the_store_does_once_written(built, moved, k):
     assert_found(filtered, brute_force(after, k, similarity, even))
 
 
+def test_tuning_by_search_and_by_scan_gives_the_same_nudge(built, tmp_path):
+    rng = np.random.default_rng(0)
+    shifts = {node: rng.normal(size=12) for node in list(built.vectors)[:10]}
+    queries = {f"query {i} for {node}": node for node in shifts for i in range(12)}
+    embedded = {t: built.vectors[n] * 0.6 + shifts[n] + rng.normal(size=12) * 0.2 for t, n in queries.items()}
+    search, scan = (
+        tune(
+            built.store,
+            LabeledPairs.from_pairs(queries.items()),
+            lambda texts: np.array([embedded[text] for text in texts]),
+            versions=tmp_path,
+            candidates=method,
+        )
+        for method in ("search", "scan")
+    )
+    assert search.gamma == scan.gamma > 0
+    assert search.vectors.tobytes() == scan.vectors.tobytes()
+    assert search.comparison == scan.comparison
+    assert (search.reads.vectors_read, scan.reads.vectors_read) == (10, 70)
+    assert search.reads.recall == 1
+
+
 def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
     before, contents = everything(built.store), built.contents()
     nodes = list(built.vectors)[:10]
