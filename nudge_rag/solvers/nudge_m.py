@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray
+from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import fixed_scores, query_vectors
-from nudge_rag.solvers.labels import LabelsLike
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.line_search import metric_along_paths
+from nudge_rag.solvers.overtaking import paths_of_lines
 from nudge_rag.solvers.ranks import covered_columns, pair_blocks
-from nudge_rag.solvers.result import NudgeFit, ValidationCurve
+from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["NudgeM"]
 
@@ -33,12 +36,15 @@ class NudgeM:
         v'_j = v_j + gamma * g_j,  g_j the unit direction of the sum of node j's unit training queries.
 
     gamma is chosen exactly: for each validation (query, answer) pair the steps at which the answer outranks every other
-    node form one interval; gamma lies where most intervals overlap, and is 0 where that is already so at 0. Scores
-    must be dot products: on a cosine or l2 store use `NudgeN`. Long vectors win dot products, so nodes without
+    node form one interval; gamma lies where most intervals overlap, and is 0 where that is already so at 0. With a
+    ``metric``, every stretch of gamma >= 0 on which it is constant is found, and gamma lies in the first best one.
+
+    Scores must be dot products: on a cosine or l2 store use `NudgeN`. Long vectors win dot products, so nodes without
     training queries can lose; validation pairs should include some of theirs.
 
     Args:
         gamma: fixed step size; no search.
+        metric: what validation maximises, such as ``"nDCG@10"``; default the number of pairs ranked first, as nudge-ft.
         similarity: must be ``"dot"``.
         point: ``"middle"`` of the best interval; or its lower ``"edge"`` as nudge-ft takes it, with intervals that
             are widened by an epsilon as nudge-ft's are.
@@ -55,13 +61,12 @@ class NudgeM:
     """
 
     name = "nudge-m"
-    # How many of the best unlabelled nodes of a validation query matter.
-    depth = 1
 
     def __init__(
         self,
         *,
         gamma: float | None = None,
+        metric: str | Metric | None = None,
         similarity: Similarity = "dot",
         point: Literal["middle", "edge"] = "middle",
     ) -> None:
@@ -72,9 +77,17 @@ class NudgeM:
             )
         if point not in ("middle", "edge"):
             raise ValueError(f"point must be 'middle' or 'edge', got {point!r}")
+        if point == "edge" and metric is not None:
+            raise ValueError("point='edge' is nudge-ft's rule for pairs ranked first: it takes no metric")
+        self.metric = None if metric is None else parse_metric(metric)
         self.gamma = None if gamma is None else check_gamma(gamma, "gamma", float(np.finfo(np.float32).max))
         self.similarity: Similarity = "dot"
         self.point = point
+
+    @property
+    def depth(self) -> int:
+        """How many of the best unlabelled nodes of a validation query matter: the cut-off of the metric."""
+        return 1 if self.metric is None else self.metric.k
 
     def fit(
         self,
@@ -86,9 +99,7 @@ class NudgeM:
     ) -> NudgeFit:
         """Solve for the covered rows of ``embeddings``. Arguments, errors and warnings as `NudgeN.fit`."""
         problem = make_problem(embeddings, train, val, needs_validation=self.gamma is None)
-        lows, highs, n_pairs = _intervals(problem, background, PEER_BLUR if self.point == "edge" else 0.0)
-        gamma = _most_covered(lows, highs, self.point) if self.gamma is None else self.gamma
-        curve = _coverage(lows, highs, gamma, n_pairs)
+        gamma, curve = self._searched(problem, background)
         moved = (problem.originals.astype(np.float64) + gamma * problem.targets).astype(problem.originals.dtype)
         return NudgeFit(
             solver=self.name,
@@ -96,13 +107,41 @@ class NudgeM:
             vectors=problem.originals if gamma == 0 else moved,
             gamma=gamma,
             curve=curve,
-            improved=bool(n_pairs) and bool(curve.values[np.searchsorted(curve.gammas, gamma)] > curve.values[0]),
+            improved=bool(
+                len(curve.values) and curve.values[np.searchsorted(curve.gammas, gamma)] > curve.values[0] + SAME_VALUE
+            ),
             at_edge=False,
             opposed=problem.rows[:0],
             train_without_answers=problem.train.without_answers,
             val_without_answers=problem.val.without_answers if problem.val is not None else 0,
             originals=problem.embeddings,
         )
+
+    def _searched(self, problem: Problem, background: Any) -> tuple[float, ValidationCurve]:
+        if self.metric is not None and problem.val is not None:
+            curve = _metric_curve(problem, problem.val, background, self.metric, self.gamma)
+            return curve.gammas[first_best(curve.values)] if self.gamma is None else self.gamma, curve
+        lows, highs, n_pairs = _intervals(problem, background, PEER_BLUR if self.point == "edge" else 0.0)
+        gamma = _most_covered(lows, highs, self.point) if self.gamma is None else self.gamma
+        return gamma, _coverage(lows, highs, gamma, n_pairs)
+
+
+def _metric_curve(
+    problem: Problem, val: PreparedLabels, background: Any, metric: Metric, fixed_gamma: float | None
+) -> ValidationCurve:
+    """A step inside each stretch on which the metric is constant: its middle, or just past its start for the last."""
+    fixed = fixed_scores(val, problem.embeddings, problem.rows, background, depth=metric.k, similarity="dot")
+    steps = metric_along_paths(val, paths_of_lines(problem.rows, problem.originals, problem.targets), fixed, metric)
+    starts = np.tan(steps.starts)
+    ends = np.append(starts[1:], starts[-1] * (1 + 2 * CLEAR_OF_EDGE))
+    gammas, values = (starts + ends) / 2, steps.values
+    gammas[0] = 0.0
+    if fixed_gamma is not None:
+        at = int(np.searchsorted(gammas, fixed_gamma))
+        if at == len(gammas) or gammas[at] != fixed_gamma:
+            value = steps.value_at(float(np.arctan(fixed_gamma)))
+            gammas, values = np.insert(gammas, at, fixed_gamma), np.insert(values, at, value)
+    return ValidationCurve(gammas, values, str(metric))
 
 
 def _intervals(problem: Problem, background: Any, blur: float) -> tuple[Float64Array, Float64Array, int]:

@@ -16,16 +16,15 @@ from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import FixedScores, fixed_scores
 from nudge_rag.solvers.directions import Arcs, make_arcs
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
-from nudge_rag.solvers.line_search import metric_along_arcs
+from nudge_rag.solvers.line_search import metric_along_paths
+from nudge_rag.solvers.overtaking import paths_of_arcs
 from nudge_rag.solvers.ranks import ranks_along_arcs
-from nudge_rag.solvers.result import NudgeFit, ValidationCurve
+from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["DEFAULT_GAMMAS", "NudgeN"]
 
 # The authors' grid (nudge-ft 0.1.2): 0, 0.02, ..., 0.48, by the same products so that the floats are equal too.
 DEFAULT_GAMMAS = tuple(0.02 * step for step in range(25))
-# Two points of a curve that differ by less are the same mean, summed in another order.
-SAME_VALUE = 1e-12
 # |v' - v|^2 between two opposite unit vectors.
 LARGEST_GAMMA = 4.0
 
@@ -126,7 +125,7 @@ class NudgeN:
         problem = make_problem(embeddings, train, val, needs_validation=self.gamma is None)
         arcs = make_arcs(problem.rows, problem.originals, problem.targets)
         gammas, values = self._curve(problem, arcs, background)
-        gamma = self.gamma if self.gamma is not None else gammas[_first_best(values)]
+        gamma = self.gamma if self.gamma is not None else gammas[first_best(values)]
         at_edge = self.gamma is None and self.search == "grid" and gamma > 0 and gamma == gammas[-1]
         if at_edge:
             warnings.warn(_edge_message(gamma, arcs, extended=self.extend), stacklevel=2)
@@ -169,7 +168,7 @@ class NudgeN:
         self, val: PreparedLabels, arcs: Arcs, fixed: FixedScores, gammas: list[float], values: list[float]
     ) -> Curve:
         limit = arcs.largest_gamma()
-        while len(gammas) > 1 and _first_best(values) == len(values) - 1 and gammas[-1] < limit:
+        while len(gammas) > 1 and first_best(values) == len(values) - 1 and gammas[-1] < limit:
             step = gammas[-1] - gammas[-2]
             more = [min(gammas[-1] + step * count, limit) for count in range(1, len(self.gammas))]
             more = sorted({gamma for gamma in more if gamma > gammas[-1]})
@@ -179,17 +178,8 @@ class NudgeN:
 
 def _exact_curve(val: PreparedLabels, arcs: Arcs, fixed: FixedScores, metric: Metric, similarity: Similarity) -> Curve:
     """A point inside each step of the metric, as |v' - v|^2 = 2 - 2 cos(angle)."""
-    steps = metric_along_arcs(val, arcs, fixed, metric, similarity)
+    steps = metric_along_paths(val, paths_of_arcs(arcs, similarity), fixed, metric)
     return (2 - 2 * np.cos(steps.middles())).tolist(), steps.values.tolist()
-
-
-def _first_best(values: list[float]) -> int:
-    """Index of the first value that no other exceeds by more than rounding."""
-    best = 0
-    for index, value in enumerate(values):
-        if value > values[best] + SAME_VALUE:
-            best = index
-    return best
 
 
 def _edge_message(gamma: float, arcs: Arcs, *, extended: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray
 
-__all__ = ["NudgeFit", "ValidationCurve"]
+__all__ = ["SAME_VALUE", "NudgeFit", "ValidationCurve", "first_best"]
+
+# Two points of a curve that differ by less are the same mean, summed in another order.
+SAME_VALUE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,12 @@ class NudgeFit:
         full = np.array(self.originals)
         full[self.rows] = self.vectors
         return full
+
+
+def first_best(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> int:
+    """Index of the first value that no other exceeds by more than rounding."""
+    best = 0
+    for index, value in enumerate(values):
+        if value > values[best] + SAME_VALUE:
+            best = index
+    return best

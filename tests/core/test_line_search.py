@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nudge_rag import LabeledQueries, NudgeN
+from nudge_rag import LabeledQueries, NudgeM, NudgeN, parse_metric
 
 
 def unit(rows):
@@ -30,6 +30,7 @@ METRICS = ["CappedRecall@1", "Recall@3", "CappedRecall@4", "nDCG@5", "MRR@5", "S
 
 
 @given(st.integers(0, 100_000), st.sampled_from(METRICS))
+@example(seed=2768, metric="CappedRecall@4")  # two nodes that meet at their common target
 @settings(max_examples=150, deadline=None)
 def test_never_worse_than_a_fine_grid_and_every_step_has_its_true_value(seed, metric):
     nodes, train, val, _ = problem(seed)
@@ -53,6 +54,51 @@ def test_lengths_count_where_the_similarity_says_so(seed, similarity):
     for gamma, value in zip(exact.curve.gammas, exact.curve.values, strict=True):
         there = NudgeN(metric="nDCG@3", gamma=gamma, similarity=similarity).fit(nodes, train, val)
         assert there.curve.values[np.searchsorted(there.curve.gammas, gamma)] == pytest.approx(value, abs=1e-9)
+
+
+def brute_force_value(nodes, fit, targets, gamma, val, metric):
+    """The metric at v + gamma g from full rankings, ties in favour of the answer."""
+    moved = nodes.copy()
+    moved[fit.rows] += gamma * targets
+    scores = val.vectors @ moved.T
+    ranks, grades, queries = [], [], []
+    for query, (answers, judged) in enumerate(zip(val.answers, val.grades, strict=True)):
+        for answer, grade in zip(answers, judged, strict=True):
+            ranks.append(int((scores[query] > scores[query][answer] + 1e-12).sum()))
+            grades.append(grade)
+            queries.append(query)
+    metric = parse_metric(metric)
+    return metric.per_query(np.array(ranks), np.array(grades, float), np.array(queries), len(val.answers)).mean()
+
+
+@given(st.integers(0, 100_000), st.sampled_from(METRICS))
+@settings(max_examples=100, deadline=None)
+def test_nudge_m_finds_every_step_of_any_metric_over_all_gammas(seed, metric):
+    nodes, train, val, rng = problem(seed)
+    nodes = nodes * rng.uniform(0.7, 1.4, size=(len(nodes), 1))
+    fit = NudgeM(metric=metric).fit(nodes, train, val)
+    targets = NudgeM(gamma=1.0).fit(nodes, train).vectors - nodes[fit.rows]
+    for gamma, value in list(zip(fit.curve.gammas, fit.curve.values, strict=True))[:40]:
+        assert brute_force_value(nodes, fit, targets, gamma, val, metric) == pytest.approx(value, abs=1e-9)
+    best = fit.curve.values[np.searchsorted(fit.curve.gammas, fit.gamma)]
+    grid = np.concatenate([np.linspace(0, 3, 150), np.geomspace(3, 1e4, 50)])
+    assert best >= max(brute_force_value(nodes, fit, targets, gamma, val, metric) for gamma in grid) - 1e-9
+    assert fit.improved == (best > fit.curve.values[0] + 1e-12)
+    assert fit.improved or fit.gamma == 0
+
+
+def test_nudge_m_with_a_fixed_step_reports_its_value():
+    nodes, train, val, _ = problem(5)
+    searched = NudgeM(metric="nDCG@5").fit(nodes, train, val)
+    fixed = NudgeM(metric="nDCG@5", gamma=searched.gamma).fit(nodes, train, val)
+    assert fixed.gamma == searched.gamma
+    assert fixed.vectors.tobytes() == searched.vectors.tobytes()
+    other = NudgeM(metric="nDCG@5", gamma=0.123).fit(nodes, train, val)
+    targets = NudgeM(gamma=1.0).fit(nodes, train).vectors - nodes[other.rows]
+    expected = brute_force_value(nodes, other, targets, 0.123, val, "nDCG@5")
+    assert other.curve.values[np.searchsorted(other.curve.gammas, 0.123)] == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(ValueError, match="it takes no metric"):
+        NudgeM(metric="nDCG@5", point="edge")
 
 
 def test_gamma_is_the_middle_of_the_best_step():

@@ -1,0 +1,176 @@
+"""Where along their paths one node overtakes another, for both solvers.
+
+Every score along a path is a cos(t) + b sin(t) + c with t = min(angle, cap), so that the angles at which one node
+overtakes another are roots of one sinusoid per piece. Between two such angles no rank changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray, IntArray
+from nudge_rag.similarity import Similarity
+from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_vectors
+from nudge_rag.solvers.directions import Arcs
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.ranks import SAME_SCORE, covered_columns, pair_blocks
+
+__all__ = ["Paths", "overtakings", "paths_of_arcs", "paths_of_lines"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Scores of the covered nodes along an angle t: q.A_j cos(t_j) + q.B_j sin(t_j) + c_j with t_j = min(t, cap_j).
+
+    Attributes:
+        rows: (c,) covered rows.
+        starts: (c, d) A_j.
+        tangents: (c, d) B_j.
+        bias: (c,) c_j.
+        caps: (c,) radians.
+        still_cap: the cap of all other nodes, whose score s is s cos(min(t, still_cap)).
+        end: where the paths end, in radians.
+        similarity: how the store ranks.
+    """
+
+    rows: IntArray
+    starts: FloatArray
+    tangents: FloatArray
+    bias: Float64Array
+    caps: Float64Array
+    still_cap: float
+    end: float
+    similarity: Similarity
+
+
+def paths_of_arcs(arcs: Arcs, similarity: Similarity) -> Paths:
+    """Great-circle arcs (NUDGE-N): nodes turn until they reach their targets, all others keep their scores."""
+    scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
+    bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
+    starts, tangents = arcs.starts * scale[:, None], arcs.tangents * scale[:, None]
+    return Paths(arcs.rows, starts, tangents, bias, arcs.angles, 0.0, float(arcs.angles.max(initial=0.0)), similarity)
+
+
+def paths_of_lines(rows: IntArray, originals: FloatArray, targets: FloatArray) -> Paths:
+    """Straight lines v_j + gamma g_j (NUDGE-M), with gamma = tan(t).
+
+    Every score is multiplied by cos(t) > 0, which changes no rank: (s + gamma r) cos(t) = s cos(t) + r sin(t).
+    """
+    right = np.pi / 2
+    zero = np.zeros(len(rows))
+    return Paths(rows, originals, targets, zero, zero + right, right, right, "dot")
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """a cos(t) + b sin(t) + c with t = min(angle, cap), for many nodes at once."""
+
+    a: Float64Array
+    b: Float64Array
+    c: Float64Array
+    cap: Float64Array
+
+    def at(self, angle: Float64Array) -> Float64Array:
+        turned = np.minimum(angle, self.cap)
+        return np.asarray(self.a * np.cos(turned) + self.b * np.sin(turned) + self.c)
+
+    def of(self, which: Any) -> _Scores:
+        return _Scores(self.a[which], self.b[which], self.c[which], self.cap[which])
+
+    def lowest(self) -> Float64Array:
+        """A lower bound over all angles: a positive sinusoid is concave, so its ends are lowest."""
+        ends = np.minimum(self.a, self.a * np.cos(self.cap) + self.b * np.sin(self.cap))
+        return np.asarray(np.where(ends >= 0, ends, -np.hypot(self.a, self.b)) + self.c)
+
+
+def overtakings(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> tuple[IntArray, Float64Array, IntArray]:
+    """Every (pair, angle, +1 or -1) at which some node comes to outrank the pair's answer, or ceases to."""
+    end = paths.end
+    parts: list[tuple[IntArray, Float64Array, IntArray]] = [
+        (np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
+    ]
+    for pairs, own, others in _contenders(val, paths, fixed):
+        starts, stops = _outranking(own, others, end, np.finfo(val.vectors.dtype).eps)
+        which, column = np.nonzero(stops > starts)
+        parts.append((pairs[which], starts[which, column], np.ones(len(which), dtype=np.int64)))
+        ending = stops[which, column] < end
+        parts.append((pairs[which][ending], stops[which, column][ending], np.full(ending.sum(), -1, dtype=np.int64)))
+    pairs, angles, changes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return pairs, angles, changes
+
+
+def _contenders(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> Iterator[tuple[IntArray, _Scores, _Scores]]:
+    """Pairs with the nodes that may outrank them somewhere: bounds rule out nearly all others without a root."""
+    queries = query_vectors(val, paths.similarity)
+    starts, tangents = (np.asarray(rows.T, dtype=queries.dtype) for rows in (paths.starts, paths.tangents))
+    columns = covered_columns(val.node_of_pair, paths.rows)
+    for part, block in pair_blocks(val, len(paths.rows)):
+        a, b = queries[part] @ starts, queries[part] @ tangents
+        highest = np.sqrt(a * a + b * b) + paths.bias
+        step = max(1, SCORES_PER_BLOCK // max(1, len(paths.rows)))
+        for first in range(block.start, block.stop, step):
+            pairs = np.arange(first, min(first + step, block.stop))
+            rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]
+            own = _own_scores(a, b, paths, rows, own_columns, fixed.answer[pairs])
+            rivals = highest[rows] > own.lowest()[:, None] - 1e-6
+            rivals[np.flatnonzero(own_columns >= 0), own_columns[own_columns >= 0]] = False
+            which, column = np.nonzero(rivals)
+            at = rows[which], column
+            parts = a[at], b[at], paths.bias[column], paths.caps[column]
+            yield pairs[which], own.of(which), _Scores(*(part.astype(np.float64) for part in parts))
+            still = fixed.best[part][rows].astype(np.float64)
+            which, place = np.nonzero(still > -np.inf)
+            level, zero = still[which, place], np.zeros(len(which))
+            yield pairs[which], own.of(which), _Scores(level, zero, zero, zero + paths.still_cap)
+
+
+def _own_scores(a: Any, b: Any, paths: Paths, rows: IntArray, columns: IntArray, answer: Any) -> _Scores:
+    covered = columns >= 0
+    return _Scores(
+        np.where(covered, a[rows, columns], answer).astype(np.float64),
+        np.where(covered, b[rows, columns], 0.0).astype(np.float64),
+        np.where(covered, paths.bias[columns], 0.0),
+        np.where(covered, paths.caps[columns], paths.still_cap),
+    )
+
+
+def _outranking(own: _Scores, other: _Scores, end: float, eps: Any) -> tuple[Float64Array, Float64Array]:
+    """Intervals (n, 7) of angles on which ``other`` outranks ``own``; the empty ones start where they stop."""
+    low, high = np.minimum(own.cap, other.cap), np.maximum(own.cap, other.cap)
+    both = (other.a - own.a, other.b - own.b, other.c - own.c)
+    frozen_own = own.a * np.cos(own.cap) + own.b * np.sin(own.cap) + own.c
+    frozen_other = other.a * np.cos(other.cap) + other.b * np.sin(other.cap) + other.c
+    own_stops_first = own.cap < other.cap
+    one = (
+        np.where(own_stops_first, other.a, -own.a),
+        np.where(own_stops_first, other.b, -own.b),
+        np.where(own_stops_first, other.c - frozen_own, frozen_other - own.c),
+    )
+    # The caps are edges too: two nodes that reach one target tie from there on, without a root before.
+    caps = np.stack([low, high], axis=1)
+    roots = np.concatenate([_roots(*both, np.zeros_like(low), low), _roots(*one, low, high), caps], axis=1)
+    edges = np.sort(np.clip(roots, 0.0, end), axis=1)
+    starts = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)
+    stops = np.concatenate([edges, np.full((len(edges), 1), end)], axis=1)
+    middle = ((starts + stops) / 2).T
+    margin = SAME_SCORE * float(eps)
+    scores = own.at(middle)
+    ahead = (other.at(middle) > scores + margin * (1 + np.abs(scores))).T
+    return starts, np.where(ahead, stops, starts)
+
+
+def _roots(a: Float64Array, b: Float64Array, c: Float64Array, low: Float64Array, high: Float64Array) -> Float64Array:
+    """Angles in (low, high) at which a cos + b sin + c is 0, (n, 2); 0 where there are fewer."""
+    size = np.hypot(a, b)
+    some = (size > 0) & (np.abs(c) <= size)
+    turn = np.arccos(np.clip(-c / np.where(some, size, 1.0), -1.0, 1.0))
+    phase = np.arctan2(b, a)
+    angles = np.stack([phase + turn, phase - turn], axis=1) % (2 * np.pi)
+    inside = some[:, None] & (angles > low[:, None]) & (angles < high[:, None])
+    return np.where(inside, angles, 0.0)
