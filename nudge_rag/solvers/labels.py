@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,6 +140,13 @@ def _flatten(
 
 
 def _concatenate_rows(answers: Sequence[Sequence[int]], name: str) -> IntArray:
+    try:
+        flat = list(itertools.chain.from_iterable(answers))
+    except TypeError:
+        flat = []
+    if flat and all(kind is int or issubclass(kind, np.integer) for kind in set(map(type, flat))):
+        return np.array(flat, dtype=np.int64)
+    # Empty, or something is not an integer: find out what.
     parts: list[IntArray] = []
     for query, rows in enumerate(answers):
         part = np.asarray(rows)

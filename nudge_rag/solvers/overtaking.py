@@ -17,11 +17,14 @@ from nudge_rag.similarity import Similarity
 from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_vectors
 from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.ranks import SAME_SCORE, covered_columns, pair_blocks
+from nudge_rag.solvers.ranks import covered_columns, pair_blocks, tie_margin
 
 __all__ = ["Paths", "overtakings", "paths_of_arcs", "paths_of_lines"]
 
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Nodes that meet where the last of them arrives tie from there on: a step of its own, however narrow, in radians.
+PAST_THE_END = 1e-6
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def paths_of_arcs(arcs: Arcs, similarity: Similarity) -> Paths:
     scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
     bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
     starts, tangents = arcs.starts * scale[:, None], arcs.tangents * scale[:, None]
-    return Paths(arcs.rows, starts, tangents, bias, arcs.angles, 0.0, float(arcs.angles.max(initial=0.0)), similarity)
+    end = float(arcs.angles.max(initial=0.0)) + PAST_THE_END
+    return Paths(arcs.rows, starts, tangents, bias, arcs.angles, 0.0, end, similarity)
 
 
 def paths_of_lines(rows: IntArray, originals: FloatArray, targets: FloatArray) -> Paths:
@@ -96,7 +100,7 @@ def overtakings(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> tuple[
         (np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
     ]
     for pairs, own, others in _contenders(val, paths, fixed):
-        starts, stops = _outranking(own, others, end, np.finfo(val.vectors.dtype).eps)
+        starts, stops = _outranking(own, others, end, tie_margin(val.vectors.dtype))
         which, column = np.nonzero(stops > starts)
         parts.append((pairs[which], starts[which, column], np.ones(len(which), dtype=np.int64)))
         ending = stops[which, column] < end
@@ -140,7 +144,7 @@ def _own_scores(a: Any, b: Any, paths: Paths, rows: IntArray, columns: IntArray,
     )
 
 
-def _outranking(own: _Scores, other: _Scores, end: float, eps: Any) -> tuple[Float64Array, Float64Array]:
+def _outranking(own: _Scores, other: _Scores, end: float, margin: float) -> tuple[Float64Array, Float64Array]:
     """Intervals (n, 7) of angles on which ``other`` outranks ``own``; the empty ones start where they stop."""
     low, high = np.minimum(own.cap, other.cap), np.maximum(own.cap, other.cap)
     both = (other.a - own.a, other.b - own.b, other.c - own.c)
@@ -159,7 +163,6 @@ def _outranking(own: _Scores, other: _Scores, end: float, eps: Any) -> tuple[Flo
     starts = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)
     stops = np.concatenate([edges, np.full((len(edges), 1), end)], axis=1)
     middle = ((starts + stops) / 2).T
-    margin = SAME_SCORE * float(eps)
     scores = own.at(middle)
     ahead = (other.at(middle) > scores + margin * (1 + np.abs(scores))).T
     return starts, np.where(ahead, stops, starts)

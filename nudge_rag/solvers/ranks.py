@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +14,21 @@ from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_v
 from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
 
-# Nodes that reach the same target tie; rounding must not decide which of them comes first.
-SAME_SCORE = 4.0
-# Every step size goes over the same block of scores: it is to stay in the processor's cache.
+# Nodes that reach the same target tie; rounding must not decide which of them comes first. In units of the last place
+# of 1 + |score|: products add up to a few in float32, sines and cosines of float64 to some tens in float64.
+SAME_SCORE = {np.dtype(np.float32): 4.0, np.dtype(np.float64): 64.0}
+# Products and their bounds are gone over several times: a block of them is to stay in the processor's cache.
 SCORES_IN_CACHE = 250_000
+ENTRIES_AT_ONCE = 20_000
+# A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
+ROUNDING = 1e-5
 
-__all__ = ["count_greater", "covered_columns", "pair_blocks", "ranks_along_arcs"]
+__all__ = ["covered_columns", "pair_blocks", "ranks_along_arcs", "tie_margin"]
+
+
+def tie_margin(dtype: Any) -> float:
+    """Scores that differ by less than this, times 1 + |score|, tie."""
+    return float(SAME_SCORE[np.dtype(dtype)] * np.finfo(dtype).eps)
 
 
 def ranks_along_arcs(
@@ -32,25 +43,58 @@ def ranks_along_arcs(
     queries = query_vectors(val, similarity)
     dtype = queries.dtype
     scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
-    bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
+    bias = (-(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)).astype(dtype)
     starts, tangents = (np.asarray(rows.T * scale, dtype=dtype) for rows in (arcs.starts, arcs.tangents))
-    turns = [tuple(part.astype(dtype) for part in arcs.turned(gamma)) for gamma in gammas]
+    turns = [arcs.turned(gamma) for gamma in gammas]
+    cos, sin = (np.array([turn[part] for turn in turns], dtype=dtype) for part in (0, 1))
     columns = covered_columns(val.node_of_pair, arcs.rows)
     ranks = np.empty((len(columns), len(turns)), dtype=np.int64)
     for part, pairs in pair_blocks(val, len(arcs.rows), SCORES_IN_CACHE):
-        at_start, at_tangent = queries[part] @ starts, queries[part] @ tangents
-        scores, turned = np.empty_like(at_start), np.empty_like(at_start)
-        for step, (cos, sin) in enumerate(turns):
-            np.multiply(at_start, cos, out=scores)
-            np.multiply(at_tangent, sin, out=turned)
-            scores += turned
-            if similarity == "l2":
-                scores += bias.astype(dtype)
-            rows = val.query_of_pair[pairs] - part.start
-            own = np.where(columns[pairs] >= 0, scores[rows, columns[pairs]], fixed.answer[pairs])
-            own += SAME_SCORE * np.finfo(dtype).eps * (1 + np.abs(own))
-            ranks[pairs, step] = count_greater(scores, rows, own) + count_greater(fixed.best[part], rows, own)
+        paths = _Block(queries[part] @ starts, queries[part] @ tangents, bias, cos, sin)
+        rows = val.query_of_pair[pairs] - part.start
+        own = paths.scores(rows, np.maximum(columns[pairs], 0)) if len(bias) else np.zeros((len(turns), len(rows)))
+        own = np.where(columns[pairs] >= 0, own, fixed.answer[pairs])
+        own += (tie_margin(dtype) * (1 + np.abs(own))).astype(dtype)
+        still = (fixed.best[part][rows] > own[:, :, None]).sum(axis=2)
+        ranks[pairs] = (paths.count_greater(rows, own) + still).T
     return ranks
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Scores a cos + b sin + bias of a block of queries (m, c) with covered nodes whose turns are (G, c)."""
+
+    at_start: FloatArray
+    at_tangent: FloatArray
+    bias: FloatArray
+    cos: FloatArray
+    sin: FloatArray
+
+    def scores(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        """Scores of some (row, column) entries at every step, (G, entries)."""
+        moved = self.at_start[rows, columns] * self.cos[:, columns]
+        moved += self.at_tangent[rows, columns] * self.sin[:, columns]
+        return np.asarray(moved + self.bias[columns])
+
+    def count_greater(self, rows: IntArray, own: FloatArray) -> IntArray:
+        """How many columns score above ``own`` (G, p), in the row of each pair, at every step: (G, p).
+
+        a cos + b sin is at most sqrt(a^2 + b^2): the few entries that this lets through are all that is looked at.
+        """
+        highest = np.sqrt(self.at_start * self.at_start + self.at_tangent * self.at_tangent) + self.bias
+        lowest = own.min(axis=0, initial=np.inf)
+        lowest -= ROUNDING * (1 + np.abs(lowest))
+        counts = np.zeros(own.shape, dtype=np.int64)
+        step = max(1, SCORES_IN_CACHE // max(1, highest.shape[1]))
+        for first in range(0, len(rows), step):
+            which, columns = np.nonzero(highest[rows[first : first + step]] > lowest[first : first + step, None])
+            which += first
+            for start in range(0, len(which), ENTRIES_AT_ONCE):
+                entries = slice(start, start + ENTRIES_AT_ONCE)
+                ahead = self.scores(rows[which[entries]], columns[entries]) > own[:, which[entries]]
+                pairs, begins = np.unique(which[entries], return_index=True)
+                counts[:, pairs] += np.add.reduceat(ahead, begins, axis=1, dtype=np.int64)
+        return counts
 
 
 def covered_columns(nodes: IntArray, covered: IntArray) -> IntArray:
@@ -67,15 +111,3 @@ def pair_blocks(val: PreparedLabels, n_covered: int, scores: int = SCORES_PER_BL
     for first in range(0, val.n_queries, step):
         part = slice(first, min(first + step, val.n_queries))
         yield part, slice(*(int(at) for at in np.searchsorted(val.query_of_pair, [part.start, part.stop])))
-
-
-def count_greater(scores: FloatArray, rows: IntArray, own: FloatArray) -> IntArray:
-    """For each pair, how many entries of ``scores[rows[pair]]`` are greater than ``own[pair]``."""
-    if len(rows) == len(scores) and (rows == np.arange(len(scores))).all():
-        return np.asarray(np.count_nonzero(scores > own[:, None], axis=1))
-    counts = np.empty(len(rows), dtype=np.int64)
-    step = max(1, SCORES_PER_BLOCK // max(1, scores.shape[1]))
-    for first in range(0, len(rows), step):
-        chunk = slice(first, first + step)
-        counts[chunk] = np.count_nonzero(scores[rows[chunk]] > own[chunk, None], axis=1)
-    return counts
