@@ -81,14 +81,6 @@ class Rivals:
     scores: list[Float64Array]
     reads: StoreReads
 
-    def score_table(self, queries: Sequence[int], depth: int) -> Float64Array:
-        """Scores of some queries as a table (len(queries), depth), filled up with -inf."""
-        table = np.full((len(queries), depth), -np.inf)
-        for row, query in enumerate(queries):
-            line = self.scores[query][:depth]
-            table[row, : len(line)] = line
-        return table
-
 
 @contextmanager
 def reading(store: EmbeddingStore, what: str) -> Iterator[None]:

@@ -7,23 +7,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, row_norms
-from nudge_rag.evaluate import Evaluation, evaluate
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
-from nudge_rag.ranking import rank_nodes
-from nudge_rag.report.comparison import compare
-from nudge_rag.rivals import CandidateMethod, Rivals, StoreReads, find_rivals, reading
+from nudge_rag.rivals import CandidateMethod, Rivals, find_rivals, reading
 from nudge_rag.similarity import Similarity
-from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
-from nudge_rag.solvers.labels import LabelsLike
+from nudge_rag.solvers import LabeledQueries
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.trial import Judged, Solver, Trial, resolve_solver, run_trial
 from nudge_rag.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "Solver", "tune"]
@@ -32,20 +29,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
 DEFAULT_SPLIT = (0.7, 0.1, 0.2)
-SOLVERS: dict[str, type[NudgeN] | type[NudgeM]] = {"nudge-n": NudgeN, "nudge-m": NudgeM}
 
 EmbedQueries = Callable[[list[str]], ArrayLike]
-
-
-class Solver(Protocol):
-    """What `tune` asks of a solver object."""
-
-    name: str
-    similarity: Similarity
-
-    def fit(self, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None = None) -> NudgeFit:
-        """Moved embeddings of the covered rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -55,9 +40,6 @@ class _Known:
     ids: list[str]
     current: FloatArray
     originals: FloatArray
-
-    def rows(self) -> dict[str, int]:
-        return {node_id: row for row, node_id in enumerate(self.ids)}
 
 
 def tune(
@@ -115,58 +97,43 @@ def tune(
     measured = [parse_metric(metric) for metric in metrics]
     if not measured:
         raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
-    ready = _resolve_solver(solver, store)
+    ready = resolve_solver(solver, store)
     known = _read_known(store, pairs, versions)
     parts = _known_parts(pairs, known, split, seed)
     embedded = _embed(parts, embed_queries, known.originals.shape[1], store.capabilities.similarity)
     held_out = parts.test if parts.test.n_queries else parts.val
     depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
-    queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, 0))
+    queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, known.originals.shape[1]))
     rivals = find_rivals(store, queries, known.ids, known.current, depth, candidates)
-    row_of = {text: row for row, text in enumerate(asked)}
-    train = _labels(parts.train, embedded, known.rows())
-    fit = ready.fit(known.originals, train, _with_rivals(parts.val, embedded, known.rows(), rivals, row_of, depth))
-    before, after = (
-        _evaluate(known.ids, vectors, held_out, queries, rivals, row_of, measured, store)
-        for vectors in (known.originals, fit.embeddings())
-    )
-    comparison = compare(before, after, _groups(parts.train, held_out))
-    gain = after.mean(measured[0]) - before.mean(measured[0])
-    reads = replace(rivals.reads, vectors_read=rivals.reads.vectors_read + len(known.ids))
-    return Nudge(
+    judged = _Lists(queries, rivals, {text: row for row, text in enumerate(asked)})
+    trial = Trial(
         store=store,
-        ids=tuple(known.ids[row] for row in fit.rows),
-        vectors=fit.vectors,
-        originals=known.originals[fit.rows],
-        gamma=fit.gamma,
-        curve=fit.curve,
-        improves=fit.gamma > 0 and gain > 0,
-        summary=_summary(fit, parts, measured[0], gain, store.count(), reads),
-        solver=ready.name,
-        versions=Path(versions),
-        comparison=comparison,
-        split=parts,
-        reads=reads,
+        ids=known.ids,
+        originals=known.originals,
+        train=_training(parts.train, embedded, known.ids),
+        trained={node for grades in parts.train.qrels.values() for node, grade in grades.items() if grade > 0},
+        val=judged.of(parts.val),
+        held_out=judged.of(held_out),
+        sizes=(parts.train.n_queries, parts.val.n_queries, parts.test.n_queries),
+        metrics=measured,
+        reads=replace(rivals.reads, vectors_read=rivals.reads.vectors_read + len(known.ids)),
     )
+    return run_trial(trial, ready, versions, parts)
 
 
-def _resolve_solver(solver: str | Solver, store: EmbeddingStore) -> Solver:
-    similarity = store.capabilities.similarity
-    if isinstance(solver, str):
-        if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
-        return SOLVERS[solver](similarity=similarity)
-    if not callable(getattr(solver, "fit", None)):
-        raise TypeError(f"solver must be a name or an object with fit, got {type(solver).__name__}")
-    if isinstance(solver, NudgeM):
-        NudgeM(similarity=similarity)  # raises with what to do instead
-    if solver.similarity != similarity:
-        raise ValueError(
-            f"the solver scores by {solver.similarity} but {store.name} ranks by {similarity}:"
-            f" make it with similarity={similarity!r}"
-        )
-    return solver
+@dataclass(frozen=True)
+class _Lists:
+    """Embeddings and rivals of every query that was asked for, by its text."""
+
+    queries: FloatArray
+    rivals: Rivals
+    row_of: dict[str, int]
+
+    def of(self, part: LabeledPairs) -> Judged:
+        rows = [self.row_of[text] for text in part.queries.values()]
+        ids, scores = self.rivals.ids, self.rivals.scores
+        return Judged(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
 
 
 def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> _Known:
@@ -219,70 +186,11 @@ def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int, similarity
     return dict(zip(texts, vectors, strict=True))
 
 
-def _labels(part: LabeledPairs, embedded: dict[str, FloatArray], rows: dict[str, int]) -> LabeledQueries:
-    judged = [(text, part.qrels.get(query, {})) for query, text in part.queries.items()]
-    vectors: Any = [embedded[text] for text, _ in judged]
+def _training(part: LabeledPairs, embedded: dict[str, FloatArray], ids: list[str]) -> LabeledQueries:
+    row_of = {node_id: row for row, node_id in enumerate(ids)}
+    vectors: Any = [embedded[text] for text in part.queries.values()]
     return LabeledQueries(
         np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32),
-        [[rows[node] for node in grades] for _, grades in judged],
-        [list(grades.values()) for _, grades in judged],
-    )
-
-
-def _with_rivals(
-    part: LabeledPairs,
-    embedded: dict[str, FloatArray],
-    rows: dict[str, int],
-    rivals: Rivals,
-    row_of: dict[str, int],
-    depth: int,
-) -> LabeledQueries:
-    """Validation labels that bring along the scores of the best nodes outside ``rows``."""
-    table = rivals.score_table([row_of[text] for text in part.queries.values()], depth)
-    return replace(_labels(part, embedded, rows), rivals=table)
-
-
-def _evaluate(
-    ids: list[str],
-    vectors: FloatArray,
-    part: LabeledPairs,
-    queries: FloatArray,
-    rivals: Rivals,
-    row_of: dict[str, int],
-    metrics: list[Metric],
-    store: EmbeddingStore,
-) -> Evaluation:
-    """Rank the known nodes, with ``vectors``, among the best of all others."""
-    asked = [row_of[text] for text in part.queries.values()]
-    depth = max(metric.k for metric in metrics)
-    best, scores = rank_nodes(queries[asked], vectors, depth, store.capabilities.similarity)
-    run = {}
-    for query, row, known_rows, known_scores in zip(part.queries, asked, best, scores, strict=True):
-        names = [*(ids[known] for known in known_rows), *rivals.ids[row]]
-        order = np.argsort(-np.concatenate([known_scores, rivals.scores[row]]), kind="stable")[:depth]
-        run[query] = [names[place] for place in order]
-    return evaluate(part.qrels, run, metrics)
-
-
-def _groups(train: LabeledPairs, held_out: LabeledPairs) -> dict[str, list[str]]:
-    """Held-out queries with an answer that has a training label, and those without."""
-    labelled = {node for grades in train.qrels.values() for node, grade in grades.items() if grade > 0}
-    covered = [
-        query
-        for query, grades in held_out.qrels.items()
-        if any(grade > 0 and node in labelled for node, grade in grades.items())
-    ]
-    uncovered = [query for query in held_out.qrels if query not in set(covered)]
-    return {"all": list(held_out.qrels), "covered": covered, "uncovered": uncovered}
-
-
-def _summary(fit: NudgeFit, parts: Split, metric: Metric, gain: float, n_nodes: int, reads: StoreReads) -> str:
-    sizes = ", ".join(f"{part.n_queries} {name}" for name, part in zip(Split._fields, parts, strict=True))
-    if fit.gamma == 0:
-        verdict = "no step helps on the validation queries: nothing to push"
-    else:
-        verdict = f"{metric} on held-out queries changes by {gain:+.3f}"
-    return (
-        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {n_nodes} nodes labelled, {reads};"
-        f" queries: {sizes}; {verdict}"
+        [[row_of[node] for node in grades] for grades in part.qrels.values()],
+        [list(grades.values()) for grades in part.qrels.values()],
     )

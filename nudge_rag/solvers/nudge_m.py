@@ -16,7 +16,7 @@ from nudge_rag.solvers.competitors import fixed_scores, query_vectors
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
 from nudge_rag.solvers.line_search import metric_along_paths
 from nudge_rag.solvers.overtaking import paths_of_lines
-from nudge_rag.solvers.ranks import covered_columns, pair_blocks
+from nudge_rag.solvers.ranks import SCORES_IN_CACHE, covered_columns, pair_blocks
 from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["NudgeM"]
@@ -154,30 +154,46 @@ def _intervals(problem: Problem, background: Any, blur: float) -> tuple[Float64A
         return np.zeros(0), np.zeros(0), 0
     fixed = fixed_scores(val, problem.embeddings, problem.rows, background, depth=1, similarity="dot")
     queries = query_vectors(val, "dot")
-    starts, slopes = problem.originals.T, problem.targets.T.astype(queries.dtype)
+    starts, slopes = (np.ascontiguousarray(part.T, queries.dtype) for part in (problem.originals, problem.targets))
     columns = covered_columns(val.node_of_pair, problem.rows)
     lows, highs = np.empty(len(columns)), np.empty(len(columns))
-    for part, pairs in pair_blocks(val, len(problem.rows)):
-        at_start, at_slope = queries[part] @ starts, queries[part] @ slopes
-        for pair in range(pairs.start, pairs.stop):
-            row, column = val.query_of_pair[pair] - part.start, columns[pair]
-            own = at_start[row, column] if column >= 0 else fixed.answer[pair]
-            slope = at_slope[row, column] if column >= 0 else queries.dtype.type(0)
-            ahead = np.append(at_start[row], fixed.best[part][row]) - own
-            gains = np.append(at_slope[row], queries.dtype.type(0)) - slope
-            lows[pair], highs[pair] = _interval(ahead, gains, blur)
+    for part, pairs in pair_blocks(val, len(problem.rows), SCORES_IN_CACHE):
+        at_start = np.concatenate([queries[part] @ starts, fixed.best[part]], axis=1)
+        at_slope = np.concatenate([queries[part] @ slopes, np.zeros_like(fixed.best[part])], axis=1)
+        rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]
+        covered = own_columns >= 0
+        own = np.where(covered, at_start[rows, own_columns], fixed.answer[pairs])
+        slope = np.where(covered, at_slope[rows, own_columns], at_slope.dtype.type(0))
+        lows[pairs], highs[pairs] = _interval_of_each(own, slope, at_start[rows], at_slope[rows], blur)
     kept = highs >= lows
     return lows[kept], highs[kept], len(columns)
 
 
-def _interval(ahead: FloatArray, gains: FloatArray, blur: float) -> tuple[float, float]:
-    """Steps gamma >= 0 with ahead + gamma * gains <= 0 everywhere; an empty interval comes back as (inf, -inf)."""
-    flat = np.abs(gains) <= SAME_SLOPE * np.finfo(gains.dtype).eps
-    if (flat & (ahead > 0)).any():
-        return np.inf, -np.inf
-    falling, rising = ~flat & (gains < 0), ~flat & (gains > 0)
-    crossings = -ahead / np.where(flat, gains.dtype.type(1), gains - gains.dtype.type(blur))
-    return float(np.max(crossings, initial=0.0, where=falling)), float(np.min(crossings, initial=np.inf, where=rising))
+def _interval_of_each(
+    own: FloatArray, slope: FloatArray, starts: FloatArray, slopes: FloatArray, blur: float
+) -> tuple[FloatArray, FloatArray]:
+    """Steps gamma >= 0 at which own + gamma slope (p,) is at least starts + gamma slopes (p, n) everywhere.
+
+    An empty interval comes back as (inf, -inf).
+    """
+    lead = own[:, None] - starts
+    gains = slopes - slope[:, None]
+    flat = SAME_SLOPE * np.finfo(gains.dtype).eps
+    lows = np.zeros_like(own)
+    which, column = np.nonzero(lead < 0)
+    lost = gains[which, column] >= -flat
+    catching = which[~lost], column[~lost]
+    np.maximum.at(lows, catching[0], lead[catching] / (gains[catching] - blur))
+    # Of those behind, the one that rises fastest for its distance catches up first.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pace = (gains - flat) / lead
+    pace[which, column] = -np.inf
+    fastest = np.nanargmax(pace, axis=1)
+    at = np.arange(len(own)), fastest
+    rises = gains[at] > flat
+    highs = np.where(rises, lead[at] / np.where(rises, gains[at] - blur, 1), np.inf)
+    lows[which[lost]], highs[which[lost]] = np.inf, -np.inf
+    return lows, highs
 
 
 def _most_covered(lows: Float64Array, highs: Float64Array, point: Literal["middle", "edge"]) -> float:

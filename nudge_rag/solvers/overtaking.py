@@ -14,7 +14,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray
 from nudge_rag.similarity import Similarity
-from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_vectors
+from nudge_rag.solvers.competitors import FixedScores, query_vectors
 from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.ranks import covered_columns, pair_blocks, tie_margin
@@ -23,6 +23,8 @@ __all__ = ["Paths", "overtakings", "paths_of_arcs", "paths_of_lines"]
 
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
+# Several products of this size are held at once.
+SCORES_AT_ONCE = 1_000_000
 # Nodes that meet where the last of them arrives tie from there on: a step of its own, however narrow, in radians.
 PAST_THE_END = 1e-6
 
@@ -112,12 +114,12 @@ def overtakings(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> tuple[
 def _contenders(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> Iterator[tuple[IntArray, _Scores, _Scores]]:
     """Pairs with the nodes that may outrank them somewhere: bounds rule out nearly all others without a root."""
     queries = query_vectors(val, paths.similarity)
-    starts, tangents = (np.asarray(rows.T, dtype=queries.dtype) for rows in (paths.starts, paths.tangents))
+    starts, tangents = (np.ascontiguousarray(rows.T, dtype=queries.dtype) for rows in (paths.starts, paths.tangents))
     columns = covered_columns(val.node_of_pair, paths.rows)
-    for part, block in pair_blocks(val, len(paths.rows)):
+    for part, block in pair_blocks(val, len(paths.rows), SCORES_AT_ONCE):
         a, b = queries[part] @ starts, queries[part] @ tangents
         highest = np.sqrt(a * a + b * b) + paths.bias
-        step = max(1, SCORES_PER_BLOCK // max(1, len(paths.rows)))
+        step = max(1, SCORES_AT_ONCE // max(1, len(paths.rows)))
         for first in range(block.start, block.stop, step):
             pairs = np.arange(first, min(first + step, block.stop))
             rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]

@@ -18,7 +18,7 @@ from nudge_rag.solvers.labels import PreparedLabels
 # of 1 + |score|: products add up to a few in float32, sines and cosines of float64 to some tens in float64.
 SAME_SCORE = {np.dtype(np.float32): 4.0, np.dtype(np.float64): 64.0}
 # Products and their bounds are gone over several times: a block of them is to stay in the processor's cache.
-SCORES_IN_CACHE = 250_000
+SCORES_IN_CACHE = 500_000
 ENTRIES_AT_ONCE = 20_000
 # A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
 ROUNDING = 1e-5
@@ -44,7 +44,7 @@ def ranks_along_arcs(
     dtype = queries.dtype
     scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
     bias = (-(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)).astype(dtype)
-    starts, tangents = (np.asarray(rows.T * scale, dtype=dtype) for rows in (arcs.starts, arcs.tangents))
+    starts, tangents = (np.ascontiguousarray(rows.T * scale, dtype=dtype) for rows in (arcs.starts, arcs.tangents))
     turns = [arcs.turned(gamma) for gamma in gammas]
     cos, sin = (np.array([turn[part] for turn in turns], dtype=dtype) for part in (0, 1))
     columns = covered_columns(val.node_of_pair, arcs.rows)

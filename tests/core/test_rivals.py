@@ -43,10 +43,6 @@ def test_best_unknown_nodes_are_those_of_brute_force(n, hidden, depth, similarit
     assert found.reads.exact
     assert found.reads.recall == 1
     assert found.reads.vectors_read == (n if method == "scan" else 0)
-    table = found.score_table([4, 0], depth)
-    assert table.shape == (2, depth)
-    assert (table[0][: len(found.scores[4])] == found.scores[4]).all()
-    assert (table[0][len(found.scores[4]) :] == -np.inf).all()
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
