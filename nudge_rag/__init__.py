@@ -5,6 +5,7 @@ The core needs numpy alone; databases and frameworks are imported only when they
 """
 
 from nudge_rag.evaluate import Evaluation, evaluate
+from nudge_rag.incremental import TuningState
 from nudge_rag.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
@@ -31,6 +32,7 @@ __all__ = [
     "RollbackReceipt",
     "Split",
     "Success",
+    "TuningState",
     "__version__",
     "evaluate",
     "nDCG",

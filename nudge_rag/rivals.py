@@ -60,6 +60,12 @@ class StoreReads:
         """
         return self.found / self.expected if self.expected else 1.0
 
+    def __add__(self, other: StoreReads) -> StoreReads:
+        """Both together, for reads of one store by one method."""
+        names = ("vectors_read", "queries", "expected", "found", "short")
+        sums = (getattr(self, name) + getattr(other, name) for name in names)
+        return StoreReads(other.method, self.exact and other.exact, *sums)
+
     def __str__(self) -> str:
         if self.method == "scan":
             return f"{self.vectors_read} vectors read (scan, exact)"
@@ -112,7 +118,7 @@ def find_rivals(
         store: the vector store.
         queries: (m, d).
         known: ids left out; all of them are in the store.
-        vectors: (len(known), d), what the store holds for them now: they tell how good its search is.
+        vectors: (c, d), what the store holds now for the first c of them: they tell how good its search is.
         depth: how many nodes per query, fewer where the store holds fewer.
         method: ``"search"`` asks the store for more and more neighbours until enough unknown ones are among them;
             ``"scan"`` reads every vector once, a batch at a time, and is exact.
@@ -183,7 +189,7 @@ def _known_found(
 ) -> tuple[int, int]:
     """How many known nodes score above the last node of each list, and how many of those are in it."""
     expected = found = 0
-    step = max(1, SCORES_PER_BLOCK // max(1, len(known)))
+    step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
     for first in range(0, len(queries), step):
         part = lists[first : first + step]
         last = np.array([scores[-1] if len(scores) else np.inf for _, scores in part])

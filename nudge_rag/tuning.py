@@ -23,7 +23,7 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.trial import Judged, Solver, Trial, resolve_solver, run_trial
 from nudge_rag.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 
-__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "Solver", "tune"]
+__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "EmbedQueries", "Solver", "embed_texts", "tune"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ def tune(
     ready = resolve_solver(solver, store)
     known = _read_known(store, pairs, versions)
     parts = _known_parts(pairs, known, split, seed)
-    embedded = _embed(parts, embed_queries, known.originals.shape[1], store.capabilities.similarity)
+    texts = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
+    embedded = embed_texts(texts, embed_queries, known.originals.shape[1], store.capabilities.similarity)
     held_out = parts.test if parts.test.n_queries else parts.val
     depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
@@ -147,7 +148,8 @@ def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: st
             raise ValueError(f"{store.name} holds no nodes: add them before tuning")
         wanted = list(dict.fromkeys([*named, *nudged_ids(store, versions)]))
         present = store.matching(wanted, None)
-        ids = [node_id for node_id in wanted if node_id in present]
+        # Sorted: the order of the pairs is not to decide between nodes that tie.
+        ids = sorted(present)
         if not present.intersection(named):
             warnings.warn(f"none of the {len(named)} labelled node ids is in {store.name}", stacklevel=3)
             raise ValueError("none of the labelled node ids is in the store")
@@ -170,9 +172,14 @@ def _known_parts(pairs: LabeledPairs | Split, nodes: _Known, fractions: tuple[fl
     return known[0].split(*fractions, seed=seed) if isinstance(pairs, LabeledPairs) else Split(*known)
 
 
-def _embed(parts: Split, embed_queries: EmbedQueries, dimension: int, similarity: Similarity) -> dict[str, FloatArray]:
-    """Embedding of each distinct query text, at unit length where that changes no ranking (l2 keeps the length)."""
-    texts = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
+def embed_texts(
+    texts: list[str], embed_queries: EmbedQueries, dimension: int, similarity: Similarity
+) -> dict[str, FloatArray]:
+    """Embedding of each text, at unit length where that changes no ranking (l2 keeps the length).
+
+    Raises:
+        ValueError: embeddings that are not (len(texts), dimension), or hold a zero or non-finite row.
+    """
     logger.info("embedding %d queries", len(texts))
     vectors = as_matrix(embed_queries(texts), "query embeddings")
     if vectors.shape != (len(texts), dimension):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
-from nudge_rag.solvers.directions import covered_targets
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, prepare_labels
+from nudge_rag.solvers.directions import covered_targets, unit_directions
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums, prepare_labels
 
 __all__ = ["Problem", "check_gamma", "make_problem"]
 
@@ -20,15 +20,20 @@ class Problem:
     """Checked input of a solver: labels, covered rows, their originals and unit targets."""
 
     embeddings: FloatArray
-    train: PreparedLabels
+    train: PreparedLabels | None
     val: PreparedLabels | None
     rows: IntArray
     originals: FloatArray
     targets: np.ndarray[Any, np.dtype[np.float64]]
 
+    def without_answers(self) -> dict[str, int]:
+        """How many queries were left out of each part, as the result names them."""
+        parts = {"train": self.train, "val": self.val}
+        return {f"{name}_without_answers": 0 if part is None else part.without_answers for name, part in parts.items()}
+
 
 def make_problem(
-    embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, *, needs_validation: bool
+    embeddings: ArrayLike, train: LabelsLike | QuerySums, val: LabelsLike | None, *, needs_validation: bool
 ) -> Problem:
     """Check everything that a solver is given and read the covered rows.
 
@@ -38,8 +43,9 @@ def make_problem(
     """
     nodes = as_matrix(embeddings, "embeddings")
     size: dict[str, Any] = {"n_nodes": len(nodes), "dimension": nodes.shape[1], "dtype": nodes.dtype}
-    learned = prepare_labels(train, "training", **size)
-    if not learned.n_queries:
+    learned = None if isinstance(train, QuerySums) else prepare_labels(train, "training", **size)
+    rows, targets = covered_targets(learned) if learned else _summed_targets(train, nodes)
+    if not len(rows):
         raise ValueError("the training set has no query with an answer: there is nothing to learn from")
     checked = None if val is None else prepare_labels(val, "validation", **size)
     if checked is not None and not checked.n_queries:
@@ -48,10 +54,17 @@ def make_problem(
         raise ValueError(
             "the validation set has no query with an answer: gamma cannot be chosen (pass gamma= to fix it)"
         )
-    rows, targets = covered_targets(learned)
     originals = np.asarray(nodes[rows])
     _check_covered(originals, rows)
     return Problem(nodes, learned, checked, rows, originals, targets)
+
+
+def _summed_targets(train: Any, nodes: FloatArray) -> tuple[IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+    if train.sums.shape != (len(train.rows), nodes.shape[1]) or train.counts.shape != train.rows.shape:
+        raise ValueError(
+            f"training sums have shape {train.sums.shape} for {len(train.rows)} rows and dimension {nodes.shape[1]}"
+        )
+    return train.rows, unit_directions(train.sums, train.counts)
 
 
 def _check_covered(originals: FloatArray, rows: IntArray) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
 
-__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "prepare_labels"]
+__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "QuerySums", "prepare_labels"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,21 @@ class LabeledQueries:
     answers: Sequence[Sequence[int]]
     grades: Sequence[Sequence[float]] | None = None
     rivals: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class QuerySums:
+    """Training labels summed up: all that NUDGE-N and NUDGE-M need of them, and what can be kept up to date.
+
+    Attributes:
+        rows: (c,) increasing rows of the node embeddings that have a training query.
+        sums: (c, d) float64, for each the sum of its unit training queries (`directions.summable_queries`).
+        counts: (c,) how many queries that are.
+    """
+
+    rows: IntArray
+    sums: np.ndarray[Any, np.dtype[np.float64]]
+    counts: IntArray
 
 
 LabelsLike: TypeAlias = LabeledQueries | tuple[ArrayLike, Sequence[Sequence[int]]]

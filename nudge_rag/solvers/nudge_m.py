@@ -13,7 +13,7 @@ from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import fixed_scores, query_vectors
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
 from nudge_rag.solvers.line_search import metric_along_paths
 from nudge_rag.solvers.overtaking import paths_of_lines
 from nudge_rag.solvers.ranks import SCORES_IN_CACHE, covered_columns, pair_blocks
@@ -92,7 +92,7 @@ class NudgeM:
     def fit(
         self,
         embeddings: ArrayLike,
-        train: LabelsLike,
+        train: LabelsLike | QuerySums,
         val: LabelsLike | None = None,
         *,
         background: FloatArray | Iterable[FloatArray] | None = None,
@@ -112,9 +112,8 @@ class NudgeM:
             ),
             at_edge=False,
             opposed=problem.rows[:0],
-            train_without_answers=problem.train.without_answers,
-            val_without_answers=problem.val.without_answers if problem.val is not None else 0,
             originals=problem.embeddings,
+            **problem.without_answers(),
         )
 
     def _searched(self, problem: Problem, background: Any) -> tuple[float, ValidationCurve]:

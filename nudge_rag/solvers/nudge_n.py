@@ -15,7 +15,7 @@ from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import FixedScores, fixed_scores
 from nudge_rag.solvers.directions import Arcs, make_arcs
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
 from nudge_rag.solvers.line_search import metric_along_paths
 from nudge_rag.solvers.overtaking import paths_of_arcs
 from nudge_rag.solvers.ranks import ranks_along_arcs
@@ -101,7 +101,7 @@ class NudgeN:
     def fit(
         self,
         embeddings: ArrayLike,
-        train: LabelsLike,
+        train: LabelsLike | QuerySums,
         val: LabelsLike | None = None,
         *,
         background: FloatArray | Iterable[FloatArray] | None = None,
@@ -110,7 +110,7 @@ class NudgeN:
 
         Args:
             embeddings: (n, d) node embeddings, float32 or float64 (kept); may be memory-mapped.
-            train: queries with the rows that answer them (`LabeledQueries` or a pair).
+            train: queries with the rows that answer them (`LabeledQueries` or a pair), or their `QuerySums`.
             val: the same, for choosing gamma; may be left out when gamma is fixed.
             background: more nodes that compete in validation and never move: an array (b, d) or blocks of one.
 
@@ -139,9 +139,8 @@ class NudgeN:
             improved=improved,
             at_edge=at_edge,
             opposed=arcs.opposed,
-            train_without_answers=problem.train.without_answers,
-            val_without_answers=problem.val.without_answers if problem.val is not None else 0,
             originals=problem.embeddings,
+            **problem.without_answers(),
         )
 
     def _curve(self, problem: Problem, arcs: Arcs, background: Any) -> Curve:
