@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.solvers.devices import as_device_matrix, is_foreign, numpy_dtype, on_device, take, to_numpy
 from nudge_rag.solvers.directions import covered_targets, unit_directions
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums, prepare_labels
 
@@ -17,14 +18,21 @@ __all__ = ["Problem", "check_gamma", "make_problem"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Checked input of a solver: labels, covered rows, their originals and unit targets."""
+    """Checked input of a solver: labels, covered rows, their originals and unit targets.
 
-    embeddings: FloatArray
+    ``embeddings`` may be an array of another library than numpy; everything else is numpy's.
+    """
+
+    embeddings: Any
     train: PreparedLabels | None
     val: PreparedLabels | None
     rows: IntArray
     originals: FloatArray
     targets: np.ndarray[Any, np.dtype[np.float64]]
+
+    def as_given(self, vectors: FloatArray) -> Any:
+        """``vectors`` as an array of the library, and on the device, of the embeddings."""
+        return on_device(vectors, self.embeddings) if is_foreign(self.embeddings) else vectors
 
     def without_answers(self) -> dict[str, int]:
         """How many queries were left out of each part, as the result names them."""
@@ -41,8 +49,10 @@ def make_problem(
         TypeError, ValueError: as `prepare_labels`; an empty training set; an empty validation set where
             ``needs_validation``; covered rows that are zero or not finite.
     """
-    nodes = as_matrix(embeddings, "embeddings")
-    size: dict[str, Any] = {"n_nodes": len(nodes), "dimension": nodes.shape[1], "dtype": nodes.dtype}
+    foreign = is_foreign(embeddings)
+    nodes: Any = as_device_matrix(embeddings, "embeddings") if foreign else as_matrix(embeddings, "embeddings")
+    dtype = numpy_dtype(nodes) if foreign else nodes.dtype
+    size: dict[str, Any] = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": dtype}
     learned = None if isinstance(train, QuerySums) else prepare_labels(train, "training", **size)
     rows, targets = covered_targets(learned) if learned else _summed_targets(train, nodes)
     if not len(rows):
@@ -54,12 +64,12 @@ def make_problem(
         raise ValueError(
             "the validation set has no query with an answer: gamma cannot be chosen (pass gamma= to fix it)"
         )
-    originals = np.asarray(nodes[rows])
+    originals: FloatArray = to_numpy(take(nodes, rows)) if foreign else np.asarray(nodes[rows])
     _check_covered(originals, rows)
     return Problem(nodes, learned, checked, rows, originals, targets)
 
 
-def _summed_targets(train: Any, nodes: FloatArray) -> tuple[IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+def _summed_targets(train: Any, nodes: Any) -> tuple[IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
     if train.sums.shape != (len(train.rows), nodes.shape[1]) or train.counts.shape != train.rows.shape:
         raise ValueError(
             f"training sums have shape {train.sums.shape} for {len(train.rows)} rows and dimension {nodes.shape[1]}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.similarity import Similarity
+from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
@@ -16,6 +18,8 @@ __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 # One block of scores stays near 16 MB of float32.
 SCORES_PER_BLOCK = 4_000_000
 QUERIES_PER_BLOCK = 2_048
+# An accelerator is kept busy by larger blocks: near 256 MB of float32.
+SCORES_ON_DEVICE = 64_000_000
 # Rows this close to unit length, as models return them in float32, need no second pass over their scores.
 ALREADY_UNIT = 1e-6
 
@@ -44,7 +48,7 @@ def query_vectors(labels: PreparedLabels, similarity: Similarity) -> FloatArray:
 
 def fixed_scores(
     val: PreparedLabels,
-    embeddings: FloatArray,
+    embeddings: Any,
     covered: IntArray,
     background: FloatArray | Iterable[FloatArray] | None,
     *,
@@ -64,6 +68,8 @@ def fixed_scores(
     Raises:
         ValueError: a zero, NaN or infinite row, with its number; rivals that are less than ``depth`` deep.
     """
+    if is_foreign(embeddings):
+        return _fixed_scores_on_device(val, embeddings, covered, background, depth, similarity)
     queries = query_vectors(val, similarity)
     best = _best_rivals(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
@@ -82,6 +88,42 @@ def fixed_scores(
             best[part] = _merge_best(best[part], scores)
     answer[np.isin(val.node_of_pair, covered)] = np.nan
     return FixedScores(best, answer)
+
+
+def _fixed_scores_on_device(
+    val: PreparedLabels, embeddings: Any, covered: IntArray, background: Any, depth: int, similarity: Similarity
+) -> FixedScores:
+    """The same for embeddings of another array library, on their device; only the results come to the host."""
+    dtype = val.vectors.dtype
+    queries = on_device(query_vectors(val, similarity), embeddings)
+    xp = namespace(embeddings)
+    best = on_device(_best_rivals(val, depth, similarity).astype(dtype), embeddings)
+    answer = np.full(len(val.node_of_pair), np.nan, dtype=dtype)
+    step = max(1, SCORES_ON_DEVICE // max(1, val.n_queries))
+    for first in range(0, embeddings.shape[0], step):
+        scores = _device_scores(queries, embeddings[first : first + step, :], similarity, "embeddings", first)
+        width = scores.shape[1]
+        here = np.flatnonzero((val.node_of_pair >= first) & (val.node_of_pair < first + width))
+        flat = on_device(val.query_of_pair[here] * width + val.node_of_pair[here] - first, embeddings)
+        answer[here] = to_numpy(xp.take(xp.reshape(scores, (-1,)), flat))
+        hidden = np.zeros(width, dtype=bool)
+        hidden[covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + width)] - first] = True
+        worst = on_device(np.array(-np.inf, dtype=dtype), embeddings)
+        scores = xp.where(on_device(hidden, embeddings)[None, :], worst, scores)
+        best = top(xp.concat([best, top(scores, depth)], axis=1), depth)
+    for first, block in _background_blocks(background, step, val.vectors):
+        scores = _device_scores(queries, on_device(block, embeddings), similarity, "background embeddings", first)
+        best = top(xp.concat([best, top(scores, depth)], axis=1), depth)
+    answer[np.isin(val.node_of_pair, covered)] = np.nan
+    return FixedScores(np.asarray(to_numpy(best)), answer)
+
+
+def _device_scores(queries: Any, block: Any, similarity: Similarity, name: str, first_row: int) -> Any:
+    norms = check_rows(block, name, first_row)
+    scores = queries @ block.T
+    if similarity == "cosine":
+        return scores / norms[None, :]
+    return scores - (norms * norms / 2)[None, :] if similarity == "l2" else scores
 
 
 def _best_rivals(val: PreparedLabels, depth: int, similarity: Similarity) -> FloatArray:
@@ -143,8 +185,9 @@ def _background_blocks(
     if background is None:
         return
     first = 0
-    for given in [background] if isinstance(background, np.ndarray) else background:
-        part = as_matrix(given, "background embeddings")
+    given: Any
+    for given in [background] if isinstance(background, np.ndarray) or is_foreign(background) else background:
+        part = as_matrix(to_numpy(given) if is_foreign(given) else given, "background embeddings")
         if part.shape[1] != embeddings.shape[1]:
             raise ValueError(
                 f"background embeddings have dimension {part.shape[1]}, the nodes have {embeddings.shape[1]}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.solvers.devices import is_foreign, to_numpy
 
 __all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "QuerySums", "prepare_labels"]
 
@@ -90,7 +91,9 @@ def prepare_labels(
     if not isinstance(labels, LabeledQueries):
         labels = LabeledQueries(*labels)
     vectors = (
-        as_matrix(labels.vectors, f"{name} query embeddings") if len(labels.answers) else _no_vectors(labels, name)
+        as_matrix(_on_host(labels.vectors), f"{name} query embeddings")
+        if len(labels.answers)
+        else _no_vectors(labels, name)
     )
     if len(vectors) != len(labels.answers):
         raise ValueError(f"{name} has {len(vectors)} query embeddings but {len(labels.answers)} answer lists")
@@ -111,6 +114,10 @@ def prepare_labels(
         without,
         None if rivals is None else rivals[kept],
     )
+
+
+def _on_host(vectors: Any) -> ArrayLike:
+    return to_numpy(vectors) if is_foreign(vectors) else vectors
 
 
 def _checked_rivals(labels: LabeledQueries, name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -11,7 +11,8 @@ from nudge_rag.arrays import IntArray
 from nudge_rag.metrics import Metric
 from nudge_rag.solvers.competitors import FixedScores
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.overtaking import Paths, overtakings
+from nudge_rag.solvers.overtaking import overtakings
+from nudge_rag.solvers.paths import Paths
 
 __all__ = ["Steps", "metric_along_paths"]
 

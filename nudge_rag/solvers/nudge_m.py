@@ -13,10 +13,11 @@ from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.competitors import fixed_scores, query_vectors
+from nudge_rag.solvers.devices import to_numpy
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
 from nudge_rag.solvers.line_search import metric_along_paths
-from nudge_rag.solvers.overtaking import paths_of_lines
-from nudge_rag.solvers.ranks import SCORES_IN_CACHE, covered_columns, pair_blocks
+from nudge_rag.solvers.paths import Paths, paths_of_lines
+from nudge_rag.solvers.ranks import covered_columns, pair_blocks
 from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["NudgeM"]
@@ -104,7 +105,7 @@ class NudgeM:
         return NudgeFit(
             solver=self.name,
             rows=problem.rows,
-            vectors=problem.originals if gamma == 0 else moved,
+            vectors=problem.as_given(problem.originals if gamma == 0 else moved),
             gamma=gamma,
             curve=curve,
             improved=bool(
@@ -130,7 +131,7 @@ def _metric_curve(
 ) -> ValidationCurve:
     """A step inside each stretch on which the metric is constant: its middle, or just past its start for the last."""
     fixed = fixed_scores(val, problem.embeddings, problem.rows, background, depth=metric.k, similarity="dot")
-    steps = metric_along_paths(val, paths_of_lines(problem.rows, problem.originals, problem.targets), fixed, metric)
+    steps = metric_along_paths(val, _lines(problem), fixed, metric)
     starts = np.tan(steps.starts)
     ends = np.append(starts[1:], starts[-1] * (1 + 2 * CLEAR_OF_EDGE))
     gammas, values = (starts + ends) / 2, steps.values
@@ -143,6 +144,10 @@ def _metric_curve(
     return ValidationCurve(gammas, values, str(metric))
 
 
+def _lines(problem: Problem) -> Paths:
+    return paths_of_lines(problem.rows, problem.originals, problem.targets, problem.embeddings)
+
+
 def _intervals(problem: Problem, background: Any, blur: float) -> tuple[Float64Array, Float64Array, int]:
     """For each validation pair whose answer can come first: lowest and highest gamma at which it does, and the count.
 
@@ -153,12 +158,14 @@ def _intervals(problem: Problem, background: Any, blur: float) -> tuple[Float64A
         return np.zeros(0), np.zeros(0), 0
     fixed = fixed_scores(val, problem.embeddings, problem.rows, background, depth=1, similarity="dot")
     queries = query_vectors(val, "dot")
-    starts, slopes = (np.ascontiguousarray(part.T, queries.dtype) for part in (problem.originals, problem.targets))
+    paths = _lines(problem)
+    products = paths.products(queries.dtype)
     columns = covered_columns(val.node_of_pair, problem.rows)
     lows, highs = np.empty(len(columns)), np.empty(len(columns))
-    for part, pairs in pair_blocks(val, len(problem.rows), SCORES_IN_CACHE):
-        at_start = np.concatenate([queries[part] @ starts, fixed.best[part]], axis=1)
-        at_slope = np.concatenate([queries[part] @ slopes, np.zeros_like(fixed.best[part])], axis=1)
+    for part, pairs in pair_blocks(val, len(problem.rows), products.scores_at_once):
+        scores = products.of(queries[part])
+        at_start = np.concatenate([to_numpy(scores.a), fixed.best[part]], axis=1)
+        at_slope = np.concatenate([to_numpy(scores.b), np.zeros_like(fixed.best[part])], axis=1)
         rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]
         covered = own_columns >= 0
         own = np.where(covered, at_start[rows, own_columns], fixed.answer[pairs])

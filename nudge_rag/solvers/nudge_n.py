@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +13,12 @@ from nudge_rag.arrays import FloatArray
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, check_gamma, make_problem
-from nudge_rag.solvers.competitors import FixedScores, fixed_scores
+from nudge_rag.solvers.competitors import fixed_scores
 from nudge_rag.solvers.directions import Arcs, make_arcs
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
+from nudge_rag.solvers.labels import LabelsLike, QuerySums
 from nudge_rag.solvers.line_search import metric_along_paths
-from nudge_rag.solvers.overtaking import paths_of_arcs
-from nudge_rag.solvers.ranks import ranks_along_arcs
+from nudge_rag.solvers.paths import paths_of_arcs
+from nudge_rag.solvers.ranks import ranks_along_paths
 from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["DEFAULT_GAMMAS", "NudgeN"]
@@ -109,7 +109,8 @@ class NudgeN:
         """Solve for the covered rows of ``embeddings``, which is only read.
 
         Args:
-            embeddings: (n, d) node embeddings, float32 or float64 (kept); may be memory-mapped.
+            embeddings: (n, d) node embeddings, float32 or float64 (kept); may be memory-mapped, or an array of another
+                library (torch, CuPy, the array API standard), which stays on its device, as the result does.
             train: queries with the rows that answer them (`LabeledQueries` or a pair), or their `QuerySums`.
             val: the same, for choosing gamma; may be left out when gamma is fixed.
             background: more nodes that compete in validation and never move: an array (b, d) or blocks of one.
@@ -133,7 +134,7 @@ class NudgeN:
         return NudgeFit(
             solver=self.name,
             rows=problem.rows,
-            vectors=problem.originals if gamma == 0 else arcs.points(gamma, problem.originals),
+            vectors=problem.as_given(problem.originals if gamma == 0 else arcs.points(gamma, problem.originals)),
             gamma=gamma,
             curve=ValidationCurve(np.array(gammas), np.array(values), str(self.metric)),
             improved=improved,
@@ -150,35 +151,33 @@ class NudgeN:
         fixed = fixed_scores(
             val, problem.embeddings, arcs.rows, background, depth=self.metric.k, similarity=self.similarity
         )
+        paths = paths_of_arcs(arcs, self.similarity, problem.embeddings)
         if self.search == "exact":
-            return _exact_curve(val, arcs, fixed, self.metric, self.similarity)
+            steps = metric_along_paths(val, paths, fixed, self.metric)
+            # A point inside each step, as |v' - v|^2 = 2 - 2 cos(angle).
+            return (2 - 2 * np.cos(steps.middles())).tolist(), steps.values.tolist()
         gammas = self.gammas if self.gamma is None else sorted({0.0, self.gamma})
-        values = self._values(val, arcs, fixed, gammas)
+
+        def values_at(steps: list[float]) -> list[float]:
+            ranks = ranks_along_paths(val, arcs, paths, fixed, steps)
+            per_query = self.metric.per_query(ranks, val.grades, val.query_of_pair, val.n_queries)
+            return [float(value) for value in per_query.mean(axis=0)]
+
+        values = values_at(gammas)
         if self.gamma is None and self.extend:
-            return self._extended(val, arcs, fixed, gammas, values)
+            return self._extended(arcs, values_at, gammas, values)
         return gammas, values
 
-    def _values(self, val: PreparedLabels, arcs: Arcs, fixed: FixedScores, gammas: list[float]) -> list[float]:
-        ranks = ranks_along_arcs(val, arcs, fixed, gammas, self.similarity)
-        per_query = self.metric.per_query(ranks, val.grades, val.query_of_pair, val.n_queries)
-        return [float(value) for value in per_query.mean(axis=0)]
-
     def _extended(
-        self, val: PreparedLabels, arcs: Arcs, fixed: FixedScores, gammas: list[float], values: list[float]
+        self, arcs: Arcs, values_at: Callable[[list[float]], list[float]], gammas: list[float], values: list[float]
     ) -> Curve:
         limit = arcs.largest_gamma()
         while len(gammas) > 1 and first_best(values) == len(values) - 1 and gammas[-1] < limit:
             step = gammas[-1] - gammas[-2]
             more = [min(gammas[-1] + step * count, limit) for count in range(1, len(self.gammas))]
             more = sorted({gamma for gamma in more if gamma > gammas[-1]})
-            gammas, values = gammas + more, values + self._values(val, arcs, fixed, more)
+            gammas, values = gammas + more, values + values_at(more)
         return gammas, values
-
-
-def _exact_curve(val: PreparedLabels, arcs: Arcs, fixed: FixedScores, metric: Metric, similarity: Similarity) -> Curve:
-    """A point inside each step of the metric, as |v' - v|^2 = 2 - 2 cos(angle)."""
-    steps = metric_along_paths(val, paths_of_arcs(arcs, similarity), fixed, metric)
-    return (2 - 2 * np.cos(steps.middles())).tolist(), steps.values.tolist()
 
 
 def _edge_message(gamma: float, arcs: Arcs, *, extended: bool) -> str:

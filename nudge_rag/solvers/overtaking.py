@@ -12,65 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray, IntArray
-from nudge_rag.similarity import Similarity
+from nudge_rag.arrays import IntArray
 from nudge_rag.solvers.competitors import FixedScores, query_vectors
-from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.paths import Paths
+from nudge_rag.solvers.products import ScorePairs, above
 from nudge_rag.solvers.ranks import covered_columns, pair_blocks, tie_margin
 
-__all__ = ["Paths", "overtakings", "paths_of_arcs", "paths_of_lines"]
+__all__ = ["overtakings"]
 
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
-
-# Several products of this size are held at once.
-SCORES_AT_ONCE = 1_000_000
-# Nodes that meet where the last of them arrives tie from there on: a step of its own, however narrow, in radians.
-PAST_THE_END = 1e-6
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Scores of the covered nodes along an angle t: q.A_j cos(t_j) + q.B_j sin(t_j) + c_j with t_j = min(t, cap_j).
-
-    Attributes:
-        rows: (c,) covered rows.
-        starts: (c, d) A_j.
-        tangents: (c, d) B_j.
-        bias: (c,) c_j.
-        caps: (c,) radians.
-        still_cap: the cap of all other nodes, whose score s is s cos(min(t, still_cap)).
-        end: where the paths end, in radians.
-        similarity: how the store ranks.
-    """
-
-    rows: IntArray
-    starts: FloatArray
-    tangents: FloatArray
-    bias: Float64Array
-    caps: Float64Array
-    still_cap: float
-    end: float
-    similarity: Similarity
-
-
-def paths_of_arcs(arcs: Arcs, similarity: Similarity) -> Paths:
-    """Great-circle arcs (NUDGE-N): nodes turn until they reach their targets, all others keep their scores."""
-    scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
-    bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
-    starts, tangents = arcs.starts * scale[:, None], arcs.tangents * scale[:, None]
-    end = float(arcs.angles.max(initial=0.0)) + PAST_THE_END
-    return Paths(arcs.rows, starts, tangents, bias, arcs.angles, 0.0, end, similarity)
-
-
-def paths_of_lines(rows: IntArray, originals: FloatArray, targets: FloatArray) -> Paths:
-    """Straight lines v_j + gamma g_j (NUDGE-M), with gamma = tan(t).
-
-    Every score is multiplied by cos(t) > 0, which changes no rank: (s + gamma r) cos(t) = s cos(t) + r sin(t).
-    """
-    right = np.pi / 2
-    zero = np.zeros(len(rows))
-    return Paths(rows, originals, targets, zero, zero + right, right, right, "dot")
 
 
 @dataclass(frozen=True)
@@ -114,21 +65,20 @@ def overtakings(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> tuple[
 def _contenders(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> Iterator[tuple[IntArray, _Scores, _Scores]]:
     """Pairs with the nodes that may outrank them somewhere: bounds rule out nearly all others without a root."""
     queries = query_vectors(val, paths.similarity)
-    starts, tangents = (np.ascontiguousarray(rows.T, dtype=queries.dtype) for rows in (paths.starts, paths.tangents))
+    products = paths.products(queries.dtype)
     columns = covered_columns(val.node_of_pair, paths.rows)
-    for part, block in pair_blocks(val, len(paths.rows), SCORES_AT_ONCE):
-        a, b = queries[part] @ starts, queries[part] @ tangents
-        highest = np.sqrt(a * a + b * b) + paths.bias
-        step = max(1, SCORES_AT_ONCE // max(1, len(paths.rows)))
+    for part, block in pair_blocks(val, len(paths.rows), products.scores_at_once):
+        scores = products.of(queries[part])
+        highest = scores.highest()
+        step = max(1, products.scores_at_once // max(1, len(paths.rows)))
         for first in range(block.start, block.stop, step):
             pairs = np.arange(first, min(first + step, block.stop))
             rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]
-            own = _own_scores(a, b, paths, rows, own_columns, fixed.answer[pairs])
-            rivals = highest[rows] > own.lowest()[:, None] - 1e-6
-            rivals[np.flatnonzero(own_columns >= 0), own_columns[own_columns >= 0]] = False
-            which, column = np.nonzero(rivals)
-            at = rows[which], column
-            parts = a[at], b[at], paths.bias[column], paths.caps[column]
+            own = _own_scores(scores, paths, rows, own_columns, fixed.answer[pairs])
+            which, column = above(highest, rows, own.lowest() - 1e-6)
+            others = own_columns[which] != column
+            which, column = which[others], column[others]
+            parts = *scores.entries(rows[which], column), paths.bias[column], paths.caps[column]
             yield pairs[which], own.of(which), _Scores(*(part.astype(np.float64) for part in parts))
             still = fixed.best[part][rows].astype(np.float64)
             which, place = np.nonzero(still > -np.inf)
@@ -136,11 +86,15 @@ def _contenders(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> Iterat
             yield pairs[which], own.of(which), _Scores(level, zero, zero, zero + paths.still_cap)
 
 
-def _own_scores(a: Any, b: Any, paths: Paths, rows: IntArray, columns: IntArray, answer: Any) -> _Scores:
+def _own_scores(scores: ScorePairs, paths: Paths, rows: IntArray, columns: IntArray, answer: Any) -> _Scores:
     covered = columns >= 0
+    if not len(paths.rows):
+        zero = np.zeros(len(rows))
+        return _Scores(answer.astype(np.float64), zero, zero, zero + paths.still_cap)
+    a, b = scores.entries(rows, np.maximum(columns, 0))
     return _Scores(
-        np.where(covered, a[rows, columns], answer).astype(np.float64),
-        np.where(covered, b[rows, columns], 0.0).astype(np.float64),
+        np.where(covered, a, answer).astype(np.float64),
+        np.where(covered, b, 0.0).astype(np.float64),
         np.where(covered, paths.bias[columns], 0.0),
         np.where(covered, paths.caps[columns], paths.still_cap),
     )

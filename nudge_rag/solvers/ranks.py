@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray
-from nudge_rag.similarity import Similarity
 from nudge_rag.solvers.competitors import SCORES_PER_BLOCK, FixedScores, query_vectors
 from nudge_rag.solvers.directions import Arcs
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.paths import Paths
+from nudge_rag.solvers.products import ScorePairs, above
 
 # Nodes that reach the same target tie; rounding must not decide which of them comes first. In units of the last place
 # of 1 + |score|: products add up to a few in float32, sines and cosines of float64 to some tens in float64.
 SAME_SCORE = {np.dtype(np.float32): 4.0, np.dtype(np.float64): 64.0}
-# Products and their bounds are gone over several times: a block of them is to stay in the processor's cache.
-SCORES_IN_CACHE = 500_000
 ENTRIES_AT_ONCE = 20_000
 # A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
 ROUNDING = 1e-5
 
-__all__ = ["covered_columns", "pair_blocks", "ranks_along_arcs", "tie_margin"]
+__all__ = ["covered_columns", "pair_blocks", "ranks_along_paths", "tie_margin"]
 
 
 def tie_margin(dtype: Any) -> float:
@@ -31,64 +30,60 @@ def tie_margin(dtype: Any) -> float:
     return float(SAME_SCORE[np.dtype(dtype)] * np.finfo(dtype).eps)
 
 
-def ranks_along_arcs(
-    val: PreparedLabels, arcs: Arcs, fixed: FixedScores, gammas: Sequence[float], similarity: Similarity
-) -> IntArray:
+def ranks_along_paths(val: PreparedLabels, arcs: Arcs, paths: Paths, fixed: FixedScores, gammas: Any) -> IntArray:
     """0-based rank of every validation pair at every step size, (p, G).
 
-    The score of query q and covered node j is norm_j (cos(t_j) q.v_j + sin(t_j) q.u_j) - norm_j^2 / 2 for l2, without
-    the last term for dot and with norm_j = 1 for cosine. A tie, up to rounding, does not outrank.
-    Ranks are exact below the depth of ``fixed.best`` and only known to be at least that depth otherwise.
+    The score of query q and covered node j is q.A_j cos(t_j) + q.B_j sin(t_j) + c_j (`Paths`). A tie, up to rounding,
+    does not outrank. Ranks are exact below the depth of ``fixed.best`` and only known to be at least that depth
+    otherwise.
     """
-    queries = query_vectors(val, similarity)
+    queries = query_vectors(val, paths.similarity)
     dtype = queries.dtype
-    scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
-    bias = (-(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)).astype(dtype)
-    starts, tangents = (np.ascontiguousarray(rows.T * scale, dtype=dtype) for rows in (arcs.starts, arcs.tangents))
     turns = [arcs.turned(gamma) for gamma in gammas]
     cos, sin = (np.array([turn[part] for turn in turns], dtype=dtype) for part in (0, 1))
-    columns = covered_columns(val.node_of_pair, arcs.rows)
+    columns = covered_columns(val.node_of_pair, paths.rows)
     ranks = np.empty((len(columns), len(turns)), dtype=np.int64)
-    for part, pairs in pair_blocks(val, len(arcs.rows), SCORES_IN_CACHE):
-        paths = _Block(queries[part] @ starts, queries[part] @ tangents, bias, cos, sin)
+    products = paths.products(dtype)
+    for part, pairs in pair_blocks(val, len(paths.rows), products.scores_at_once):
+        block = _Block(products.of(queries[part]), cos, sin)
         rows = val.query_of_pair[pairs] - part.start
-        own = paths.scores(rows, np.maximum(columns[pairs], 0)) if len(bias) else np.zeros((len(turns), len(rows)))
-        own = np.where(columns[pairs] >= 0, own, fixed.answer[pairs])
+        own = np.repeat(fixed.answer[pairs][None], len(turns), axis=0)
+        covered = np.flatnonzero(columns[pairs] >= 0)
+        own[:, covered] = block.scores(rows[covered], columns[pairs][covered])
         own += (tie_margin(dtype) * (1 + np.abs(own))).astype(dtype)
         still = (fixed.best[part][rows] > own[:, :, None]).sum(axis=2)
-        ranks[pairs] = (paths.count_greater(rows, own) + still).T
+        ranks[pairs] = (block.count_greater(rows, own, products.scores_at_once) + still).T
     return ranks
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Scores a cos + b sin + bias of a block of queries (m, c) with covered nodes whose turns are (G, c)."""
+    """Scores a cos + b sin + c of a block of queries with covered nodes whose turns are (G, c)."""
 
-    at_start: FloatArray
-    at_tangent: FloatArray
-    bias: FloatArray
+    pairs: ScorePairs
     cos: FloatArray
     sin: FloatArray
 
     def scores(self, rows: IntArray, columns: IntArray) -> FloatArray:
         """Scores of some (row, column) entries at every step, (G, entries)."""
-        moved = self.at_start[rows, columns] * self.cos[:, columns]
-        moved += self.at_tangent[rows, columns] * self.sin[:, columns]
-        return np.asarray(moved + self.bias[columns])
+        a, b = self.pairs.entries(rows, columns)
+        moved = a * self.cos[:, columns]
+        moved += b * self.sin[:, columns]
+        return np.asarray(moved + self.pairs.bias[columns])
 
-    def count_greater(self, rows: IntArray, own: FloatArray) -> IntArray:
+    def count_greater(self, rows: IntArray, own: FloatArray, scores_at_once: int) -> IntArray:
         """How many columns score above ``own`` (G, p), in the row of each pair, at every step: (G, p).
 
-        a cos + b sin is at most sqrt(a^2 + b^2): the few entries that this lets through are all that is looked at.
+        Only the few entries whose bound lets them are looked at.
         """
-        highest = np.sqrt(self.at_start * self.at_start + self.at_tangent * self.at_tangent) + self.bias
+        highest = self.pairs.highest()
         lowest = own.min(axis=0, initial=np.inf)
         lowest -= ROUNDING * (1 + np.abs(lowest))
         counts = np.zeros(own.shape, dtype=np.int64)
-        step = max(1, SCORES_IN_CACHE // max(1, highest.shape[1]))
+        step = max(1, scores_at_once // max(1, len(self.pairs.bias)))
         for first in range(0, len(rows), step):
-            which, columns = np.nonzero(highest[rows[first : first + step]] > lowest[first : first + step, None])
-            which += first
+            which, columns = above(highest, rows[first : first + step], lowest[first : first + step])
+            which = which + first
             for start in range(0, len(which), ENTRIES_AT_ONCE):
                 entries = slice(start, start + ENTRIES_AT_ONCE)
                 ahead = self.scores(rows[which[entries]], columns[entries]) > own[:, which[entries]]

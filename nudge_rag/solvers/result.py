@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.arrays import FloatArray, IntArray
+from nudge_rag.solvers.devices import replaced_rows
 
 __all__ = ["SAME_VALUE", "NudgeFit", "ValidationCurve", "first_best"]
 
@@ -38,7 +39,7 @@ class NudgeFit:
     Attributes:
         solver: the solver's name.
         rows: (c,) int64, the covered rows (those with a training query), increasing.
-        vectors: (c, d) their new embeddings, in the dtype of the input.
+        vectors: (c, d) their new embeddings, in the dtype, array library and device of the input.
         gamma: the step size chosen; 0 when nothing was to be gained.
         curve: the validation curve; without points when gamma was fixed and no validation queries were given.
         improved: whether validation is better at ``gamma`` than at 0 (False where it was not measured).
@@ -65,8 +66,7 @@ class NudgeFit:
 
         Bit for bit the input where ``gamma`` is 0.
         """
-        full = np.array(self.originals)
-        full[self.rows] = self.vectors
+        full: FloatArray = replaced_rows(self.originals, self.rows, self.vectors)
         return full
 
 

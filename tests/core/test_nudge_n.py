@@ -102,7 +102,7 @@ def test_result_does_not_depend_on_block_sizes(monkeypatch):
     whole = NudgeN(metric="nDCG@5").fit(nodes, train, val)
     monkeypatch.setattr("nudge_rag.solvers.competitors.SCORES_PER_BLOCK", 70)
     monkeypatch.setattr("nudge_rag.solvers.ranks.SCORES_PER_BLOCK", 300)
-    monkeypatch.setattr("nudge_rag.solvers.ranks.SCORES_IN_CACHE", 300)
+    monkeypatch.setattr("nudge_rag.solvers.products.SCORES_IN_CACHE", 300)
     monkeypatch.setattr("nudge_rag.solvers.competitors.QUERIES_PER_BLOCK", 7)
     monkeypatch.setattr("nudge_rag.solvers.directions.PAIRS_PER_CHUNK", 5)
     blocked = NudgeN(metric="nDCG@5").fit(nodes, train, val)
