@@ -1,6 +1,6 @@
 """NUDGE-N and NUDGE-M on an accelerator, against nudge-ft on the same one and against one matrix product.
 
-    python benchmarks/torch_device.py --device cuda          # 1,000,000 nodes, 768 dimensions, 10,000 validation queries
+    python benchmarks/torch_device.py --device cuda   # 1,000,000 x 768, 10,000 validation queries
     python benchmarks/torch_device.py --device cpu --nodes 20000 --val 500 --dimension 128
 
 Prints seconds, the times that one product of the validation queries with all nodes takes, and how many TFLOP/s of such
