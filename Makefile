@@ -33,6 +33,7 @@ test: $(INSTALLED) $(CORE_INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/pushdown.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -26,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from report import machine, write_section
 
 from nudge_rag.solvers import NudgeM, NudgeN
 
 DIMENSION, LABELLED, TRAIN, VAL = 384, 5_000, 10_000, 1_000
 BLOCK = 4_000
 FULL_SIZE, LARGE = 100_000, 1_000_000
-README = Path(__file__).parent / "README.md"
 
 Labels = tuple[np.ndarray, list[list[int]]]
 
@@ -137,13 +134,10 @@ def table(results: dict[str, dict[str, float]]) -> list[str]:
 
 
 def heading(nodes: int) -> list[str]:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "torch", "nudge-ft"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return [
         f"{nodes:,} nodes, {DIMENSION} dimensions, float32, {LABELLED:,} of them labelled; {TRAIN:,} training and",
-        f"{VAL:,} validation queries. {machine}, {versions},",
-        f"commit {commit.strip()}.",
+        f"{VAL:,} validation queries; one product is that of the validation queries with all nodes, in blocks.",
+        machine("numpy", "torch", "nudge-ft"),
         "",
     ]
 
@@ -171,7 +165,7 @@ def main() -> None:
             "",
             *table(large),
         ]
-        README.write_text("\n".join(["# Benchmarks", "", "`make bench` writes this page.", "", *lines]) + "\n")
+        write_section("solvers", "Solvers", lines)
     print("\n".join(lines))
 
 

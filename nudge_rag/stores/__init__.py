@@ -3,6 +3,7 @@
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
 from nudge_rag.stores.in_memory import InMemoryStore
+from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.simple import SimpleStore
@@ -13,6 +14,7 @@ __all__ = [
     "ChromaStore",
     "EmbeddingStore",
     "InMemoryStore",
+    "LanceStore",
     "MappingStore",
     "OverlayStore",
     "SearchResult",

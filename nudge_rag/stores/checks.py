@@ -1,8 +1,9 @@
-"""Checks that every adapter makes before it touches its database."""
+"""Checks that every adapter makes before it touches its database, and what many need of its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, check_finite
 
-__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement"]
+__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement", "chunks", "ungrouped"]
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -58,3 +59,23 @@ def check_batch_size(batch_size: Any) -> int:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     return batch_size
+
+
+def chunks(items: list[str], size: int) -> Iterator[list[str]]:
+    """``items`` in parts of at most ``size``."""
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def ungrouped(
+    query: np.ndarray[Any, Any], ids: Sequence[str], scores: np.ndarray[Any, Any], n_queries: int, k: int
+) -> tuple[list[list[str]], list[np.ndarray[Any, np.dtype[np.float64]]]]:
+    """Rows (query, id, score) of a batch search as one list per query, best first, at most k.
+
+    Example:
+        >>> ungrouped(np.array([1, 0, 1]), ["a", "b", "c"], np.array([0.2, 0.5, 0.9]), 2, 5)[0]
+        [['b'], ['c', 'a']]
+    """
+    order = np.lexsort((-scores, query))
+    bounds = np.searchsorted(query[order], np.arange(n_queries + 1))
+    lists = [order[start:stop][:k] for start, stop in itertools.pairwise(bounds)]
+    return [[ids[at] for at in part] for part in lists], [scores[part].astype(np.float64) for part in lists]

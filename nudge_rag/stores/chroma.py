@@ -11,7 +11,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
 from nudge_rag.stores.chroma_rounding import read_back, written_to_read_back
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ChromaStore:
         """Vectors of ``ids``, (len(ids), d) float32, in the order asked (Chroma answers in its own)."""
         names = check_ids(ids)
         found: dict[str, FloatArray] = {}
-        for chunk in _chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
+        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
             answer = self.collection.get(ids=chunk, include=["embeddings"])
             found.update(zip(answer["ids"], np.asarray(answer["embeddings"], dtype=np.float32), strict=True))
         unknown = [node_id for node_id in names if node_id not in found]
@@ -143,7 +143,7 @@ class ChromaStore:
         arguments = _arguments(where)
         names = set(check_ids(ids)) & set(arguments.pop("ids", ids))
         found: set[str] = set()
-        for chunk in _chunks(sorted(names), IDS_PER_CALL):
+        for chunk in chunks(sorted(names), IDS_PER_CALL):
             found.update(self.collection.get(ids=chunk, include=[], **arguments)["ids"])
         return found
 
@@ -189,7 +189,3 @@ def _arguments(where: Mapping[str, Any] | ChromaFilter | None) -> dict[str, Any]
     if given.ids is not None:
         arguments["ids"] = list(given.ids)
     return arguments
-
-
-def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
