@@ -64,7 +64,9 @@ class RollbackReceipt:
         version: the version rolled back, None when there was none.
         changed_since: ids left alone because something else has changed their vectors since the push.
         missing: ids no longer in the store.
-        exact: whether every restored vector was read back and equals its original bit for bit.
+        exact: whether every restored vector was read back and equals its original: bit for bit, or to the store's own
+            rounding where it has one (``rounding``).
+        rounding: of the store; 0 where it keeps every bit.
     """
 
     restored: int
@@ -72,6 +74,7 @@ class RollbackReceipt:
     changed_since: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     exact: bool = True
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def original_vectors(
     found = [(rows[node_id], at) for at, node_id in enumerate(live.ids) if node_id in rows]
     originals = np.array(vectors)
     for row, at in found:
-        if _is_ours(vectors[row], live, at):
+        if _is_ours(store, vectors[row], live, at):
             originals[row] = live.originals[at]
     return originals
 
@@ -181,13 +184,13 @@ def rollback(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Roll
         return RollbackReceipt(0, None)
     current, missing = _read_present(store, live.ids)
     at_of = {node_id: at for at, node_id in enumerate(live.ids)}
-    ours = [node_id for node_id, vector in current.items() if _is_ours(vector, live, at_of[node_id])]
+    ours = [node_id for node_id, vector in current.items() if _is_ours(store, vector, live, at_of[node_id])]
     changed = tuple(node_id for node_id in current if node_id not in set(ours))
     originals = live.originals[[at_of[node_id] for node_id in ours]]
     exact = True
     if ours:
         store.replace(ours, originals)
-        exact = store.read(ours).tobytes() == originals.tobytes()
+        exact = _same(store, store.read(ours), originals)
     if changed or missing:
         warnings.warn(
             f"left alone: {len(changed)} node(s) changed since the push, {len(missing)} no longer in the store:"
@@ -196,7 +199,7 @@ def rollback(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Roll
         )
     if exact:
         live.set_state(ROLLED_BACK)
-    return RollbackReceipt(len(ours), live.name, changed, missing, exact)
+    return RollbackReceipt(len(ours), live.name, changed, missing, exact, store.capabilities.rounding)
 
 
 @dataclass(frozen=True)
@@ -217,14 +220,14 @@ def _plan(
     rows, changed = [], []
     for node_id, now in current.items():
         at = live_at.get(node_id)
-        ours = live is not None and at is not None and _is_ours(now, live, at)
+        ours = live is not None and at is not None and _is_ours(store, now, live, at)
         original = live.originals[at] if ours and live is not None and at is not None else now
         wanted = targets.get(node_id)
         if wanted is None:
             # Nudged by the push before this one and by this one no longer: back to its original.
             if ours:
                 rows.append((node_id, original, now, original))
-        elif original.tobytes() == wanted[0].tobytes():
+        elif _same(store, original, wanted[0]):
             rows.append((node_id, original, now, wanted[1]))
         else:
             changed.append(node_id)
@@ -239,10 +242,16 @@ def _read_present(store: EmbeddingStore, ids: Sequence[str]) -> tuple[dict[str, 
     return dict(zip(found, store.read(found), strict=True)), tuple(n for n in ids if n not in present)
 
 
-def _is_ours(vector: FloatArray, version: Version, at: int) -> bool:
+def _is_ours(store: EmbeddingStore, vector: FloatArray, version: Version, at: int) -> bool:
     """Whether a node holds what this push wrote or found (a push that died half-way leaves both)."""
-    content = vector.tobytes()
-    return any(content == known[at].tobytes() for known in (version.after, version.before, version.originals))
+    return any(_same(store, vector, known[at]) for known in (version.after, version.before, version.originals))
+
+
+def _same(store: EmbeddingStore, found: FloatArray, expected: FloatArray) -> bool:
+    """Equal bit for bit, or to within the rounding that the store makes known."""
+    if not store.capabilities.rounding:
+        return found.tobytes() == expected.tobytes()
+    return found.shape == expected.shape and bool((np.abs(found - expected) <= store.capabilities.rounding).all())
 
 
 def _record(store: EmbeddingStore, plan: _Plan, root: Path, details: Mapping[str, Any]) -> Version:
@@ -264,7 +273,7 @@ def _record(store: EmbeddingStore, plan: _Plan, root: Path, details: Mapping[str
 def _write_checked(store: EmbeddingStore, version: Version) -> None:
     try:
         store.replace(version.ids, version.after)
-        kept = store.read(version.ids).tobytes() == version.after.tobytes()
+        kept = _same(store, store.read(version.ids), version.after)
     except Exception as error:
         raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
     if not kept:
@@ -274,7 +283,7 @@ def _write_checked(store: EmbeddingStore, version: Version) -> None:
 def _undo(store: EmbeddingStore, version: Version) -> str:
     try:
         store.replace(version.ids, version.before)
-        restored = store.read(version.ids).tobytes() == version.before.tobytes()
+        restored = _same(store, store.read(version.ids), version.before)
     except Exception as error:
         logger.warning("undoing version %s failed: %s", version.name, error)
         restored = False

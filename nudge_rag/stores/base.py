@@ -34,12 +34,13 @@ class Capabilities:
 
     Attributes:
         similarity: how the store ranks; scores are larger-is-better for all three (l2 is minus the squared distance).
-        dtype: the dtype that ``read`` returns and that the store keeps bit for bit.
+        dtype: the dtype that ``read`` returns and that the store keeps, bit for bit but for ``rounding``.
         keeps_norms: whether a vector that is not unit length is stored as it is.
         exact_search: whether ``search`` is exact rather than approximate.
         batch_search: whether one call to the database answers many queries.
         filters: whether ``search`` takes a ``where``.
         persistent: whether another process can open the same store.
+        rounding: how far a number may be off when it is read back, where the store does not keep vectors bit for bit.
     """
 
     similarity: Similarity
@@ -49,6 +50,7 @@ class Capabilities:
     batch_search: bool = True
     filters: bool = True
     persistent: bool = False
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)

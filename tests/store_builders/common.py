@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,18 @@ class LlamaIndexEmbedding(BaseEmbedding):
         return vectors_of([query])[0]
 
 
+Naming = Callable[[int], str]
+
+
+def plain_id(number: int) -> str:
+    return f"node {number}/é"
+
+
+def uuid_id(number: int) -> str:
+    """For databases that take nothing else."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, plain_id(number)))
+
+
 @dataclass
 class Built:
     """A store under test, and what the tests need to know of it from outside."""
@@ -56,29 +69,42 @@ class Built:
     contents: Callable[[], Any]
     reopen: Callable[[], EmbeddingStore] | None
     even: Any
+    naming: Naming = plain_id
     embedded: list[str] = field(default_factory=lambda: calls)
 
+    def is_even(self, node_id: str) -> bool:
+        return node_id in {self.naming(number) for number in range(0, len(self.vectors), 2)}
 
-def node_rows(n: int) -> list[tuple[str, str, dict[str, Any]]]:
+    def same(self, found: Any, expected: Any) -> bool:
+        """Bit for bit, or to the rounding that the store makes known."""
+        found, expected = np.asarray(found), np.asarray(expected)
+        rounding = self.store.capabilities.rounding
+        if not rounding:
+            return bool(found.dtype == expected.dtype and found.tobytes() == expected.tobytes())
+        return bool(found.shape == expected.shape and (np.abs(found - expected) <= rounding).all())
+
+
+def node_rows(n: int, naming: Naming = plain_id) -> list[tuple[str, str, dict[str, Any]]]:
     # Inserted out of order, with ids that sort and look unlike their insertion.
     order = np.random.default_rng(3).permutation(n)
-    return [(f"node {i}/é", f"text of {i}", {"number": int(i), "even": int(i) % 2 == 0}) for i in order]
+    return [(naming(int(i)), f"text of {i}", {"number": int(i), "even": int(i) % 2 == 0}) for i in order]
 
 
-def llama_index(vector_store: Any, n: int) -> VectorStoreIndex:
-    nodes = [TextNode(id_=node, text=text, metadata=metadata) for node, text, metadata in node_rows(n)]
+def llama_index(vector_store: Any, n: int, naming: Naming = plain_id) -> VectorStoreIndex:
+    nodes = [TextNode(id_=node, text=text, metadata=metadata) for node, text, metadata in node_rows(n, naming)]
     for node in nodes:
         node.excluded_embed_metadata_keys = ["number", "even"]
     context = StorageContext.from_defaults(vector_store=vector_store)
     return VectorStoreIndex(nodes, storage_context=context, embed_model=LlamaIndexEmbedding())
 
 
-def documents(n: int) -> list[Document]:
-    return [Document(id=node, page_content=text, metadata=metadata) for node, text, metadata in node_rows(n)]
+def documents(n: int, naming: Naming = plain_id) -> list[Document]:
+    rows = node_rows(n, naming)
+    return [Document(id=node, page_content=text, metadata=metadata) for node, text, metadata in rows]
 
 
-def expected_vectors(n: int) -> dict[str, np.ndarray]:
-    return {node: np.array(vectors_of([text])[0]) for node, text, _ in node_rows(n)}
+def expected_vectors(n: int, naming: Naming = plain_id) -> dict[str, np.ndarray]:
+    return {node: np.array(vectors_of([text])[0]) for node, text, _ in node_rows(n, naming)}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.store_builders import chroma, in_memory, lance, simple
+from tests.store_builders import chroma, in_memory, lance, qdrant, simple
 from tests.store_builders.common import Built, Servers, calls
 
 BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
@@ -16,6 +16,7 @@ BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
     **in_memory.BUILDERS,
     **chroma.BUILDERS,
     **lance.BUILDERS,
+    **qdrant.BUILDERS,
 }
 
 
