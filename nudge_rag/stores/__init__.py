@@ -6,6 +6,7 @@ from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
 from nudge_rag.stores.overlay import OverlayStore
+from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
 from nudge_rag.stores.simple import SimpleStore
 
@@ -18,6 +19,7 @@ __all__ = [
     "LanceStore",
     "MappingStore",
     "OverlayStore",
+    "PgVectorStore",
     "QdrantStore",
     "SearchResult",
     "Similarity",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -109,11 +108,11 @@ def expected_vectors(n: int, naming: Naming = plain_id) -> dict[str, np.ndarray]
 
 @dataclass
 class Servers:
-    """Database servers under test: a process and an address each, started when first asked for."""
+    """Database servers under test: a process (terminate, wait) and an address each, started when first asked for."""
 
-    starters: dict[str, Callable[[Path], tuple[subprocess.Popen[bytes], Any]]]
+    starters: dict[str, Callable[[Path], tuple[Any, Any]]]
     folders: pytest.TempPathFactory
-    running: dict[str, tuple[subprocess.Popen[bytes], Any]] = field(default_factory=dict)
+    running: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def address(self, name: str) -> Any:
         """Where the server listens, in the form that its starter gives."""

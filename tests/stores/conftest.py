@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.store_builders import chroma, in_memory, lance, qdrant, simple
+from tests.store_builders import chroma, in_memory, lance, postgres, qdrant, simple
 from tests.store_builders.common import Built, Servers, calls
 
 BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
@@ -16,6 +16,7 @@ BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
     **in_memory.BUILDERS,
     **chroma.BUILDERS,
     **lance.BUILDERS,
+    **postgres.BUILDERS,
     **qdrant.BUILDERS,
 }
 
@@ -23,7 +24,7 @@ BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"chroma": chroma.start_server}, tmp_path_factory)
+    running = Servers({"chroma": chroma.start_server, "postgres": postgres.start_server}, tmp_path_factory)
     yield running
     running.stop()
 
