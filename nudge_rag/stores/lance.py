@@ -32,6 +32,7 @@ class LanceStore:
         table: the table.
         vector_column, id_column: their names.
         exact: search without the index.
+        latest: see what other handles and processes have written since; False for a table checked out at a version.
         nprobes, refine_factor: of an indexed search.
 
     Raises:
@@ -46,12 +47,14 @@ class LanceStore:
         vector_column: str = "vector",
         id_column: str = "id",
         exact: bool = False,
+        latest: bool = True,
         nprobes: int = 64,
         refine_factor: int = 4,
     ) -> None:
         if not all(hasattr(table, part) for part in ("merge_insert", "list_indices", "search", "schema")):
             raise TypeError(f"expected a lancedb table, got {type(table).__name__}")
         self.table = table
+        self._latest = latest
         self._vector, self._id = vector_column, id_column
         self._dimension, dtype = _vector_type(table.schema, vector_column, id_column)
         metric = _index_metric(table, vector_column)
@@ -90,7 +93,7 @@ class LanceStore:
 
     def count(self) -> int:
         """Number of nodes."""
-        return int(self.table.count_rows())
+        return int(self._fresh().count_rows())
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id that is there twice."""
@@ -115,7 +118,7 @@ class LanceStore:
         return self._batches(check_batch_size(batch_size))
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
-        query = self.table.search().select([self._id, self._vector]).limit(None)
+        query = self._fresh().search().select([self._id, self._vector]).limit(None)
         for batch in query.to_batches(batch_size):
             if batch.num_rows:
                 yield batch[self._id].to_pylist(), self._matrix(batch)
@@ -137,7 +140,7 @@ class LanceStore:
         return SearchResult(ids, scores)
 
     def _nearest(self, queries: FloatArray, k: int, where: str | None) -> Any:
-        query = self.table.search(queries, vector_column_name=self._vector).limit(k)
+        query = self._fresh().search(queries, vector_column_name=self._vector).limit(k)
         query = query.select([self._id, "_distance"]).distance_type(self.capabilities.similarity)
         if where:
             query = query.where(where, prefilter=True)
@@ -175,8 +178,14 @@ class LanceStore:
         new = pyarrow.table(columns, names=[self._id, self._vector])
         self.table.merge_insert(self._id).when_matched_update_all().execute(new)
 
+    def _fresh(self) -> Any:
+        """The table as it is now: a handle of LanceDB's stays at the version that it was opened at."""
+        if self._latest:
+            self.table.checkout_latest()
+        return self.table
+
     def _select(self, columns: list[str], condition: str) -> Any:
-        return self.table.search().where(condition).select(columns).limit(None).to_arrow()
+        return self._fresh().search().where(condition).select(columns).limit(None).to_arrow()
 
     def _matrix(self, rows: Any) -> FloatArray:
         column = rows[self._vector]

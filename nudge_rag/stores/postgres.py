@@ -134,7 +134,9 @@ class PgVectorStore:
                 f"{rows_found} rows in {self.name} for {len(distinct)} ids: each node must have one vector"
                 f" ({self._twice(distinct)!r} has several)"
             )
-        return np.array([found[name] for name in names], dtype=np.float32).reshape(len(names), self._dimension)
+        return np.array([found[name] for name in names], dtype=np.float32).reshape(
+            len(names), -1 if names else self._dimension
+        )
 
     def _twice(self, names: list[str]) -> str:
         query = "SELECT {id}::text FROM {table} WHERE {only} AND {id}::text = ANY(%s) GROUP BY 1 HAVING count(*) > 1"
@@ -155,7 +157,7 @@ class PgVectorStore:
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query."""
-        checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
+        checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
         ids: list[list[str]] = []
         scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         query = (
@@ -193,7 +195,7 @@ class PgVectorStore:
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors in one transaction: all of them, or none."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
+        names, rows = check_replacement(ids, vectors, dimension=self._dimension or None, dtype="float32")
         self.read(names)  # raises for ids that are unknown or there twice
         if not names:
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ from langchain_core.embeddings import Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from nudge_rag import LabeledPairs
+from tests.store_builders import postgres
+from tests.store_builders.common import Servers
 
 N, D = 60, 16
 
@@ -32,6 +36,11 @@ def vector(text: str) -> list[float]:
     return (unit(NODES[number] + 0.9 * SHIFTS[number]) + noise).tolist()
 
 
+def node_id(number: int) -> str:
+    """A UUID, because some databases take nothing else."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"id-{number}"))
+
+
 class LangChainWorld(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [vector(text) for text in texts]
@@ -51,12 +60,19 @@ class LlamaIndexWorld(BaseEmbedding):
         return vector(query)
 
 
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Real servers on loopback, each started at its first use and stopped at the end."""
+    running = Servers({"postgres": postgres.start_server}, tmp_path_factory)
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def world() -> SimpleNamespace:
-    rows = [
-        (f"id-{i}", f"topic {i}", {"number": i, "even": i % 2 == 0, "parity": ("even", "odd")[i % 2]}) for i in range(N)
-    ]
-    pairs = LabeledPairs.from_pairs((f"question {j} about {i}", f"id-{i}") for i in range(40) for j in range(10))
+    parities = ("even", "odd")
+    rows = [(node_id(i), f"topic {i}", {"number": i, "even": i % 2 == 0, "parity": parities[i % 2]}) for i in range(N)]
+    pairs = LabeledPairs.from_pairs((f"question {j} about {i}", node_id(i)) for i in range(40) for j in range(10))
     queries = [f"question {j} about {i}" for i in range(0, N, 3) for j in (50, 51)]
     return SimpleNamespace(
         rows=rows,
@@ -66,4 +82,5 @@ def world() -> SimpleNamespace:
         langchain=LangChainWorld(),
         llama_index=LlamaIndexWorld(),
         numbers=set(range(N)),
+        node_id=node_id,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import chromadb
+import lancedb
 import numpy as np
 import pytest
 from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
@@ -19,9 +21,16 @@ from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeIn
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
 from llama_index.vector_stores.chroma import ChromaVectorStore
+from llama_index.vector_stores.lancedb import LanceDBVectorStore
+from llama_index.vector_stores.postgres import PGVectorStore
+from llama_index.vector_stores.qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient, models
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
+from tests.store_builders.postgres import with_driver
+
+numbers = itertools.count()
 
 EVEN = MetadataFilters(
     filters=[
@@ -31,13 +40,31 @@ EVEN = MetadataFilters(
 )
 
 
-def make_index(kind, world, folder):
+def make_vector_store(kind, world, folder, servers):
     if kind == "simple":
-        vector_store = SimpleVectorStore()
-    else:
-        client = chromadb.PersistentClient(path=str(folder / "chroma"))
-        space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
-        vector_store = ChromaVectorStore(chroma_collection=client.create_collection("world", configuration=space))
+        return SimpleVectorStore()
+    if kind.startswith("qdrant"):
+        client = QdrantClient(":memory:")
+        parameters = models.VectorParams(size=16, distance=kind.partition("-")[2])
+        client.create_collection("world", vectors_config={"text-dense": parameters})
+        return QdrantVectorStore("world", client=client)
+    if kind == "lancedb":
+        return LanceDBVectorStore(connection=lancedb.connect(str(folder / "lance")), table_name="world")
+    if kind == "postgres":
+        uri = servers.address("postgres")
+        return PGVectorStore(
+            connection_string=with_driver(uri, "psycopg2"),
+            async_connection_string=with_driver(uri, "asyncpg"),
+            table_name=f"world{next(numbers)}",
+            embed_dim=16,
+        )
+    client = chromadb.PersistentClient(path=str(folder / "chroma"))
+    space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
+    return ChromaVectorStore(chroma_collection=client.create_collection("world", configuration=space))
+
+
+def make_index(kind, world, folder, servers=None):
+    vector_store = make_vector_store(kind, world, folder, servers)
     nodes = [TextNode(id_=node, text=text, metadata=metadata) for node, text, metadata in world.rows]
     for at, node in enumerate(nodes):
         node.excluded_embed_metadata_keys = ["number", "even", "parity"]
@@ -46,9 +73,12 @@ def make_index(kind, world, folder):
     return VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
 
 
-@pytest.fixture(params=["simple", "chroma", "chroma-cosine", "chroma-ip"])
-def index(request, world, tmp_path):
-    return make_index(request.param, world, tmp_path)
+KINDS = ["simple", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb", "postgres"]
+
+
+@pytest.fixture(params=KINDS)
+def index(request, world, tmp_path, servers):
+    return make_index(request.param, world, tmp_path, servers)
 
 
 def ids(found):
@@ -81,7 +111,7 @@ def test_scores_are_the_stores_own_similarity(index, world):
 
 def test_tune_overlay_push_and_rollback(index, world, tmp_path):
     store = embedding_store(index)
-    before = {node: vector.tobytes() for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
+    before = {node: vector for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
     nudge = tune(index, world.pairs, versions=tmp_path / "versions")
     assert nudge.improves
     assert "covered" in str(nudge)
@@ -103,18 +133,19 @@ def test_tune_overlay_push_and_rollback(index, world, tmp_path):
         one.node.metadata["parity"] == "even" and one.node.metadata["number"] < 30 for _, kept in served for one in kept
     )
     assert nudge_rag.rollback(store, tmp_path / "versions").exact
-    after = {node: vector.tobytes() for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
-    assert after == before
+    after = {node: vector for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
+    assert after.keys() == before.keys()
+    assert all(np.abs(after[node] - before[node]).max() <= store.capabilities.rounding for node in before)
     assert [ids(plain.retrieve(query)) for query in world.queries] == untouched
 
 
 def test_node_and_document_ids_restrict_the_search(index, world):
-    chosen = [f"id-{i}" for i in range(0, 60, 7)]
+    chosen = [world.node_id(i) for i in range(0, 60, 7)]
     assert set(ids(NudgeRetriever(index, node_ids=chosen, similarity_top_k=50).retrieve("question 1 about 7"))) == set(
         chosen
     )
     found = NudgeRetriever(index, doc_ids=["doc-2"], similarity_top_k=50).retrieve("question 1 about 7")
-    assert set(ids(found)) == {f"id-{i}" for i in range(2, 60, 5)}
+    assert set(ids(found)) == {world.node_id(i) for i in range(2, 60, 5)}
 
 
 async def test_async_gives_the_same_and_does_not_block(index, world):
@@ -168,7 +199,7 @@ def test_embedded_queries_and_top_k_setter(index, world):
     retriever = NudgeRetriever(index)
     retriever.similarity_top_k = 5
     bundle = QueryBundle("anything", embedding=world.vector("topic 9"))
-    assert (len(retriever.retrieve(bundle)), ids(retriever.retrieve(bundle))[0]) == (5, "id-9")
+    assert (len(retriever.retrieve(bundle)), ids(retriever.retrieve(bundle))[0]) == (5, world.node_id(9))
 
 
 def test_other_query_modes_and_stores_are_refused(index, world):
@@ -208,3 +239,35 @@ def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
     assert bare.vectors.tobytes() == whole.vectors.tobytes()
     with pytest.raises(ValueError, match="Is it the model that the store was built with"):
         tune(index, world.pairs, embed_model=MockEmbedding(4), versions=tmp_path / "c")
+
+
+HOSTILE = "odd' OR '1'='1"
+
+
+@pytest.mark.parametrize("kind", ["qdrant-Dot", "lancedb", "postgres"])
+def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
+    index = make_index(kind, world, tmp_path, servers)
+    for operator, value in [("==", HOSTILE), ("in", [HOSTILE]), ("text_match", HOSTILE)]:
+        filters = MetadataFilters(filters=[MetadataFilter(key="parity", value=value, operator=operator)])
+        assert NudgeRetriever(index, filters=filters).retrieve(world.queries[0]) == []
+    for filters, expected in [
+        ({"key": "number", "value": 57, "operator": ">"}, {58, 59}),
+        ({"key": "number", "value": [3, 4], "operator": "in"}, {3, 4}),
+        ({"key": "parity", "value": "even", "operator": "!="}, set(range(1, 60, 2))),
+    ]:
+        chosen = MetadataFilters(filters=[MetadataFilter(**filters)])
+        found = NudgeRetriever(index, filters=chosen, similarity_top_k=60).retrieve(world.queries[0])
+        assert {one.node.metadata["number"] for one in found} == expected
+    either = MetadataFilters(
+        condition="or",
+        filters=[
+            MetadataFilter(key="number", value=7),
+            MetadataFilters(filters=[MetadataFilter(key="number", value=9), MetadataFilter(key="parity", value="odd")]),
+        ],
+    )
+    found = NudgeRetriever(index, filters=either, similarity_top_k=60).retrieve(world.queries[0])
+    assert {one.node.metadata["number"] for one in found} == {7, 9}
+    if kind != "qdrant-Dot":
+        with pytest.raises(ValueError, match="filter operator 'any' is not supported"):
+            bad = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a"], operator="any")])
+            NudgeRetriever(index, filters=bad).retrieve(world.queries[0])

@@ -50,6 +50,17 @@ def start_server(folder: Path) -> tuple[Any, str]:
     return server, server.server.get_uri()
 
 
+def new_database(servers: Servers) -> str:
+    """The address of an empty database with pgvector."""
+    uri, name = str(servers.address("postgres")), f"db{next(numbers)}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    address = uri.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    return address
+
+
 def with_driver(uri: str, driver: str) -> str:
     return uri.replace("postgresql://", f"postgresql+{driver}://")
 

@@ -11,9 +11,10 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, PositiveInt
 
+from langchain_nudge.databases import Database, database_of
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore, OverlayStore
@@ -27,8 +28,8 @@ class NudgeRetriever(BaseRetriever):
     Args:
         vectorstore: the vector store, tuned and pushed, or as it was.
         k: how many documents; also per call, ``retriever.invoke("...", k=10)``.
-        filter: in the vector store's own form (a function of the document for InMemoryVectorStore, a ``where``
-            dictionary for Chroma); also per call.
+        filter: in the vector store's own form (a function of the document for InMemoryVectorStore, a dictionary for
+            Chroma and PostgreSQL, a ``Filter`` for Qdrant, an SQL condition for LanceDB); also per call.
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors; nothing is written.
         query_embeddings: what queries are embedded with; default the vector store's own.
         score_key: where given, each document's metadata hold its score (the store's own similarity) under this key.
@@ -53,7 +54,7 @@ class NudgeRetriever(BaseRetriever):
     def model_post_init(self, context: Any, /) -> None:
         """An unsupported store and missing embeddings are reported when the retriever is made, not when it is used."""
         super().model_post_init(context)
-        _ = self._store, self._embeddings
+        _ = self._store, self._database, self._embeddings
 
     @cached_property
     def _store(self) -> EmbeddingStore:
@@ -89,7 +90,7 @@ class NudgeRetriever(BaseRetriever):
         return await run_in_executor(None, self._nearest, vector, k, filter)
 
     def _nearest(self, vector: list[float], k: int | None, where: Any) -> list[Document]:
-        where = self._where(self.filter if where is None else where)
+        where = self._database.where(self.vectorstore, self.filter if where is None else where)
         found = self._store.search(np.array([vector], dtype=np.float64), self.k if k is None else k, where=where)
         documents = self._documents(found.ids[0])
         return [
@@ -97,31 +98,17 @@ class NudgeRetriever(BaseRetriever):
             for node_id, score in zip(found.ids[0], found.scores[0], strict=True)
         ]
 
+    @cached_property
+    def _database(self) -> Database:
+        database = database_of(self.vectorstore)
+        if database is None:
+            raise TypeError(f"{type(self.vectorstore).__name__} is not supported: use a supported vector store")
+        return database
+
     def _documents(self, ids: list[str]) -> dict[str | None, Document]:
         if not ids:
             return {}
-        collection = getattr(self.vectorstore, "_collection", None)
-        if collection is None:
-            return {document.id: document for document in self.vectorstore.get_by_ids(ids)}
-        # Chroma's get_by_ids fails on documents without metadata (langchain-chroma 1.1).
-        found = collection.get(ids=ids, include=["documents", "metadatas"])
-        rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
-        return {
-            node: Document(id=node, page_content=text or "", metadata=metadata or {}) for node, text, metadata in rows
-        }
-
-    def _where(self, given: Any) -> Any:
-        if given is None or not isinstance(self.vectorstore, InMemoryVectorStore):
-            return given
-        if not callable(given):
-            raise TypeError(f"filter for InMemoryVectorStore is a function of a Document, got {type(given).__name__}")
-        documents = self.vectorstore.store
-
-        def where(node_id: str) -> bool:
-            entry = documents[node_id]
-            return bool(given(Document(id=entry["id"], page_content=entry["text"], metadata=entry["metadata"])))
-
-        return where
+        return {document.id: document for document in self._database.documents(self.vectorstore, ids)}
 
     def _scored(self, document: Document, score: float) -> Document:
         if self.score_key is None:

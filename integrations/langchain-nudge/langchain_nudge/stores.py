@@ -7,11 +7,10 @@ from typing import Any
 
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from nudge_rag.stores import ChromaStore, EmbeddingStore, InMemoryStore
+from langchain_nudge.databases import DATABASES, database_of
+from nudge_rag.stores import EmbeddingStore, InMemoryStore
 
 __all__ = ["embedding_store"]
-
-SUPPORTED = "InMemoryVectorStore, Chroma"
 
 
 def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None) -> EmbeddingStore:
@@ -29,11 +28,12 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
         return InMemoryStore(vectorstore, persist_path=persist_path)
     if persist_path is not None:
         raise ValueError(f"persist_path is for InMemoryVectorStore; {type(vectorstore).__name__} keeps its own data")
-    if any(base.__name__ == "Chroma" for base in type(vectorstore).__mro__):
-        return ChromaStore(vectorstore._collection)
     if isinstance(vectorstore, EmbeddingStore):
         return vectorstore
+    database = database_of(vectorstore)
+    if database is not None:
+        return database.adapter(vectorstore)
     raise TypeError(
-        f"{type(vectorstore).__name__} is not supported; supported are {SUPPORTED}. For another store, implement the"
-        " nudge_rag.stores.EmbeddingStore protocol and pass that"
+        f"{type(vectorstore).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store,"
+        " implement the nudge_rag.stores.EmbeddingStore protocol and pass that"
     )

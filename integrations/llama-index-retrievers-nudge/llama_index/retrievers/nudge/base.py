@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llama_index.core import VectorStoreIndex
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import BaseNode
-from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
-from llama_index.core.vector_stores.utils import build_metadata_filter_fn
+from llama_index.retrievers.nudge.databases import database_of
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge
-from nudge_rag.stores import ChromaFilter, EmbeddingStore, OverlayStore
+from nudge_rag.stores import EmbeddingStore, OverlayStore
 
 __all__ = ["NudgeRetriever"]
 
@@ -67,68 +66,28 @@ class _Answers:
     def __init__(self, vector_store: Any, store: EmbeddingStore) -> None:
         self._vector_store = vector_store
         self._store = store
+        database = database_of(vector_store)
+        if database is None:
+            raise TypeError(f"{type(vector_store).__name__} is not supported: use an index over a supported store")
+        self._database = database
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         if query.query_embedding is None:
             raise ValueError("NudgeRetriever needs a query string or a query embedding")
         vector = np.array([query.query_embedding], dtype=np.float64)
-        where = self._where(query, **kwargs)
+        where = self._database.where(self._vector_store, query, **kwargs)
         found = self._store.search(vector, query.similarity_top_k, where=where)
         ids, scores = found.ids[0], found.scores[0].tolist()
-        nodes = self._nodes(ids) if self._vector_store.stores_text else None
-        return VectorStoreQueryResult(nodes=nodes, ids=ids, similarities=scores)
+        return VectorStoreQueryResult(nodes=self._nodes(ids), ids=ids, similarities=scores)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         # A search takes its time; the event loop is not to wait for it.
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def _nodes(self, ids: list[str]) -> list[BaseNode]:
-        """Nodes in the order of ``ids``: stores answer in their own."""
-        if not ids:
-            return []
-        found = {node.node_id: node for node in self._vector_store.get_nodes(ids)}
+    def _nodes(self, ids: list[str]) -> list[BaseNode] | None:
+        """Nodes in the order of ``ids``: stores answer in their own. None where text is kept in the docstore."""
+        fetch = self._database.nodes
+        if fetch is None:
+            return None
+        found = {node.node_id: node for node in fetch(self._vector_store, ids)} if ids else {}
         return [found[node_id] for node_id in ids]
-
-    def _where(self, query: VectorStoreQuery, **kwargs: Any) -> Any:
-        if isinstance(self._vector_store, SimpleVectorStore):
-            if kwargs:
-                raise ValueError(f"SimpleVectorStore takes no vector_store_kwargs, got {sorted(kwargs)}")
-            return _simple_filter(self._vector_store, query)
-        return _chroma_filter(query, **kwargs)
-
-
-def _simple_filter(store: SimpleVectorStore, query: VectorStoreQuery) -> Callable[[str], bool] | None:
-    if query.filters is None and query.node_ids is None and query.doc_ids is None:
-        return None
-    if query.filters is not None and store.data.embedding_dict and not store.data.metadata_dict:
-        raise ValueError("cannot filter a store that was persisted without metadata: build it again with metadata")
-    passes = build_metadata_filter_fn(lambda node_id: store.data.metadata_dict[node_id], query.filters)
-    nodes = None if query.node_ids is None else set(query.node_ids)
-    documents = None if query.doc_ids is None else set(query.doc_ids)
-
-    def where(node_id: str) -> bool:
-        return (
-            (nodes is None or node_id in nodes)
-            and (documents is None or store.data.text_id_to_ref_doc_id.get(node_id) in documents)
-            and passes(node_id)
-        )
-
-    return where
-
-
-def _chroma_filter(
-    query: VectorStoreQuery,
-    where: dict[str, Any] | None = None,
-    where_document: dict[str, Any] | None = None,
-) -> ChromaFilter:
-    from llama_index.vector_stores.chroma.base import _to_chroma_filter
-
-    if query.filters is not None and where is not None:
-        raise ValueError("give metadata filters as filters= or as where= in vector_store_kwargs, not both")
-    parts = [where or (_to_chroma_filter(query.filters) if query.filters is not None else None)]
-    if query.doc_ids is not None:
-        # The integration keeps the source document's id in the metadata, and deletes by it.
-        parts.append({"document_id": {"$in": list(query.doc_ids)}})
-    given = [part for part in parts if part]
-    combined = {"$and": given} if len(given) > 1 else next(iter(given), None)
-    return ChromaFilter(where=combined, where_document=where_document, ids=query.node_ids)

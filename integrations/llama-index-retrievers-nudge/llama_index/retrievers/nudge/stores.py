@@ -7,12 +7,11 @@ from typing import Any
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.retrievers.nudge.databases import DATABASES, database_of
 
-from nudge_rag.stores import ChromaStore, EmbeddingStore, SimpleStore
+from nudge_rag.stores import EmbeddingStore, SimpleStore
 
 __all__ = ["embedding_store", "vector_store_of"]
-
-SUPPORTED = "SimpleVectorStore, ChromaVectorStore"
 
 
 def vector_store_of(index_or_store: Any) -> Any:
@@ -36,11 +35,12 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
         return SimpleStore(store, persist_path=persist_path)
     if persist_path is not None:
         raise ValueError(f"persist_path is for SimpleVectorStore; {type(store).__name__} keeps its own data")
-    if type(store).__name__ == "ChromaVectorStore":
-        return ChromaStore(store.client)
     if isinstance(store, EmbeddingStore):
         return store
+    database = database_of(store)
+    if database is not None:
+        return database.adapter(store)
     raise TypeError(
-        f"{type(store).__name__} is not supported; supported are {SUPPORTED}. For another store, implement the"
-        " nudge_rag.stores.EmbeddingStore protocol and pass that"
+        f"{type(store).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store, implement"
+        " the nudge_rag.stores.EmbeddingStore protocol and pass that"
     )

@@ -1,0 +1,182 @@
+"""What each database's integration calls its parts: its adapter, its filters, and its documents by id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.documents import Document
+
+from nudge_rag.similarity import Similarity
+from nudge_rag.stores import ChromaStore, EmbeddingStore, InMemoryStore, LanceStore, PgVectorStore, QdrantStore
+
+__all__ = ["DATABASES", "Database", "database_of"]
+
+DISTANCES: dict[str, Similarity] = {"cosine": "cosine", "inner": "dot", "l2": "l2"}
+V2_OPERATORS: dict[str, Similarity] = {"<=>": "cosine", "<#>": "dot", "<->": "l2"}
+
+
+@dataclass(frozen=True)
+class Database:
+    """How to work with one LangChain vector store class.
+
+    Attributes:
+        adapter: vector store to `EmbeddingStore`.
+        where: vector store and filter, in the integration's own form, to the adapter's filter.
+        documents: vector store and ids to documents with their ids, in any order.
+    """
+
+    adapter: Callable[[Any], EmbeddingStore]
+    where: Callable[[Any, Any], Any]
+    documents: Callable[[Any, list[str]], list[Document]]
+
+
+def database_of(vectorstore: Any) -> Database | None:
+    """By the module and class of the vector store or of what it inherits from, without importing any integration."""
+    for base in type(vectorstore).__mro__:
+        database = DATABASES.get(base.__name__)
+        if database is not None and base.__module__.startswith("langchain"):
+            return database
+    return None
+
+
+def _in_memory_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
+    if given is None:
+        return None
+    if not callable(given):
+        raise TypeError(f"filter for InMemoryVectorStore is a function of a Document, got {type(given).__name__}")
+
+    def where(node_id: str) -> bool:
+        entry = vectorstore.store[node_id]
+        return bool(given(Document(id=entry["id"], page_content=entry["text"], metadata=entry["metadata"])))
+
+    return where
+
+
+def _get_by_ids(vectorstore: Any, ids: list[str]) -> list[Document]:
+    documents: list[Document] = vectorstore.get_by_ids(ids)
+    return documents
+
+
+def _chroma_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    # Its get_by_ids fails on documents without metadata (langchain-chroma 1.1).
+    found = vectorstore._collection.get(ids=ids, include=["documents", "metadatas"])
+    rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+    return [Document(id=node, page_content=text or "", metadata=metadata or {}) for node, text, metadata in rows]
+
+
+def _qdrant_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    # Its get_by_ids gives documents without ids, those in the metadata (langchain-qdrant 1.1).
+    documents = vectorstore.get_by_ids(ids)
+    return [document.model_copy(update={"id": str(document.metadata["_id"])}) for document in documents]
+
+
+def _lance_filter(vectorstore: Any, given: Any) -> str | None:
+    """A dictionary of columns and their values, or an SQL condition."""
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"filter for LanceDB is an SQL condition or a dictionary, got {type(given).__name__}")
+    for column in given:
+        if not re.fullmatch(r"\w+(\.\w+)*", column):
+            raise ValueError(f"{column!r} is not the name of a column, such as 'metadata.year'")
+    return " AND ".join(f"{column} = {_quoted(value)}" for column, value in given.items()) or None
+
+
+def _quoted(value: Any) -> str:
+    quoted = str(value).replace("'", "''")
+    return f"'{quoted}'"
+
+
+def _lance_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    among = ", ".join(map(_quoted, ids))
+    rows = vectorstore.get_table().search().where(f"`{vectorstore._id_key}` IN ({among})").limit(None).to_list()
+    return [
+        Document(
+            id=row[vectorstore._id_key], page_content=row[vectorstore._text_key], metadata=row.get("metadata") or {}
+        )
+        for row in rows
+    ]
+
+
+def _lance_adapter(vectorstore: Any) -> EmbeddingStore:
+    columns = {"vector_column": vectorstore._vector_key, "id_column": vectorstore._id_key}
+    return LanceStore(vectorstore.get_table(), **columns)
+
+
+def _conninfo(engine: Any) -> str:
+    """The address of an SQLAlchemy engine in psycopg's form."""
+    scheme, _, rest = engine.url.render_as_string(hide_password=False).partition("://")
+    return f"{scheme.partition('+')[0]}://{rest}"
+
+
+def _sql_text(clause: Any) -> str:
+    """An SQLAlchemy condition as SQL, its values written out as psycopg quotes them."""
+    from psycopg import sql
+    from sqlalchemy.dialects.postgresql import psycopg
+
+    dialect: Any = psycopg.dialect
+    compiled = clause.compile(dialect=dialect())
+    values = {
+        name: compiled._bind_processors[name](value) if name in compiled._bind_processors else value
+        for name, value in compiled.params.items()
+    }
+    return str(compiled.string % {name: sql.Literal(value).as_string() for name, value in values.items()})
+
+
+def _pgvector_adapter(vectorstore: Any) -> EmbeddingStore:
+    engine = vectorstore._engine or getattr(vectorstore, "_async_engine", None)
+    with vectorstore.session_maker() as session:
+        collection = vectorstore.get_collection(session)
+        if collection is None:
+            raise ValueError(f"there is no collection {vectorstore.collection_name!r}")
+        only = f"collection_id = '{collection.uuid}'"
+    distance = vectorstore._distance_strategy
+    similarity = DISTANCES[str(getattr(distance, "value", distance))]
+    return PgVectorStore(_conninfo(engine), vectorstore.EmbeddingStore.__tablename__, similarity=similarity, only=only)
+
+
+def _pgvector_filter(vectorstore: Any, given: Any) -> str | None:
+    return _sql_text(vectorstore._create_filter_clause(given)) if given else None
+
+
+def _v2(vectorstore: Any) -> Any:
+    """The asynchronous store inside langchain-postgres' PGVectorStore; its name is private to the class."""
+    return vectorstore._PGVectorStore__vs
+
+
+def _pgvector_v2_adapter(vectorstore: Any) -> EmbeddingStore:
+    inner = _v2(vectorstore)
+    return PgVectorStore(
+        _conninfo(inner.engine),
+        inner.table_name,
+        schema=inner.schema_name,
+        id_column=inner.id_column,
+        vector_column=inner.embedding_column,
+        similarity=V2_OPERATORS[inner.distance_strategy.operator],
+    )
+
+
+def _pgvector_v2_filter(vectorstore: Any, given: Any) -> str | None:
+    from sqlalchemy import text
+
+    if not given:
+        return None
+    clause, values = _v2(vectorstore)._create_filter_clause(given)
+    return _sql_text(text(clause).bindparams(**values))
+
+
+DATABASES: dict[str, Database] = {
+    "InMemoryVectorStore": Database(InMemoryStore, _in_memory_filter, _get_by_ids),
+    "Chroma": Database(lambda store: ChromaStore(store._collection), lambda _, given: given, _chroma_documents),
+    "QdrantVectorStore": Database(
+        lambda store: QdrantStore(store.client, store.collection_name, vector_name=store.vector_name or None),
+        lambda _, given: given,
+        _qdrant_documents,
+    ),
+    "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
+    "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
+    "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
+}

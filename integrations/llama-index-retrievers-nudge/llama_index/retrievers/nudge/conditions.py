@@ -1,0 +1,92 @@
+"""LlamaIndex metadata filters as SQL conditions, every value and key quoted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
+
+__all__ = ["among", "lance_field", "literal", "postgres_field", "sql_condition"]
+
+COMPARISONS = {
+    FilterOperator.EQ: "=",
+    FilterOperator.NE: "<>",
+    FilterOperator.GT: ">",
+    FilterOperator.LT: "<",
+    FilterOperator.GTE: ">=",
+    FilterOperator.LTE: "<=",
+}
+MEMBERSHIP = {FilterOperator.IN: "IN", FilterOperator.NIN: "NOT IN"}
+
+# A metadata key and an example of its values to an SQL expression of that type.
+Field = Callable[[str, Any], str]
+
+
+def sql_condition(filters: MetadataFilters, field: Field) -> str:
+    """The condition that ``filters`` stand for.
+
+    Raises:
+        ValueError: an operator that has no SQL form here, by name.
+
+    Example:
+        >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+        >>> sql_condition(MetadataFilters(filters=[MetadataFilter(key="who", value="O'Neil")]), lance_field)
+        "(metadata.`who` = 'O''Neil')"
+    """
+    parts = [
+        sql_condition(part, field) if isinstance(part, MetadataFilters) else _one(part, field)
+        for part in filters.filters
+    ]
+    if filters.condition == FilterCondition.NOT:
+        return f"(NOT ({' OR '.join(parts) or 'FALSE'}))"
+    joined = (" OR " if filters.condition == FilterCondition.OR else " AND ").join(parts)
+    return f"({joined or 'TRUE'})"
+
+
+def _one(filter_: MetadataFilter, field: Field) -> str:
+    key, value, operator = filter_.key, filter_.value, filter_.operator
+    if operator in COMPARISONS:
+        return f"{field(key, value)} {COMPARISONS[operator]} {literal(value)}"
+    if operator in MEMBERSHIP:
+        values: Sequence[Any] = value if isinstance(value, list) else str(value).split(",")
+        if not values:
+            return "FALSE" if operator == FilterOperator.IN else "TRUE"
+        return f"{field(key, values[0])} {MEMBERSHIP[operator]} ({', '.join(map(literal, values))})"
+    if operator == FilterOperator.TEXT_MATCH:
+        return f"{field(key, '')} LIKE {literal(f'%{value}%')}"
+    if operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
+        return f"lower({field(key, '')}) LIKE {literal(f'%{value}%'.lower())}"
+    if operator == FilterOperator.IS_EMPTY:
+        return f"{field(key, '')} IS NULL"
+    raise ValueError(f"filter operator {operator.value!r} is not supported for this store")
+
+
+def literal(value: Any) -> str:
+    """A value as SQL; quotes are doubled."""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, int | float):
+        return repr(value)
+    quoted = str(value).replace("'", "''")
+    return f"'{quoted}'"
+
+
+def among(expression: str, values: Sequence[str]) -> str:
+    """``expression`` is one of ``values``; none are in an empty list."""
+    return f"{expression} IN ({', '.join(map(literal, values))})" if values else "FALSE"
+
+
+def lance_field(key: str, value: Any) -> str:
+    """A field of LanceDB's metadata struct."""
+    quoted = key.replace("`", "``")
+    return f"metadata.`{quoted}`"
+
+
+def postgres_field(key: str, value: Any) -> str:
+    """A field of the integration's JSON column, as the type of ``value``."""
+    text = f"metadata_->>{literal(key)}"
+    if isinstance(value, bool):
+        return f"({text})::boolean"
+    return f"({text})::float" if isinstance(value, int | float) else f"({text})"
