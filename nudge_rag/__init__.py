@@ -5,14 +5,17 @@ The core needs numpy alone; databases and frameworks are imported only when they
 """
 
 from nudge_rag.evaluate import Evaluation, evaluate
+from nudge_rag.health import Status, reapply, status
 from nudge_rag.incremental import TuningState
+from nudge_rag.journal import Version, versions
+from nudge_rag.locks import LockedError
 from nudge_rag.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.progress import track
+from nudge_rag.pushing import PushError, PushReceipt, RollbackReceipt, rollback
 from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
 from nudge_rag.tuning import tune
-from nudge_rag.versions import PushReceipt, RollbackReceipt, rollback
 
 __version__ = "0.1.0"
 
@@ -22,22 +25,29 @@ __all__ = [
     "Evaluation",
     "LabeledPairs",
     "LabeledQueries",
+    "LockedError",
     "Metric",
     "Nudge",
     "NudgeFit",
     "NudgeM",
     "NudgeN",
+    "PushError",
     "PushReceipt",
     "Recall",
     "RollbackReceipt",
     "Split",
+    "Status",
     "Success",
     "TuningState",
+    "Version",
     "__version__",
     "evaluate",
     "nDCG",
     "parse_metric",
+    "reapply",
     "rollback",
+    "status",
     "track",
     "tune",
+    "versions",
 ]

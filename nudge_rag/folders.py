@@ -16,6 +16,7 @@ __all__ = ["BrokenFolderError", "read_folder", "write_folder", "write_manifest"]
 
 FORMAT = 1
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
+CHECKSUM = "manifest_sha256"
 
 
 class BrokenFolderError(ValueError):
@@ -35,8 +36,10 @@ def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest of ``folder`` atomically."""
-    _write_synced(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    """Replace the manifest of ``folder`` atomically, with a checksum of its own."""
+    content = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    content[CHECKSUM] = _manifest_checksum(content)
+    _write_synced(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -48,14 +51,21 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any,
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         content = (folder / ARRAYS).read_bytes()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenFolderError(f"{folder} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BrokenFolderError(f"{folder / MANIFEST} is not a manifest of format {FORMAT}")
+    if manifest.get(CHECKSUM) != _manifest_checksum(manifest):
+        raise BrokenFolderError(f"{folder / MANIFEST} does not match its own checksum")
     if manifest.get("arrays_sha256") != _sha256(content):
         raise BrokenFolderError(f"{folder / ARRAYS} does not match the checksum in its manifest")
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
         return manifest, {name: arrays[name] for name in arrays.files}
+
+
+def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    return _sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _sha256(content: bytes) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folded import PARTS, FoldedLabels, TrainingQuery
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
+from nudge_rag.journal import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split, UnknownNodes
@@ -23,7 +24,6 @@ from nudge_rag.solvers.labels import QuerySums
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.trial import Judged, Solver, Trial, resolve_solver, run_trial
 from nudge_rag.tuning import DEFAULT_METRICS, DEFAULT_SPLIT, EmbedQueries, embed_texts
-from nudge_rag.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.watched import WatchedQuery, offer
 
 __all__ = ["TuningState"]

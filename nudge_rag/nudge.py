@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
+from nudge_rag.journal import DEFAULT_VERSIONS
 from nudge_rag.pairs import Split
+from nudge_rag.pushing import PushReceipt, RollbackReceipt, push_vectors, rollback
 from nudge_rag.report.comparison import Comparison
 from nudge_rag.rivals import StoreReads
 from nudge_rag.solvers import ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.versions import DEFAULT_VERSIONS, PushReceipt, RollbackReceipt, push_vectors, rollback
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -38,6 +39,7 @@ class Nudge:
         comparison: before and after on held-out pairs; None for a nudge loaded from disk.
         split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
         reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
+        model: name of the embedding model, where it is known; a push over one for another model is refused.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -53,6 +55,7 @@ class Nudge:
     comparison: Comparison | None = field(default=None, repr=False)
     split: Split | None = field(default=None, repr=False)
     reads: StoreReads | None = field(default=None, repr=False)
+    model: str | None = None
 
     def __str__(self) -> str:
         return self.summary if self.comparison is None else f"{self.summary}\n\n{self.comparison}"
@@ -65,13 +68,14 @@ class Nudge:
         and listed.
 
         Raises:
-            nudge_rag.versions.PushError: the store failed or did not keep what was written.
+            nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
+            nudge_rag.LockedError: another push or rollback on the store is under way.
         """
         if self.gamma == 0:
             return self._not_pushed("gamma is 0: no step helped on the validation pairs")
         if not (self.improves or force):
             return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
-        details = {"solver": self.solver, "gamma": self.gamma, "summary": self.summary}
+        details = {"solver": self.solver, "gamma": self.gamma, "summary": self.summary, "model": self.model}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
         return push_vectors(self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details)
@@ -101,6 +105,7 @@ class Nudge:
             "solver": self.solver,
             "metric": self.curve.metric,
             "store": self.store.key,
+            "model": self.model,
         }
         arrays = {"vectors": self.vectors, "originals": self.originals}
         write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
@@ -129,4 +134,5 @@ class Nudge:
             summary=manifest["summary"],
             solver=manifest["solver"],
             versions=Path(versions),
+            model=manifest.get("model"),
         )

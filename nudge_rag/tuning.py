@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, row_norms
+from nudge_rag.journal import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
@@ -21,7 +22,6 @@ from nudge_rag.similarity import Similarity
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.trial import Judged, Solver, Trial, resolve_solver, run_trial
-from nudge_rag.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "EmbedQueries", "Solver", "embed_texts", "tune"]
 
@@ -53,6 +53,7 @@ def tune(
     seed: int = 0,
     versions: str | Path = DEFAULT_VERSIONS,
     candidates: CandidateMethod = "search",
+    model: str | None = None,
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
@@ -73,6 +74,7 @@ def tune(
         candidates: ``"search"`` asks the store for the best unlabelled nodes of each held-out query, and checks on the
             labelled nodes how many its index finds; ``"scan"`` streams every vector once and is exact in any store.
             ``nudge.reads`` says what was read and how good it was.
+        model: name of the embedding model, for the record; a push over one that was made for another is refused.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -120,7 +122,7 @@ def tune(
         metrics=measured,
         reads=replace(rivals.reads, vectors_read=rivals.reads.vectors_read + len(known.ids)),
     )
-    return run_trial(trial, ready, versions, parts)
+    return replace(run_trial(trial, ready, versions, parts), model=model)
 
 
 @dataclass(frozen=True)

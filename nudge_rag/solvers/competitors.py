@@ -15,8 +15,8 @@ from nudge_rag.solvers.labels import PreparedLabels
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
-# One block of scores stays near 16 MB of float32.
-SCORES_PER_BLOCK = 4_000_000
+# One block of scores stays near 4 MB of float32.
+SCORES_PER_BLOCK = 1_000_000
 QUERIES_PER_BLOCK = 2_048
 # An accelerator is kept busy by larger blocks: near 256 MB of float32.
 SCORES_ON_DEVICE = 64_000_000

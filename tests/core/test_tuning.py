@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, Split, rollback, tune
+from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, tune, versions
 from nudge_rag.folders import BrokenFolderError
+from nudge_rag.journal import original_vectors
 from nudge_rag.stores import MappingStore
-from nudge_rag.versions import PushError, original_vectors, versions
 
 N, D = 40, 8
 

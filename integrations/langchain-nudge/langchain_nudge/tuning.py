@@ -29,7 +29,8 @@ def tune(
         pairs: labelled pairs whose node ids are LangChain document ids.
         embeddings: what queries are embedded with; default the vector store's own.
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
-        **options: solver, metrics, split, seed, versions: as `nudge_rag.tune`.
+        **options: solver, metrics, split, seed, versions, candidates: as `nudge_rag.tune`; ``model``, the embedding
+            model's name for the record, is the framework's where it has one.
 
     Raises:
         ValueError: no embeddings were given and the vector store has none.
@@ -38,6 +39,8 @@ def tune(
     model = embeddings or getattr(vectorstore, "embeddings", None)
     if model is None:
         raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
+    name = getattr(model, "model_name", None) or getattr(model, "model", None)
+    options.setdefault("model", name if isinstance(name, str) else None)
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.embed_query(text) for text in nudge_rag.track(texts)], **options

@@ -31,10 +31,12 @@ def tune(
         embed_model: what queries are embedded with; default the index's own model, or ``Settings.embed_model`` for a
             bare vector store.
         persist_path: for SimpleVectorStore, the JSON file that pushes are written through to.
-        **options: solver, metrics, split, seed, versions: as `nudge_rag.tune`.
+        **options: solver, metrics, split, seed, versions, candidates: as `nudge_rag.tune`; ``model``, the embedding
+            model's name for the record, is the framework's.
     """
     store = embedding_store(index_or_store, persist_path=persist_path)
     model = embed_model or _own_model(index_or_store)
+    options.setdefault("model", getattr(model, "model_name", None))
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.get_query_embedding(text) for text in nudge_rag.track(texts)], **options

@@ -1,0 +1,92 @@
+"""What became of a nudge in a store that lives on, and putting it back where an ingestion pipeline undid it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nudge_rag.journal import DEFAULT_VERSIONS, live_version, same_vectors
+from nudge_rag.locks import locked
+from nudge_rag.pushing import PushError, recover
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["Status", "reapply", "status"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the nodes of the last push are now.
+
+    Attributes:
+        version: its name; None when nothing is pushed.
+        state: ``committed``, or where a push that died had got to.
+        nudged: ids that hold what was written.
+        lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
+        changed: ids that hold something else: embedded again from another text or by another model, or edited.
+        missing: ids that are no longer in the store.
+    """
+
+    version: str | None
+    state: str | None
+    nudged: tuple[str, ...] = field(default=(), repr=False)
+    lost: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return "nothing is pushed"
+        counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing"
+
+
+def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status:
+    """Compare what the last push wrote with what the store holds; reads only.
+
+    Raises:
+        BrokenFolderError: the record of the push is damaged.
+
+    Example:
+        >>> from nudge_rag.stores.mapping import MappingStore
+        >>> print(status(MappingStore({"a": [1.0, 0.0]}, key="new")))
+        nothing is pushed
+    """
+    live = live_version(store, root)
+    if live is None:
+        return Status(None, None)
+    present = store.matching(live.ids, None)
+    found = [at for at, node_id in enumerate(live.ids) if node_id in present]
+    kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
+    for at, vector in zip(found, store.read([live.ids[at] for at in found]), strict=True):
+        if same_vectors(store, vector, live.after[at]):
+            kinds["nudged"].append(live.ids[at])
+        else:
+            kinds["lost" if live.holds(store, vector, at) else "changed"].append(live.ids[at])
+    missing = tuple(node_id for node_id in live.ids if node_id not in present)
+    nudged, lost, changed = (tuple(ids) for ids in kinds.values())
+    return Status(live.name, live.state, nudged, lost, changed, missing)
+
+
+def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+    """Write the nudge again to the nodes that lost it, and read it back; nodes that changed are left alone.
+
+    Returns:
+        The ids written.
+
+    Raises:
+        PushError: the store did not keep what was written.
+        LockedError: a push or rollback is under way.
+    """
+    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+        recover(store, root)
+        live, lost = live_version(store, root), status(store, root).lost
+        if live is None or not lost:
+            return ()
+        at = {node_id: place for place, node_id in enumerate(live.ids)}
+        vectors = np.array([live.after[at[node_id]] for node_id in lost], dtype=live.after.dtype)
+        store.replace(lost, vectors)
+        if not same_vectors(store, store.read(lost), vectors):
+            raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
+    return lost

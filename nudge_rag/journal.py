@@ -1,0 +1,167 @@
+"""The journal of pushes: what was in the store, what was written, and how far it got.
+
+Layout: ``<versions>/<store key>/<number>/{manifest.json, arrays.npz}`` and a lock. The arrays hold, for every node of a
+push, its original vector, the one that was there before, and the one written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray
+from nudge_rag.folders import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = [
+    "COMMITTED",
+    "DEFAULT_VERSIONS",
+    "LIVE",
+    "PREPARED",
+    "ROLLED_BACK",
+    "SUPERSEDED",
+    "VERIFIED",
+    "WRITING",
+    "Version",
+]
+__all__ += ["live_version", "nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
+
+DEFAULT_VERSIONS = "nudge-versions"
+PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "committed"
+SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
+# States in which the store may hold what the push wrote.
+LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One push: where it is recorded, its manifest, and per node the original, previous and written vectors."""
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+    ids: tuple[str, ...] = field(repr=False)
+    originals: FloatArray = field(repr=False)
+    before: FloatArray = field(repr=False)
+    after: FloatArray = field(repr=False)
+
+    def __str__(self) -> str:
+        details = self.manifest.get("details", {})
+        what = f"{details.get('solver', 'unknown solver')}, gamma {details.get('gamma', float('nan')):.3g}"
+        return f"{self.name}: {self.state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
+
+    @property
+    def name(self) -> str:
+        """Folder name, such as ``0001``."""
+        return self.folder.name
+
+    @property
+    def state(self) -> str:
+        """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``."""
+        return str(self.manifest["state"])
+
+    @property
+    def model(self) -> str | None:
+        """Name of the embedding model that the push was made for, where it was known."""
+        model = self.manifest.get("details", {}).get("model")
+        return None if model is None else str(model)
+
+    def set_state(self, state: str) -> None:
+        """Record ``state`` in the manifest, durably."""
+        self.manifest["state"] = state
+        write_manifest(self.folder, self.manifest)
+
+    def holds(self, store: EmbeddingStore, vector: FloatArray, at: int) -> bool:
+        """Whether ``vector`` is one that this push wrote or found at its node ``at``."""
+        return any(same_vectors(store, vector, known[at]) for known in (self.after, self.before, self.originals))
+
+
+def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list[Version]:
+    """All recorded pushes to ``store``, oldest first; print one to see what it was.
+
+    Raises:
+        BrokenFolderError: a record is damaged; the message names it.
+    """
+    folder = Path(root) / store.key
+    if not folder.is_dir():
+        return []
+    return [_load(part) for part in sorted(folder.iterdir()) if part.is_dir() and (part / MANIFEST).exists()]
+
+
+def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
+    """The last push that was not rolled back."""
+    return next((version for version in reversed(versions(store, root)) if version.state in LIVE), None)
+
+
+def nudged_ids(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+    """Ids of the nodes that a live push wrote."""
+    live = live_version(store, root)
+    return () if live is None else live.ids
+
+
+def original_vectors(
+    store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray, root: str | Path = DEFAULT_VERSIONS
+) -> FloatArray:
+    """``vectors`` as read from ``store``, with those that a live push wrote replaced by their originals.
+
+    A vector that differs from what was pushed (embedded again, edited) is its own original.
+    """
+    live = live_version(store, root)
+    if live is None:
+        return vectors
+    rows = {node_id: row for row, node_id in enumerate(ids)}
+    found = [(rows[node_id], at) for at, node_id in enumerate(live.ids) if node_id in rows]
+    originals = np.array(vectors)
+    for row, at in found:
+        if live.holds(store, vectors[row], at):
+            originals[row] = live.originals[at]
+    return originals
+
+
+def record_version(
+    store: EmbeddingStore,
+    ids: Sequence[str],
+    originals: FloatArray,
+    before: FloatArray,
+    after: FloatArray,
+    root: Path,
+    details: Mapping[str, Any],
+) -> Version:
+    """Write a new version to disk, synced, in state ``prepared``."""
+    folder = root / store.key
+    taken = [int(part.name) for part in folder.iterdir() if part.name.isdigit()] if folder.is_dir() else []
+    folder = folder / f"{max(taken, default=0) + 1:04d}"
+    manifest = {
+        "state": PREPARED,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "store": {"name": store.name, "key": store.key, "similarity": store.capabilities.similarity},
+        "dimension": int(after.shape[1]),
+        "details": dict(details),
+        "ids": list(ids),
+    }
+    write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
+    return _load(folder)
+
+
+def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray) -> bool:
+    """Equal bit for bit, or to within the rounding that the store makes known."""
+    if not store.capabilities.rounding:
+        return found.tobytes() == expected.tobytes()
+    return found.shape == expected.shape and bool((np.abs(found - expected) <= store.capabilities.rounding).all())
+
+
+def _load(folder: Path) -> Version:
+    manifest, arrays = read_folder(folder)
+    try:
+        ids = tuple(manifest["ids"])
+        parts = arrays["originals"], arrays["before"], arrays["after"]
+        state = manifest["state"]
+    except (KeyError, TypeError) as error:
+        raise BrokenFolderError(f"{folder} is not the record of a push: {error}") from error
+    if state not in (*LIVE, SUPERSEDED, ROLLED_BACK) or any(part.shape[:1] != (len(ids),) for part in parts):
+        raise BrokenFolderError(f"{folder} is not the record of a push: its parts do not agree")
+    return Version(folder, manifest, ids, *parts)

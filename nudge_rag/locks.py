@@ -1,0 +1,70 @@
+"""One writer at a time: a lock that the operating system gives back when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+__all__ = ["LockedError", "locked"]
+
+SECONDS_TO_WAIT = 10.0
+BETWEEN_TRIES = 0.05
+
+
+class LockedError(RuntimeError):
+    """Raised when another process holds a lock for longer than one is willing to wait."""
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of ``folder`` (made where it is not there), waiting for it at most ten seconds.
+
+    Raises:
+        LockedError: another process, or another thread of this one, still holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+b") as file:
+        _wait_for(file, what, time.monotonic() + SECONDS_TO_WAIT)
+        try:
+            yield
+        finally:
+            _unlock(file)
+
+
+def _wait_for(file: IO[bytes], what: str, deadline: float) -> None:
+    while not _try_lock(file):
+        if time.monotonic() >= deadline:
+            raise LockedError(f"{what} is under way in another process: nothing was written; try again when it is done")
+        time.sleep(BETWEEN_TRIES)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
