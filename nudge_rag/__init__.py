@@ -14,7 +14,7 @@ from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.progress import track
 from nudge_rag.pushing import PushError, PushReceipt, RollbackReceipt, rollback
-from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
+from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.tuning import tune
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "LockedError",
     "Metric",
     "Nudge",
+    "NudgeContrastive",
     "NudgeFit",
     "NudgeM",
     "NudgeN",

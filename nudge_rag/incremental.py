@@ -82,6 +82,10 @@ class TuningState:
         self.store = store
         self.embed_queries = embed_queries
         self.solver = resolve_solver(solver, store)
+        if getattr(self.solver, "train_depth", 0):
+            raise ValueError(
+                f"{self.solver.name} needs the training queries, of which TuningState keeps sums: use tune"
+            )
         self.metrics = [parse_metric(metric) for metric in metrics]
         if not self.metrics:
             raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")

@@ -19,20 +19,25 @@ from nudge_rag.ranking import rank_nodes
 from nudge_rag.report.comparison import compare
 from nudge_rag.rivals import StoreReads
 from nudge_rag.similarity import Similarity
-from nudge_rag.solvers import LabeledQueries, NudgeFit, NudgeM, NudgeN
+from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial"]
 
-SOLVERS: dict[str, type[NudgeN] | type[NudgeM]] = {"nudge-n": NudgeN, "nudge-m": NudgeM}
+SOLVERS: dict[str, type[NudgeN] | type[NudgeM] | type[NudgeContrastive]] = {
+    "nudge-n": NudgeN,
+    "nudge-m": NudgeM,
+    "nudge-contrastive": NudgeContrastive,
+}
 
 
 class Solver(Protocol):
     """What `tune` asks of a solver object.
 
     ``val`` brings along the scores of the best nodes outside ``embeddings`` (`LabeledQueries.rivals`), as deep as the
-    solver's ``depth`` (1 where it has none); they compete in validation.
+    solver's ``depth`` (1 where it has none); they compete in validation. So does ``train``, ``train_depth`` deep, for a
+    solver that has one.
     """
 
     name: str

@@ -17,7 +17,7 @@ from nudge_rag.journal import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
-from nudge_rag.rivals import CandidateMethod, Rivals, find_rivals, reading
+from nudge_rag.rivals import CandidateMethod, Rivals, StoreReads, find_rivals, reading
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.stores.base import EmbeddingStore
@@ -66,7 +66,8 @@ def tune(
         store: the vector store.
         pairs: labelled pairs, divided by query into train, validation and test parts; or a ready `Split`.
         embed_queries: texts to (m, d) query embeddings, by the model that the application searches with.
-        solver: ``"nudge-n"``, ``"nudge-m"`` (dot-product stores only) or an object with ``fit``.
+        solver: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node, slower, needs SciPy),
+            ``"nudge-m"`` (dot-product stores only) or an object with ``fit``.
         metrics: what is compared on held-out pairs; the first one decides whether the nudge improves.
         split: fractions of the queries for training, validation and test.
         seed: of the split.
@@ -109,18 +110,21 @@ def tune(
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
     queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, known.originals.shape[1]))
     rivals = find_rivals(store, queries, known.ids, known.current, depth, candidates)
+    train = _training(parts.train, embedded, known.ids)
+    train, training_reads = _with_rivals(train, ready, store, known, candidates)
     judged = _Lists(queries, rivals, {text: row for row, text in enumerate(asked)})
+    reads = rivals.reads if training_reads is None else rivals.reads + training_reads
     trial = Trial(
         store=store,
         ids=known.ids,
         originals=known.originals,
-        train=_training(parts.train, embedded, known.ids),
+        train=train,
         trained={node for grades in parts.train.qrels.values() for node, grade in grades.items() if grade > 0},
         val=judged.of(parts.val),
         held_out=judged.of(held_out),
         sizes=(parts.train.n_queries, parts.val.n_queries, parts.test.n_queries),
         metrics=measured,
-        reads=replace(rivals.reads, vectors_read=rivals.reads.vectors_read + len(known.ids)),
+        reads=replace(reads, vectors_read=reads.vectors_read + len(known.ids)),
     )
     return replace(run_trial(trial, ready, versions, parts), model=model)
 
@@ -193,6 +197,21 @@ def embed_texts(
     if similarity != "l2":
         vectors = np.asarray(vectors / norms[:, None], dtype=vectors.dtype)
     return dict(zip(texts, vectors, strict=True))
+
+
+def _with_rivals(
+    train: LabeledQueries, solver: Solver, store: EmbeddingStore, known: _Known, candidates: CandidateMethod
+) -> tuple[LabeledQueries, StoreReads | None]:
+    """For solvers that learn from what training queries are confused with: each one's best unlabelled nodes."""
+    depth = getattr(solver, "train_depth", 0)
+    # Such solvers work with directions, of which Euclidean distances do not tell enough.
+    if not depth or store.capabilities.similarity == "l2" or not len(train.answers):
+        return train, None
+    rivals = find_rivals(store, np.asarray(train.vectors), known.ids, known.current, depth, candidates)
+    table = np.full((len(train.answers), depth), -np.inf)
+    for row, scores in enumerate(rivals.scores):
+        table[row, : len(scores)] = scores
+    return replace(train, rivals=table), rivals.reads
 
 
 def _training(part: LabeledPairs, embedded: dict[str, FloatArray], ids: list[str]) -> LabeledQueries:

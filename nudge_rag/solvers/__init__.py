@@ -1,8 +1,9 @@
 """Solvers: pure functions of arrays, one file per method."""
 
+from nudge_rag.solvers.contrastive import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import NudgeFit, ValidationCurve
 
-__all__ = ["LabeledQueries", "NudgeFit", "NudgeM", "NudgeN", "ValidationCurve"]
+__all__ = ["LabeledQueries", "NudgeContrastive", "NudgeFit", "NudgeM", "NudgeN", "ValidationCurve"]

@@ -1,0 +1,82 @@
+"""The objective of `NudgeContrastive` and its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray, IntArray
+
+__all__ = ["ContrastiveObjective"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Blocks of queries are chosen so that this many logits are held at once.
+LOGITS_PER_BLOCK = 2_000_000
+
+
+@dataclass(frozen=True)
+class ContrastiveObjective:
+    """Cross-entropy of the training queries against their labels, and a penalty on leaving the originals.
+
+        f(V) = sum_i [ log( sum_j exp(q_i.u_j / tau) + exp(b_i) ) - sum_j w_ij q_i.u_j / tau ] + strength * P(V)
+
+    For dot products u_j = v_j and P = sum_j |v_j - d_j|^2: a sum of convex functions, strictly convex for a positive
+    strength. On the sphere u_j = v_j / |v_j| and P = sum_j |u_j - d_j|^2 + (|v_j| - 1)^2, whose second term only keeps
+    lengths near 1; f is then not convex in v, and is descended from the originals.
+
+    Attributes:
+        queries: (m, d) float32 unit training queries q_i.
+        query_of_pair, column_of_pair, weights: labels w_ij, positive and summing to 1 for each query.
+        others: (m,) b_i, the logarithm of the summed exponentials of all nodes that do not move; -inf for none.
+        originals: (c, d) d_j; unit rows on the sphere.
+        tau: temperature.
+        sphere: whether nodes are scored by direction.
+    """
+
+    queries: FloatArray
+    query_of_pair: IntArray
+    column_of_pair: IntArray
+    weights: Float64Array
+    others: Float64Array
+    originals: Float64Array
+    tau: float
+    sphere: bool
+
+    def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
+        """f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
+        if not self.sphere:
+            loss, gradient = self._cross_entropy(vectors)
+            moved = vectors - self.originals
+            return loss + strength * float((moved**2).sum()), gradient + 2 * strength * moved
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        units = vectors / lengths
+        loss, gradient = self._cross_entropy(units)
+        moved = units - self.originals
+        loss += strength * (float((moved**2).sum()) + float(((lengths - 1) ** 2).sum()))
+        gradient = gradient + 2 * strength * moved
+        along = (gradient * units).sum(axis=1, keepdims=True)
+        return loss, (gradient - along * units) / lengths + 2 * strength * (lengths - 1) * units
+
+    def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
+        dtype = self.queries.dtype
+        scaled = np.ascontiguousarray(nodes.T / self.tau, dtype=dtype)
+        gradient, loss = np.zeros(nodes.shape[::-1], dtype=np.float64), 0.0
+        step = max(1, LOGITS_PER_BLOCK // max(1, len(nodes)))
+        for first in range(0, len(self.queries), step):
+            block = self.queries[first : first + step]
+            pairs = slice(*np.searchsorted(self.query_of_pair, [first, first + len(block)]))
+            rows, columns = self.query_of_pair[pairs] - first, self.column_of_pair[pairs]
+            logits = block @ scaled
+            loss -= float((self.weights[pairs] * logits[rows, columns]).sum())
+            others = self.others[first : first + len(block)].astype(dtype)
+            highest = np.maximum(logits.max(axis=1), others)
+            np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
+            total = logits.sum(axis=1) + np.exp(others - highest)
+            loss += float((highest + np.log(total)).sum(dtype=np.float64))
+            logits /= total[:, None]
+            logits[rows, columns] -= self.weights[pairs].astype(dtype)
+            gradient += block.T @ logits
+        return loss, gradient.T / self.tau

@@ -1,0 +1,189 @@
+"""NudgeContrastive: its gradient, its optimum where that is known, what it promises, and through a store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nudge_rag import LabeledPairs, LabeledQueries, NudgeContrastive, TuningState, tune
+from nudge_rag.similarity import score_matrix
+from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
+from nudge_rag.stores import MappingStore
+
+pytest.importorskip("scipy", reason="NudgeContrastive needs SciPy (the extra 'contrastive')")
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def problem(seed=0, n=60, d=8, labelled=12, per_node=10, dtype=np.float64):
+    """Queries of a node lie towards another labelled node: what a solver has to learn to keep apart."""
+    rng = np.random.default_rng(seed)
+    nodes = unit(rng.normal(size=(n, d)))
+    places = unit(nodes[:labelled] + 0.8 * np.roll(nodes[:labelled], 1, axis=0))
+
+    def labels(count):
+        answers = rng.integers(0, labelled, size=count)
+        queries = unit(places[answers] + 0.35 * unit(rng.normal(size=(count, d))))
+        return queries.astype(dtype), [[int(answer)] for answer in answers]
+
+    return nodes.astype(dtype), labels(labelled * per_node), labels(60), labels(200)
+
+
+def objective(sphere, seed=1, m=9, c=4, d=5):
+    rng = np.random.default_rng(seed)
+    pairs = np.array([(i, j) for i in range(m) for j in sorted(rng.choice(c, size=rng.integers(1, 3), replace=False))])
+    weights = rng.uniform(0.5, 2, size=len(pairs))
+    weights /= np.bincount(pairs[:, 0], weights=weights)[pairs[:, 0]]
+    others = np.where(rng.random(m) < 0.3, -np.inf, rng.normal(size=m))
+    originals = rng.normal(size=(c, d))
+    if sphere:
+        originals = unit(originals)
+    return ContrastiveObjective(
+        unit(rng.normal(size=(m, d))), pairs[:, 0], pairs[:, 1], weights, others, originals, 0.3, sphere
+    )
+
+
+def by_definition(one, vectors, strength):
+    """The docstring's formula, term by term."""
+    nodes = unit(vectors) if one.sphere else vectors
+    total = strength * ((nodes - one.originals) ** 2).sum()
+    if one.sphere:
+        total += strength * ((np.linalg.norm(vectors, axis=1) - 1) ** 2).sum()
+    for i, query in enumerate(one.queries):
+        total += np.log(sum(np.exp(query @ node / one.tau) for node in nodes) + np.exp(one.others[i]))
+    for i, j, weight in zip(one.query_of_pair, one.column_of_pair, one.weights, strict=True):
+        total -= weight * one.queries[i] @ nodes[j] / one.tau
+    return total
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+@pytest.mark.parametrize("block", [3, 1_000_000])
+def test_value_and_gradient(sphere, block, monkeypatch):
+    monkeypatch.setattr("nudge_rag.solvers.contrastive_objective.LOGITS_PER_BLOCK", block)
+    one = objective(sphere)
+    vectors = one.originals + 0.3 * np.random.default_rng(2).normal(size=one.originals.shape)
+    value, gradient = one.value_and_gradient(vectors, 0.7)
+    assert value == pytest.approx(by_definition(one, vectors, 0.7), rel=1e-12)
+    for at in np.ndindex(vectors.shape):
+        step = np.zeros_like(vectors)
+        step[at] = 1e-5
+        slope = (by_definition(one, vectors + step, 0.7) - by_definition(one, vectors - step, 0.7)) / 2e-5
+        assert gradient[at] == pytest.approx(slope, abs=1e-6)
+
+
+def test_convex_for_dot_products():
+    one, rng = objective(sphere=False), np.random.default_rng(3)
+    for _ in range(200):
+        first, second = (one.originals + rng.normal(size=one.originals.shape) for _ in range(2))
+        ends = [one.value_and_gradient(vectors, 0.1)[0] for vectors in (first, second)]
+        assert one.value_and_gradient((first + second) / 2, 0.1)[0] <= sum(ends) / 2 + 1e-9
+
+
+def test_optimum_by_hand():
+    """One node at d, one query q, one other node with logit b: v = d + s q, where s solves one equation.
+
+    f(s) = log(exp((q.d + s) / tau) + exp(b)) - (q.d + s) / tau + strength s^2, so that
+    2 strength s = (1 - p(s)) / tau with p the softmax of the node.
+    """
+    tau, strength, rival = 0.5, 3.0, 0.7
+    node, query = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]])
+    step = 0.0
+    for _ in range(200):
+        p = 1 / (1 + np.exp((rival - 0.6 - step) / tau))
+        step = step - 0.5 * (step - (1 - p) / (2 * strength * tau))
+    wanted = LabeledQueries(query, [[0]], rivals=[[rival]])
+    solver = NudgeContrastive(
+        similarity="dot", taus=[tau], strengths=[strength], negatives=1, metric="MRR@1", iterations=200
+    )
+    with pytest.warns(UserWarning, match="the best strength, 3, is the smallest"):
+        fit = solver.fit(node, wanted, wanted)
+    assert fit.gamma == pytest.approx(1 / strength)
+    np.testing.assert_allclose(fit.vectors, node + step * query, atol=2e-3)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_it_gains_keeps_lengths_and_leaves_all_else_alone(similarity, dtype):
+    nodes, train, val, test = problem(dtype=dtype)
+    nodes *= np.random.default_rng(1).uniform(0.98, 1.02, size=(len(nodes), 1)).astype(dtype)
+    copies = nodes.copy()
+    fit = NudgeContrastive(similarity=similarity).fit(nodes, train, val)
+    assert fit.improved
+    full = fit.embeddings()
+
+    def top1(vectors):
+        best = score_matrix(test[0], vectors, similarity).argmax(axis=1)
+        return np.mean([found in answers for found, answers in zip(best, test[1], strict=True)])
+
+    assert top1(full) > top1(nodes) + 0.2
+    assert full.dtype == dtype
+    assert nodes.tobytes() == copies.tobytes()
+    untouched = np.setdiff1d(np.arange(len(nodes)), fit.rows)
+    assert full[untouched].tobytes() == nodes[untouched].tobytes()
+    if similarity != "dot":
+        lengths = np.linalg.norm(fit.vectors, axis=1)
+        np.testing.assert_allclose(lengths, np.linalg.norm(nodes[fit.rows], axis=1), rtol=1e-5)
+    again = NudgeContrastive(similarity=similarity).fit(nodes, train, val)
+    assert again.vectors.tobytes() == fit.vectors.tobytes()
+
+
+def test_nothing_to_gain_keeps_every_bit():
+    nodes = np.eye(4)
+    fit = NudgeContrastive().fit(nodes, (np.eye(4)[:2], [[0], [1]]), (np.eye(4)[:2], [[0], [1]]))
+    assert (fit.gamma, fit.improved) == (0.0, False)
+    assert fit.embeddings().tobytes() == nodes.tobytes()
+
+
+def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given():
+    nodes, train, val, _ = problem()
+    solver = NudgeContrastive(negatives=48)
+    whole = solver.fit(nodes, train, val)
+    parts = [LabeledQueries(*part, rivals=part[0] @ nodes[12:].T) for part in (train, val)]
+    part = solver.fit(nodes[:12], *parts)
+    assert part.gamma == whole.gamma
+    np.testing.assert_allclose(part.vectors, whole.vectors, atol=1e-6)
+    blocks = solver.fit(nodes[:12], train, val, background=iter([nodes[12:30], nodes[30:]]))
+    np.testing.assert_allclose(blocks.vectors, whole.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_through_a_store(tmp_path, similarity):
+    nodes, train, _, test = problem()
+    store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, similarity=similarity, key="test")
+    embedded = {f"q{i}": row for i, row in enumerate(np.concatenate([train[0], test[0]]))}
+    answers = [rows[0] for rows in [*train[1], *test[1]]]
+    pairs = LabeledPairs.from_pairs((text, f"n{row}") for text, row in zip(embedded, answers, strict=True))
+    options = {"solver": "nudge-contrastive", "versions": tmp_path}
+    nudge = tune(store, pairs, lambda texts: np.array([embedded[text] for text in texts]), **options)
+    assert nudge.solver == "nudge-contrastive"
+    assert nudge.improves
+    assert nudge.push().pushed
+    assert nudge.rollback().exact
+    with pytest.raises(ValueError, match="of which TuningState keeps sums: use tune"):
+        TuningState(store, lambda texts: texts, solver="nudge-contrastive")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"taus": [0.0]}, r"taus must be positive, got \[0.0\]"),
+        ({"strengths": []}, "strengths must be positive"),
+        ({"iterations": 0}, "iterations must be positive"),
+        ({"negatives": -1}, "negatives must be at least 0, got -1"),
+        ({"similarity": "jaccard"}, "similarity must be 'cosine'"),
+        ({"metric": "best@3"}, "family must be one of"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        NudgeContrastive(**options)
+
+
+def test_bad_input():
+    nodes, train, val, _ = problem()
+    with pytest.raises(ValueError, match="validation set has no query"):
+        NudgeContrastive().fit(nodes, train)
+    with pytest.raises(ValueError, match="names node 99"):
+        NudgeContrastive().fit(nodes, (train[0][:1], [[99]]), val)
