@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: setup demo test bench lint format clean
+.PHONY: setup demo test bench bench-accuracy lint format clean
 
 setup: $(INSTALLED)
 
@@ -34,6 +34,9 @@ test: $(INSTALLED) $(CORE_INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/pushdown.py
+
+bench-accuracy: $(INSTALLED)
+	$(BIN)/python benchmarks/accuracy.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

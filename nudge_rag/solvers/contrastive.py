@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # From nearly nothing moved to nearly free, each a warm start for the next.
-DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
 DEFAULT_TAUS = (0.05, 0.1)
 # Relative improvement of the objective below which a step counts as the last.
 TOLERANCE = 1e-5

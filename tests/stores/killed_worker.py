@@ -1,0 +1,69 @@
+"""A process that pushes or rolls back, and kills itself at the n-th step: run by test_kills.py, not by pytest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nudge_rag.folders
+from nudge_rag import rollback
+from nudge_rag.pushing import push_vectors
+from nudge_rag.stores import LanceStore, PgVectorStore, SimpleStore
+
+steps_left = 0
+
+
+def step() -> None:
+    global steps_left
+    if steps_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    steps_left -= 1
+
+
+def open_store(kind: str, address: str) -> Any:
+    if kind == "simple":
+        return SimpleStore.open(address)
+    if kind == "lancedb":
+        return LanceStore.open(address, "nodes")
+    return PgVectorStore(address, "killed")
+
+
+def killing(store: Any) -> Any:
+    """Die before, between and after the parts of every write to the store and to the journal."""
+    replace, write = store.replace, nudge_rag.folders._write_synced
+
+    def replace_in_parts(ids: Any, vectors: Any) -> None:
+        step()
+        for part in np.array_split(np.arange(len(ids)), 3):
+            replace([ids[at] for at in part], np.asarray(vectors)[part])
+            step()
+
+    def write_and_step(path: Path, content: bytes) -> None:
+        step()
+        write(path, content)
+        step()
+
+    store.replace = replace_in_parts
+    nudge_rag.folders._write_synced = write_and_step
+    return store
+
+
+def main() -> None:
+    global steps_left
+    kind, address, root, action, steps = sys.argv[1:]
+    steps_left = int(steps)
+    arrays = np.load(Path(root) / "vectors.npz")
+    store = killing(open_store(kind, address))
+    if action == "push":
+        push_vectors(store, arrays["ids"].tolist(), arrays["originals"], arrays["nudged"], root=Path(root) / "v")
+    else:
+        rollback(store, Path(root) / "v")
+
+
+if __name__ == "__main__":
+    main()
