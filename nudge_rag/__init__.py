@@ -15,6 +15,7 @@ from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.progress import track
 from nudge_rag.pushing import PushError, PushReceipt, RollbackReceipt, rollback
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
+from nudge_rag.stores.urls import open_store
 from nudge_rag.tuning import tune
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "nDCG",
+    "open_store",
     "parse_metric",
     "reapply",
     "rollback",

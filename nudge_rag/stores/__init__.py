@@ -2,6 +2,7 @@
 
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
+from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
@@ -15,6 +16,7 @@ __all__ = [
     "ChromaFilter",
     "ChromaStore",
     "EmbeddingStore",
+    "FaissStore",
     "InMemoryStore",
     "LanceStore",
     "MappingStore",

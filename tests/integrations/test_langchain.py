@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import faiss
 import lancedb
 import numpy as np
 import pytest
 from langchain_chroma import Chroma
-from langchain_community.vectorstores import LanceDB
+from langchain_community.docstore.in_memory import InMemoryDocstore
+from langchain_community.vectorstores import FAISS, LanceDB
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -38,6 +40,8 @@ def make_vectorstore(kind, world, folder, servers):
         distance = models.Distance(kind.partition("-")[2])
         client.create_collection("world", vectors_config=models.VectorParams(size=16, distance=distance))
         return QdrantVectorStore(client, "world", world.langchain, validate_collection_config=False)
+    if kind == "faiss":
+        return FAISS(world.langchain, faiss.IndexFlatL2(16), InMemoryDocstore(), {})
     if kind == "lancedb":
         return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
     if kind == "postgres":
@@ -70,7 +74,7 @@ def make_store(kind, world, folder, servers=None):
 KINDS = ["in-memory", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb"]
 
 
-@pytest.fixture(params=[*KINDS, "postgres", "postgres-v2"])
+@pytest.fixture(params=[*KINDS, "postgres", "postgres-v2", "faiss"])
 def store(request, world, tmp_path, servers):
     return make_store(request.param, world, tmp_path, servers)
 

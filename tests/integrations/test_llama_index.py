@@ -6,6 +6,7 @@ import asyncio
 import itertools
 
 import chromadb
+import faiss
 import lancedb
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeIn
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
 from llama_index.vector_stores.chroma import ChromaVectorStore
+from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
 from llama_index.vector_stores.lancedb import LanceDBVectorStore
 from llama_index.vector_stores.postgres import PGVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -48,6 +50,10 @@ def make_vector_store(kind, world, folder, servers):
         parameters = models.VectorParams(size=16, distance=kind.partition("-")[2])
         client.create_collection("world", vectors_config={"text-dense": parameters})
         return QdrantVectorStore("world", client=client)
+    if kind == "faiss":
+        return FaissVectorStore(faiss.IndexFlatIP(16))
+    if kind == "faiss-map":
+        return FaissMapVectorStore(faiss.IndexIDMap2(faiss.IndexFlatL2(16)))
     if kind == "lancedb":
         return LanceDBVectorStore(connection=lancedb.connect(str(folder / "lance")), table_name="world")
     if kind == "postgres":
@@ -74,6 +80,7 @@ def make_index(kind, world, folder, servers=None):
 
 
 KINDS = ["simple", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb", "postgres"]
+KINDS += ["faiss", "faiss-map"]
 
 
 @pytest.fixture(params=KINDS)
@@ -86,7 +93,9 @@ def ids(found):
 
 
 def test_ranks_as_the_frameworks_own_retriever(index, world):
-    for options in ({}, {"filters": EVEN}):
+    # The FAISS integration has no filters of its own; ours are compared with the overlay and with metadata below.
+    own_filters = type(index.vector_store).__name__[:5] != "Faiss"
+    for options in ({}, {"filters": EVEN}) if own_filters else ({},):
         ours = NudgeRetriever(index, similarity_top_k=6, **options)
         own = VectorIndexRetriever(index, similarity_top_k=6, **options)
         for query in world.queries:

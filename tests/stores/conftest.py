@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.store_builders import chroma, in_memory, lance, postgres, qdrant, simple
+from tests.store_builders import chroma, faiss, in_memory, lance, postgres, qdrant, simple
 from tests.store_builders.common import Built, Servers, calls
 
 BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
     **simple.BUILDERS,
     **in_memory.BUILDERS,
     **chroma.BUILDERS,
+    **faiss.BUILDERS,
     **lance.BUILDERS,
     **postgres.BUILDERS,
     **qdrant.BUILDERS,

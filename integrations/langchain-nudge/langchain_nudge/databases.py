@@ -10,7 +10,15 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.similarity import Similarity
-from nudge_rag.stores import ChromaStore, EmbeddingStore, InMemoryStore, LanceStore, PgVectorStore, QdrantStore
+from nudge_rag.stores import (
+    ChromaStore,
+    EmbeddingStore,
+    FaissStore,
+    InMemoryStore,
+    LanceStore,
+    PgVectorStore,
+    QdrantStore,
+)
 
 __all__ = ["DATABASES", "Database", "database_of"]
 
@@ -26,11 +34,13 @@ class Database:
         adapter: vector store to `EmbeddingStore`.
         where: vector store and filter, in the integration's own form, to the adapter's filter.
         documents: vector store and ids to documents with their ids, in any order.
+        persist_path: whether the adapter takes the file that changes are written through to.
     """
 
-    adapter: Callable[[Any], EmbeddingStore]
+    adapter: Callable[..., EmbeddingStore]
     where: Callable[[Any, Any], Any]
     documents: Callable[[Any, list[str]], list[Document]]
+    persist_path: bool = False
 
 
 def database_of(vectorstore: Any) -> Database | None:
@@ -106,6 +116,30 @@ def _lance_adapter(vectorstore: Any) -> EmbeddingStore:
     return LanceStore(vectorstore.get_table(), **columns)
 
 
+def _faiss_adapter(vectorstore: Any, *, persist_path: Any = None) -> EmbeddingStore:
+    return FaissStore(vectorstore.index, lambda: vectorstore.index_to_docstore_id, persist_path=persist_path)
+
+
+def _faiss_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
+    """A function of the metadata, or a dictionary as the integration takes it."""
+    if given is None:
+        return None
+    if not callable(given) and not isinstance(given, dict):
+        raise TypeError(f"filter for FAISS is a function of the metadata or a dictionary, got {type(given).__name__}")
+    passes = given if callable(given) else vectorstore._create_filter_func(given)
+
+    def where(node_id: str) -> bool:
+        document = vectorstore.docstore.search(node_id)
+        return isinstance(document, Document) and bool(passes(document.metadata))
+
+    return where
+
+
+def _faiss_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    found = {node_id: vectorstore.docstore.search(node_id) for node_id in ids}
+    return [one.model_copy(update={"id": node}) for node, one in found.items() if isinstance(one, Document)]
+
+
 def _conninfo(engine: Any) -> str:
     """The address of an SQLAlchemy engine in psycopg's form."""
     scheme, _, rest = engine.url.render_as_string(hide_password=False).partition("://")
@@ -176,6 +210,7 @@ DATABASES: dict[str, Database] = {
         lambda _, given: given,
         _qdrant_documents,
     ),
+    "FAISS": Database(_faiss_adapter, _faiss_filter, _faiss_documents, persist_path=True),
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),

@@ -18,7 +18,8 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
 
     Args:
         vectorstore: a vector store, or an `EmbeddingStore`, which is returned as it is.
-        persist_path: for InMemoryVectorStore, the file of its ``dump`` that changes are written through to.
+        persist_path: for InMemoryVectorStore, the file of its ``dump``, and for FAISS the ``index.faiss`` of its
+            ``save_local``, that changes are written through to.
 
     Raises:
         TypeError: a store that is not supported, with the list of those that are.
@@ -26,11 +27,15 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
     """
     if isinstance(vectorstore, InMemoryVectorStore):
         return InMemoryStore(vectorstore, persist_path=persist_path)
+    database = database_of(vectorstore)
+    if database is not None and database.persist_path:
+        return database.adapter(vectorstore, persist_path=persist_path)
     if persist_path is not None:
-        raise ValueError(f"persist_path is for InMemoryVectorStore; {type(vectorstore).__name__} keeps its own data")
+        raise ValueError(
+            f"persist_path is for InMemoryVectorStore and FAISS; {type(vectorstore).__name__} keeps its own data"
+        )
     if isinstance(vectorstore, EmbeddingStore):
         return vectorstore
-    database = database_of(vectorstore)
     if database is not None:
         return database.adapter(vectorstore)
     raise TypeError(

@@ -55,7 +55,7 @@ class NudgeRetriever(VectorIndexRetriever):
         if overlay is not None:
             store = OverlayStore(store, overlay.ids, overlay.vectors)
         # The rest of VectorIndexRetriever asks this object where it would have asked the framework's store.
-        self._vector_store = _Answers(self._vector_store, store)  # type: ignore[assignment]
+        self._vector_store = _Answers(index, self._vector_store, store)  # type: ignore[assignment]
 
 
 class _Answers:
@@ -63,7 +63,8 @@ class _Answers:
 
     is_embedding_query = True
 
-    def __init__(self, vector_store: Any, store: EmbeddingStore) -> None:
+    def __init__(self, index: VectorStoreIndex, vector_store: Any, store: EmbeddingStore) -> None:
+        self._index = index
         self._vector_store = vector_store
         self._store = store
         database = database_of(vector_store)
@@ -75,14 +76,22 @@ class _Answers:
         if query.query_embedding is None:
             raise ValueError("NudgeRetriever needs a query string or a query embedding")
         vector = np.array([query.query_embedding], dtype=np.float64)
-        where = self._database.where(self._vector_store, query, **kwargs)
+        filtered = self._index.docstore if self._database.keeps_no_metadata else self._vector_store
+        where = self._database.where(filtered, query, **kwargs)
         found = self._store.search(vector, query.similarity_top_k, where=where)
         ids, scores = found.ids[0], found.scores[0].tolist()
-        return VectorStoreQueryResult(nodes=self._nodes(ids), ids=ids, similarities=scores)
+        return VectorStoreQueryResult(nodes=self._nodes(ids), ids=self._own_ids(ids), similarities=scores)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         # A search takes its time; the event loop is not to wait for it.
         return await asyncio.to_thread(self.query, query, **kwargs)
+
+    def _own_ids(self, ids: list[str]) -> list[str]:
+        """Ids as this vector store would give them: a FaissVectorStore gives positions, which the index looks up."""
+        if type(self._vector_store).__name__ != "FaissVectorStore":
+            return ids
+        position = {node_id: own for own, node_id in self._index.index_struct.nodes_dict.items()}
+        return [position[node_id] for node_id in ids]
 
     def _nodes(self, ids: list[str]) -> list[BaseNode] | None:
         """Nodes in the order of ``ids``: stores answer in their own. None where text is kept in the docstore."""

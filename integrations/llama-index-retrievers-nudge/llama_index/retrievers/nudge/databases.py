@@ -24,11 +24,13 @@ class Database:
         adapter: vector store to `EmbeddingStore`.
         where: vector store, query and the retriever's ``vector_store_kwargs`` to the adapter's filter.
         nodes: vector store and ids to nodes, in any order; None where text is kept in the docstore.
+        keeps_no_metadata: whether filters look into the index's docstore, which ``where`` is then given.
     """
 
     adapter: Callable[[Any], EmbeddingStore]
     where: Callable[..., Any]
     nodes: Callable[[Any, list[str]], list[BaseNode]] | None
+    keeps_no_metadata: bool = False
 
 
 def database_of(vector_store: Any) -> Database | None:
@@ -67,6 +69,29 @@ def _simple_filter(store: SimpleVectorStore, query: VectorStoreQuery, **kwargs: 
         )
 
     return where
+
+
+def _docstore_filter(docstore: Any, query: VectorStoreQuery, **kwargs: Any) -> Callable[[str], bool] | None:
+    if kwargs:
+        raise ValueError(f"the FAISS stores take no vector_store_kwargs, got {sorted(kwargs)}")
+    if query.filters is None and query.node_ids is None and query.doc_ids is None:
+        return None
+    passes = build_metadata_filter_fn(lambda node_id: docstore.get_node(node_id).metadata, query.filters)
+    nodes = None if query.node_ids is None else set(query.node_ids)
+    documents = None if query.doc_ids is None else set(query.doc_ids)
+
+    def where(node_id: str) -> bool:
+        return (
+            (nodes is None or node_id in nodes)
+            and (documents is None or docstore.get_node(node_id).ref_doc_id in documents)
+            and passes(node_id)
+        )
+
+    return where
+
+
+def _faiss_adapter(vector_store: Any) -> EmbeddingStore:
+    raise TypeError(f"pass the VectorStoreIndex that the {type(vector_store).__name__} belongs to")
 
 
 def _chroma_filter(
@@ -135,6 +160,8 @@ def _postgres_filter(store: Any, query: VectorStoreQuery, where: str | None = No
 DATABASES: dict[str, Database] = {
     "SimpleVectorStore": Database(_simple_adapter, _simple_filter, None),
     "ChromaVectorStore": Database(lambda store: ChromaStore(store.client), _chroma_filter, _get_nodes),
+    "FaissVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
+    "FaissMapVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
     "QdrantVectorStore": Database(_qdrant_adapter, _qdrant_filter, _get_nodes),
     "LanceDBVectorStore": Database(
         lambda store: LanceStore(store.table, vector_column=store.vector_column_name), _lance_filter, _lance_nodes

@@ -1,0 +1,169 @@
+"""`open_store`: the adapters by URL, without a framework."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import ParseResult, parse_qsl, unquote, urlencode, urlparse, urlunparse
+
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["OPENERS", "open_store"]
+
+
+def open_store(url: str) -> EmbeddingStore:
+    """The `EmbeddingStore` that a URL names. The database's client is imported when it is asked for.
+
+    ============================================== =================================================================
+    ``chroma:///data/chroma?collection=docs``      a folder of the embedded client
+    ``chroma://host:8000?collection=docs``         a server; ``ssl=true``, ``tenant=``, ``database=``
+    ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
+    ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
+    ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
+    ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
+                                                   ``similarity=``; other options are psycopg's own
+    ============================================== =================================================================
+
+    A path is absolute after three slashes; ``lance://./data?table=docs`` and the like are relative to the working
+    folder. Special characters are percent-encoded.
+
+    Raises:
+        TypeError: anything but a string.
+        ValueError: an unknown scheme, a missing or unknown option, or nothing at that address.
+        ImportError: the database's client is not installed; names the pip command.
+
+    Example:
+        >>> open_store("oracle://docs")
+        Traceback (most recent call last):
+        ...
+        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, postgresql://, qdrant://
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
+    parsed = urlparse(url)
+    if parsed.scheme not in OPENERS:
+        supported = ", ".join(f"{scheme}://" for scheme in sorted(OPENERS))
+        raise ValueError(f"no store has the scheme {parsed.scheme!r}: supported are {supported}")
+    options = parse_qsl(parsed.query, keep_blank_values=True, strict_parsing=bool(parsed.query))
+    if len(dict(options)) != len(options):
+        raise ValueError(f"an option is given twice: {', '.join(name for name, _ in options)}")
+    return OPENERS[parsed.scheme](parsed, dict(options))
+
+
+def take(scheme: str, options: dict[str, str], required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, str]:
+    """``options``, once none is missing or unknown."""
+    missing = [name for name in required if not options.get(name)]
+    unknown = sorted(set(options) - {*required, *optional})
+    if missing or unknown:
+        wrong = f"misses {', '.join(missing)}" if missing else f"has unknown options {', '.join(unknown)}"
+        raise ValueError(f"a {scheme}:// URL {wrong}; its options are {', '.join((*required, *optional))}")
+    return options
+
+
+def path_of(parsed: ParseResult) -> str | None:
+    """The file or folder that a URL names, None where it names a host."""
+    if parsed.netloc in (".", ".."):
+        return unquote(parsed.netloc + parsed.path)
+    if parsed.netloc:
+        if parsed.path not in ("", "/"):
+            raise ValueError(
+                f"{parsed.geturl()!r} names both a host and a path: a path starts after three slashes, or with ./"
+            )
+        return None
+    if parsed.path in ("", "/"):
+        raise ValueError(f"{parsed.geturl()!r} names neither a path nor a host")
+    return unquote(parsed.path)
+
+
+def address_of(parsed: ParseResult, options: dict[str, str], default_port: int) -> str:
+    """``http://host:port`` of a server, or https where ``ssl=true``."""
+    secure = options.get("ssl", "false")
+    if secure not in ("true", "false"):
+        raise ValueError(f"ssl must be true or false, got {secure!r}")
+    if not parsed.hostname or not re.fullmatch(r"[A-Za-z0-9.:_-]+", parsed.hostname):
+        raise ValueError(f"{parsed.netloc!r} is not a host and port")
+    if parsed.username is not None:
+        raise ValueError("user and password are no part of this URL: give the server's own options instead")
+    host = f"[{parsed.hostname}]" if ":" in parsed.hostname else parsed.hostname
+    return f"{'https' if secure == 'true' else 'http'}://{host}:{parsed.port or default_port}"
+
+
+def needed_path(parsed: ParseResult) -> str:
+    """The path of a URL that cannot name a host."""
+    path = path_of(parsed)
+    if path is None:
+        raise ValueError(f"{parsed.scheme}:// takes a path, after three slashes or with ./, got {parsed.netloc!r}")
+    return path
+
+
+def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.chroma import ChromaStore
+
+    options = take("chroma", given, ("collection",), ("ssl", "tenant", "database"))
+    path = path_of(parsed)
+    if path is not None:
+        return ChromaStore.open(path, options["collection"])
+    address = urlparse(address_of(parsed, options, 8000))
+    try:
+        import chromadb
+    except ImportError as error:
+        raise ImportError("chroma:// needs Chroma: pip install 'nudge-rag[chroma]'") from error
+    names: dict[str, Any] = {name: options[name] for name in ("tenant", "database") if name in options}
+    client = chromadb.HttpClient(
+        host=str(address.hostname), port=address.port or 8000, ssl=address.scheme == "https", **names
+    )
+    return ChromaStore(client.get_collection(options["collection"], embedding_function=None))
+
+
+def _qdrant(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.qdrant import QdrantStore
+
+    options = take("qdrant", given, ("collection",), ("vector", "ssl", "api_key"))
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError as error:
+        raise ImportError("qdrant:// needs Qdrant's client: pip install 'nudge-rag[qdrant]'") from error
+    path = path_of(parsed)
+    if path is not None:
+        client = QdrantClient(path=path)
+    else:
+        client = QdrantClient(url=address_of(parsed, options, 6333), api_key=options.get("api_key"))
+    return QdrantStore(client, options["collection"], vector_name=options.get("vector"))
+
+
+def _lance(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.lance import LanceStore
+
+    options = take("lance", given, ("table",), ("id", "vector"))
+    names = {"id": "id_column", "vector": "vector_column"}
+    chosen = {names[name]: value for name, value in options.items() if name in names}
+    return LanceStore.open(needed_path(parsed), options["table"], **chosen)
+
+
+def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.faiss import FaissStore
+
+    options = take("faiss", given, (), ("ids",))
+    return FaissStore.open(needed_path(parsed), options.get("ids"))
+
+
+def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.postgres import PgVectorStore
+
+    names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+    others = {name: value for name, value in given.items() if name not in ("table", *names)}
+    options = take("postgresql", {n: v for n, v in given.items() if n not in others}, ("table",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return PgVectorStore(urlunparse(parsed._replace(query=urlencode(others))), options["table"], **chosen)
+
+
+# Another database is one line here: scheme, and a function of the parsed URL and its options.
+OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
+    "chroma": _chroma,
+    "faiss": _faiss,
+    "lance": _lance,
+    "postgresql": _postgres,
+    "qdrant": _qdrant,
+}
