@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--pairs", default="5000", metavar="N", help="labelled sentences to use, or 'all' (default: 5000)"
     )
+    demo.add_argument("--solver", choices=("nudge-n", "nudge-contrastive"), default="nudge-n")
     demo.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     demo.set_defaults(run=_demo)
     return parser
@@ -52,7 +53,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from nudge_rag.demo.run import run_demo
 
     store = check_choice(arguments.framework, arguments.store)
-    outcome = run_demo(arguments.framework, store, _count(arguments.pairs), _say)
+    outcome = run_demo(arguments.framework, store, _count(arguments.pairs), _say, solver=arguments.solver)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
         _say(f"figures written to {arguments.json}")

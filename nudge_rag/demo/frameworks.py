@@ -25,13 +25,13 @@ class Application:
 
     Attributes:
         store: the adapter of its vector store.
-        tune: labelled pairs to a nudge, through the framework's own embedding model.
+        tune: labelled pairs and a solver's name to a nudge, through the framework's own embedding model.
         search: query and k to node ids, through the framework's `NudgeRetriever`.
         contents: node id to text and metadata as the framework stores them, for proving that nothing else changed.
     """
 
     store: EmbeddingStore
-    tune: Callable[[Split], Nudge]
+    tune: Callable[[Split, str], Nudge]
     search: Search
     contents: Callable[[], dict[str, str]]
 

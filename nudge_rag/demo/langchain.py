@@ -49,7 +49,7 @@ def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> A
 
     return Application(
         store=embedding_store(vectorstore),
-        tune=lambda split: tune(vectorstore, split, versions=folder / "nudge-versions"),
+        tune=lambda split, solver: tune(vectorstore, split, solver=solver, versions=folder / "nudge-versions"),
         search=search,
         contents=lambda: _contents(vectorstore, list(attack.nodes)),
     )

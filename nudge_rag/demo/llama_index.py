@@ -58,7 +58,7 @@ def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> A
 
     return Application(
         store=adapter,
-        tune=lambda split: tune(index, split, versions=folder / "nudge-versions"),
+        tune=lambda split, solver: tune(index, split, solver=solver, versions=folder / "nudge-versions"),
         search=search,
         contents=lambda: _contents(index, list(attack.nodes)),
     )

@@ -54,7 +54,9 @@ class Outcome:
         }
 
 
-def run_demo(framework: str, store: str, n_pairs: int | None, say: Say, *, seed: int = 0) -> Outcome:
+def run_demo(
+    framework: str, store: str, n_pairs: int | None, say: Say, *, seed: int = 0, solver: str = "nudge-n"
+) -> Outcome:
     """Run the whole demo in a temporary folder.
 
     Args:
@@ -63,6 +65,7 @@ def run_demo(framework: str, store: str, n_pairs: int | None, say: Say, *, seed:
         n_pairs: how many labelled sentences; None for all.
         say: takes each line of the story.
         seed: of the sample and of the split.
+        solver: as `nudge_rag.tune`.
     """
     attack = load_attack()
     pairs = attack.pairs if n_pairs is None else attack.sample(n_pairs, seed=seed)
@@ -75,15 +78,15 @@ def run_demo(framework: str, store: str, n_pairs: int | None, say: Say, *, seed:
     with tempfile.TemporaryDirectory(prefix="nudge-rag-demo-", ignore_cleanup_errors=True) as folder:
         application = build_application(framework, store, attack, encoder, Path(folder))
         split = pairs.split(seed=seed)
-        return _tune_and_undo(application, attack, split, framework, store, say)
+        return _tune_and_undo(application, attack, split, solver, framework, store, say)
 
 
 def _tune_and_undo(
-    application: Application, attack: Attack, split: Split, framework: str, store: str, say: Say
+    application: Application, attack: Attack, split: Split, solver: str, framework: str, store: str, say: Say
 ) -> Outcome:
     fingerprint = _fingerprint(application)
     rankings_before = _retrieve(application, split.test, "retrieving, before")
-    nudge = application.tune(split)
+    nudge = application.tune(split, solver)
     say(f"\n{nudge}\n")
     receipt = nudge.push(force=True)
     say(f"pushed {receipt.written} vectors; their originals are saved")

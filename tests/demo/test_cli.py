@@ -17,12 +17,18 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("framework", "store"),
-    [("llama-index", "chroma"), ("llama-index", "simple"), ("langchain", "chroma"), ("langchain", "in-memory")],
+    ("framework", "store", "solver"),
+    [
+        ("llama-index", "chroma", "nudge-n"),
+        ("llama-index", "simple", "nudge-contrastive"),
+        ("langchain", "chroma", "nudge-n"),
+        ("langchain", "in-memory", "nudge-n"),
+    ],
 )
-def test_demo(tmp_path, framework, store):
+def test_demo(tmp_path, framework, store, solver):
     path = tmp_path / "figures.json"
-    result = run("demo", "--framework", framework, "--store", store, "--pairs", "600", "--json", str(path))
+    options = ["--framework", framework, "--store", store, "--solver", solver]
+    result = run("demo", *options, "--pairs", "600", "--json", str(path))
     assert result.returncode == 0, result.stderr
     figures = json.loads(path.read_text())
     assert figures["queries"] == {"train": 420, "val": 60, "test": 120}
