@@ -1,6 +1,14 @@
 """Vector stores: the `EmbeddingStore` protocol and one adapter per database."""
 
-from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, Similarity, StoreError, UnknownIdError
+from nudge_rag.stores.base import (
+    Capabilities,
+    EmbeddingStore,
+    SearchResult,
+    SideBySideStore,
+    Similarity,
+    StoreError,
+    UnknownIdError,
+)
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
 from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
@@ -24,6 +32,7 @@ __all__ = [
     "PgVectorStore",
     "QdrantStore",
     "SearchResult",
+    "SideBySideStore",
     "Similarity",
     "SimpleStore",
     "StoreError",

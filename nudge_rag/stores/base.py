@@ -11,7 +11,15 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.similarity import Similarity
 
-__all__ = ["Capabilities", "EmbeddingStore", "SearchResult", "Similarity", "StoreError", "UnknownIdError"]
+__all__ = [
+    "Capabilities",
+    "EmbeddingStore",
+    "SearchResult",
+    "SideBySideStore",
+    "Similarity",
+    "StoreError",
+    "UnknownIdError",
+]
 
 
 class UnknownIdError(ValueError):
@@ -41,6 +49,9 @@ class Capabilities:
         filters: whether ``search`` takes a ``where``.
         persistent: whether another process can open the same store.
         rounding: how far a number may be off when it is read back, where the store does not keep vectors bit for bit.
+        side_by_side: whether the store can hold a second version of all vectors (it is a `SideBySideStore`).
+        atomic_switch: whether it swaps the two in one step, so that no reader ever sees a mixture.
+        experimental: whether the adapter was only checked against the client's signatures, not against the database.
     """
 
     similarity: Similarity
@@ -51,6 +62,9 @@ class Capabilities:
     filters: bool = True
     persistent: bool = False
     rounding: float = 0.0
+    side_by_side: bool = False
+    atomic_switch: bool = False
+    experimental: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,4 +128,33 @@ class EmbeddingStore(Protocol):
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite the vectors of ``ids``; text and metadata stay. Checks everything before it writes anything."""
+        ...
+
+
+@runtime_checkable
+class SideBySideStore(Protocol):
+    """A store that can hold other versions of all its vectors beside the live one, and make one of them live.
+
+    A version beside the live one is complete (every node, with text, metadata and vector as they are now) and is not
+    seen by anyone who reads or searches the store as usual.
+    """
+
+    def create_beside(self, label: str) -> EmbeddingStore:
+        """Copy every node to a version ``label``; a leftover of that label is replaced. Returns its adapter."""
+        ...
+
+    def beside(self, label: str) -> EmbeddingStore:
+        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        ...
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        ...
+
+    def switch(self, label: str) -> None:
+        """Swap the live version and the one at ``label``, in one step: the same call again undoes it."""
+        ...
+
+    def drop_beside(self, label: str) -> None:
+        """Remove the version ``label``. Raises ValueError where there is none."""
         ...
