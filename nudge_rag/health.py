@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal import DEFAULT_VERSIONS, live_version, same_vectors
+from nudge_rag.journal import DEFAULT_VERSIONS, journal_folder, live_version, same_vectors
 from nudge_rag.locks import locked
 from nudge_rag.pushing import PushError, recover
 from nudge_rag.stores.base import EmbeddingStore
@@ -79,7 +79,7 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         PushError: the store did not keep what was written.
         LockedError: a push or rollback is under way.
     """
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         recover(store, root)
         live, lost = live_version(store, root), status(store, root).lost
         if live is None or not lost:
