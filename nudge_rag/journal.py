@@ -85,6 +85,12 @@ class Version:
         model = self.manifest.get("details", {}).get("model")
         return None if model is None else str(model)
 
+    @property
+    def text_hashes(self) -> Mapping[str, str]:
+        """Node id to the hash of its text when it was tuned, where texts were given."""
+        hashes: Mapping[str, str] = self.manifest["details"].get("text_hashes", {})
+        return hashes
+
     def set_state(self, state: str) -> None:
         """Record ``state`` in the manifest, durably."""
         self.manifest["state"] = state
@@ -207,6 +213,8 @@ def _wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
     gamma = manifest["details"].get("gamma", 0.0)
     if not isinstance(gamma, int | float) or not abs(gamma) <= sys.float_info.max:
         return "gamma is not a finite number"
+    if not isinstance(manifest["details"].get("text_hashes", {}), dict):
+        return "text_hashes is no object"
     return None
 
 

@@ -195,6 +195,7 @@ def hostile_manifests(good: dict[str, Any]) -> dict[str, Any]:
         "a gamma that is a string": ("details", {"gamma": "0.1"}),
         "a huge gamma": ("details", {"gamma": 10**400}),
         "an infinite gamma": ("details", {"gamma": float("inf")}),
+        "hashes that are a list": ("details", {"text_hashes": ["a"]}),
         "created that is a number": ("created", 3),
         "a store that is a string": ("store", "x"),
         "format 2": ("format", 2),
