@@ -180,6 +180,7 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
         UserWarning: what was found, and what was done.
     """
     every = versions(store, root)
+    _tidy(every)
     live = next((version for version in reversed(every) if version.state in LIVE), None)
     if live is None or live.state == COMMITTED:
         return
@@ -197,6 +198,17 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
         live.set_state(ROLLED_BACK)
         done = f"it died while it wrote: {receipt.restored} node(s) have the vectors again that they had before"
     warnings.warn(f"push {live.name} to {store.key} had not finished; {done}", stacklevel=5)
+
+
+def _tidy(every: Sequence[Version]) -> None:
+    """Bring states into line that a process left when it died between two of them; the store is as it should be."""
+    live = max((one.number for one in every if one.state in LIVE), default=-1)
+    committed = max((one.number for one in every if one.state == COMMITTED), default=-1)
+    for one in every:
+        if one.state == COMMITTED and one.number < committed:
+            one.set_state(SUPERSEDED)
+        elif one.state == SUPERSEDED and one.number > live:
+            one.set_state(ROLLED_BACK)
 
 
 def _check_fits(live: Version | None, model: str | None, dimension: int) -> None:

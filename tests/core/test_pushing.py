@@ -150,6 +150,29 @@ def test_rollback_of_a_push_that_died_gives_the_originals(table, tmp_path, state
     assert rollback(store_of(table), tmp_path).restored == 0
 
 
+@pytest.mark.parametrize(
+    ("left", "tidy"),
+    [
+        (["committed", "committed"], ["superseded", "committed"]),  # died while a push was committed
+        (["superseded", "rolled back"], ["rolled back", "rolled back"]),  # died while a rollback was closed
+        (["superseded", "superseded"], ["rolled back", "rolled back"]),
+    ],
+)
+def test_states_left_by_a_process_that_died_between_two_of_them(table, tmp_path, left, tidy):
+    push(table, tmp_path, FIRST)
+    push(table, tmp_path, SECOND)
+    for version, state in zip(versions(store_of(table), tmp_path), left, strict=True):
+        version.set_state(state)
+    if "committed" not in tidy:
+        table.update(zip(IDS, ORIGINALS.tolist(), strict=True))
+    before = copy.deepcopy(table)
+    assert push(table, tmp_path, FIRST + 1).version == "0003"
+    assert states(table, tmp_path) == [{"committed": "superseded"}.get(state, state) for state in tidy] + ["committed"]
+    assert rollback(store_of(table), tmp_path, version="0003").exact
+    assert table == before
+    assert states(table, tmp_path) == [*tidy, "rolled back"]
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
