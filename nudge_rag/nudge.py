@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from nudge_rag.pairs import Split
 from nudge_rag.pushing import PushReceipt, RollbackReceipt, push_vectors, rollback
 from nudge_rag.report.comparison import Comparison
 from nudge_rag.rivals import StoreReads
-from nudge_rag.solvers import ValidationCurve
+from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Nudge:
         settings: the solver's name and parameters, for the record.
         text_hashes: node id to a hash of its text when it was tuned, where texts were given: `nudge_rag.status` finds
             the nodes whose texts changed since.
+        candidates: of ``solver="auto"``, every setting that it chose from, with its value on the validation queries
+            and its estimated effect on queries whose answers have no label.
         model: name of the embedding model, where it is known; a push over one for another model is refused.
     """
 
@@ -62,9 +64,11 @@ class Nudge:
     model: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        return self.summary if self.comparison is None else f"{self.summary}\n\n{self.comparison}"
+        choice = "\n".join(["chosen from:", *(f"  {one}" for one in self.candidates)]) if self.candidates else None
+        return "\n\n".join(str(part) for part in (self.summary, self.comparison, choice) if part is not None)
 
     def push(self, *, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in ``versions``.
@@ -91,6 +95,7 @@ class Nudge:
         return {
             "solver": self.solver,
             "settings": dict(self.settings),
+            "candidates": [asdict(one) for one in self.candidates],
             "model": self.model,
             "text_hashes": dict(self.text_hashes),
         }
@@ -116,7 +121,7 @@ class Nudge:
             "ids": list(self.ids),
             "gamma": self.gamma,
             "improves": self.improves,
-            "summary": str(self),
+            "summary": str(replace(self, candidates=())),
             "metric": self.curve.metric,
             "store": self.store.key,
             **self._record(),
@@ -151,4 +156,5 @@ class Nudge:
             model=manifest.get("model"),
             settings=manifest.get("settings", {}),
             text_hashes=manifest.get("text_hashes", {}),
+            candidates=tuple(Candidate(**one) for one in manifest.get("candidates", [])),
         )

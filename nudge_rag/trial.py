@@ -19,7 +19,7 @@ from nudge_rag.ranking import rank_nodes
 from nudge_rag.report.comparison import compare
 from nudge_rag.rivals import StoreReads
 from nudge_rag.similarity import Similarity
-from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
+from nudge_rag.solvers import AutoSolver, LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.stores.base import EmbeddingStore
 
@@ -37,7 +37,7 @@ class Solver(Protocol):
 
     ``val`` brings along the scores of the best nodes outside ``embeddings`` (`LabeledQueries.rivals`), as deep as the
     solver's ``depth`` (1 where it has none); they compete in validation. So does ``train``, ``train_depth`` deep, for a
-    solver that has one.
+    solver that has one. One whose ``learns_from_validation`` is true moves the nodes of validation labels too.
     """
 
     name: str
@@ -104,16 +104,25 @@ class Trial:
     reads: StoreReads
 
 
-def resolve_solver(solver: str | Solver, store: EmbeddingStore) -> Solver:
+def resolve_solver(
+    solver: str | Solver,
+    store: EmbeddingStore,
+    metric: str | Metric = "nDCG@10",
+    tolerance: float | None = None,
+) -> Solver:
     """A solver by name or as it is, made sure to suit how the store ranks.
+
+    ``metric`` and ``tolerance`` are what ``"auto"`` chooses by.
 
     Raises:
         TypeError, ValueError: an unknown name, no solver, or one that the store's similarity cannot score.
     """
     similarity = store.capabilities.similarity
     if isinstance(solver, str):
+        if solver == AutoSolver.name:
+            return AutoSolver(metric=metric, similarity=similarity, tolerance=tolerance)
         if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
+            raise ValueError(f"solver must be one of auto, {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
         return SOLVERS[solver](similarity=similarity)
     if not callable(getattr(solver, "fit", None)):
         raise TypeError(f"solver must be a name or an object with fit, got {type(solver).__name__}")
@@ -144,6 +153,8 @@ def _as_json(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [_as_json(one) for one in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)  # JSON has no infinity
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
@@ -162,8 +173,9 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
         curve=fit.curve,
         improves=fit.gamma > 0 and gain > 0,
         summary=_summary(fit, trial, gain),
-        solver=solver.name,
+        solver=fit.solver,
         settings=solver_settings(solver),
+        candidates=fit.candidates,
         versions=Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,

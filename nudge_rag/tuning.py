@@ -48,7 +48,7 @@ def tune(
     pairs: LabeledPairs | Split,
     embed_queries: EmbedQueries,
     *,
-    solver: str | Solver = "nudge-n",
+    solver: str | Solver = "auto",
     metrics: Sequence[str | Metric] = DEFAULT_METRICS,
     split: tuple[float, float, float] = DEFAULT_SPLIT,
     seed: int = 0,
@@ -56,6 +56,7 @@ def tune(
     candidates: CandidateMethod = "search",
     model: str | None = None,
     texts: TextsOf | None = None,
+    uncovered_tolerance: float | None = None,
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
@@ -68,8 +69,10 @@ def tune(
         store: the vector store.
         pairs: labelled pairs, divided by query into train, validation and test parts; or a ready `Split`.
         embed_queries: texts to (m, d) query embeddings, by the model that the application searches with.
-        solver: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node, slower, needs SciPy),
-            ``"nudge-m"`` (dot-product stores only) or an object with ``fit``.
+        solver: ``"auto"`` fits the others, keeps what does not harm queries whose answers have no label, and chooses by
+            the first metric on the validation pairs (`nudge_rag.solvers.AutoSolver`; ``nudge.candidates`` lists what it
+            chose from). Or one of them: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node,
+            slower, needs SciPy), ``"nudge-m"`` (dot-product stores only), or an object with ``fit``.
         metrics: what is compared on held-out pairs; the first one decides whether the nudge improves.
         split: fractions of the queries for training, validation and test.
         seed: of the split.
@@ -80,6 +83,9 @@ def tune(
         model: name of the embedding model, for the record; a push over one that was made for another is refused.
         texts: node ids to their texts (None for a node without one), of which hashes go into the record of a push:
             `nudge_rag.status` then finds nodes whose texts were edited since.
+        uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
+            no label may lose, as estimated by holding out the labels of whole nodes; None: no significant loss;
+            ``math.inf``: any.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -104,7 +110,7 @@ def tune(
     measured = [parse_metric(metric) for metric in metrics]
     if not measured:
         raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
-    ready = resolve_solver(solver, store)
+    ready = resolve_solver(solver, store, measured[0], uncovered_tolerance)
     known = _read_known(store, pairs, versions)
     parts = _known_parts(pairs, known, split, seed)
     wordings = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
@@ -118,12 +124,15 @@ def tune(
     train, training_reads = _with_rivals(train, ready, store, known, candidates)
     judged = _Lists(queries, rivals, {text: row for row, text in enumerate(asked)})
     reads = rivals.reads if training_reads is None else rivals.reads + training_reads
+    learned = (parts.train, parts.val) if getattr(ready, "learns_from_validation", False) else (parts.train,)
     trial = Trial(
         store=store,
         ids=known.ids,
         originals=known.originals,
         train=train,
-        trained={node for grades in parts.train.qrels.values() for node, grade in grades.items() if grade > 0},
+        trained={
+            node for part in learned for grades in part.qrels.values() for node, grade in grades.items() if grade > 0
+        },
         val=judged.of(parts.val),
         held_out=judged.of(held_out),
         sizes=(parts.train.n_queries, parts.val.n_queries, parts.test.n_queries),

@@ -1,9 +1,19 @@
 """Solvers: pure functions of arrays, one file per method."""
 
+from nudge_rag.solvers.auto import AutoSolver
 from nudge_rag.solvers.contrastive import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
-from nudge_rag.solvers.result import NudgeFit, ValidationCurve
+from nudge_rag.solvers.result import Candidate, NudgeFit, ValidationCurve
 
-__all__ = ["LabeledQueries", "NudgeContrastive", "NudgeFit", "NudgeM", "NudgeN", "ValidationCurve"]
+__all__ = [
+    "AutoSolver",
+    "Candidate",
+    "LabeledQueries",
+    "NudgeContrastive",
+    "NudgeFit",
+    "NudgeM",
+    "NudgeN",
+    "ValidationCurve",
+]

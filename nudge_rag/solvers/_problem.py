@@ -34,7 +34,7 @@ class Problem:
         """``vectors`` as an array of the library, and on the device, of the embeddings."""
         return on_device(vectors, self.embeddings) if is_foreign(self.embeddings) else vectors
 
-    def without_answers(self) -> dict[str, int]:
+    def without_answers(self) -> dict[str, Any]:
         """How many queries were left out of each part, as the result names them."""
         parts = {"train": self.train, "val": self.val}
         return {f"{name}_without_answers": 0 if part is None else part.without_answers for name, part in parts.items()}

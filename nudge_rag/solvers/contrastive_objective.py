@@ -21,11 +21,20 @@ LOGITS_PER_BLOCK = 2_000_000
 class ContrastiveObjective:
     """Cross-entropy of the training queries against their labels, and a penalty on leaving the originals.
 
-        f(V) = sum_i [ log( sum_j exp(q_i.u_j / tau) + exp(b_i) ) - sum_j w_ij q_i.u_j / tau ] + strength * P(V)
+        f(V) = sum_i [ log( sum_j exp(q_i.u_j / tau) + exp(b_i) ) - sum_j w_ij q_i.u_j / tau ]
+             + uncovered_weight * sum_i log( sum_{j not in A_i} exp(q_i.u_j / tau) + sum_{j in A_i} exp(q_i.d_j / tau)
+                                             + exp(b_i) ) + strength * P(V)
+
+    where A_i are the answers of query i. The second sum is what the query would lose if its own answers had no labels
+    and stood where they were while all others moved: the lot of queries whose answers nobody has labelled.
 
     For dot products u_j = v_j and P = sum_j |v_j - d_j|^2: a sum of convex functions, strictly convex for a positive
     strength. On the sphere u_j = v_j / |v_j| and P = sum_j |u_j - d_j|^2 + (|v_j| - 1)^2, whose second term only keeps
     lengths near 1; f is then not convex in v, and is descended from the originals.
+
+    With p_ij and r_ij the shares of exp(q_i.u_j / tau) in the two sums (r_ij = 0 for answers), the gradient with
+    respect to u_j is sum_i (p_ij - w_ij + uncovered_weight r_ij) q_i / tau, and on the sphere that of v_j its part
+    across u_j, divided by |v_j|.
 
     Attributes:
         queries: (m, d) float32 unit training queries q_i.
@@ -34,6 +43,7 @@ class ContrastiveObjective:
         originals: (c, d) d_j; unit rows on the sphere.
         tau: temperature.
         sphere: whether nodes are scored by direction.
+        uncovered_weight: of the second sum.
     """
 
     queries: FloatArray
@@ -44,6 +54,7 @@ class ContrastiveObjective:
     originals: Float64Array
     tau: float
     sphere: bool
+    uncovered_weight: float = 0.0
 
     def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
         """f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
@@ -63,20 +74,56 @@ class ContrastiveObjective:
     def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
         dtype = self.queries.dtype
         scaled = np.ascontiguousarray(nodes.T / self.tau, dtype=dtype)
-        gradient, loss = np.zeros(nodes.shape[::-1], dtype=np.float64), 0.0
+        originals = np.ascontiguousarray(self.originals / self.tau, dtype=dtype)
+        gradient, loss = np.zeros(nodes.shape, dtype=np.float64), 0.0
         step = max(1, LOGITS_PER_BLOCK // max(1, len(nodes)))
         for first in range(0, len(self.queries), step):
             block = self.queries[first : first + step]
             pairs = slice(*np.searchsorted(self.query_of_pair, [first, first + len(block)]))
-            rows, columns = self.query_of_pair[pairs] - first, self.column_of_pair[pairs]
+            part = _Pairs(self.query_of_pair[pairs] - first, self.column_of_pair[pairs], self.weights[pairs])
             logits = block @ scaled
-            loss -= float((self.weights[pairs] * logits[rows, columns]).sum())
+            loss -= float((part.weights * logits[part.rows, part.columns]).sum())
             others = self.others[first : first + len(block)].astype(dtype)
-            highest = np.maximum(logits.max(axis=1), others)
-            np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
-            total = logits.sum(axis=1) + np.exp(others - highest)
-            loss += float((highest + np.log(total)).sum(dtype=np.float64))
-            logits /= total[:, None]
-            logits[rows, columns] -= self.weights[pairs].astype(dtype)
-            gradient += block.T @ logits
-        return loss, gradient.T / self.tau
+            if self.uncovered_weight:
+                original = np.einsum("pd,pd->p", block[part.rows], originals[part.columns])
+                loss += self._both_sums(logits, others, part, original)
+            else:
+                loss += _log_sum(logits, others)
+            logits[part.rows, part.columns] -= part.weights.astype(dtype)
+            gradient += logits.T @ block
+        return loss, gradient / self.tau
+
+    def _both_sums(self, logits: FloatArray, others: FloatArray, part: _Pairs, original: FloatArray) -> float:
+        """The logarithms of both sums; ``logits`` become their gradient, that of the labels aside."""
+        highest = np.maximum(logits.max(axis=1), others)
+        np.maximum.at(highest, part.rows, original)
+        np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
+        moved = logits[part.rows, part.columns]
+        logits[part.rows, part.columns] = 0
+        rest = logits.sum(axis=1) + np.exp(others - highest)
+        total, unmoved = (
+            rest + np.bincount(part.rows, weights=each, minlength=len(rest))
+            for each in (moved, np.exp(original - highest[part.rows]))
+        )
+        logits *= (1 / total + self.uncovered_weight / unmoved).astype(logits.dtype)[:, None]
+        logits[part.rows, part.columns] = moved / total[part.rows]
+        first = float((highest + np.log(total)).sum(dtype=np.float64))
+        return first + self.uncovered_weight * float((highest + np.log(unmoved)).sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The labels of a block of queries."""
+
+    rows: IntArray
+    columns: IntArray
+    weights: Float64Array
+
+
+def _log_sum(logits: FloatArray, others: FloatArray) -> float:
+    """The summed logarithm of the sums of exponentials; ``logits`` become the shares in them."""
+    highest = np.maximum(logits.max(axis=1), others)
+    np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
+    total = logits.sum(axis=1) + np.exp(others - highest)
+    logits /= total[:, None]
+    return float((highest + np.log(total)).sum(dtype=np.float64))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
-__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "QuerySums", "prepare_labels"]
+__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "QuerySums", "join_labels", "prepare_labels"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,31 @@ def prepare_labels(
         grades,
         without,
         None if rivals is None else rivals[kept],
+    )
+
+
+def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
+    """The queries of both, with what either brings along; rivals as deep as the shallower of the two.
+
+    Example:
+        >>> both = join_labels(([[1.0, 0.0]], [[0]]), LabeledQueries([[0.0, 1.0]], [[1, 2]], [[1.0, 0.5]]))
+        >>> both.answers, both.grades
+        ([[0], [1, 2]], [[1.0], [1.0, 0.5]])
+    """
+    parts = [part if isinstance(part, LabeledQueries) else LabeledQueries(*part) for part in (first, second)]
+    parts = [part for part in parts if len(part.answers)] or parts[:1]
+    grades = [part.grades or [[1.0] * len(rows) for rows in part.answers] for part in parts]
+    rivals = [None if part.rivals is None else np.asarray(part.rivals, dtype=np.float64) for part in parts]
+    depth = min((table.shape[1] for table in rivals if table is not None), default=0)
+    tables = [
+        np.full((len(part.answers), depth), -np.inf) if table is None else -np.sort(-table, axis=1)[:, :depth]
+        for part, table in zip(parts, rivals, strict=True)
+    ]
+    return LabeledQueries(
+        np.concatenate([np.asarray(_on_host(part.vectors)) for part in parts]),
+        [list(rows) for part in parts for rows in part.answers],
+        [list(row) for part in grades for row in part],
+        np.concatenate(tables) if depth else None,
     )
 
 

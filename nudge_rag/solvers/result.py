@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray, IntArray
 from nudge_rag.solvers.devices import replaced_rows
 
-__all__ = ["SAME_VALUE", "NudgeFit", "ValidationCurve", "first_best"]
+__all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]
 
 # Two points of a curve that differ by less are the same mean, summed in another order.
 SAME_VALUE = 1e-12
@@ -33,6 +33,64 @@ class ValidationCurve:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """How an iterative solver came to its solution at one strength of the penalty.
+
+    Attributes:
+        strength: of the penalty.
+        iterations, evaluations: steps taken, and times that the objective was evaluated.
+        objective: its value at the end.
+        gradient: the largest absolute entry of its gradient at the end.
+        converged: whether a step improved by less than the tolerance (False: the iterations were used up).
+    """
+
+    strength: float
+    iterations: int
+    evaluations: int
+    objective: float
+    gradient: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the settings that ``solver="auto"`` chose from; numbers are None where they were not measured.
+
+    Attributes:
+        solver: name of the solver, with its setting.
+        gamma: step size.
+        validation: mean of the metric over the validation queries.
+        uncovered: estimated change of the metric for queries whose answers have no labels, from labels of whole nodes
+            that were held out.
+        low, high: 95 % interval of ``uncovered``, by a bootstrap over nodes.
+        held_out_nodes: how many nodes that estimate rests on.
+        allowed: whether ``uncovered`` is within the tolerance.
+        chosen: whether it is the one.
+        note: why it was not tried, or what to know of it.
+    """
+
+    solver: str
+    gamma: float = 0.0
+    validation: float | None = None
+    uncovered: float | None = None
+    low: float | None = None
+    high: float | None = None
+    held_out_nodes: int = 0
+    allowed: bool = False
+    chosen: bool = False
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.validation is None:
+            return f"{self.solver}: {self.note}"
+        text = f"{self.solver}, gamma {self.gamma:.3g}: validation {self.validation:.3f}"
+        if self.uncovered is not None:
+            text += f", uncovered queries {self.uncovered:+.3f} ({self.low:+.3f} .. {self.high:+.3f})"
+        verdict = "chosen" if self.chosen else "" if self.allowed else "loses too much there"
+        return "; ".join(part for part in (text, verdict, self.note) if part)
+
+
+@dataclass(frozen=True)
 class NudgeFit:
     """Moved node embeddings, and how they were chosen.
 
@@ -47,6 +105,8 @@ class NudgeFit:
         opposed: (o,) int64, covered rows left in place because they point away from their own training queries.
         train_without_answers: training queries left out because they have no answers.
         val_without_answers: validation queries left out because they have no answers.
+        descents: of an iterative solver, how each point of its path was reached, the final solution last.
+        candidates: of ``"auto"``, everything that it chose from.
     """
 
     solver: str
@@ -60,6 +120,8 @@ class NudgeFit:
     train_without_answers: int
     val_without_answers: int
     originals: FloatArray = field(repr=False)
+    descents: tuple[Descent, ...] = field(default=(), repr=False)
+    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def embeddings(self) -> FloatArray:
         """All node embeddings, (n, d): a copy of the input with the covered rows replaced.

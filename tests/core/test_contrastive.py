@@ -31,7 +31,7 @@ def problem(seed=0, n=60, d=8, labelled=12, per_node=10, dtype=np.float64):
     return nodes.astype(dtype), labels(labelled * per_node), labels(60), labels(200)
 
 
-def objective(sphere, seed=1, m=9, c=4, d=5):
+def objective(sphere, uncovered_weight=0.0, seed=1, m=9, c=4, d=5):
     rng = np.random.default_rng(seed)
     pairs = np.array([(i, j) for i in range(m) for j in sorted(rng.choice(c, size=rng.integers(1, 3), replace=False))])
     weights = rng.uniform(0.5, 2, size=len(pairs))
@@ -41,7 +41,15 @@ def objective(sphere, seed=1, m=9, c=4, d=5):
     if sphere:
         originals = unit(originals)
     return ContrastiveObjective(
-        unit(rng.normal(size=(m, d))), pairs[:, 0], pairs[:, 1], weights, others, originals, 0.3, sphere
+        unit(rng.normal(size=(m, d))),
+        pairs[:, 0],
+        pairs[:, 1],
+        weights,
+        others,
+        originals,
+        0.3,
+        sphere,
+        uncovered_weight,
     )
 
 
@@ -53,6 +61,11 @@ def by_definition(one, vectors, strength):
         total += strength * ((np.linalg.norm(vectors, axis=1) - 1) ** 2).sum()
     for i, query in enumerate(one.queries):
         total += np.log(sum(np.exp(query @ node / one.tau) for node in nodes) + np.exp(one.others[i]))
+    for i, query in enumerate(one.queries):
+        own = set(one.column_of_pair[one.query_of_pair == i].tolist())
+        places = [one.originals[j] if j in own else node for j, node in enumerate(nodes)]
+        lost = np.log(sum(np.exp(query @ place / one.tau) for place in places) + np.exp(one.others[i]))
+        total += one.uncovered_weight * lost
     for i, j, weight in zip(one.query_of_pair, one.column_of_pair, one.weights, strict=True):
         total -= weight * one.queries[i] @ nodes[j] / one.tau
     return total
@@ -60,9 +73,10 @@ def by_definition(one, vectors, strength):
 
 @pytest.mark.parametrize("sphere", [False, True])
 @pytest.mark.parametrize("block", [3, 1_000_000])
-def test_value_and_gradient(sphere, block, monkeypatch):
+@pytest.mark.parametrize("uncovered_weight", [0.0, 0.7])
+def test_value_and_gradient(sphere, block, uncovered_weight, monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.contrastive_objective.LOGITS_PER_BLOCK", block)
-    one = objective(sphere)
+    one = objective(sphere, uncovered_weight)
     vectors = one.originals + 0.3 * np.random.default_rng(2).normal(size=one.originals.shape)
     value, gradient = one.value_and_gradient(vectors, 0.7)
     assert value == pytest.approx(by_definition(one, vectors, 0.7), rel=1e-12)
@@ -73,8 +87,9 @@ def test_value_and_gradient(sphere, block, monkeypatch):
         assert gradient[at] == pytest.approx(slope, abs=1e-6)
 
 
-def test_convex_for_dot_products():
-    one, rng = objective(sphere=False), np.random.default_rng(3)
+@pytest.mark.parametrize("uncovered_weight", [0.0, 2.0])
+def test_convex_for_dot_products(uncovered_weight):
+    one, rng = objective(sphere=False, uncovered_weight=uncovered_weight), np.random.default_rng(3)
     for _ in range(200):
         first, second = (one.originals + rng.normal(size=one.originals.shape) for _ in range(2))
         ends = [one.value_and_gradient(vectors, 0.1)[0] for vectors in (first, second)]
@@ -95,7 +110,7 @@ def test_optimum_by_hand():
         step = step - 0.5 * (step - (1 - p) / (2 * strength * tau))
     wanted = LabeledQueries(query, [[0]], rivals=[[rival]])
     solver = NudgeContrastive(
-        similarity="dot", taus=[tau], strengths=[strength], negatives=1, metric="MRR@1", iterations=200
+        similarity="dot", taus=[tau], strengths=[strength], negatives=1, metric="MRR@1", iterations=200, refit=False
     )
     with pytest.warns(UserWarning, match="the best strength, 3, is the smallest"):
         fit = solver.fit(node, wanted, wanted)
@@ -127,6 +142,29 @@ def test_it_gains_keeps_lengths_and_leaves_all_else_alone(similarity, dtype):
         np.testing.assert_allclose(lengths, np.linalg.norm(nodes[fit.rows], axis=1), rtol=1e-5)
     again = NudgeContrastive(similarity=similarity).fit(nodes, train, val)
     assert again.vectors.tobytes() == fit.vectors.tobytes()
+
+
+def test_the_final_solution_learns_from_validation_labels_too():
+    nodes, train, val, _ = problem()
+    extra = (np.concatenate([val[0], nodes[20:21]]), [*val[1], [20]])
+    fit = NudgeContrastive().fit(nodes, train, extra)
+    assert fit.rows.tolist() == [*range(12), 20]
+    strength = 1 / fit.gamma
+    joined = (np.concatenate([train[0], extra[0]]), [*train[1], *extra[1]])
+    alone = NudgeContrastive(strength=strength).fit(nodes, joined)
+    assert fit.vectors.tobytes() == alone.vectors.tobytes()
+    kept = NudgeContrastive(refit=False).fit(nodes, train, extra)
+    assert kept.rows.tolist() == list(range(12))
+    assert kept.gamma == fit.gamma
+
+
+def test_descents_are_recorded():
+    nodes, train, val, _ = problem()
+    fit = NudgeContrastive(strengths=[10.0, 1.0], refit=False, iterations=200).fit(nodes, train, val)
+    assert [one.strength for one in fit.descents] == [10.0, 1.0]
+    assert all(one.converged and 0 < one.iterations <= one.evaluations for one in fit.descents)
+    short = NudgeContrastive(strength=1.0, iterations=1).fit(nodes, train)
+    assert not short.descents[-1].converged
 
 
 def test_nothing_to_gain_keeps_every_bit():
@@ -170,6 +208,8 @@ def test_through_a_store(tmp_path, similarity):
     [
         ({"taus": [0.0]}, r"taus must be positive, got \[0.0\]"),
         ({"strengths": []}, "strengths must be positive"),
+        ({"uncovered_weight": -1}, "uncovered_weight must be at least 0, got -1"),
+        ({"strength": 0.0}, r"strength must be positive, got \[0.0\]"),
         ({"iterations": 0}, "iterations must be positive"),
         ({"negatives": -1}, "negatives must be at least 0, got -1"),
         ({"similarity": "jaccard"}, "similarity must be 'cosine'"),

@@ -46,7 +46,7 @@ def pairs_of(node, first, count, also=None):
 
 def assert_same_as_from_scratch(state, store, folder, **options):
     parts = state.pairs()
-    expected = tune(store, parts, embed, versions=folder, **options)
+    expected = tune(store, parts, embed, versions=folder, **{"solver": "nudge-n"} | options)
     found = state.solve()
     assert found.gamma == pytest.approx(expected.gamma, abs=1e-9)
     vectors = dict(zip(expected.ids, expected.vectors, strict=True))

@@ -127,7 +127,7 @@ def test_search_and_scan_tune_alike_and_search_reads_labelled_vectors_only(tmp_p
     for method in ("search", "scan"):
         store, rows = make_store(300, similarity, kind=Counting)
         pairs, embed = learnable(rows, 20)
-        results[method] = tune(store, pairs, embed, candidates=method, versions=tmp_path)
+        results[method] = tune(store, pairs, embed, solver="nudge-n", candidates=method, versions=tmp_path)
         assert sorted(set(store.read_ids)) == sorted(pairs.node_ids)
         assert store.scanned == (300 if method == "scan" else 0)
         assert results[method].reads.vectors_read == len(store.read_ids) + store.scanned

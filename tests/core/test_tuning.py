@@ -284,7 +284,7 @@ def test_unknown_nodes_are_warned_about_by_name(table, tmp_path):
     ("options", "error", "message"),
     [
         ({"pairs": [("a", "n0")]}, TypeError, "pairs must be LabeledPairs or a Split"),
-        ({"solver": "nudge-x"}, ValueError, "solver must be one of nudge-n, nudge-m"),
+        ({"solver": "nudge-x"}, ValueError, "solver must be one of auto, nudge-n, nudge-m"),
         ({"solver": 3}, TypeError, "object with fit, got int"),
         ({"solver": NudgeN(similarity="dot")}, ValueError, "make it with similarity='cosine'"),
         ({"metrics": []}, ValueError, "at least one metric"),

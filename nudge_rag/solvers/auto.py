@@ -1,0 +1,247 @@
+"""``solver="auto"``: the solver and the step that validation prefers, among those that harm no uncovered queries."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.arrays import FloatArray, as_matrix
+from nudge_rag.metrics import Metric, parse_metric
+from nudge_rag.similarity import Similarity
+from nudge_rag.solvers.contrastive import DEFAULT_STRENGTHS, NudgeContrastive
+from nudge_rag.solvers.devices import is_foreign
+from nudge_rag.solvers.judge import Judge
+from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels
+from nudge_rag.solvers.nudge_m import NudgeM
+from nudge_rag.solvers.nudge_n import NudgeN
+from nudge_rag.solvers.result import Candidate, NudgeFit
+from nudge_rag.solvers.uncovered import FEW_NODES, HeldOutNodes, UncoveredEffect
+
+__all__ = ["AutoSolver"]
+
+logger = logging.getLogger(__name__)
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+# The more, the less the uncovered queries lose, and the less the covered ones gain.
+UNCOVERED_WEIGHTS = (0.0, 0.2, 0.4, 0.8, 1.6)
+# Shares of the best step size of NUDGE-N and NUDGE-M.
+SHARES = (1.0, 0.5, 0.25, 0.125)
+# Of the best strength.
+NEARBY = (10 / 3, 1.0, 0.3)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    candidate: Candidate
+    values: Float64Array
+    final: Any  # the solver at its chosen, fixed step
+    fit: NudgeFit
+
+
+class AutoSolver:
+    """Fit the solvers, keep what harms no uncovered queries, and choose by validation.
+
+    Of each solver, settings go from the boldest to the most careful (NUDGE-N and NUDGE-M: ever shorter steps;
+    `NudgeContrastive`: ever more weight on uncovered queries), until the loss that `HeldOutNodes` estimates for queries
+    whose answers have no label is within ``tolerance``. Of those that are, the one with the best mean of ``metric`` on
+    the validation queries is chosen; a simpler solver is kept unless the other one is better by more than one standard
+    error of the paired differences. The final solution learns from training and validation labels together. Every
+    setting tried is in ``candidates`` of the result. Nothing moves where no setting qualifies.
+
+    Args:
+        metric: what is measured.
+        similarity: how the store ranks.
+        tolerance: the loss of ``metric`` that uncovered queries may suffer, such as 0.01; None: no significant loss
+            (the 95 % interval reaches 0). ``math.inf`` switches the guard off.
+
+    Example:
+        >>> import numpy as np
+        >>> queries = np.array([[0.65, 0.76, 0.0], [0.65, 0.7, 0.0]])
+        >>> fit = AutoSolver().fit(np.eye(3), (queries, [[0], [0]]), (queries, [[0], [0]]))
+        >>> fit.improved, fit.solver, [one.solver for one in fit.candidates if one.chosen]
+        (True, 'nudge-n', ['nudge-n'])
+    """
+
+    name = "auto"
+    learns_from_validation = True
+
+    def __init__(
+        self,
+        *,
+        metric: str | Metric = "nDCG@10",
+        similarity: Similarity = "cosine",
+        tolerance: float | None = None,
+    ) -> None:
+        if tolerance is not None and not tolerance >= 0:
+            raise ValueError(f"tolerance must be None or at least 0, got {tolerance!r}")
+        self.metric = parse_metric(metric)
+        self.similarity: Similarity = similarity
+        self.tolerance = tolerance
+        self._contrastive = NudgeContrastive(metric=self.metric, similarity=similarity)
+
+    @property
+    def depth(self) -> int:
+        """How many of the best unlabelled nodes of a validation query matter."""
+        return self._contrastive.depth
+
+    @property
+    def train_depth(self) -> int:
+        """How many of the best unlabelled nodes of a training query matter: validation queries are learned from too."""
+        return self._contrastive.depth
+
+    def fit(
+        self,
+        embeddings: ArrayLike,
+        train: LabelsLike,
+        val: LabelsLike | None = None,
+        *,
+        background: FloatArray | Iterable[FloatArray] | None = None,
+    ) -> NudgeFit:
+        """Choose, and solve for the covered rows of ``embeddings``. Arguments and errors as `NudgeN.fit`.
+
+        Raises:
+            TypeError: embeddings of another array library than numpy.
+            ValueError: no validation query with an answer.
+        """
+        if is_foreign(embeddings):
+            raise TypeError("AutoSolver needs numpy arrays: use NudgeN or NudgeM")
+        nodes = as_matrix(embeddings, "embeddings")
+        if background is not None and not isinstance(background, np.ndarray):
+            background = list(background)  # gone over many times
+        if val is None:
+            raise ValueError("validation queries are needed to choose a solver")
+        both = join_labels(train, val)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of queries without answers, once for all, below
+            trials = _Trials(
+                self, nodes, train, val, HeldOutNodes(nodes, both, self.metric, self.similarity, background), background
+            )
+            tried = [*trials.all()]
+        chosen = _preferred([one for one in tried if one.candidate.allowed])
+        best = chosen if chosen is not None else replace(tried[0], final=NudgeN(gamma=0.0, similarity=self.similarity))
+        whole = best.final.fit(nodes, both, background=background)
+        candidates = [replace(one.candidate, chosen=one is chosen) for one in tried]
+        return replace(
+            best.fit,
+            rows=whole.rows,
+            vectors=whole.vectors,
+            gamma=best.candidate.gamma if chosen is not None else 0.0,
+            improved=chosen is not None,
+            descents=best.fit.descents + whole.descents,
+            candidates=(*candidates, *_left_out()),
+        )
+
+
+class _Trials:
+    """Every setting with its value on the validation queries and its effect on uncovered ones."""
+
+    def __init__(
+        self,
+        auto: AutoSolver,
+        nodes: FloatArray,
+        train: LabelsLike,
+        val: LabelsLike,
+        held: HeldOutNodes,
+        background: Any,
+    ) -> None:
+        self._auto, self._nodes, self._train, self._val = auto, nodes, train, val
+        self._held, self._background = held, background
+        size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
+        self._judged = prepare_labels(val, "validation", **size)
+
+    def all(self) -> Iterator[_Tried]:
+        """From the simplest solver to the most elaborate, each from its boldest setting to the first allowed one."""
+        metric, similarity = self._auto.metric, self._auto.similarity
+        yield from self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
+        if similarity == "dot":
+            yield from self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
+        if importlib.util.find_spec("scipy") is not None:
+            yield from self._contrastive()
+
+    def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[_Tried]:
+        first = solver.fit(self._nodes, self._train, self._val, background=self._background)
+        for share in SHARES:
+            final = kind(gamma=share * first.gamma, similarity=self._auto.similarity)
+            fit = first if share == 1 else final.fit(self._nodes, self._train, background=self._background)
+            tried = self._measured(name, replace(first, vectors=fit.vectors), share * first.gamma, final)
+            yield tried
+            if tried.candidate.allowed or not first.gamma:
+                return
+
+    def _contrastive(self) -> Iterator[_Tried]:
+        auto = self._auto
+        strengths: tuple[float, ...] = DEFAULT_STRENGTHS
+        for weight in UNCOVERED_WEIGHTS:
+            solver = NudgeContrastive(
+                metric=auto.metric,
+                similarity=auto.similarity,
+                uncovered_weight=weight,
+                strengths=strengths,
+                refit=False,
+            )
+            fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
+            if fit.gamma:
+                final: Any = solver.at_strength(1 / fit.gamma, solver.taus[0])
+                # The best strength hardly depends on the weight: the next paths are short.
+                strengths = tuple(share / fit.gamma for share in NEARBY)
+            else:
+                final = NudgeN(gamma=0.0, similarity=auto.similarity)
+            tried = self._measured(f"nudge-contrastive, uncovered weight {weight:g}", fit, fit.gamma, final)
+            yield tried
+            if tried.candidate.allowed or not fit.gamma:
+                return
+
+    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any) -> _Tried:
+        auto = self._auto
+        judge = Judge(self._judged, self._nodes, fit.rows, self._background, auto.metric, auto.similarity)
+        values = judge.per_query(fit.vectors)
+        effect = self._held.effect(final) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
+        candidate = Candidate(name, gamma, float(values.mean()), note=_note(effect))
+        if effect is None:
+            candidate = replace(candidate, allowed=True)
+        else:
+            candidate = replace(
+                candidate,
+                uncovered=effect.change,
+                low=effect.low,
+                high=effect.high,
+                held_out_nodes=effect.n_nodes,
+                allowed=effect.within(auto.tolerance),
+            )
+        logger.info("%s", candidate)
+        return _Tried(candidate, values, final, fit)
+
+
+def _note(effect: UncoveredEffect | None) -> str:
+    if effect is None:
+        return "too few labelled nodes to estimate the effect on uncovered queries"
+    if 0 < effect.n_nodes < FEW_NODES:
+        return f"only {effect.n_nodes} labelled nodes: too few to tell the effect on uncovered queries"
+    return ""
+
+
+def _preferred(tried: list[_Tried]) -> _Tried | None:
+    """The first of them, unless a later one is better by more than noise; None where nothing moves."""
+    best: _Tried | None = None
+    for one in tried:
+        if best is None:
+            best = one
+            continue
+        differences = one.values - best.values
+        noise = differences.std() / np.sqrt(len(differences))
+        if differences.mean() > noise:
+            best = one
+    return best if best is not None and best.candidate.gamma > 0 else None
+
+
+def _left_out() -> list[Candidate]:
+    if importlib.util.find_spec("scipy") is not None:
+        return []
+    return [Candidate("nudge-contrastive", note="not tried: it needs SciPy (pip install 'nudge-rag[contrastive]')")]

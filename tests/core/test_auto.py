@@ -1,0 +1,181 @@
+"""solver="auto": what it chooses, what it keeps away from uncovered queries, and what it records."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+
+from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
+from nudge_rag.metrics import parse_metric
+from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
+from nudge_rag.solvers.auto import _preferred, _Tried
+from nudge_rag.solvers.labels import prepare_labels
+from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _weighted
+from nudge_rag.stores import MappingStore
+
+METRIC = parse_metric("MRR@10")
+needs_scipy = pytest.mark.skipif(
+    importlib.util.find_spec("scipy") is None, reason="needs SciPy (the extra 'contrastive')"
+)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def confusing(seed=0, n=60, d=8, labelled=24, per_node=6, noise=0.35):
+    """Queries speak a dialect: all lie the same way off their nodes, so that a moved node draws everyone's queries."""
+    rng = np.random.default_rng(seed)
+    nodes = unit(rng.normal(size=(n, d)))
+    places = unit(nodes + 0.9 * unit(rng.normal(size=d)))
+
+    def queries_of(answers):
+        return unit(places[answers] + noise * unit(rng.normal(size=(len(answers), d)))), [[int(a)] for a in answers]
+
+    train = queries_of(np.repeat(np.arange(labelled), per_node))
+    val = queries_of(rng.integers(0, labelled, size=80))
+    covered = queries_of(rng.integers(0, labelled, size=200))
+    uncovered = queries_of(rng.integers(labelled, n, size=200))
+    return nodes, train, val, covered, uncovered
+
+
+def reciprocal_ranks(nodes, part):
+    scores = unit(part[0]) @ unit(nodes).T
+    own = scores[np.arange(len(scores)), [rows[0] for rows in part[1]]]
+    ranks = (scores > own[:, None]).sum(axis=1)
+    return np.where(ranks < 10, 1 / (ranks + 1), 0.0)
+
+
+def test_folds_leave_no_label_of_a_held_out_node_in_training():
+    rng = np.random.default_rng(3)
+    answers = [sorted(rng.choice(20, size=rng.integers(1, 4), replace=False).tolist()) for _ in range(50)]
+    labels = prepare_labels((rng.normal(size=(50, 4)), answers), "t", n_nodes=20, dimension=4, dtype=np.dtype(float))
+    folds = _folds(labels, 20, seed=0)
+    judged = 0
+    for fold in folds:
+        held = set(fold.held.node_of_pair.tolist())
+        assert not held & {row for rows in fold.train.answers for row in rows}
+        trained = {tuple(row) for row in np.asarray(fold.train.vectors)}
+        assert not trained & {tuple(row) for row in fold.held.vectors}
+        for query, row in enumerate(fold.held.vectors):
+            original = int(np.flatnonzero((labels.vectors == row).all(axis=1))[0])
+            mine = fold.held.node_of_pair[fold.held.query_of_pair == query]
+            others = fold.ignored[1][fold.ignored[0] == query]
+            assert sorted([*mine, *others]) == answers[original]
+        judged += fold.held.n_queries
+    assert judged == 50
+
+
+def test_effect_is_that_of_brute_force():
+    nodes, train, _, _, _ = confusing()
+    solver = NudgeN(gamma=0.3)
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine")
+    effect = held.effect(solver)
+    changes, weights = [], []
+    for fold in held._folds:
+        moved = solver.fit(nodes, fold.train).embeddings()
+        part = (fold.held.vectors, [[row] for row in fold.held.node_of_pair])
+        changes += list(reciprocal_ranks(moved, part) - reciprocal_ranks(nodes, part))
+        weights += [0.5**5] * fold.held.n_queries
+    assert effect.change == pytest.approx(np.average(changes, weights=weights), abs=1e-12)
+    assert effect.n_nodes == 24
+    assert effect.low <= effect.change <= effect.high
+
+
+def test_nodes_with_few_labels_count_most():
+    changes, nodes = np.array([1.0, -1.0, -1.0, -1.0]), np.array([0, 1, 1, 1])
+    effect = _weighted(changes, nodes, np.array([1, 3]))
+    assert effect.change == pytest.approx((1 - 3 * 0.25) / (1 + 3 * 0.25))
+
+
+def test_the_estimate_foretells_what_uncovered_queries_lose():
+    nodes, train, _, _, uncovered = confusing(n=240, labelled=120, per_node=3)
+    solver = NudgeN(gamma=0.4)
+    effect = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine").effect(solver)
+    moved = solver.fit(nodes, train).embeddings()
+    measured = (reciprocal_ranks(moved, uncovered) - reciprocal_ranks(nodes, uncovered)).mean()
+    assert measured < 0
+    assert effect.high < 0
+    assert effect.change == pytest.approx(measured, abs=0.1)
+
+
+@needs_scipy
+def test_the_guard_gives_up_gain_for_uncovered_queries():
+    nodes, train, val, covered, uncovered = confusing(n=240, d=16, labelled=160, per_node=4)
+    free = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
+    guarded = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    lost = {
+        name: (reciprocal_ranks(fit.embeddings(), uncovered) - reciprocal_ranks(nodes, uncovered)).mean()
+        for name, fit in (("free", free), ("guarded", guarded))
+    }
+    assert lost["free"] < lost["guarded"]
+    for fit in (free, guarded):
+        assert fit.improved
+        assert reciprocal_ranks(fit.embeddings(), covered).mean() > reciprocal_ranks(nodes, covered).mean() + 0.05
+        chosen = [one for one in fit.candidates if one.chosen]
+        assert len(chosen) == 1
+        assert chosen[0].allowed
+        assert chosen[0].gamma == fit.gamma
+    assert all(one.allowed for one in free.candidates)
+    assert not all(one.allowed for one in guarded.candidates)
+    again = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    assert again.vectors.tobytes() == guarded.vectors.tobytes()
+
+
+def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond():
+    def tried(name, values, gamma=0.1):
+        return _Tried(Candidate(name, gamma, allowed=True), np.array(values), None, None)
+
+    simple = tried("simple", [0.5, 0.5, 0.5, 0.5])
+    # Differences 0.25, -0.1, 0.25, -0.1: mean 0.075, standard deviation 0.175, standard error 0.0875: within noise.
+    within = tried("within", [0.75, 0.4, 0.75, 0.4])
+    beyond = tried("beyond", [0.8, 0.5, 0.8, 0.4])
+    assert _preferred([simple, within]) is simple
+    assert _preferred([simple, beyond]) is beyond
+    assert _preferred([simple, within, beyond]) is beyond
+    assert _preferred([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
+    assert _preferred([]) is None
+
+
+def test_nothing_moves_where_nothing_qualifies():
+    nodes = np.eye(4)
+    fit = AutoSolver().fit(nodes, (np.eye(4)[:2], [[0], [1]]), (np.eye(4)[:2], [[0], [1]]))
+    assert (fit.gamma, fit.improved) == (0.0, False)
+    assert fit.embeddings().tobytes() == nodes.tobytes()
+
+
+def test_without_scipy_the_others_are_tried_and_the_result_says_so(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "scipy" else find(name, *a))
+    nodes, train, val, _, _ = confusing()
+    fit = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
+    assert fit.solver == "nudge-n"
+    assert "pip install 'nudge-rag[contrastive]'" in str(fit.candidates[-1])
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_through_a_store(tmp_path, similarity):
+    nodes, train, _, _, _ = confusing(per_node=10)
+    store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, similarity=similarity, key="test")
+    embedded = {f"q{i}": row for i, row in enumerate(train[0])}
+    pairs = LabeledPairs.from_pairs((text, f"n{rows[0]}") for text, rows in zip(embedded, train[1], strict=True))
+    nudge = tune(store, pairs, lambda texts: np.array([embedded[text] for text in texts]), versions=tmp_path)
+    assert nudge.candidates
+    assert ("nudge-m" in {one.solver for one in nudge.candidates}) == (similarity == "dot")
+    assert "chosen from:" in str(nudge)
+    nudge.save(tmp_path / "saved")
+    assert Nudge.load(tmp_path / "saved", store, tmp_path).candidates == nudge.candidates
+    with pytest.raises(ValueError, match="tolerance must be None or at least 0, got -1"):
+        tune(store, pairs, lambda texts: texts, uncovered_tolerance=-1)
+
+
+def test_only_numpy_arrays_and_with_validation():
+    nodes, train, val, _, _ = confusing()
+    with pytest.raises(ValueError, match="validation queries are needed"):
+        AutoSolver().fit(nodes, train)
+    assert not NudgeContrastive(refit=False).learns_from_validation
+    with pytest.raises(ValueError, match="names node 99"):
+        AutoSolver().fit(nodes, (train[0][:1], [[99]]), val)
