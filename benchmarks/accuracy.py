@@ -87,10 +87,10 @@ def _cells(base: Evaluation, result: Evaluation, queries: list[str]) -> tuple[st
 
 def section(rows: list[str], notes: list[str]) -> list[str]:
     return [
-        "nDCG@10 (times 100) on held-out queries, all of them and the uncovered ones: those whose answers have no label in",
-        "the training nor in the validation part. Beside each mean, the 95 % paired-bootstrap interval of its difference",
-        "to the untuned embeddings. Seconds are those of training alone, choosing the step or the epoch included; they",
-        "compare side by side, on one machine.",
+        "nDCG@10 (times 100) on held-out queries: all of them, and the uncovered ones, whose answers have no label in",
+        "the training nor in the validation part. Beside each mean, the 95 % paired-bootstrap interval of its",
+        "difference to the untuned embeddings. Seconds are those of training alone, choosing the step or the epoch",
+        "included; they are comparable only side by side, on one machine.",
         machine("numpy", "scipy", "nudge-ft", "torch", "sentence-transformers"),
         "",
         *notes,
