@@ -74,6 +74,14 @@ class Data:
         answers = {query: [n for n, grade in grades.items() if grade > 0] for query, grades in self.test.qrels.items()}
         return [query for query, nodes in answers.items() if not labelled.intersection(nodes)]
 
+    def parts(self) -> dict[str, list[str]]:
+        """Test queries: all, and where some are uncovered, the covered and the uncovered ones."""
+        every, uncovered = list(self.test.qrels), self.uncovered()
+        if not uncovered:
+            return {"all": every}
+        without = set(uncovered)
+        return {"all": every, "covered": [query for query in every if query not in without], "uncovered": uncovered}
+
     @property
     def test(self) -> LabeledPairs:
         return self.split.test
@@ -89,7 +97,7 @@ class Tuned:
         similarity: how the vectors are ranked.
         embed: of query texts; the ready embeddings where absent.
         owners: node row of each vector, increasing; a node's own vector comes first.
-        seconds_to_embed: of embedding all nodes again, where the method has to.
+        seconds_to_embed: of embedding all nodes again, where the method has to; not among ``seconds``.
     """
 
     vectors: np.ndarray
