@@ -10,10 +10,12 @@ from nudge_rag.stores.base import (
     UnknownIdError,
 )
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
+from nudge_rag.stores.elasticsearch import ElasticsearchStore
 from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
+from nudge_rag.stores.opensearch import OpenSearchStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
@@ -23,11 +25,13 @@ __all__ = [
     "Capabilities",
     "ChromaFilter",
     "ChromaStore",
+    "ElasticsearchStore",
     "EmbeddingStore",
     "FaissStore",
     "InMemoryStore",
     "LanceStore",
     "MappingStore",
+    "OpenSearchStore",
     "OverlayStore",
     "PgVectorStore",
     "QdrantStore",

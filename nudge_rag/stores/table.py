@@ -30,6 +30,7 @@ class StoreRecord:
         similarities, dtypes, exact_search, batch_search, filters, persistent, side_by_side, atomic_switch: the values
             that the field of the same name takes.
         unit_length: the similarities under which vectors are kept at unit length.
+        keeps_norms: the values that the field takes under the other similarities.
         rounding: the largest that there is.
         index: how it searches where that is not exact, in words.
         note: what else is to be known of how vectors are kept.
@@ -45,6 +46,7 @@ class StoreRecord:
     similarities: tuple[Similarity, ...] = ALL
     dtypes: tuple[str, ...] = ("float32",)
     unit_length: tuple[Similarity, ...] = ()
+    keeps_norms: tuple[bool, ...] = ALWAYS
     exact_search: tuple[bool, ...] = ALWAYS
     batch_search: tuple[bool, ...] = ALWAYS
     filters: tuple[bool, ...] = ALWAYS
@@ -67,7 +69,7 @@ class StoreRecord:
         allowed = {
             "similarity": self.similarities,
             "dtype": self.dtypes,
-            "keeps_norms": (capabilities.similarity not in self.unit_length,),
+            "keeps_norms": NEVER if capabilities.similarity in self.unit_length else self.keeps_norms,
             "experimental": (self.experimental,),
         }
         for field in ("exact_search", "batch_search", "filters", "persistent", "side_by_side", "atomic_switch"):
@@ -154,6 +156,34 @@ RECORDS: tuple[StoreRecord, ...] = (
         dtypes=("float32", "float64"),
         exact_search=DEPENDS,
         index="the table's index",
+    ),
+    StoreRecord(
+        "elasticsearch",
+        "Elasticsearch",
+        "elasticsearch",
+        ("ElasticsearchStore",),
+        ("ElasticsearchStore",),
+        "elasticsearch",
+        keeps_norms=DEPENDS,
+        exact_search=DEPENDS,
+        rounding=1e-6,
+        index="the field's index",
+        note="under cosine to within 1e-06",
+        experimental=True,
+    ),
+    StoreRecord(
+        "opensearch",
+        "OpenSearch",
+        "opensearch",
+        ("OpensearchVectorStore",),
+        ("OpenSearchVectorSearch",),
+        "opensearch",
+        keeps_norms=DEPENDS,
+        exact_search=DEPENDS,
+        rounding=1e-6,
+        index="the field's index",
+        note="by faiss under cosine at unit length, to within 1e-06",
+        experimental=True,
     ),
 )
 

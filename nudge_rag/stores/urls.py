@@ -22,6 +22,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
+    ``elasticsearch://host:9200?index=docs``       an index; ``vector=`` field, ``ssl=true``, ``api_key=``; experimental
+    ``opensearch://host:9200?index=docs``          the same, with ``user=`` and ``password=``; experimental
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
     ============================================== =================================================================
@@ -35,10 +37,10 @@ def open_store(url: str) -> EmbeddingStore:
         ImportError: the database's client is not installed; names the pip command.
 
     Example:
-        >>> open_store("oracle://docs")
+        >>> open_store("oracle://docs")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, postgresql://, qdrant://
+        ValueError: no store has the scheme 'oracle': supported are chroma://, elasticsearch://, ...
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
@@ -159,11 +161,38 @@ def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return PgVectorStore(urlunparse(parsed._replace(query=urlencode(others))), options["table"], **chosen)
 
 
+def _elasticsearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.elasticsearch import ElasticsearchStore
+
+    options = take("elasticsearch", given, ("index",), ("vector", "ssl", "api_key"))
+    try:
+        from elasticsearch import Elasticsearch
+    except ImportError as error:
+        raise ImportError("elasticsearch:// needs its client: pip install 'nudge-rag[elasticsearch]'") from error
+    client = Elasticsearch(address_of(parsed, options, 9200), api_key=options.get("api_key"))
+    return ElasticsearchStore(client, options["index"], vector_field=options.get("vector"))
+
+
+def _opensearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.opensearch import OpenSearchStore
+
+    options = take("opensearch", given, ("index",), ("vector", "ssl", "user", "password"))
+    try:
+        from opensearchpy import OpenSearch
+    except ImportError as error:
+        raise ImportError("opensearch:// needs its client: pip install 'nudge-rag[opensearch]'") from error
+    login = (options["user"], options.get("password", "")) if "user" in options else None
+    client = OpenSearch(address_of(parsed, options, 9200), http_auth=login)
+    return OpenSearchStore(client, options["index"], vector_field=options.get("vector"))
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
+    "elasticsearch": _elasticsearch,
     "faiss": _faiss,
     "lance": _lance,
+    "opensearch": _opensearch,
     "postgresql": _postgres,
     "qdrant": _qdrant,
 }

@@ -9,9 +9,17 @@ from typing import Any
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
+from llama_index.retrievers.nudge import experimental
 from llama_index.retrievers.nudge.conditions import among, lance_field, postgres_field, sql_condition
 
-from nudge_rag.stores import ChromaFilter, ChromaStore, EmbeddingStore, LanceStore, PgVectorStore, QdrantStore
+from nudge_rag.stores import (
+    ChromaFilter,
+    ChromaStore,
+    EmbeddingStore,
+    LanceStore,
+    PgVectorStore,
+    QdrantStore,
+)
 
 __all__ = ["DATABASES", "Database", "database_of"]
 
@@ -167,4 +175,10 @@ DATABASES: dict[str, Database] = {
         lambda store: LanceStore(store.table, vector_column=store.vector_column_name), _lance_filter, _lance_nodes
     ),
     "PGVectorStore": Database(_postgres_adapter, _postgres_filter, _get_nodes),
+    "ElasticsearchStore": Database(
+        experimental.elasticsearch_adapter, experimental.elasticsearch_filter, experimental.elasticsearch_nodes
+    ),
+    "OpensearchVectorStore": Database(
+        experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
+    ),
 }

@@ -1,0 +1,93 @@
+"""The parts of the integrations whose databases cannot be run in the tests: adapters, filters and nodes by id."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores import VectorStoreQuery
+from llama_index.retrievers.nudge.clauses import clause_of
+
+from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore
+
+__all__ = [
+    "elasticsearch_adapter",
+    "elasticsearch_filter",
+    "elasticsearch_nodes",
+    "opensearch_adapter",
+    "opensearch_filter",
+    "opensearch_nodes",
+]
+
+# The integration's client is asynchronous; nodes are fetched from any thread, with or without an event loop.
+_synchronous: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def _elasticsearch_client(vector_store: Any) -> Any:
+    from nudge_rag.stores.elasticsearch import synchronous
+
+    asynchronous = vector_store.client
+    if asynchronous not in _synchronous:
+        _synchronous[asynchronous] = synchronous(asynchronous)
+    return _synchronous[asynchronous]
+
+
+def elasticsearch_adapter(vector_store: Any) -> EmbeddingStore:
+    """The adapter of an ElasticsearchStore; the integration stores vectors with its default strategy only."""
+    return ElasticsearchStore(
+        _elasticsearch_client(vector_store), vector_store.index_name, vector_field=vector_store.vector_field
+    )
+
+
+def _query_clauses(query: VectorStoreQuery, given: list[Any], document_field: str) -> list[Any] | None:
+    clauses = list(given)
+    if query.node_ids is not None:
+        clauses.append({"ids": {"values": list(query.node_ids)}})
+    if query.doc_ids is not None:
+        clauses.append({"terms": {document_field: list(query.doc_ids)}})
+    return clauses or None
+
+
+def elasticsearch_filter(
+    store: Any,
+    query: VectorStoreQuery,
+    es_filter: list[dict[str, Any]] | None = None,
+    metadata_keyword_suffix: str = ".keyword",
+) -> list[Any] | None:
+    """Metadata filters, node and document ids and ``es_filter`` as query clauses."""
+    given = list(es_filter or [])
+    if query.filters is not None:
+        given.append(clause_of(query.filters, metadata_keyword_suffix))
+    return _query_clauses(query, given, "metadata.ref_doc_id")
+
+
+def elasticsearch_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
+    """Nodes by id."""
+    from llama_index.vector_stores.elasticsearch.utils import convert_es_hit_to_node
+
+    fields = ["metadata", vector_store.text_field]
+    answer = _elasticsearch_client(vector_store).search(
+        index=vector_store.index_name, query={"ids": {"values": ids}}, size=len(ids), source_includes=fields
+    )
+    return [convert_es_hit_to_node(hit, vector_store.text_field) for hit in answer["hits"]["hits"]]
+
+
+def opensearch_adapter(vector_store: Any) -> EmbeddingStore:
+    """The adapter of an OpensearchVectorStore."""
+    inner = vector_store.client
+    inner._ensure_initialized()  # makes the index where it is not there yet
+    return OpenSearchStore(inner._os_client, inner._index, vector_field=inner._embedding_field)
+
+
+def opensearch_filter(store: Any, query: VectorStoreQuery) -> list[Any] | None:
+    """Metadata filters, as the integration translates them, node and document ids as query clauses."""
+    return _query_clauses(query, store.client._parse_filters(query.filters), "metadata.ref_doc_id.keyword")
+
+
+def opensearch_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
+    """Nodes by id."""
+    inner = vector_store.client
+    body = {"query": {"ids": {"values": ids}}, "size": len(ids), "_source": ["metadata", inner._text_field]}
+    nodes: list[BaseNode] = inner._to_query_result(inner._os_client.search(index=inner._index, body=body)).nodes
+    return nodes
