@@ -17,6 +17,7 @@ from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
 from nudge_rag.stores.opensearch import OpenSearchStore
 from nudge_rag.stores.overlay import OverlayStore
+from nudge_rag.stores.pinecone import PineconeStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
 from nudge_rag.stores.simple import SimpleStore
@@ -34,6 +35,7 @@ __all__ = [
     "OpenSearchStore",
     "OverlayStore",
     "PgVectorStore",
+    "PineconeStore",
     "QdrantStore",
     "SearchResult",
     "SideBySideStore",

@@ -95,7 +95,8 @@ def at_unit_length(vectors: FloatArray) -> FloatArray:
     """Rows (n, d) divided by their lengths, float32; zeros stay zeros."""
     wide = np.asarray(vectors, dtype=np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    scaled: FloatArray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    return scaled
 
 
 def warn_experimental(database: str) -> None:

@@ -117,7 +117,8 @@ class ElasticsearchStore(LuceneStore):
     def _stream(self, body: Mapping[str, Any], batch_size: int) -> Iterable[Hit]:
         from elasticsearch.helpers import scan
 
-        return scan(self.client, query=dict(body), size=batch_size, index=self.index)
+        hits: Iterable[Hit] = scan(self.client, query=dict(body), size=batch_size, index=self.index)
+        return hits
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         return self.client.bulk(operations=lines, refresh=True)

@@ -185,6 +185,18 @@ RECORDS: tuple[StoreRecord, ...] = (
         note="by faiss under cosine at unit length, to within 1e-06",
         experimental=True,
     ),
+    StoreRecord(
+        "pinecone",
+        "Pinecone",
+        "pinecone",
+        ("PineconeVectorStore",),
+        ("PineconeVectorStore",),
+        "pinecone",
+        exact_search=NEVER,
+        batch_search=NEVER,
+        index="Pinecone's own",
+        experimental=True,
+    ),
 )
 
 

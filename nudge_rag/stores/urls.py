@@ -24,6 +24,7 @@ def open_store(url: str) -> EmbeddingStore:
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
     ``elasticsearch://host:9200?index=docs``       an index; ``vector=`` field, ``ssl=true``, ``api_key=``; experimental
     ``opensearch://host:9200?index=docs``          the same, with ``user=`` and ``password=``; experimental
+    ``pinecone://host.svc.pinecone.io?api_key=k``  an index, by its host; ``namespace=``; experimental
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
     ============================================== =================================================================
@@ -186,6 +187,19 @@ def _opensearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return OpenSearchStore(client, options["index"], vector_field=options.get("vector"))
 
 
+def _pinecone(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.pinecone import PineconeStore
+
+    options = take("pinecone", given, ("api_key",), ("namespace", "ssl"))
+    try:
+        from pinecone import Pinecone
+    except ImportError as error:
+        raise ImportError("pinecone:// needs its client: pip install 'nudge-rag[pinecone]'") from error
+    secure = {"ssl": "true", **options}
+    address = address_of(parsed, secure, 443 if secure["ssl"] == "true" else 80)
+    return PineconeStore(Pinecone(api_key=options["api_key"]).Index(host=address), namespace=options.get("namespace"))
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
@@ -193,6 +207,7 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "faiss": _faiss,
     "lance": _lance,
     "opensearch": _opensearch,
+    "pinecone": _pinecone,
     "postgresql": _postgres,
     "qdrant": _qdrant,
 }

@@ -10,7 +10,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlparse
+from urllib.parse import parse_qs, urlparse
 
 
 class Refused(Exception):
@@ -36,7 +36,7 @@ class Double:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}"
 
-    def answer(self, method: str, path: str, options: dict[str, str], body: Any) -> Any:
+    def answer(self, method: str, path: str, options: dict[str, list[str]], body: Any) -> Any:
         raise NotImplementedError
 
     def terminate(self) -> None:
@@ -61,7 +61,7 @@ def handler_of(double: Double) -> type[BaseHTTPRequestHandler]:
             with double.lock:
                 double.requests.append((self.command, parsed.path))
                 try:
-                    status, answer = 200, double.answer(self.command, parsed.path, dict(parse_qsl(parsed.query)), body)
+                    status, answer = 200, double.answer(self.command, parsed.path, parse_qs(parsed.query), body)
                 except Refused as refused:
                     status = refused.status
                     answer = {"error": {"type": "refused", "reason": refused.reason}, "status": status}

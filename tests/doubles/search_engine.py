@@ -64,7 +64,7 @@ class SearchEngine(Double):
         self.indexes: dict[str, Index] = {}
         self.scrolls: dict[str, tuple[list[Any], int]] = {}
 
-    def answer(self, method: str, path: str, options: dict[str, str], body: Any) -> Any:
+    def answer(self, method: str, path: str, options: dict[str, list[str]], body: Any) -> Any:
         parts = [part for part in path.split("/") if part]
         match (method, parts):
             case (_, []):
@@ -84,7 +84,7 @@ class SearchEngine(Double):
                 index = self.index(name)
                 return {index.name: {"mappings": index.mappings, "settings": {"index": index.settings}}}
             case (_, [name, "_search"]):
-                return self.search(self.index(name), body, options)
+                return self.search(self.index(name), body, {name: given[-1] for name, given in options.items()})
             case (_, [name, "_refresh"]):
                 return {"_shards": {"failed": 0}}
         raise Refused(400, f"the double has no {method} {path}")

@@ -12,6 +12,7 @@ import pytest
 CLIENTS = {
     "elasticsearch": ("search_engines", ["langchain_elasticsearch", "llama_index.vector_stores.elasticsearch"]),
     "opensearch": ("search_engines", ["opensearchpy", "llama_index.vector_stores.opensearch"]),
+    "pinecone": ("pinecone", ["langchain_pinecone", "llama_index.vector_stores.pinecone"]),
 }
 NAMES = [
     "elasticsearch-llama-index-cosine",
@@ -22,6 +23,9 @@ NAMES = [
     "opensearch-llama-index-cosine",
     "opensearch-langchain-dot",
     "opensearch-langchain-cosine",
+    "pinecone-llama-index-cosine",
+    "pinecone-langchain-dot",
+    "pinecone-langchain-l2",
 ]
 
 

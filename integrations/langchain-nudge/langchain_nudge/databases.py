@@ -218,6 +218,9 @@ DATABASES: dict[str, Database] = {
     "ElasticsearchStore": Database(
         experimental.elasticsearch_adapter, lambda _, given: given, experimental.elasticsearch_documents
     ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, lambda _, given: given, experimental.pinecone_documents
+    ),
     "OpenSearchVectorSearch": Database(
         experimental.opensearch_adapter, lambda _, given: given, experimental.opensearch_documents
     ),

@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.similarity import Similarity
-from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore
+from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore
 
 __all__ = ["elasticsearch_adapter", "elasticsearch_documents", "opensearch_adapter", "opensearch_documents"]
 
@@ -58,3 +58,20 @@ def opensearch_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
 def _hit_document(hit: Any, text_field: str) -> Document:
     source = hit["_source"]
     return Document(id=hit["_id"], page_content=source[text_field], metadata=source.get("metadata") or {})
+
+
+def pinecone_adapter(vectorstore: Any) -> EmbeddingStore:
+    """The adapter of a PineconeVectorStore and its namespace."""
+    return PineconeStore(vectorstore.index, namespace=vectorstore._namespace)
+
+
+def pinecone_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    """Documents by id."""
+    found: dict[str, Any] = {}
+    for first in range(0, len(ids), 100):
+        found |= vectorstore.index.fetch(ids=ids[first : first + 100], namespace=vectorstore._namespace or "").vectors
+    documents = []
+    for node_id, record in found.items():
+        metadata = dict(record.metadata)
+        documents.append(Document(id=node_id, page_content=metadata.pop(vectorstore._text_key), metadata=metadata))
+    return documents

@@ -178,6 +178,9 @@ DATABASES: dict[str, Database] = {
     "ElasticsearchStore": Database(
         experimental.elasticsearch_adapter, experimental.elasticsearch_filter, experimental.elasticsearch_nodes
     ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, experimental.pinecone_filter, experimental.pinecone_nodes
+    ),
     "OpensearchVectorStore": Database(
         experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
     ),
