@@ -21,6 +21,7 @@ from nudge_rag.stores.pinecone import PineconeStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
 from nudge_rag.stores.simple import SimpleStore
+from nudge_rag.stores.weaviate import WeaviateStore
 
 __all__ = [
     "Capabilities",
@@ -43,4 +44,5 @@ __all__ = [
     "SimpleStore",
     "StoreError",
     "UnknownIdError",
+    "WeaviateStore",
 ]

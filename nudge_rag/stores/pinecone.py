@@ -82,7 +82,7 @@ class PineconeStore:
         stats = index.describe_index_stats()
         metric = _known(stats, "metric")
         ranked = SIMILARITY.get(str(metric)) if metric else similarity
-        if ranked not in SIMILARITY.values() or similarity not in (None, ranked):
+        if ranked is None or ranked not in SIMILARITY.values() or similarity not in (None, ranked):
             raise ValueError(f"the index's metric is {metric!r}, similarity is {similarity!r}: give the index's own")
         self._dimension = int(_known(stats, "dimension") or 0)
         if not self._dimension:

@@ -197,6 +197,20 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="Pinecone's own",
         experimental=True,
     ),
+    StoreRecord(
+        "weaviate",
+        "Weaviate",
+        "weaviate",
+        ("WeaviateVectorStore",),
+        ("WeaviateVectorStore",),
+        "weaviate",
+        exact_search=NEVER,
+        batch_search=NEVER,
+        rounding=1e-6,
+        index="the collection's index",
+        note="under cosine to within 1e-06",
+        experimental=True,
+    ),
 )
 
 

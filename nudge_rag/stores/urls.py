@@ -27,6 +27,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``pinecone://host.svc.pinecone.io?api_key=k``  an index, by its host; ``namespace=``; experimental
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
+    ``weaviate://host:8080?collection=Docs``       a collection; ``vector=``, ``ssl=true``, ``api_key=``, ``grpc_port=``
+                                                   (50051); experimental
     ============================================== =================================================================
 
     A path is absolute after three slashes; ``lance://./data?table=docs`` and the like are relative to the working
@@ -200,6 +202,28 @@ def _pinecone(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return PineconeStore(Pinecone(api_key=options["api_key"]).Index(host=address), namespace=options.get("namespace"))
 
 
+def _weaviate(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.weaviate import WeaviateStore
+
+    options = take("weaviate", given, ("collection",), ("vector", "ssl", "grpc_port", "api_key"))
+    try:
+        import weaviate
+    except ImportError as error:
+        raise ImportError("weaviate:// needs its client: pip install 'nudge-rag[weaviate]'") from error
+    address = urlparse(address_of(parsed, options, 8080))
+    secure = address.scheme == "https"
+    client = weaviate.connect_to_custom(
+        http_host=str(address.hostname),
+        http_port=address.port or 8080,
+        http_secure=secure,
+        grpc_host=str(address.hostname),
+        grpc_port=int(options.get("grpc_port", "50051")),
+        grpc_secure=secure,
+        auth_credentials=weaviate.auth.AuthApiKey(options["api_key"]) if "api_key" in options else None,
+    )
+    return WeaviateStore(client.collections.get(options["collection"]), vector_name=options.get("vector"))
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
@@ -210,4 +234,5 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "pinecone": _pinecone,
     "postgresql": _postgres,
     "qdrant": _qdrant,
+    "weaviate": _weaviate,
 }

@@ -1,4 +1,4 @@
-"""The stores whose databases cannot be run here, on doubles of their REST APIs: skipped where a client is missing."""
+"""The stores whose databases cannot be run here, on doubles of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-CLIENTS = {
-    "elasticsearch": ("search_engines", ["langchain_elasticsearch", "llama_index.vector_stores.elasticsearch"]),
-    "opensearch": ("search_engines", ["opensearchpy", "llama_index.vector_stores.opensearch"]),
-    "pinecone": ("pinecone", ["langchain_pinecone", "llama_index.vector_stores.pinecone"]),
+MODULES = {
+    "elasticsearch": "search_engines",
+    "opensearch": "search_engines",
+    "pinecone": "pinecone",
+    "weaviate": "weaviate",
 }
 NAMES = [
     "elasticsearch-llama-index-cosine",
@@ -26,17 +27,18 @@ NAMES = [
     "pinecone-llama-index-cosine",
     "pinecone-langchain-dot",
     "pinecone-langchain-l2",
+    "weaviate-llama-index-cosine",
+    "weaviate-langchain-dot",
+    "weaviate-langchain-l2-named",
 ]
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Doubles on loopback, each started at its first use and stopped at the end."""
-    for package in [name for _, packages in CLIENTS.values() for name in packages]:
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[test-experimental]'")
     from tests.store_builders.common import Servers
 
-    modules = {importlib.import_module(f"tests.store_builders.{name}") for name, _ in CLIENTS.values()}
+    modules = {importlib.import_module(f"tests.store_builders.{name}") for name in MODULES.values()}
     starters = {name: start for module in modules for name, start in module.STARTERS.items()}
     running = Servers(starters, tmp_path_factory)
     yield running
@@ -49,7 +51,7 @@ def build(tmp_path: Path, servers: Any) -> Callable[[str, int], Any]:
     from tests.store_builders.common import calls
 
     def make(name: str, n: int) -> Any:
-        module = importlib.import_module(f"tests.store_builders.{CLIENTS[name.partition('-')[0]][0]}")
+        module = importlib.import_module(f"tests.store_builders.{MODULES[name.partition('-')[0]]}")
         builder, options = module.BUILDERS[name]
         made = builder(tmp_path, n, servers, **options)
         calls.clear()

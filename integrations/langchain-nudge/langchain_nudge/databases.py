@@ -221,6 +221,9 @@ DATABASES: dict[str, Database] = {
     "PineconeVectorStore": Database(
         experimental.pinecone_adapter, lambda _, given: given, experimental.pinecone_documents
     ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, lambda _, given: given, experimental.weaviate_documents
+    ),
     "OpenSearchVectorSearch": Database(
         experimental.opensearch_adapter, lambda _, given: given, experimental.opensearch_documents
     ),

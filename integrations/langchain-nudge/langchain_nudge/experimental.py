@@ -7,9 +7,18 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.similarity import Similarity
-from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore
+from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore, WeaviateStore
 
-__all__ = ["elasticsearch_adapter", "elasticsearch_documents", "opensearch_adapter", "opensearch_documents"]
+__all__ = [
+    "elasticsearch_adapter",
+    "elasticsearch_documents",
+    "opensearch_adapter",
+    "opensearch_documents",
+    "pinecone_adapter",
+    "pinecone_documents",
+    "weaviate_adapter",
+    "weaviate_documents",
+]
 
 ELASTIC_DISTANCES: dict[str, Similarity] = {
     "COSINE": "cosine",
@@ -74,4 +83,21 @@ def pinecone_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
     for node_id, record in found.items():
         metadata = dict(record.metadata)
         documents.append(Document(id=node_id, page_content=metadata.pop(vectorstore._text_key), metadata=metadata))
+    return documents
+
+
+def weaviate_adapter(vectorstore: Any) -> EmbeddingStore:
+    """The adapter of a WeaviateVectorStore without tenants."""
+    if vectorstore._multi_tenancy_enabled:
+        raise ValueError("the collection has tenants: pass WeaviateStore(collection.with_tenant(...)) for one of them")
+    return WeaviateStore(vectorstore._collection)
+
+
+def weaviate_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    """Documents by id, and with their ids."""
+    documents = []
+    for one in vectorstore._collection.query.fetch_objects_by_ids(ids, limit=len(ids)).objects:
+        properties = dict(one.properties)
+        text = properties.pop(vectorstore._text_key)
+        documents.append(Document(id=str(one.uuid), page_content=text, metadata=properties))
     return documents

@@ -181,6 +181,9 @@ DATABASES: dict[str, Database] = {
     "PineconeVectorStore": Database(
         experimental.pinecone_adapter, experimental.pinecone_filter, experimental.pinecone_nodes
     ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, experimental.weaviate_filter, experimental.weaviate_nodes
+    ),
     "OpensearchVectorStore": Database(
         experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
     ),

@@ -10,7 +10,7 @@ from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from llama_index.retrievers.nudge.clauses import clause_of
 
-from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore
+from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore, WeaviateStore
 
 __all__ = [
     "elasticsearch_adapter",
@@ -19,6 +19,12 @@ __all__ = [
     "opensearch_adapter",
     "opensearch_filter",
     "opensearch_nodes",
+    "pinecone_adapter",
+    "pinecone_filter",
+    "pinecone_nodes",
+    "weaviate_adapter",
+    "weaviate_filter",
+    "weaviate_nodes",
 ]
 
 _pinecone_stores: weakref.WeakKeyDictionary[Any, dict[str, PineconeStore]] = weakref.WeakKeyDictionary()
@@ -128,3 +134,35 @@ def pinecone_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
     """Nodes by id, as their metadata holds them."""
     records = pinecone_adapter(vector_store).records(ids)
     return [metadata_dict_to_node(record.metadata) for record in records.values()]
+
+
+def _weaviate_collection(vector_store: Any) -> Any:
+    return vector_store.client.collections.get(vector_store.index_name)
+
+
+def weaviate_adapter(vector_store: Any) -> EmbeddingStore:
+    """The adapter of a WeaviateVectorStore with a synchronous client."""
+    return WeaviateStore(_weaviate_collection(vector_store))
+
+
+def weaviate_filter(store: Any, query: VectorStoreQuery, filter: Any = None) -> Any:
+    """Metadata filters, as the integration translates them, node and document ids, and a ``filter`` of Weaviate's."""
+    from llama_index.vector_stores.weaviate.base import _to_weaviate_filter
+    from weaviate.classes.query import Filter
+
+    parts = [] if filter is None else [filter]
+    if query.filters is not None and query.filters.filters:
+        parts.append(_to_weaviate_filter(query.filters, store._get_property_types()))
+    if query.node_ids is not None:
+        parts.append(Filter.by_id().contains_any(list(query.node_ids)))
+    if query.doc_ids is not None:
+        parts.append(Filter.by_property("ref_doc_id").contains_any(list(query.doc_ids)))
+    return Filter.all_of(parts) if len(parts) > 1 else next(iter(parts), None)
+
+
+def weaviate_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
+    """Nodes by id, as the integration makes them."""
+    from llama_index.vector_stores.weaviate.utils import to_node
+
+    answer = _weaviate_collection(vector_store).query.fetch_objects_by_ids(ids, limit=len(ids))
+    return [to_node(vars(one), text_key=vector_store.text_key) for one in answer.objects]
