@@ -18,6 +18,7 @@ __all__ = [
     "check_ids",
     "check_queries",
     "check_replacement",
+    "check_synchronous",
     "chunks",
     "ungrouped",
     "warn_experimental",
@@ -97,6 +98,12 @@ def at_unit_length(vectors: FloatArray) -> FloatArray:
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     scaled: FloatArray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
     return scaled
+
+
+def check_synchronous(client: Any, expected: str) -> None:
+    """TypeError where ``client`` is asynchronous, which its class says; the methods themselves may not."""
+    if any("async" in base.__name__.lower() for base in type(client).__mro__):
+        raise TypeError(f"expected a synchronous {expected}, got {type(client).__name__}")
 
 
 def warn_experimental(database: str) -> None:

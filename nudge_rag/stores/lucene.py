@@ -152,6 +152,8 @@ class LuceneStore(ABC):
         checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
         if k > LARGEST_K:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")
+        if not self.capabilities.keeps_norms:  # such a field refuses queries of another length as well
+            checked = at_unit_length(checked)
         given = _clauses(where)
         ids: list[list[str]] = []
         scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nudge_rag.stores.base import Capabilities, Similarity
-from nudge_rag.stores.checks import warn_experimental
+from nudge_rag.stores.checks import check_synchronous, warn_experimental
 from nudge_rag.stores.lucene import ROUNDING, Hit, LuceneStore, one_index, vector_mapping
 
 __all__ = ["OpenSearchStore"]
@@ -50,8 +50,7 @@ class OpenSearchStore(LuceneStore):
     def __init__(self, client: Any, index: str, *, vector_field: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("msearch", "bulk", "indices")):
             raise TypeError(f"expected an OpenSearch client, got {type(client).__name__}")
-        if type(client).__name__.startswith("Async"):
-            raise TypeError("expected a synchronous OpenSearch client, got an asynchronous one")
+        check_synchronous(client, "OpenSearch client")
         warn_experimental("OpenSearch")
         self.client = client
         concrete, known = one_index(client.indices.get(index=index), index)

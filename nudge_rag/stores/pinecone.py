@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from nudge_rag.stores.checks import (
     check_ids,
     check_queries,
     check_replacement,
+    check_synchronous,
     chunks,
     warn_experimental,
 )
@@ -73,8 +73,7 @@ class PineconeStore:
     ) -> None:
         if not all(hasattr(index, part) for part in ("fetch", "query", "update", "describe_index_stats")):
             raise TypeError(f"expected a pinecone Index, got {type(index).__name__}")
-        if inspect.iscoroutinefunction(index.fetch):
-            raise TypeError("expected a synchronous pinecone Index, got an asynchronous one")
+        check_synchronous(index, "pinecone Index")
         warn_experimental("Pinecone")
         self.index, self.namespace = index, namespace or ""
         self._node_id_of, self._patience = node_id_of, patience
@@ -172,7 +171,8 @@ class PineconeStore:
         if unknown:
             raise UnknownIdError(unknown, self.name)
         if self.capabilities.similarity == "cosine" and not rows.any(axis=1).all():
-            raise ValueError(f"a vector is zero, which has no cosine: {self.name} refuses it")
+            zero = names[int(np.flatnonzero(~rows.any(axis=1))[0])]
+            raise ValueError(f"the vector for {zero!r} is zero, which has no cosine: {self.name} refuses it")
         for name, row in zip(names, rows.tolist(), strict=True):
             self.index.update(id=present[name].id, values=row, namespace=self.namespace)
         self._wait_until_visible(names, rows)

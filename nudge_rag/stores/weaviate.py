@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from nudge_rag.stores.checks import (
     check_ids,
     check_queries,
     check_replacement,
+    check_synchronous,
     chunks,
     warn_experimental,
 )
@@ -58,8 +58,7 @@ class WeaviateStore:
     def __init__(self, collection: Any, *, vector_name: str | None = None) -> None:
         if not all(hasattr(collection, part) for part in ("query", "data", "config", "iterator", "aggregate")):
             raise TypeError(f"expected a weaviate collection, got {type(collection).__name__}")
-        if inspect.iscoroutinefunction(collection.query.near_vector):
-            raise TypeError("expected a synchronous weaviate collection, got an asynchronous one")
+        check_synchronous(collection, "weaviate collection")
         warn_experimental("Weaviate")
         self.collection = collection
         self.vector_name, index = _vector_index(collection, vector_name)
@@ -151,16 +150,16 @@ class WeaviateStore:
         """Those of ``ids`` that exist and pass ``where``; ids that are no UUIDs do not exist."""
         from weaviate.classes.query import Filter
 
-        named = {key: name for name in check_ids(ids) if (key := _canonical(name)) is not None}
+        key_of = {name: key for name in check_ids(ids) if (key := _canonical(name)) is not None}
         found: set[str] = set()
-        for chunk in chunks(sorted(named), IDS_PER_CALL):
+        for chunk in chunks(sorted(set(key_of.values())), IDS_PER_CALL):
             among = Filter.by_id().contains_any(chunk)
             filters = among if where is None else among & where
             objects = self.collection.query.fetch_objects(
                 filters=filters, limit=len(chunk), return_properties=False
             ).objects
-            found.update(named[str(one.uuid)] for one in objects)
-        return found
+            found.update(str(one.uuid) for one in objects)
+        return {name for name, key in key_of.items() if key in found}
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
         """``vectors`` as float32."""
@@ -173,9 +172,13 @@ class WeaviateStore:
         unknown = [name for name in names if name not in present]
         if unknown:
             raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs)")
-        for name, row in zip(names, rows.tolist(), strict=True):
+        keys = [str(_canonical(name)) for name in names]
+        if len(set(keys)) != len(keys):
+            at = next(at for at, key in enumerate(keys) if key in keys[:at])
+            raise ValueError(f"{names[at]!r} is the UUID {keys[at]}, which is given already: each node has one vector")
+        for key, row in zip(keys, rows.tolist(), strict=True):
             vector = row if self.vector_name is None else {self.vector_name: row}
-            self.collection.data.update(uuid=str(_canonical(name)), vector=vector)
+            self.collection.data.update(uuid=key, vector=vector)
 
     @property
     def _with_vector(self) -> Any:

@@ -82,7 +82,11 @@ class Pinecone(Double):
         return {"matches": [{"id": name, "score": scores[name]} for name in ranked], "namespace": ""}
 
     def passes(self, metadata: dict[str, Any], where: dict[str, Any]) -> bool:
-        """Equality only, alone or under $eq."""
-        return all(
-            metadata.get(key) == (given["$eq"] if isinstance(given, dict) else given) for key, given in where.items()
-        )
+        """Equality, alone or under $eq, and $lt."""
+        for key, given in where.items():
+            ((operator, value),) = given.items() if isinstance(given, dict) else [("$eq", given)]
+            if operator not in ("$eq", "$lt"):
+                raise Refused(400, f"the double knows no filter {operator}")
+            if not (metadata[key] < value if operator == "$lt" else metadata.get(key) == value):
+                return False
+        return True

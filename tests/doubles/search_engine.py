@@ -7,6 +7,7 @@ and fields of a query, the dimension of a vector, zero and non-unit vectors. Sco
 from __future__ import annotations
 
 import copy
+import operator
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ SCRIPTS = {
     ],
     "1 / (1 + Math.pow(l2norm(params.query, 'F'), 2))": lambda q, v: 1 / (1 + np.linalg.norm(q - v) ** 2),
 }
+RANGES = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 SPACES = {"cosinesimil": "cosine", "innerproduct": "max_inner_product", "l2": "l2_norm"}
 
 
@@ -169,8 +171,7 @@ class SearchEngine(Double):
             ((path, wanted),) = given.items()
             value = self.value(index, node, path)
             if kind == "range":
-                tests = {"gt": value > wanted.get("gt", value - 1), "lt": value < wanted.get("lt", value + 1)}
-                return all(tests.values())
+                return value is not None and all(RANGES[name](value, bound) for name, bound in wanted.items())
             wanted = wanted["value"] if isinstance(wanted, dict) else wanted
             return value in wanted if kind == "terms" else type(value) is type(wanted) and value == wanted
         raise Refused(400, f"the double knows no query [{kind}]")
@@ -232,6 +233,7 @@ class Elasticsearch(SearchEngine):
             mapping = index.properties[knn["field"]]
             if not mapping.get("index", True):
                 raise Refused(400, "to perform knn search on a field, its mapping must have [index] set to [true]")
+            self.accepted(mapping, np.array(knn["query_vector"]))
             nodes = self.passing(index, {"bool": {"filter": listed(knn.get("filter"))}})
             score = SCORES[mapping.get("similarity", "cosine")]
             return self.scored(index, knn["field"], nodes, score, knn["query_vector"])[: knn["k"]]
@@ -276,7 +278,8 @@ class OpenSearch(SearchEngine):
             ((name, knn),) = query["knn"].items()
             if not 0 < knn["k"] <= 10_000:
                 raise Refused(400, "[knn] requires k to be in the range (0, 10000]")
-            space = index.properties[name]["method"]["space_type"]
+            method = index.properties[name].get("method", {})
+            space = method.get("space_type") or index.settings.get("knn.space_type", "l2")
             nodes = self.passing(index, knn.get("filter"))
             return self.scored(index, name, nodes, SCORES[SPACES[space]], knn["vector"])[: knn["k"]]
         if query and "script_score" in query:

@@ -19,6 +19,7 @@ from weaviate.collections.aggregate import _AggregateCollection
 from weaviate.collections.classes.aggregate import AggregateReturn
 from weaviate.collections.classes.config import VectorDistances, _NamedVectorConfig, _VectorIndexConfigFlat
 from weaviate.collections.classes.internal import MetadataReturn, Object, QueryReturn
+from weaviate.collections.collections import _Collections
 from weaviate.collections.config import _ConfigCollection
 from weaviate.collections.data import _DataCollection
 from weaviate.collections.query import _QueryCollection
@@ -42,12 +43,19 @@ def bound(real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[...,
     return call
 
 
+def function_bound(real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a function."""
+    signature = inspect.signature(real)
+    return lambda *args, **kwargs: answer(**signature.bind(*args, **kwargs).arguments)
+
+
 class Weaviate:
     """One collection: objects by id, each with properties and a vector."""
 
     def __init__(self, name: str, distance: str, vector_name: str | None = None) -> None:
         self.name, self.tenant, self.distance, self.vector_name = name, None, distance, vector_name
         self.objects: dict[str, tuple[dict[str, Any], np.ndarray]] = {}
+        self.updates = 0
         self.config = SimpleNamespace(get=bound(_ConfigCollection.get, self.configuration))
         self.aggregate = SimpleNamespace(over_all=bound(_AggregateCollection.over_all, self.total))
         self.data = SimpleNamespace(update=bound(_DataCollection.update, self.update))
@@ -72,6 +80,7 @@ class Weaviate:
 
     def update(self, uuid: str, vector: Any) -> None:
         properties, _ = self.objects[uuid]
+        self.updates += 1
         self.objects[uuid] = (properties, self.row(vector))
 
     def row(self, vector: Any) -> np.ndarray:
@@ -127,7 +136,7 @@ class Weaviate:
 
 
 def passes(filters: Any, name: str, properties: dict[str, Any]) -> bool:
-    """The client's filter objects: and, or, equality and membership."""
+    """The client's filter objects: and, or, equality, less than and membership."""
     if filters is None:
         return True
     operator = filters.operator.value
@@ -137,6 +146,8 @@ def passes(filters: Any, name: str, properties: dict[str, Any]) -> bool:
     value = name if filters.target == "_id" else properties.get(filters.target)
     if operator == "Equal":
         return bool(value == filters.value)
+    if operator == "LessThan":
+        return bool(value < filters.value)
     if operator == "ContainsAny":
         return value in [str(one) for one in filters.value]
     raise ValueError(f"the double knows no filter {operator}")
@@ -150,7 +161,9 @@ def client_of(collection: Weaviate, base: type) -> Any:
             pass
 
     client = Client()
-    client.collections = SimpleNamespace(exists=lambda name: True, get=lambda name: collection)
+    client.collections = SimpleNamespace(
+        exists=bound(_Collections.exists, lambda name: True), get=bound(_Collections.get, lambda name: collection)
+    )
 
     def add_object(collection: str, properties: Any, uuid: Any, vector: Any, tenant: Any = None) -> None:
         one.objects[str(uuid)] = (dict(properties), one.row({one.vector_name: vector} if one.vector_name else vector))

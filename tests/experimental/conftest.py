@@ -2,57 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MODULES = {
-    "elasticsearch": "search_engines",
-    "opensearch": "search_engines",
-    "pinecone": "pinecone",
-    "weaviate": "weaviate",
-}
-NAMES = [
-    "elasticsearch-llama-index-cosine",
-    "elasticsearch-llama-index-l2",
-    "elasticsearch-langchain-dot",
-    "elasticsearch-langchain-exact",
-    "opensearch-llama-index-l2",
-    "opensearch-llama-index-cosine",
-    "opensearch-langchain-dot",
-    "opensearch-langchain-cosine",
-    "pinecone-llama-index-cosine",
-    "pinecone-langchain-dot",
-    "pinecone-langchain-l2",
-    "weaviate-llama-index-cosine",
-    "weaviate-langchain-dot",
-    "weaviate-langchain-l2-named",
-]
+from tests.doubles import registry
+from tests.doubles.opening import quietly
+from tests.store_builders.common import Servers, calls
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Doubles on loopback, each started at its first use and stopped at the end."""
-    from tests.store_builders.common import Servers
-
-    modules = {importlib.import_module(f"tests.store_builders.{name}") for name in MODULES.values()}
-    starters = {name: start for module in modules for name, start in module.STARTERS.items()}
-    running = Servers(starters, tmp_path_factory)
+    running = Servers(registry.STARTERS, tmp_path_factory)
     yield running
     running.stop()
 
 
 @pytest.fixture
-def build(tmp_path: Path, servers: Any) -> Callable[[str, int], Any]:
+def build(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Callable[[str, int], Any]:
     """Build a store by name with n nodes."""
-    from tests.store_builders.common import calls
 
     def make(name: str, n: int) -> Any:
-        module = importlib.import_module(f"tests.store_builders.{MODULES[name.partition('-')[0]]}")
-        builder, options = module.BUILDERS[name]
+        builder, options = registry.BUILDERS[name]
+        request.node.user_properties.append(("store", registry.STORE_OF[name]))
         made = builder(tmp_path, n, servers, **options)
         calls.clear()
         return made
@@ -60,7 +35,32 @@ def build(tmp_path: Path, servers: Any) -> Callable[[str, int], Any]:
     return make
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=registry.every())
 def built(request: pytest.FixtureRequest, build: Callable[[str, int], Any]) -> Any:
     """Every store in turn, with 60 nodes."""
     return build(request.param, 60)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Opening an experimental store warns; `test_opening.py` has that."""
+    with quietly():
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Which experimental stores were tested in this run, which were not, and why."""
+    tested = {
+        store
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, store in getattr(report, "user_properties", ())
+        if key == "store" and store in registry.STORES
+    }
+    left_out = [
+        f"{store} ({registry.MISSING.get(store, 'no test was chosen')})"
+        for store in registry.STORES
+        if store not in tested
+    ]
+    terminalreporter.write_line(f"experimental stores tested on doubles: {', '.join(sorted(tested)) or 'none'}")
+    terminalreporter.write_line(f"experimental stores not tested: {', '.join(left_out) or 'none'}")

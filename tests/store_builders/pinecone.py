@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
-import langchain_nudge
 import pinecone as client
 from langchain_pinecone import PineconeVectorStore
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo
-from llama_index.retrievers import nudge as llama_index_nudge
 from llama_index.vector_stores.pinecone import PineconeVectorStore as LlamaIndexPinecone
 
 import nudge_rag.stores
+from tests.doubles.opening import opened
 from tests.doubles.pinecone import Pinecone
 from tests.store_builders.common import (
     DIMENSION,
@@ -23,10 +21,7 @@ from tests.store_builders.common import (
     documents,
     expected_vectors,
     llama_index,
-    plain_id,
 )
-
-STARTERS: dict[str, Any] = {}
 
 
 def index_of(double: Pinecone) -> Any:
@@ -49,12 +44,10 @@ def pinecone(folder: Path, n: int, servers: Any, *, by: str, metric: str) -> Bui
     if by == "llama-index":
         vector_store: Any = OfDocument(index_of(double))
         llama_index(vector_store, n)
-        module: Any = llama_index_nudge
         options = {"node_id_of": lambda record: record.rpartition("#")[2]}
     else:
         vector_store = PineconeVectorStore(index_of(double), LangChainEmbeddings())
         vector_store.add_documents(documents(n))
-        module = langchain_nudge
 
     def contents() -> Any:
         records = copy.deepcopy(double.records)
@@ -63,10 +56,7 @@ def pinecone(folder: Path, n: int, servers: Any, *, by: str, metric: str) -> Bui
     def reopen() -> Any:
         return nudge_rag.stores.PineconeStore(index_of(double), **options)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*adapter is experimental")
-        store = module.embedding_store(vector_store)
-    return Built(store, expected_vectors(n), contents, reopen, {"even": True}, plain_id)
+    return opened(vector_store, by, expected_vectors(n), contents, reopen, {"even": True})
 
 
 BUILDERS = {

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
-import langchain_nudge
 from langchain_weaviate import WeaviateVectorStore
-from llama_index.retrievers import nudge as llama_index_nudge
 from llama_index.vector_stores.weaviate import WeaviateVectorStore as LlamaIndexWeaviate
 from weaviate import WeaviateClient
 from weaviate.classes.query import Filter
 
 import nudge_rag.stores
+from tests.doubles.opening import opened
 from tests.doubles.weaviate import Weaviate, client_of
 from tests.store_builders.common import (
     Built,
@@ -25,8 +23,6 @@ from tests.store_builders.common import (
     uuid_id,
 )
 
-STARTERS: dict[str, Any] = {}
-
 
 def weaviate(folder: Path, n: int, servers: Any, *, by: str, distance: str, vector_name: str | None = None) -> Built:
     double = Weaviate("Nodes", distance, vector_name)
@@ -35,22 +31,19 @@ def weaviate(folder: Path, n: int, servers: Any, *, by: str, distance: str, vect
         vector_store: Any = LlamaIndexWeaviate(weaviate_client=client, index_name="Nodes")
         vector_store._is_self_created_weaviate_client = False
         llama_index(vector_store, n, uuid_id)
-        module: Any = llama_index_nudge
     else:
         vector_store = WeaviateVectorStore(client, "Nodes", "text", LangChainEmbeddings())
         vector_store.add_documents(documents(n, uuid_id))
-        module = langchain_nudge
 
     def contents() -> Any:
         return {name: copy.deepcopy(properties) for name, (properties, _) in double.objects.items()}
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*adapter is experimental")
-        store = module.embedding_store(vector_store)
     even = Filter.by_property("even").equal(True)
-    return Built(
-        store, expected_vectors(n, uuid_id), contents, lambda: nudge_rag.stores.WeaviateStore(double), even, uuid_id
-    )
+
+    def reopen() -> Any:
+        return nudge_rag.stores.WeaviateStore(double)
+
+    return opened(vector_store, by, expected_vectors(n, uuid_id), contents, reopen, even, uuid_id)
 
 
 BUILDERS = {

@@ -42,9 +42,12 @@ class Database:
 
 
 def database_of(vector_store: Any) -> Database | None:
-    """By the class of the vector store or of what it inherits from, without importing any integration."""
-    names = [base.__name__ for base in type(vector_store).__mro__]
-    return next((DATABASES[name] for name in names if name in DATABASES), None)
+    """By the module and class of the vector store or of what it inherits from, without importing any integration."""
+    for base in type(vector_store).__mro__:
+        database = DATABASES.get(base.__name__)
+        if database is not None and base.__module__.startswith("llama_index"):
+            return database
+    return None
 
 
 def _get_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
