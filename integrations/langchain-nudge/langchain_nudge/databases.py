@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_nudge import experimental
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -214,4 +215,16 @@ DATABASES: dict[str, Database] = {
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
+    "ElasticsearchStore": Database(
+        experimental.elasticsearch_adapter, lambda _, given: given, experimental.elasticsearch_documents
+    ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, lambda _, given: given, experimental.pinecone_documents
+    ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, lambda _, given: given, experimental.weaviate_documents
+    ),
+    "OpenSearchVectorSearch": Database(
+        experimental.opensearch_adapter, lambda _, given: given, experimental.opensearch_documents
+    ),
 }

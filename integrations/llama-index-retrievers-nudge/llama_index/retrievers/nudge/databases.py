@@ -9,9 +9,17 @@ from typing import Any
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
+from llama_index.retrievers.nudge import experimental
 from llama_index.retrievers.nudge.conditions import among, lance_field, postgres_field, sql_condition
 
-from nudge_rag.stores import ChromaFilter, ChromaStore, EmbeddingStore, LanceStore, PgVectorStore, QdrantStore
+from nudge_rag.stores import (
+    ChromaFilter,
+    ChromaStore,
+    EmbeddingStore,
+    LanceStore,
+    PgVectorStore,
+    QdrantStore,
+)
 
 __all__ = ["DATABASES", "Database", "database_of"]
 
@@ -34,9 +42,12 @@ class Database:
 
 
 def database_of(vector_store: Any) -> Database | None:
-    """By the class of the vector store or of what it inherits from, without importing any integration."""
-    names = [base.__name__ for base in type(vector_store).__mro__]
-    return next((DATABASES[name] for name in names if name in DATABASES), None)
+    """By the module and class of the vector store or of what it inherits from, without importing any integration."""
+    for base in type(vector_store).__mro__:
+        database = DATABASES.get(base.__name__)
+        if database is not None and base.__module__.startswith("llama_index"):
+            return database
+    return None
 
 
 def _get_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
@@ -167,4 +178,16 @@ DATABASES: dict[str, Database] = {
         lambda store: LanceStore(store.table, vector_column=store.vector_column_name), _lance_filter, _lance_nodes
     ),
     "PGVectorStore": Database(_postgres_adapter, _postgres_filter, _get_nodes),
+    "ElasticsearchStore": Database(
+        experimental.elasticsearch_adapter, experimental.elasticsearch_filter, experimental.elasticsearch_nodes
+    ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, experimental.pinecone_filter, experimental.pinecone_nodes
+    ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, experimental.weaviate_filter, experimental.weaviate_nodes
+    ),
+    "OpensearchVectorStore": Database(
+        experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
+    ),
 }
