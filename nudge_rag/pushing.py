@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -322,7 +323,10 @@ def _write_checked(store: EmbeddingStore, version: Version) -> None:
         raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
     if not kept:
         raise PushError(f"{store.name} did not keep the vectors as they were written: {_undo(store, version)}")
-    version.set_state(VERIFIED)
+    try:
+        version.set_state(VERIFIED)
+    except OSError as error:
+        raise PushError(f"the journal cannot be written to ({error}): {_undo(store, version)}") from error
 
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
@@ -336,7 +340,8 @@ def _undo(store: EmbeddingStore, version: Version) -> str:
         restored = False
     if not restored:
         return f"some may be there; rollback() restores the originals saved in {version.folder}"
-    version.set_state(ROLLED_BACK)
+    with contextlib.suppress(OSError):  # the next call looks again
+        version.set_state(ROLLED_BACK)
     return "the vectors that were there before are back"
 
 
