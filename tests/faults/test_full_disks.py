@@ -1,4 +1,4 @@
-"""A disk that is full, and files and folders that may not be written to: clear errors, and nothing half-written."""
+"""A disk that is full, and files, folders and tables that may not be written to: clear errors, nothing half-written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 
 from nudge_rag import reapply, rollback, status, versions
-from nudge_rag.pushing import push_vectors
-from tests.stores.killed_worker import nudged, open_store
+from nudge_rag.pushing import PushError, push_vectors
+from tests.stores.killed_worker import COLLECTION, nudged, open_store
 from tests.stores.killing import fill, is_whole, losses, quietly
 
 KINDS = ["simple", "faiss", "lancedb", "chroma"]
@@ -183,3 +184,29 @@ def test_a_read_only_file_in_a_folder_that_may_be_written_to(kind, open_folder, 
     allow(open_folder)
     setting.assert_recovers()
     assert file.stat().st_mode & 0o777 == 0o666, "a push keeps the mode of the file"
+
+
+def test_a_table_that_a_role_may_not_update(tmp_path, servers):
+    address, root = fill("postgres", tmp_path, servers, IDS, ORIGINALS), tmp_path / "v"
+    owner = open_store("postgres", address)
+    push_vectors(owner, IDS, ORIGINALS, FIRST, root=root)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("DROP OWNED BY reader" if has_role(connection) else "CREATE ROLE reader LOGIN")
+        connection.execute(f"GRANT SELECT ON {COLLECTION} TO reader")
+        reader = open_store("postgres", address.replace("//postgres", "//reader"))
+        assert reader.key == owner.key
+        with pytest.raises(PushError, match="the vectors that were there before are back") as caught:
+            push_vectors(reader, IDS, ORIGINALS, SECOND, root=root)
+        assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)
+        with pytest.raises(PushError, match=r"failed while vectors were restored.*permission denied"):
+            rollback(reader, root)
+        assert is_whole(owner, IDS, FIRST)
+        assert [version.state for version in versions(reader, root)] == ["committed", "rolled back"]
+        connection.execute(f"GRANT UPDATE ON {COLLECTION} TO reader")
+    assert push_vectors(reader, IDS, ORIGINALS, SECOND, root=root).written == len(IDS)
+    assert rollback(reader, root).exact
+    assert losses(owner, IDS, ORIGINALS) == 0
+
+
+def has_role(connection):
+    return connection.execute("SELECT FROM pg_roles WHERE rolname = 'reader'").fetchone() is not None
