@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import nudge_rag.folders
+import nudge_rag.locks
 from nudge_rag import reapply, rollback, versions
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
@@ -63,10 +64,11 @@ def open_store(kind: str, address: str) -> Any:
 class Steps:
     """Dies before, between and after the parts of every write to the store and to the journal."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, left: int, pause: float = 0.0) -> None:
+        self.left, self.pause = left, pause
 
     def step(self) -> None:
+        time.sleep(self.pause)
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self.left -= 1
@@ -161,11 +163,12 @@ def work(job: dict[str, Any], ready: int) -> None:
     arrays = np.load(job["vectors"])
     ids, originals, root = arrays["ids"].tolist(), arrays["originals"], Path(job["root"])
     store = restrict(job, open_store(job["kind"], job["address"]))
+    nudge_rag.locks.SECONDS_TO_WAIT = job.get("patience", nudge_rag.locks.SECONDS_TO_WAIT)
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return
     if "steps" in job:
-        store = Steps(job["steps"]).instrument(store)
+        store = Steps(job["steps"], job.get("pause", 0.0)).instrument(store)
     else:
         os.write(ready, b".")
     if job["action"] == "push":
