@@ -95,7 +95,8 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         PushError: the store did not keep what was written.
         LockedError: a push or rollback is under way.
     """
-    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
         live, lost = live_version(store, root), status(store, root).lost
         if live is None or not lost:

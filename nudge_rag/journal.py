@@ -158,7 +158,7 @@ def record_version(
     manifest = {
         "state": PREPARED,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "store": {"name": store.name, "key": store.key, "similarity": store.capabilities.similarity},
+        "store": {"name": store.name, "key": folder.parent.name, "similarity": store.capabilities.similarity},
         "dimension": int(after.shape[1]),
         "details": dict(details),
         "ids": list(ids),

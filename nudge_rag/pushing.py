@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -109,7 +110,8 @@ def push_vectors(
     """
     names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
     check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
-    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
         live = live_version(store, root)
         _check_fits(live, (details or {}).get("model"), moved.shape[1])
@@ -123,7 +125,7 @@ def push_vectors(
         version = record_version(store, plan.ids, plan.originals, plan.before, plan.after, Path(root), details or {})
         _write_checked(store, version)
         _commit(version, live)
-    logger.info("pushed %d vectors to %s as version %s", len(plan.ids), store.key, version.name)
+    logger.info("pushed %d vectors to %s as version %s", len(plan.ids), journal.name, version.name)
     return PushReceipt(True, len(plan.ids), version.name, f"pushed as version {version.name}", changed, missing)
 
 
@@ -146,7 +148,8 @@ def rollback(
         LockedError: another push or rollback is under way.
         BrokenFolderError: the record is damaged; nothing was written.
     """
-    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
         every = versions(store, root)
         first = 0 if version is None else next((one.number for one in every if one.name == version), None)
         if first is None:
@@ -197,7 +200,7 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
             raise PushError(f"version {live.name} died and cannot be undone: rollback() restores the originals")
         live.set_state(ROLLED_BACK)
         done = f"it died while it wrote: {receipt.restored} node(s) have the vectors again that they had before"
-    warnings.warn(f"push {live.name} to {store.key} had not finished; {done}", stacklevel=5)
+    warnings.warn(f"push {live.name} to {live.folder.parent.name} had not finished; {done}", stacklevel=5)
 
 
 def _tidy(every: Sequence[Version]) -> None:
@@ -322,7 +325,10 @@ def _write_checked(store: EmbeddingStore, version: Version) -> None:
         raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
     if not kept:
         raise PushError(f"{store.name} did not keep the vectors as they were written: {_undo(store, version)}")
-    version.set_state(VERIFIED)
+    try:
+        version.set_state(VERIFIED)
+    except OSError as error:
+        raise PushError(f"the journal cannot be written to ({error}): {_undo(store, version)}") from error
 
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
@@ -336,7 +342,8 @@ def _undo(store: EmbeddingStore, version: Version) -> str:
         restored = False
     if not restored:
         return f"some may be there; rollback() restores the originals saved in {version.folder}"
-    version.set_state(ROLLED_BACK)
+    with contextlib.suppress(OSError):  # the next call looks again
+        version.set_state(ROLLED_BACK)
     return "the vectors that were there before are back"
 
 
