@@ -16,6 +16,7 @@ from nudge_rag.progress import track
 from nudge_rag.pushing import PushError, PushReceipt, RollbackReceipt, rollback
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.stores.urls import open_store
+from nudge_rag.switching import SwitchReceipt, drop_beside, switch
 from nudge_rag.tuning import tune
 
 __version__ = "0.1.0"
@@ -40,9 +41,11 @@ __all__ = [
     "Split",
     "Status",
     "Success",
+    "SwitchReceipt",
     "TuningState",
     "Version",
     "__version__",
+    "drop_beside",
     "evaluate",
     "nDCG",
     "open_store",
@@ -50,6 +53,7 @@ __all__ = [
     "reapply",
     "rollback",
     "status",
+    "switch",
     "track",
     "tune",
     "versions",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal import DEFAULT_VERSIONS, live_version, same_vectors
+from nudge_rag.journal import COMMITTED, DEFAULT_VERSIONS, live_version, same_vectors, versions
 from nudge_rag.locks import locked
 from nudge_rag.pushing import PushError, recover
 from nudge_rag.stores.base import EmbeddingStore
@@ -21,11 +21,12 @@ class Status:
 
     Attributes:
         version: its name; None when nothing is pushed.
-        state: ``committed``, or where a push that died had got to.
+        state: ``committed``, ``switched`` for one pushed side by side, or where a push that died had got to.
         nudged: ids that hold what was written.
         lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
+        ready: name of the version that waits beside the live one for `switch`; None where none does.
     """
 
     version: str | None
@@ -34,12 +35,14 @@ class Status:
     lost: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    ready: str | None = None
 
     def __str__(self) -> str:
+        waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
         if self.version is None:
-            return "nothing is pushed"
+            return f"nothing is pushed{waits}"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
-        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing"
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{waits}"
 
 
 def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status:
@@ -54,8 +57,10 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status
         nothing is pushed
     """
     live = live_version(store, root)
+    waiting = [one.name for one in versions(store, root) if one.is_beside and one.state == COMMITTED]
+    ready = waiting[-1] if waiting else None
     if live is None:
-        return Status(None, None)
+        return Status(None, None, ready=ready)
     present = store.matching(live.ids, None)
     found = [at for at, node_id in enumerate(live.ids) if node_id in present]
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
@@ -66,7 +71,7 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status
             kinds["lost" if live.holds(store, vector, at) else "changed"].append(live.ids[at])
     missing = tuple(node_id for node_id in live.ids if node_id not in present)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
-    return Status(live.name, live.state, nudged, lost, changed, missing)
+    return Status(live.name, live.state, nudged, lost, changed, missing, ready)
 
 
 def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -21,12 +22,17 @@ from nudge_rag.stores.base import EmbeddingStore
 __all__ = [
     "COMMITTED",
     "DEFAULT_VERSIONS",
+    "IN_PLACE",
     "LIVE",
     "PREPARED",
     "ROLLED_BACK",
+    "SIDE_BY_SIDE",
     "SUPERSEDED",
+    "SWITCHED",
+    "SWITCHING",
     "VERIFIED",
     "WRITING",
+    "PushError",
     "Version",
 ]
 __all__ += ["live_version", "nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
@@ -36,6 +42,13 @@ PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "com
 SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
 # States in which the store may hold what the push wrote.
 LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
+IN_PLACE, SIDE_BY_SIDE = "in-place", "side-by-side"
+# Of a version beside the live one: committed means that it waits there, switched that it is the live one.
+SWITCHING, SWITCHED = "switching", "switched"
+
+
+class PushError(RuntimeError):
+    """Raised when a store did not take the vectors, or must not; says what state it was left in."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class Version:
     def __str__(self) -> str:
         details = self.manifest.get("details", {})
         what = f"{details.get('solver', 'unknown solver')}, gamma {details.get('gamma', float('nan')):.3g}"
-        return f"{self.name}: {self.state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
+        state = "ready beside" if self.is_beside and self.state == COMMITTED else self.state
+        return f"{self.name}: {state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
 
     @property
     def name(self) -> str:
@@ -61,8 +75,26 @@ class Version:
 
     @property
     def state(self) -> str:
-        """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``."""
+        """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``.
+
+        A version beside the live one is ``committed`` when it is ready, and then ``switching`` or ``switched``.
+        """
         return str(self.manifest["state"])
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it was pushed beside the live version, rather than over it."""
+        return str(self.manifest.get("mode", IN_PLACE)) == SIDE_BY_SIDE
+
+    @property
+    def label(self) -> str:
+        """What the store calls the copy of all nodes that this push made; empty for a push in place."""
+        return str(self.manifest.get("label", ""))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the store as it is read may hold what this push wrote."""
+        return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
 
     @property
     def model(self) -> str | None:
@@ -93,8 +125,8 @@ def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list
 
 
 def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
-    """The last push that was not rolled back."""
-    return next((version for version in reversed(versions(store, root)) if version.state in LIVE), None)
+    """The last push that was not rolled back, nor waits beside."""
+    return next((version for version in reversed(versions(store, root)) if version.is_live), None)
 
 
 def nudged_ids(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
@@ -130,6 +162,7 @@ def record_version(
     after: FloatArray,
     root: Path,
     details: Mapping[str, Any],
+    mode: str = IN_PLACE,
 ) -> Version:
     """Write a new version to disk, synced, in state ``prepared``."""
     folder = root / store.key
@@ -143,6 +176,9 @@ def record_version(
         "details": dict(details),
         "ids": list(ids),
     }
+    if mode == SIDE_BY_SIDE:
+        # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
+        manifest |= {"mode": mode, "label": f"nudge_{folder.name}_{uuid4().hex[:6]}"}
     write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
     return _load(folder)
 
@@ -162,6 +198,8 @@ def _load(folder: Path) -> Version:
         state = manifest["state"]
     except (KeyError, TypeError) as error:
         raise BrokenFolderError(f"{folder} is not the record of a push: {error}") from error
-    if state not in (*LIVE, SUPERSEDED, ROLLED_BACK) or any(part.shape[:1] != (len(ids),) for part in parts):
+    if state not in (*LIVE, SWITCHING, SWITCHED, SUPERSEDED, ROLLED_BACK) or any(
+        part.shape[:1] != (len(ids),) for part in parts
+    ):
         raise BrokenFolderError(f"{folder} is not the record of a push: its parts do not agree")
     return Version(folder, manifest, ids, *parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from nudge_rag.arrays import FloatArray
 from nudge_rag.journal import (
     COMMITTED,
     DEFAULT_VERSIONS,
+    IN_PLACE,
     LIVE,
     PREPARED,
     ROLLED_BACK,
+    SIDE_BY_SIDE,
     SUPERSEDED,
     VERIFIED,
     WRITING,
+    PushError,
     Version,
     live_version,
     record_version,
@@ -28,15 +31,12 @@ from nudge_rag.journal import (
     versions,
 )
 from nudge_rag.locks import locked
+from nudge_rag.side_by_side import needs_side_by_side, recover_beside, refuse_while_switched, undo_switch, write_beside
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["PushError", "PushReceipt", "RollbackReceipt", "push_vectors", "recover", "rollback"]
+__all__ = ["PushError", "PushReceipt", "RollbackReceipt", "check_mode", "push_vectors", "recover", "rollback"]
 
 logger = logging.getLogger(__name__)
-
-
-class PushError(RuntimeError):
-    """Raised when a store did not take the vectors, or must not; says what state it was left in."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +90,28 @@ def push_vectors(
     *,
     root: str | Path = DEFAULT_VERSIONS,
     details: Mapping[str, Any] | None = None,
+    mode: str = IN_PLACE,
 ) -> PushReceipt:
     """Write ``vectors`` for ``ids``; nodes of an earlier push that are not among them get their originals back.
 
     Originals are on disk before the first write, every vector is read back after it, and one push at a time works on a
     store (of those that share ``root``). An earlier push that died half-way is finished or undone first.
 
+    With ``mode="side-by-side"`` they are written to a copy of all nodes beside the live version, which stays as it is
+    until `nudge_rag.switch`; a version that waited there before is dropped.
+
     Raises:
+        ValueError: another mode, or a store that holds no two versions side by side.
         PushError: the store failed or did not keep what was written (the message says what it holds now), or it holds a
             nudge that was made for another embedding model.
         LockedError: another push or rollback is under way.
         BrokenFolderError: the record of an earlier push is damaged.
     """
+    check_mode(store, mode)
     with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
         recover(store, root)
         live = live_version(store, root)
+        refuse_while_switched(live)
         _check_model(live, (details or {}).get("model"))
         plan, changed, missing = _plan(store, ids, originals, vectors, live)
         for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
@@ -112,11 +119,18 @@ def push_vectors(
                 warnings.warn(f"{len(left)} node(s) {why} and are left alone: {_some(left)}", stacklevel=4)
         if not plan.ids:
             return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
-        version = record_version(store, plan.ids, plan.originals, plan.before, plan.after, Path(root), details or {})
-        _write_checked(store, version)
-        _commit(version, live)
-    logger.info("pushed %d vectors to %s as version %s", len(plan.ids), store.key, version.name)
-    return PushReceipt(True, len(plan.ids), version.name, f"pushed as version {version.name}", changed, missing)
+        version = record_version(
+            store, plan.ids, plan.originals, plan.before, plan.after, Path(root), details or {}, mode
+        )
+        if mode == SIDE_BY_SIDE:
+            write_beside(store, version, versions(store, root))
+        else:
+            _write_checked(store, version)
+            _commit(version, live)
+    where = "beside the live version, for switch() to make live" if mode == SIDE_BY_SIDE else ""
+    logger.info("pushed %d vectors to %s as version %s %s", len(plan.ids), store.key, version.name, where)
+    reason = f"pushed as version {version.name} {where}".rstrip()
+    return PushReceipt(True, len(plan.ids), version.name, reason, changed, missing)
 
 
 def rollback(
@@ -125,7 +139,9 @@ def rollback(
     """Give every nudged node of ``store`` its original vector back, bit for bit.
 
     Works from any process that opens the same store and ``root``, also after a push that did not finish. Nodes that
-    something else has changed since, or deleted, are left alone and listed.
+    something else has changed since, or deleted, are left alone and listed. A version that was made live by
+    `nudge_rag.switch` is switched back, in one step, and waits beside again; where nodes have been added or changed
+    since, which that would lose, the vectors are written back instead.
 
     Args:
         store: the vector store.
@@ -138,16 +154,15 @@ def rollback(
         BrokenFolderError: the record is damaged; nothing was written.
     """
     with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
-        every = versions(store, root)
-        undone = [one for one in every if one.state in (*LIVE, SUPERSEDED) and (version is None or one.name >= version)]
-        if version is not None and version not in [one.name for one in every]:
-            raise ValueError(f"there is no version {version!r}; there are {', '.join(one.name for one in every)}")
-        live = live_version(store, root)
-        if live is None or live.name not in [one.name for one in undone]:
-            return RollbackReceipt(0, None, rounding=store.capabilities.rounding)
-        receipt = _restore(store, [live] if version is None else undone, to_originals=version is None)
-        if receipt.exact:
-            _close(every, undone, to_originals=version is None)
+        names = [one.name for one in versions(store, root)]
+        if version is not None and version not in names:
+            raise ValueError(f"there is no version {version!r}; there are {', '.join(names)}")
+        back = undo_switch(store, root, version)
+        receipt = _roll_back_in_place(store, root, version)
+        if back is not None:
+            # What a push in place had moved before is among the nodes of the version that was switched back.
+            restored = max(receipt.restored, len(back.ids))
+            receipt = replace(receipt, restored=restored, version=receipt.version or back.name)
     if receipt.changed_since or receipt.missing:
         warnings.warn(
             f"left alone: {len(receipt.changed_since)} node(s) changed since the push, {len(receipt.missing)} no longer"
@@ -169,8 +184,9 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
     Warns:
         UserWarning: what was found, and what was done.
     """
-    every = versions(store, root)
-    live = next((version for version in reversed(every) if version.state in LIVE), None)
+    recover_beside(store, root)
+    every = [version for version in versions(store, root) if not version.is_beside]
+    live = next((version for version in reversed(every) if version.is_live), None)
     if live is None or live.state == COMMITTED:
         return
     before = next((one for one in reversed(every) if one.state == COMMITTED and one.name < live.name), None)
@@ -189,6 +205,14 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
     warnings.warn(f"push {live.name} to {store.key} had not finished; {done}", stacklevel=5)
 
 
+def check_mode(store: EmbeddingStore, mode: str) -> None:
+    """Raise ValueError unless ``mode`` is one of the two, and one that ``store`` has."""
+    if mode not in (IN_PLACE, SIDE_BY_SIDE):
+        raise ValueError(f"mode must be {IN_PLACE!r} or {SIDE_BY_SIDE!r}, got {mode!r}")
+    if mode == SIDE_BY_SIDE:
+        needs_side_by_side(store)
+
+
 def _check_model(live: Version | None, model: str | None) -> None:
     if live is not None and live.model is not None and model is not None and live.model != model:
         raise PushError(
@@ -201,6 +225,18 @@ def _commit(version: Version, previous: Version | None) -> None:
     version.set_state(COMMITTED)
     if previous is not None:
         previous.set_state(SUPERSEDED)
+
+
+def _roll_back_in_place(store: EmbeddingStore, root: str | Path, version: str | None) -> RollbackReceipt:
+    every = [one for one in versions(store, root) if not one.is_beside]
+    undone = [one for one in every if one.state in (*LIVE, SUPERSEDED) and (version is None or one.name >= version)]
+    live = live_version(store, root)
+    if live is None or live.name not in [one.name for one in undone]:
+        return RollbackReceipt(0, None, rounding=store.capabilities.rounding)
+    receipt = _restore(store, [live] if version is None else undone, to_originals=version is None)
+    if receipt.exact:
+        _close(every, undone, to_originals=version is None)
+    return receipt
 
 
 def _restore(store: EmbeddingStore, undone: Sequence[Version], *, to_originals: bool) -> RollbackReceipt:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import nudge_rag.folders
-from nudge_rag import rollback
+from nudge_rag import drop_beside, rollback, switch
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import LanceStore, PgVectorStore, SimpleStore
 
@@ -33,9 +33,8 @@ def open_store(kind: str, address: str) -> Any:
     return PgVectorStore(address, "killed")
 
 
-def killing(store: Any) -> Any:
-    """Die before, between and after the parts of every write to the store and to the journal."""
-    replace, write = store.replace, nudge_rag.folders._write_synced
+def in_parts(store: Any) -> Any:
+    replace = store.replace
 
     def replace_in_parts(ids: Any, vectors: Any) -> None:
         step()
@@ -43,12 +42,35 @@ def killing(store: Any) -> Any:
             replace([ids[at] for at in part], np.asarray(vectors)[part])
             step()
 
+    store.replace = replace_in_parts
+    return store
+
+
+def killing(store: Any) -> Any:
+    """Die before, between and after the parts of every write to the store and to the journal."""
+    write = nudge_rag.folders._write_synced
+
     def write_and_step(path: Path, content: bytes) -> None:
         step()
         write(path, content)
         step()
 
-    store.replace = replace_in_parts
+    def around(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            step()
+            found = method(*args)
+            step()
+            return found
+
+        return call
+
+    store = in_parts(store)
+    for name in ("switch", "drop_beside"):
+        if hasattr(store, name):
+            setattr(store, name, around(getattr(store, name)))
+    if hasattr(store, "create_beside"):
+        create = around(store.create_beside)
+        store.create_beside = lambda label: in_parts(create(label))
     nudge_rag.folders._write_synced = write_and_step
     return store
 
@@ -59,10 +81,12 @@ def main() -> None:
     steps_left = int(steps)
     arrays = np.load(Path(root) / "vectors.npz")
     store = killing(open_store(kind, address))
-    if action == "push":
-        push_vectors(store, arrays["ids"].tolist(), arrays["originals"], arrays["nudged"], root=Path(root) / "v")
+    mode = {"push": "in-place", "push-beside": "side-by-side"}.get(action)
+    folder = Path(root) / "v"
+    if mode:
+        push_vectors(store, arrays["ids"].tolist(), arrays["originals"], arrays["nudged"], root=folder, mode=mode)
     else:
-        rollback(store, Path(root) / "v")
+        {"rollback": rollback, "switch": switch, "drop": drop_beside}[action](store, folder)
 
 
 if __name__ == "__main__":
