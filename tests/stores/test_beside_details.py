@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import lancedb
 import numpy as np
 import psycopg
 import pytest
@@ -17,10 +18,10 @@ import nudge_rag.stores.postgres_beside
 from nudge_rag import PushError, rollback, switch
 from nudge_rag.journal import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
-from nudge_rag.stores import PgVectorStore, StoreError
+from nudge_rag.stores import LanceStore, PgVectorStore, StoreError
 from tests.store_builders.common import DIMENSION, LangChainEmbeddings, LlamaIndexEmbedding, documents, uuid_id
 from tests.store_builders.postgres import new_database, with_driver
-from tests.stores.test_each_store import HOSTILE, IDS, VECTORS, make_postgres
+from tests.stores.test_each_store import HOSTILE, IDS, VECTORS, make_lance, make_postgres
 
 
 def push(store, root, ids=IDS, vectors=-VECTORS):
@@ -196,3 +197,55 @@ def test_postgres_a_long_query_reads_what_it_began_with(servers):
     third = reader.execute("SELECT embedding::real[] FROM plain ORDER BY id").fetchall()
     assert (np.array(third) == -np.array(first)).all()
     reader.close()
+
+
+def test_lance_a_switch_is_one_commit_and_writers_from_before_are_not_lost(tmp_path):
+    table = make_lance(tmp_path / "lance")
+    before, after = (lancedb.connect(str(tmp_path / "lance")).open_table("nodes") for _ in range(2))
+    store = LanceStore(table)
+    push(store, tmp_path / "v", IDS[:3], -VECTORS[:3])
+    after.checkout_latest()
+    version = table.version
+    store.switch(store.labels_beside()[0])
+    assert table.version == version + 1
+    store.switch(store.labels_beside()[0])
+    assert table.version == version + 2
+    switch(store, tmp_path / "v")
+    # Handles opened before the copy and before the switch write to the live version.
+    for handle, node in ((before, "from before"), (after, "from after")):
+        handle.add([{"id": node, "vector": [1.0, 2.0, 3.0, 4.0], "text": "added"}])
+        assert store.read([node]).tolist() == [[1, 2, 3, 4]]
+    with pytest.warns(UserWarning, match=r"2 node\(s\) only in the live version: 'from before', 'from after'"):
+        assert rollback(store, tmp_path / "v").exact
+    assert store.read(IDS).tobytes() == VECTORS.tobytes()
+    assert store.count() == 8
+
+
+def test_lance_whoever_names_no_column_is_not_asked_which(tmp_path):
+    table = make_lance(tmp_path)
+    store = LanceStore(table)
+    store.create_beside("a").replace(IDS, -VECTORS)
+    assert table.search(VECTORS[0]).limit(1).to_list()[0]["id"] == IDS[0]
+    assert store.beside("a").search(-VECTORS[:1], 1, where="text = 'kept'").ids == [[IDS[0]]]
+    assert store.beside("a").search(-VECTORS[:1], 1, where="text = 'lost'").ids == [[]]
+    store.switch("a")
+    table.checkout_latest()
+    assert table.search(-VECTORS[0]).limit(1).to_list()[0]["id"] == IDS[0]
+
+
+@pytest.mark.parametrize("name", ["node id", "no'de", "SELECT", "naïve"])
+def test_lance_names_beside_are_quoted(tmp_path, name):
+    store = LanceStore(make_lance(tmp_path / "lance", id_column=name), id_column=name)
+    push(store, tmp_path)
+    switch(store, tmp_path)
+    assert store.read(IDS).tobytes() == (-VECTORS).tobytes()
+
+
+def test_lance_a_table_at_a_version_is_not_switched(tmp_path):
+    table = make_lance(tmp_path)
+    table.checkout(1)
+    store = LanceStore(table, latest=False)
+    assert not store.capabilities.side_by_side
+    for action in (store.create_beside, store.switch, store.drop_beside):
+        with pytest.raises(ValueError, match="open it with latest=True"):
+            action("a")

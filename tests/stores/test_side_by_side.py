@@ -26,7 +26,8 @@ from tests.stores.test_contract import QUERIES, assert_found, brute_force, every
 from tests.stores.test_kills import IDS, ORIGINALS, SECOND, fill
 
 POSTGRES = ["postgres-llama-index", "postgres-llama-index-hnsw", "postgres-langchain", "postgres-langchain-v2"]
-SIDE_BY_SIDE_STORES = [*POSTGRES]
+LANCE = ["lancedb-llama-index", "lancedb-langchain", "lancedb-llama-index-cosine", "lancedb-langchain-dot"]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
@@ -140,7 +141,7 @@ def test_a_node_embedded_again_is_not_lost(side, tmp_path):
     assert all(side.same(after[node], before[node]) for node in before if node != nodes[10])
 
 
-KINDS = ["postgres"]
+KINDS = ["postgres", "lancedb"]
 LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
 
 
