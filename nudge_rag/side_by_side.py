@@ -249,16 +249,21 @@ def undo_switch(store: EmbeddingStore, root: str | Path, until: str | None) -> V
     if live is None or (until is not None and live.name < until):
         return None
     copy = needs_side_by_side(store).beside(live.label)
-    found = compare(store, copy, live.ids, live.after, live.before)
-    if found:
-        keep(live, every)
-        warnings.warn(
-            f"version {live.name} cannot be switched back without a loss ({found}): vectors are written back instead",
-            stacklevel=3,
-        )
-        return None
-    swap(store, live, COMMITTED)
-    return live
+    why: object = compare(store, copy, live.ids, live.after, live.before)
+    if not why:
+        try:
+            swap(store, live, COMMITTED)
+        except PushError as error:
+            # What the database itself found to be lost; the version is still live.
+            why = error
+        else:
+            return live
+    keep(live, every)
+    warnings.warn(
+        f"version {live.name} cannot be switched back without a loss ({why}): vectors are written back instead",
+        stacklevel=3,
+    )
+    return None
 
 
 def keep(version: Version, every: Sequence[Version]) -> None:

@@ -27,7 +27,8 @@ from tests.stores.test_kills import IDS, ORIGINALS, SECOND, fill
 
 POSTGRES = ["postgres-llama-index", "postgres-llama-index-hnsw", "postgres-langchain", "postgres-langchain-v2"]
 LANCE = ["lancedb-llama-index", "lancedb-langchain", "lancedb-llama-index-cosine", "lancedb-langchain-dot"]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE]
+QDRANT = ["qdrant-llama-index-cosine-alias", "qdrant-langchain-dot-alias"]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
@@ -43,8 +44,9 @@ def push(store, nodes, root, shift=0.5):
     return push_vectors(store, nodes, originals, moved, root=root, mode=SIDE_BY_SIDE), store.as_stored(moved)
 
 
-def identical(found, expected):
-    return found.keys() == expected.keys() and all(found[node].tobytes() == expected[node].tobytes() for node in found)
+def identical(side, found, expected):
+    """Bit for bit, but for Qdrant's local mode, which normalises stored vectors again whenever it searches them."""
+    return found.keys() == expected.keys() and all(side.same(found[node], expected[node]) for node in found)
 
 
 def test_capabilities_are_true(built, request, tmp_path):
@@ -66,7 +68,7 @@ def test_nothing_changes_until_the_switch_and_the_originals_come_back(side, tmp_
     nodes = list(side.vectors)[:20]
     receipt, moved = push(store, nodes, root)
     assert receipt.written == 20
-    assert identical(everything(store), before)
+    assert identical(side, everything(store), before)
     assert side.contents() == contents
     assert_found(store.search(QUERIES, 8), brute_force(before, 8, store.capabilities.similarity))
     (label,) = store.labels_beside()
@@ -83,12 +85,12 @@ def test_nothing_changes_until_the_switch_and_the_originals_come_back(side, tmp_
     for where, keep in ((None, lambda node: True), (side.even, side.is_even)):
         found = store.search(QUERIES, 8, where=where)
         assert_found(found, brute_force(after, 8, store.capabilities.similarity, keep))
-    assert identical(everything(store.beside(label)), before)
+    assert identical(side, everything(store.beside(label)), before)
     assert str(status(store, root)) == "version 0001 (switched): 20 nudged, 0 lost, 0 changed, 0 missing"
 
     store = side.reopen() if side.reopen else store
     assert rollback(store, root).exact
-    assert identical(everything(store), before), "bit for bit, also where the store rounds what is written"
+    assert identical(side, everything(store), before)
     assert side.contents() == contents
     assert drop_beside(store, root) == ("0001",)
     assert store.labels_beside() == []
@@ -106,9 +108,9 @@ def test_versions_of_a_label(side):
     assert sorted(store.labels_beside()) == ["a", "b"]
     store.switch("a")
     store.create_beside("c").count()
-    assert identical(everything(store.beside("a")), before)
+    assert identical(side, everything(store.beside("a")), before)
     store.switch("a")
-    assert identical(everything(store), before)
+    assert identical(side, everything(store), before)
     for label in ("a", "b", "c"):
         store.drop_beside(label)
     assert store.labels_beside() == []
@@ -118,7 +120,7 @@ def test_versions_of_a_label(side):
     for label in ("", "a b", 'a"; DROP TABLE nodes', "é", "a" * 25, None):
         with pytest.raises(ValueError, match="a label is 1 to 24 letters, digits and underscores"):
             store.create_beside(label)
-    assert identical(everything(store), before)
+    assert identical(side, everything(store), before)
 
 
 def test_a_node_embedded_again_is_not_lost(side, tmp_path):
@@ -130,7 +132,7 @@ def test_a_node_embedded_again_is_not_lost(side, tmp_path):
     before = everything(store)
     with pytest.raises(PushError, match=r"no longer what version 0001 was made from \(1 node\(s\) changed"):
         switch(store, root)
-    assert identical(everything(store), before)
+    assert identical(side, everything(store), before)
     push(store, nodes[:5], root)
     switch(store, root)
     store.replace(nodes[10:11], again)
