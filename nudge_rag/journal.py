@@ -6,6 +6,7 @@ push, its original vector, the one that was there before, and the one written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,34 +18,25 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
+from nudge_rag.manifest import (
+    ARRAY_NAMES,
+    COMMITTED,
+    IN_PLACE,
+    LIVE,
+    PREPARED,
+    SIDE_BY_SIDE,
+    SWITCHED,
+    SWITCHING,
+    wrong_arrays,
+    wrong_manifest,
+)
+from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = [
-    "COMMITTED",
-    "DEFAULT_VERSIONS",
-    "IN_PLACE",
-    "LIVE",
-    "PREPARED",
-    "ROLLED_BACK",
-    "SIDE_BY_SIDE",
-    "SUPERSEDED",
-    "SWITCHED",
-    "SWITCHING",
-    "VERIFIED",
-    "WRITING",
-    "PushError",
-    "Version",
-]
-__all__ += ["live_version", "nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
+__all__ = ["DEFAULT_VERSIONS", "PushError", "Version", "as_version", "journal_folder", "live_version", "load_version"]
+__all__ += ["nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
-PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "committed"
-SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
-# States in which the store may hold what the push wrote.
-LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
-IN_PLACE, SIDE_BY_SIDE = "in-place", "side-by-side"
-# Of a version beside the live one: committed means that it waits there, switched that it is the live one.
-SWITCHING, SWITCHED = "switching", "switched"
 
 
 class PushError(RuntimeError):
@@ -74,6 +66,11 @@ class Version:
         return self.folder.name
 
     @property
+    def number(self) -> int:
+        """Its place in the order of pushes."""
+        return int(self.folder.name)
+
+    @property
     def state(self) -> str:
         """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``.
 
@@ -97,10 +94,21 @@ class Version:
         return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
 
     @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        return int(self.after.shape[1])
+
+    @property
     def model(self) -> str | None:
         """Name of the embedding model that the push was made for, where it was known."""
         model = self.manifest.get("details", {}).get("model")
         return None if model is None else str(model)
+
+    @property
+    def text_hashes(self) -> Mapping[str, str]:
+        """Node id to the hash of its text when it was tuned, where texts were given."""
+        hashes: Mapping[str, str] = self.manifest["details"].get("text_hashes", {})
+        return hashes
 
     def set_state(self, state: str) -> None:
         """Record ``state`` in the manifest, durably."""
@@ -118,10 +126,9 @@ def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list
     Raises:
         BrokenFolderError: a record is damaged; the message names it.
     """
-    folder = Path(root) / store.key
-    if not folder.is_dir():
-        return []
-    return [_load(part) for part in sorted(folder.iterdir()) if part.is_dir() and (part / MANIFEST).exists()]
+    folder = journal_folder(store, root)
+    # Without a manifest there is no version: the process died before it had written one, and before it wrote vectors.
+    return [load_version(part) for part in _version_folders(folder) if not part.is_dir() or _has_manifest(part)]
 
 
 def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
@@ -165,8 +172,8 @@ def record_version(
     mode: str = IN_PLACE,
 ) -> Version:
     """Write a new version to disk, synced, in state ``prepared``."""
-    folder = root / store.key
-    taken = [int(part.name) for part in folder.iterdir() if part.name.isdigit()] if folder.is_dir() else []
+    folder = journal_folder(store, root)
+    taken = [int(part.name) for part in _version_folders(folder)]
     folder = folder / f"{max(taken, default=0) + 1:04d}"
     manifest = {
         "state": PREPARED,
@@ -180,7 +187,7 @@ def record_version(
         # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
         manifest |= {"mode": mode, "label": f"nudge_{folder.name}_{uuid4().hex[:6]}"}
     write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
-    return _load(folder)
+    return load_version(folder)
 
 
 def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray) -> bool:
@@ -190,16 +197,54 @@ def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray)
     return found.shape == expected.shape and bool((np.abs(found - expected) <= store.capabilities.rounding).all())
 
 
-def _load(folder: Path) -> Version:
-    manifest, arrays = read_folder(folder)
-    try:
-        ids = tuple(manifest["ids"])
-        parts = arrays["originals"], arrays["before"], arrays["after"]
-        state = manifest["state"]
-    except (KeyError, TypeError) as error:
-        raise BrokenFolderError(f"{folder} is not the record of a push: {error}") from error
-    if state not in (*LIVE, SWITCHING, SWITCHED, SUPERSEDED, ROLLED_BACK) or any(
-        part.shape[:1] != (len(ids),) for part in parts
-    ):
-        raise BrokenFolderError(f"{folder} is not the record of a push: its parts do not agree")
-    return Version(folder, manifest, ids, *parts)
+def load_version(folder: Path) -> Version:
+    """The version that ``folder`` records.
+
+    Raises:
+        BrokenFolderError: it is a link or a file, or anything in it is not as a push writes it.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise BrokenFolderError(f"{folder} is not a folder: it cannot be the record of a push")
+    return as_version(folder, *read_folder(folder))
+
+
+def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Version:
+    """What was read of ``folder``, checked.
+
+    Raises:
+        BrokenFolderError: anything is not as a push writes it.
+    """
+    wrong = wrong_manifest(manifest)
+    if wrong is None:
+        wrong = wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
+    if wrong is not None:
+        raise BrokenFolderError(f"{folder} is not the record of a push: {wrong}")
+    return Version(folder, manifest, tuple(manifest["ids"]), *(arrays[name] for name in ARRAY_NAMES))
+
+
+def journal_folder(store: EmbeddingStore, root: str | Path) -> Path:
+    """Where the pushes to ``store`` are recorded.
+
+    Raises:
+        ValueError: a store whose key would lead out of ``root``.
+        StoreError: the store, asked where it is, failed.
+    """
+    with reading(store, "its journal was looked for"):
+        key = store.key
+    if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
+        raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
+    return Path(root) / key
+
+
+def _version_folders(folder: Path) -> list[Path]:
+    """Whatever is named as a version is, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (part for part in folder.iterdir() if re.fullmatch("[0-9]{1,9}", part.name)), key=lambda p: int(p.name)
+    )
+
+
+def _has_manifest(folder: Path) -> bool:
+    manifest = folder / MANIFEST
+    return manifest.exists() or manifest.is_symlink()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nudge_rag.arrays import FloatArray
-from nudge_rag.journal import (
+from nudge_rag.journal import PushError, Version, same_vectors, versions
+from nudge_rag.manifest import (
     COMMITTED,
     IN_PLACE,
     PREPARED,
@@ -22,11 +23,8 @@ from nudge_rag.journal import (
     SWITCHING,
     VERIFIED,
     WRITING,
-    PushError,
-    Version,
-    same_vectors,
-    versions,
 )
+from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore
 
 __all__ = [
@@ -208,7 +206,7 @@ def recover_beside(store: EmbeddingStore, root: str | Path) -> None:
     """
     every = versions(store, root)
     for version in every:
-        if not version.is_beside or version.state in (ROLLED_BACK, SUPERSEDED):
+        if not version.is_beside or version.state == ROLLED_BACK:
             continue
         done = _put_right(store, version, every)
         if done:
@@ -235,8 +233,8 @@ def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]
     return "its copy is no longer there: nothing waits to be switched to"
 
 
-def undo_switch(store: EmbeddingStore, root: str | Path, until: str | None) -> Version | None:
-    """Switch back where a version at or after ``until`` is live by a switch, and return it.
+def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version | None:
+    """Switch back where a version with that number or a later one is live by a switch, and return it.
 
     Where that would lose nodes, the version is made one that was pushed in place, for the caller to roll back as such.
 
@@ -246,10 +244,11 @@ def undo_switch(store: EmbeddingStore, root: str | Path, until: str | None) -> V
     recover_beside(store, root)
     every = versions(store, root)
     live = next((one for one in every if one.is_beside and one.state == SWITCHED), None)
-    if live is None or (until is not None and live.name < until):
+    if live is None or live.number < first:
         return None
     copy = needs_side_by_side(store).beside(live.label)
-    why: object = compare(store, copy, live.ids, live.after, live.before)
+    with reading(store, "its versions were compared"):
+        why: object = compare(store, copy, live.ids, live.after, live.before)
     if not why:
         try:
             swap(store, live, COMMITTED)
@@ -271,7 +270,7 @@ def keep(version: Version, every: Sequence[Version]) -> None:
     version.manifest["mode"] = IN_PLACE
     version.set_state(COMMITTED)
     for one in every:
-        if one.name < version.name and not one.is_beside and one.state == COMMITTED:
+        if one.number < version.number and not one.is_beside and one.state == COMMITTED:
             one.set_state(SUPERSEDED)
 
 

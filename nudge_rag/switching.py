@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nudge_rag.journal import COMMITTED, DEFAULT_VERSIONS, ROLLED_BACK, SWITCHED, PushError, Version, versions
+from nudge_rag.journal import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
 from nudge_rag.locks import locked
-from nudge_rag.pushing import recover
+from nudge_rag.manifest import COMMITTED, ROLLED_BACK, SWITCHED
+from nudge_rag.rivals import reading
 from nudge_rag.side_by_side import compare, drop_copy, keep, needs_side_by_side, refuse_while_switched, swap
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.undoing import recover
 
 __all__ = ["SwitchReceipt", "drop_beside", "switch"]
 
@@ -40,10 +42,12 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Switch
     Raises:
         PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
         ValueError: a store that holds no two versions side by side.
+        StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
+        BrokenFolderError: the record of a push is damaged.
     """
     needs_side_by_side(store)
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         recover(store, root)
         every = versions(store, root)
         refuse_while_switched(_first(every, SWITCHED))
@@ -51,7 +55,8 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Switch
         if ready is None:
             raise PushError(f"nothing waits beside {store.key}: push(mode='side-by-side') first")
         copy = needs_side_by_side(store).beside(ready.label)
-        found = compare(store, copy, ready.ids, ready.before, ready.after)
+        with reading(store, "its versions were compared"):
+            found = compare(store, copy, ready.ids, ready.before, ready.after)
         if found:
             raise PushError(
                 f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
@@ -75,7 +80,7 @@ def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> t
         LockedError: another push or rollback is under way.
     """
     beside = needs_side_by_side(store)
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         recover(store, root)
         every, labels = versions(store, root), beside.labels_beside()
         dropped = [version for version in every if version.label and version.label in labels]

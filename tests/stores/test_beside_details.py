@@ -16,7 +16,7 @@ from llama_index.vector_stores.postgres import PGVectorStore
 
 import nudge_rag.stores.postgres_beside
 from nudge_rag import PushError, rollback, switch
-from nudge_rag.journal import SIDE_BY_SIDE
+from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import LanceStore, PgVectorStore, StoreError
 from tests.store_builders.common import DIMENSION, LangChainEmbeddings, LlamaIndexEmbedding, documents, uuid_id

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -17,13 +16,14 @@ import numpy as np
 import pytest
 
 from nudge_rag import PushError, drop_beside, rollback, status, switch, versions
-from nudge_rag.journal import SIDE_BY_SIDE
+from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores.base import SideBySideStore
-from tests.stores.killed_worker import open_store
+from tests.stores.killed_worker import COLLECTION, nudged, open_store
+from tests.stores.killing import Killer, fill, is_whole, quietly
 from tests.stores.reading_worker import seen
 from tests.stores.test_contract import QUERIES, assert_found, brute_force, everything
-from tests.stores.test_kills import IDS, ORIGINALS, SECOND, fill
+from tests.stores.test_kills import IDS, ORIGINALS
 
 POSTGRES = ["postgres-llama-index", "postgres-llama-index-hnsw", "postgres-langchain", "postgres-langchain-v2"]
 LANCE = ["lancedb-llama-index", "lancedb-langchain", "lancedb-llama-index-cosine", "lancedb-langchain-dot"]
@@ -149,14 +149,14 @@ LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
 
 def url_of(kind, address):
     if kind == "postgres":
-        return f"{address}&table=killed"
+        return f"{address}&table={COLLECTION}"
     return f"lance://{quote(address)}?table=nodes"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, servers, record_property):
     """A thread and a process search without a pause while the versions are switched back and forth."""
-    address = fill(kind, tmp_path, servers)
+    address = fill(kind, tmp_path, servers, IDS, ORIGINALS)
     store = open_store(kind, address)
     push_vectors(store, IDS, ORIGINALS, -ORIGINALS, root=tmp_path / "v", mode=SIDE_BY_SIDE)
     (label,) = store.labels_beside()
@@ -197,42 +197,47 @@ def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, se
     assert store.read(IDS).tobytes() == ORIGINALS.tobytes()
 
 
+@pytest.fixture(scope="module")
+def killer():
+    killer = Killer()
+    yield killer
+    killer.stop()
+
+
 @pytest.mark.parametrize("action", ["push-beside", "switch", "rollback", "drop"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, record_property):
-    worker, kills = Path(__file__).with_name("killed_worker.py"), 0
+def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, killer, record_property):
+    kills, moved = 0, nudged(ORIGINALS, 2)
     for steps in range(0, 60, EVERY):
         folder = tmp_path / str(steps)
         folder.mkdir()
-        address, root = fill(kind, folder, servers), folder / "v"
+        address, root = fill(kind, folder, servers, IDS, ORIGINALS), folder / "v"
         store = open_store(kind, address)
         if action != "push-beside":
-            push_vectors(store, IDS, ORIGINALS, SECOND, root=root, mode=SIDE_BY_SIDE)
+            push_vectors(store, IDS, ORIGINALS, moved, root=root, mode=SIDE_BY_SIDE)
         if action in ("rollback", "drop"):
             switch(store, root)
-        np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS, nudged=SECOND)
-        command = [sys.executable, str(worker), kind, address, str(folder), action, str(steps)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-        kills += ended.returncode != 0
+        np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
+        ended = killer.run(
+            kind, address=address, vectors=folder / "vectors.npz", root=root, action=action, number=2, steps=steps
+        )
+        assert ended in (0, signal.SIGKILL)
+        kills += ended != 0
         store = open_store(kind, address)
-        live = store.read(IDS).tobytes()
-        assert live in (ORIGINALS.tobytes(), SECOND.tobytes()), f"a mixture after {steps} steps"
-        if action in ("push-beside", "drop"):
-            assert live == (ORIGINALS if action == "push-beside" else SECOND).tobytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is put right
-            assert rollback(store, root).exact
-            assert store.read(IDS).tobytes() == ORIGINALS.tobytes()
-            push_vectors(store, IDS, ORIGINALS, SECOND, root=root, mode=SIDE_BY_SIDE)
+        may_be = {"push-beside": [ORIGINALS], "drop": [moved]}.get(action, [ORIGINALS, moved])
+        assert is_whole(store, IDS, *may_be), f"a mixture after {steps} steps"
+        assert quietly(rollback, store, root).exact
+        assert is_whole(store, IDS, ORIGINALS)
+        quietly(push_vectors, store, IDS, ORIGINALS, moved, root=root, mode=SIDE_BY_SIDE)
         switch(store, root)
-        assert store.read(IDS).tobytes() == SECOND.tobytes()
+        assert is_whole(store, IDS, moved)
         rollback(store, root)
         drop_beside(store, root)
-        assert store.read(IDS).tobytes() == ORIGINALS.tobytes()
+        assert is_whole(store, IDS, ORIGINALS)
         assert store.labels_beside() == []
         assert {version.state for version in versions(store, root)} == {"rolled back"}
-        if ended.returncode == 0:
+        if ended == 0:
             break
+    record_property("store", kind)
     record_property("kills", kills)
     assert kills == steps // EVERY > 0
