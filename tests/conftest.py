@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
+collect_ignore_glob = ["store_builders/*", "doubles/*"]
+
 
 @pytest.fixture(scope="session")
 def beir_data() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "at_unit_length",
     "check_batch_size",
     "check_ids",
+    "check_label",
     "check_queries",
     "check_replacement",
     "check_synchronous",
@@ -63,6 +65,13 @@ def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> Float
         raise ValueError(f"queries have dimension {rows.shape[1]}, the store has {dimension}")
     check_finite(rows, "queries")
     return rows
+
+
+def check_label(label: Any) -> str:
+    """A label fit to be part of a name in any database."""
+    if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,24}", label):
+        raise ValueError(f"a label is 1 to 24 letters, digits and underscores, got {label!r}")
+    return label
 
 
 def check_batch_size(batch_size: Any) -> int:

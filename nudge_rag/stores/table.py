@@ -33,6 +33,7 @@ class StoreRecord:
         keeps_norms: the values that the field takes under the other similarities.
         rounding: the largest that there is.
         index: how it searches where that is not exact, in words.
+        beside: where it holds two versions side by side, in words, if not always.
         note: what else is to be known of how vectors are kept.
         experimental: whether the adapter was only checked against the client, not against the database.
     """
@@ -55,6 +56,7 @@ class StoreRecord:
     atomic_switch: tuple[bool, ...] = NEVER
     rounding: float = 0.0
     index: str = ""
+    beside: str = ""
     note: str = ""
     experimental: bool = False
 
@@ -122,6 +124,9 @@ RECORDS: tuple[StoreRecord, ...] = (
         persistent=DEPENDS,
         rounding=1e-6,
         index="HNSW on a server",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where opened by an alias",
     ),
     StoreRecord(
         "faiss",
@@ -144,6 +149,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         "postgresql",
         exact_search=DEPENDS,
         index="the table's index",
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
         note="float16 in halfvec columns",
     ),
     StoreRecord(
@@ -156,6 +163,9 @@ RECORDS: tuple[StoreRecord, ...] = (
         dtypes=("float32", "float64"),
         exact_search=DEPENDS,
         index="the table's index",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where opened at the latest version",
     ),
     StoreRecord(
         "elasticsearch",
@@ -260,7 +270,8 @@ def _search(record: StoreRecord) -> str:
 def _side_by_side(record: StoreRecord) -> str:
     if True not in record.side_by_side:
         return ""
-    return "atomic" if False not in record.atomic_switch else "yes"
+    how = "atomic" if set(record.atomic_switch) == set(record.side_by_side) else "yes"
+    return f"{how}, {record.beside}" if record.beside else how
 
 
 def _one_of(words: Sequence[str]) -> str:

@@ -223,7 +223,24 @@ def hostile_manifests(good: dict[str, Any]) -> dict[str, Any]:
         "format 2": ("format", 2),
         "a format that is a string": ("format", "1"),
     }
-    return {name: {**good, key: value} for name, (key, value) in wrong.items()}
+    beside = {"mode": "side-by-side", "label": "nudge_0001_abcdef"}
+    modes: dict[str, dict[str, Any]] = {
+        "a mode of its own": {**beside, "mode": "beside"},
+        "a mode that is a list": {**beside, "mode": ["side-by-side"]},
+        "a mode that is nothing": {**beside, "mode": None},
+        "side by side without a label": {"mode": "side-by-side"},
+        "a label that is a statement": {**beside, "label": 'a"; DROP TABLE nodes; --'},
+        "a label that leads elsewhere": {**beside, "label": "../../etc"},
+        "a label that is a number": {**beside, "label": 7},
+        "a label that is too long": {**beside, "label": "a" * 25},
+        "a label in place that is a statement": {"label": "a'; --"},
+        "switched in place": {"state": "switched"},
+        "switching in place": {"mode": "in-place", "state": "switching"},
+        "superseded side by side": {**beside, "state": "superseded"},
+    }
+    return {name: {**good, key: value} for name, (key, value) in wrong.items()} | {
+        name: {**good, **parts} for name, parts in modes.items()
+    }
 
 
 def hostile_folders() -> dict[str, Callable[[Path, Path], Any]]:

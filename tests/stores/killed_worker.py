@@ -21,7 +21,8 @@ import numpy as np
 
 import nudge_rag.folders
 import nudge_rag.locks
-from nudge_rag import reapply, rollback, versions
+from nudge_rag import drop_beside, reapply, rollback, switch, versions
+from nudge_rag.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
 
@@ -74,7 +75,26 @@ class Steps:
         self.left -= 1
 
     def instrument(self, store: Any) -> Any:
-        replace, write = store.replace, nudge_rag.folders._write_synced
+        nudge_rag.folders._write_synced = self.around(nudge_rag.folders._write_synced)
+        for name in ("switch", "drop_beside"):
+            if hasattr(store, name):
+                setattr(store, name, self.around(getattr(store, name)))
+        if hasattr(store, "create_beside"):
+            create = self.around(store.create_beside)
+            store.create_beside = lambda label: self.in_parts(create(label))
+        return self.in_parts(store)
+
+    def around(self, method: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.step()
+            found = method(*arguments)
+            self.step()
+            return found
+
+        return call
+
+    def in_parts(self, store: Any) -> Any:
+        replace = store.replace
 
         def replace_in_parts(ids: Any, vectors: Any) -> None:
             self.step()
@@ -82,13 +102,7 @@ class Steps:
                 replace([ids[at] for at in part], np.asarray(vectors)[part])
                 self.step()
 
-        def write_and_step(path: Path, content: bytes) -> None:
-            self.step()
-            write(path, content)
-            self.step()
-
         store.replace = replace_in_parts
-        nudge_rag.folders._write_synced = write_and_step
         return store
 
 
@@ -171,14 +185,13 @@ def work(job: dict[str, Any], ready: int) -> None:
         store = Steps(job["steps"], job.get("pause", 0.0)).instrument(store)
     else:
         os.write(ready, b".")
-    if job["action"] == "push":
-        push_vectors(
-            store, ids, originals, nudged(originals, job["number"]), root=root, details={"number": job["number"]}
-        )
-    elif job["action"] == "rollback":
-        rollback(store, root)
+    action = job["action"]
+    if action in ("push", "push-beside"):
+        number, mode = job["number"], IN_PLACE if action == "push" else SIDE_BY_SIDE
+        moved, details = nudged(originals, number), {"number": number}
+        push_vectors(store, ids, originals, moved, root=root, details=details, mode=mode)
     else:
-        reapply(store, root)
+        {"rollback": rollback, "switch": switch, "drop": drop_beside, "recover": reapply}[action](store, root)
 
 
 def fork(job: dict[str, Any]) -> int:

@@ -80,6 +80,10 @@ def test_the_table_is_written_between_the_markers(tmp_path):
             {"unit_length": ("cosine",), "rounding": 1e-6, "side_by_side": (True,), "atomic_switch": (True,)},
             ["cosine, dot or l2", "float32; under cosine at unit length, to within 1e-06", "exact", "atomic"],
         ),
+        (
+            {"side_by_side": (True, False), "atomic_switch": (True, False), "beside": "by an alias"},
+            ["cosine, dot or l2", "float32", "exact", "atomic, by an alias"],
+        ),
     ],
 )
 def test_cells_are_derived(change, cells):
