@@ -14,6 +14,7 @@ from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
+from nudge_rag.stores.milvus import MilvusStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
@@ -28,6 +29,7 @@ __all__ = [
     "InMemoryStore",
     "LanceStore",
     "MappingStore",
+    "MilvusStore",
     "OverlayStore",
     "PgVectorStore",
     "QdrantStore",
