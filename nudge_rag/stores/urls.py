@@ -21,6 +21,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``milvus:///data/milvus.db?collection=docs``   a Milvus Lite file; ``vector=`` a field
+    ``milvus://host:19530?collection=docs``        a server; ``ssl=true``, ``token=``, ``db=``, ``vector=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
@@ -38,7 +40,8 @@ def open_store(url: str) -> EmbeddingStore:
         >>> open_store("oracle://docs")
         Traceback (most recent call last):
         ...
-        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, postgresql://, qdrant://
+        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, milvus://,
+        postgresql://, qdrant://
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
@@ -149,6 +152,20 @@ def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return FaissStore.open(needed_path(parsed), options.get("ids"))
 
 
+def _milvus(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.milvus import MilvusStore
+
+    options = take("milvus", given, ("collection",), ("vector", "ssl", "token", "db"))
+    path = path_of(parsed)
+    return MilvusStore.open(
+        address_of(parsed, options, 19530) if path is None else path,
+        options["collection"],
+        token=options.get("token", ""),
+        db_name=options.get("db", ""),
+        vector_field=options.get("vector"),
+    )
+
+
 def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.postgres import PgVectorStore
 
@@ -164,6 +181,7 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
     "faiss": _faiss,
     "lance": _lance,
+    "milvus": _milvus,
     "postgresql": _postgres,
     "qdrant": _qdrant,
 }
