@@ -13,7 +13,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
-from nudge_rag.stores.milvus_schema import Schema, address_of, check_client, literal, schema_of
+from nudge_rag.stores.milvus_schema import Schema, address_of, among, check_client, literal, schema_of
 
 __all__ = ["MilvusStore"]
 
@@ -223,7 +223,8 @@ class MilvusStore:
     ) -> Iterator[list[dict[str, Any]]]:
         keys = self._schema.keys(list(dict.fromkeys(names)))
         for chunk in chunks(list(keys), IDS_PER_CALL):
-            condition = self._schema.among([keys[node_id] for node_id in chunk]) + (f" and ({where})" if where else "")
+            condition = among(self._schema.id_field, [keys[node_id] for node_id in chunk])
+            condition += f" and ({where})" if where else ""
             wanted = [self._schema.id_field, *fields]
             yield self.client.query(place, filter=condition, output_fields=wanted, **options, **STRONG)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Schema", "address_of", "check_client", "literal", "schema_of"]
+__all__ = ["Schema", "address_of", "among", "check_client", "literal", "schema_of"]
 
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 PLAIN_TYPES = {"BOOL", "INT8", "INT16", "INT32", "INT64", "FLOAT", "DOUBLE", "VARCHAR", "JSON", "ARRAY"}
@@ -46,9 +46,10 @@ class Schema:
             return {node_id: node_id for node_id in ids}
         return {node_id: int(node_id) for node_id in ids if _is_int64(node_id)}
 
-    def among(self, keys: Sequence[str | int]) -> str:
-        """The expression for a row whose primary key is one of ``keys``."""
-        return f"{self.id_field} in [{', '.join(map(literal, keys))}]"
+
+def among(field: str, keys: Iterable[str | int]) -> str:
+    """The expression for rows whose ``field`` is one of ``keys``."""
+    return f"{field} in [{', '.join(map(literal, keys))}]"
 
 
 def _is_int64(node_id: str) -> bool:
