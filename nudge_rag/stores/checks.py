@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, check_finite
 
-__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement", "chunks", "ungrouped"]
+__all__ = ["check_batch_size", "check_ids", "check_label", "check_queries", "check_replacement", "chunks", "ungrouped"]
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -52,6 +53,13 @@ def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> Float
         raise ValueError(f"queries have dimension {rows.shape[1]}, the store has {dimension}")
     check_finite(rows, "queries")
     return rows
+
+
+def check_label(label: Any) -> str:
+    """A label fit to be part of a name in any database."""
+    if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,24}", label):
+        raise ValueError(f"a label is 1 to 24 letters, digits and underscores, got {label!r}")
+    return label
 
 
 def check_batch_size(batch_size: Any) -> int:

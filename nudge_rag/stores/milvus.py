@@ -13,7 +13,8 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
-from nudge_rag.stores.milvus_schema import Schema, address_of, among, check_client, literal, schema_of
+from nudge_rag.stores.milvus_beside import AliasVersions
+from nudge_rag.stores.milvus_schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
 __all__ = ["MilvusStore"]
 
@@ -22,15 +23,16 @@ EXACT_INDEXES = ("FLAT", "GPU_BRUTE_FORCE")
 IDS_PER_CALL = 1_000
 QUERIES_PER_CALL = 256
 ROWS_PER_ANSWER = 16_384  # Milvus gives no more in one answer
+WHOLE_ROWS_PER_CALL = 200  # a text has up to 64 kB
 BYTES_PER_WRITE = 16_000_000  # a server takes messages of 64 MB
-STRONG = {"consistency_level": "Strong"}
 
 
 class MilvusStore:
     """Adapter for a collection, or an alias of one, of a ``pymilvus.MilvusClient``.
 
     Ranks by the metric of the vector field's index: exactly with FLAT, approximately with any other index. ``where`` is
-    a Milvus filter expression. Every read sees every earlier write. A collection that is not loaded is loaded.
+    a Milvus filter expression. Every read sees every earlier write. A collection that is not loaded is loaded. Opened
+    on an alias it is a `SideBySideStore`: versions are collections, and a switch points the alias at another one.
 
     Vectors are replaced by an upsert of the id and the vector, which Milvus merges into the row; a server that is older
     than 2.6.2 cannot, and there whole rows are read and written back, losing edits made to them in between.
@@ -66,7 +68,11 @@ class MilvusStore:
         self._merges = _merges(client.get_server_version()) if merge is None else merge
         self._is_alias = collection in client.list_aliases()["aliases"]
         self._capabilities = Capabilities(
-            SIMILARITY[index["metric_type"]], exact_search=index["index_type"] in EXACT_INDEXES, persistent=True
+            SIMILARITY[index["metric_type"]],
+            exact_search=index["index_type"] in EXACT_INDEXES,
+            persistent=True,
+            side_by_side=self._is_alias,
+            atomic_switch=self._is_alias,
         )
         if getattr(client.get_load_state(collection)["state"], "name", "") != "Loaded":
             client.load_collection(collection)
@@ -102,7 +108,7 @@ class MilvusStore:
 
     def count(self) -> int:
         """Number of nodes."""
-        return self._count(self.collection)
+        return count(self.client, self.collection)
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id that is there twice."""
@@ -129,18 +135,9 @@ class MilvusStore:
         return self._batches(min(check_batch_size(batch_size), ROWS_PER_ANSWER))
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
-        # pymilvus' own iterator puts ids into its expressions unquoted. Pages have the collection's consistency level,
-        # so a strong read comes first.
-        place = self._place(pinned=True)
-        self._count(place)
-        page: dict[str, Any] = {"limit": batch_size, "iterator": "True", "reduce_stop_for_best": "True"}
         fields = [self._schema.id_field, self._schema.vector_field]
-        after = ""
-        while rows := self.client.query(place, filter=after, output_fields=fields, **page):
+        for rows in pages(self.client, self._place(pinned=True), self._schema.id_field, fields, batch_size):
             yield self._parts(rows)
-            after = f"{self._schema.id_field} > {literal(rows[-1][self._schema.id_field])}"
-            moment = (getattr(rows, "extra", None) or {}).get("iterator_session_ts")
-            page.update({"guarantee_timestamp": moment} if moment else {})
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query. Raises ValueError where k is more than Milvus gives."""
@@ -187,10 +184,43 @@ class MilvusStore:
         place = self._place(pinned=True)
         self._vectors(place, names)  # raises for ids that are unknown or there twice
         new = dict(zip(names, rows, strict=True))
-        size = min(IDS_PER_CALL, max(1, BYTES_PER_WRITE // (4 * self._schema.dimension)))
+        size = max(1, BYTES_PER_WRITE // (4 * self._schema.dimension))
+        size = min(size, IDS_PER_CALL if self._merges else WHOLE_ROWS_PER_CALL)
         for partition, members in self._by_partition(place, names):
             for chunk in chunks(members, size):
                 self._write(place, partition, {node_id: new[node_id] for node_id in chunk})
+
+    def create_beside(self, label: str) -> MilvusStore:
+        """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""
+        return self._sibling(self._versions().create(label))
+
+    def beside(self, label: str) -> MilvusStore:
+        """The adapter of the collection at ``label``. Raises ValueError where there is none."""
+        return self._sibling(self._versions().collection_of(label))
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._versions().labels()
+
+    def switch(self, label: str) -> None:
+        """Point the alias at the version ``label``, in one call. Raises StoreError where more than vectors differ."""
+        self._versions().switch(label)
+
+    def drop_beside(self, label: str) -> None:
+        """Drop the collection at ``label``, unless another alias names it."""
+        self._versions().drop(label)
+
+    def _versions(self) -> AliasVersions:
+        if not self._is_alias:
+            raise ValueError(
+                f"{self.collection!r} is a Milvus collection, not an alias: two versions are swapped by an alias."
+                " Make one with client.create_alias(), and let the application open the collection by it"
+            )
+        return AliasVersions(self.client, self.collection, self._schema)
+
+    def _sibling(self, collection: str) -> MilvusStore:
+        options: dict[str, Any] = {"search_params": self._search_params["params"], "merge": self._merges}
+        return MilvusStore(self.client, collection, vector_field=self._schema.vector_field, **options)
 
     def _write(self, place: str, partition: str, new: dict[str, FloatArray]) -> None:
         id_field, vector = self._schema.id_field, self._schema.vector_field
@@ -200,8 +230,7 @@ class MilvusStore:
             self.client.upsert(place, merged, partition_name=partition, partial_update=True)
             return
         whole = [
-            {name: value for name, value in row.items() if name not in self._schema.computed}
-            | {vector: new[str(row[id_field])].tolist()}
+            self._schema.plain(row) | {vector: new[str(row[id_field])].tolist()}
             for rows in self._rows(place, list(new), ["*"])
             for row in rows
         ]
@@ -232,9 +261,6 @@ class MilvusStore:
         vectors = np.array([row[self._schema.vector_field] for row in rows], dtype=np.float32)
         ids = [str(row[self._schema.id_field]) for row in rows]
         return ids, vectors.reshape(len(rows), self._schema.dimension)
-
-    def _count(self, place: str) -> int:
-        return int(self.client.query(place, filter="", output_fields=["count(*)"], **STRONG)[0]["count(*)"])
 
     def _place(self, pinned: bool) -> str:
         """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""

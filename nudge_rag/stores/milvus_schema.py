@@ -1,17 +1,18 @@
-"""A Milvus collection: its fields, its ids as literals of Milvus' expressions, and where its client is connected to."""
+"""What a Milvus client says of a collection, its rows page by page, and ids as literals of Milvus' expressions."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Schema", "address_of", "among", "check_client", "literal", "schema_of"]
+__all__ = ["Schema", "address_of", "among", "check_client", "count", "literal", "pages", "schema_of"]
 
+STRONG = {"consistency_level": "Strong"}
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 PLAIN_TYPES = {"BOOL", "INT8", "INT16", "INT32", "INT64", "FLOAT", "DOUBLE", "VARCHAR", "JSON", "ARRAY"}
 PLAIN_TYPES |= {"FLOAT_VECTOR", "SPARSE_FLOAT_VECTOR"}
@@ -40,6 +41,10 @@ class Schema:
     computed: frozenset[str]
     opaque: tuple[str, ...]
 
+    def plain(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as it can be written back."""
+        return {name: value for name, value in row.items() if name not in self.computed}
+
     def keys(self, ids: Sequence[str]) -> dict[str, str | int]:
         """Ids as the primary key holds them; those that it cannot hold are left out."""
         if not self.integer_ids:
@@ -66,6 +71,28 @@ def literal(value: str | int) -> str:
     return str(value) if isinstance(value, int) else f'"{value.translate(ESCAPES)}"'
 
 
+def count(client: Any, collection: str) -> int:
+    """Number of rows, those written just now included."""
+    return int(client.query(collection, filter="", output_fields=["count(*)"], **STRONG)[0]["count(*)"])
+
+
+def pages(
+    client: Any, collection: str, id_field: str, fields: list[str], size: int, **options: Any
+) -> Iterator[Sequence[dict[str, Any]]]:
+    """All rows by their primary key, at most ``size`` at a time; on a server those at the start.
+
+    pymilvus' own iterator puts ids into its expressions unquoted.
+    """
+    count(client, collection)  # pages have the collection's consistency level, so a strong read comes first
+    page: dict[str, Any] = {"limit": size, "iterator": "True", "reduce_stop_for_best": "True", **options}
+    after = ""
+    while rows := client.query(collection, filter=after, output_fields=fields, **page):
+        yield rows
+        after = f"{id_field} > {literal(rows[-1][id_field])}"
+        moment = (getattr(rows, "extra", None) or {}).get("iterator_session_ts")
+        page.update({"guarantee_timestamp": moment} if moment else {})
+
+
 def check_client(client: Any) -> None:
     """Raises TypeError for anything but a synchronous ``pymilvus.MilvusClient``."""
     if not all(hasattr(client, part) for part in ("upsert", "query", "describe_index", "has_collection")):
@@ -87,6 +114,8 @@ def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
         raise ValueError(f"the collection has no field {chosen!r}, it has {', '.join(fields)}")
     if types[chosen] != "FLOAT_VECTOR":
         raise ValueError(f"field {chosen!r} must be a FLOAT_VECTOR, it is a {types[chosen]}")
+    structs = [one["name"] for one in description.get("struct_array_fields") or description.get("struct_fields") or ()]
+    opaque = [f"{name} ({kind})" for name, kind in types.items() if kind not in PLAIN_TYPES]
     primary = next(field for field in fields.values() if field.get("is_primary"))
     return Schema(
         id_field=primary["name"],
@@ -96,7 +125,7 @@ def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
         auto_id=bool(description.get("auto_id") or primary.get("auto_id")),
         partition_key=any(field.get("is_partition_key") for field in fields.values()),
         computed=frozenset(name for one in description.get("functions", ()) for name in one["output_field_names"]),
-        opaque=tuple(f"{name} ({kind})" for name, kind in types.items() if kind not in PLAIN_TYPES),
+        opaque=(*opaque, *structs),
     )
 
 
