@@ -23,16 +23,19 @@ class AliasVersions:
 
     Milvus points one alias at another collection in one step, not two: only that of the alias itself is seen by
     readers. Before it, ``<alias>__switching_<label>`` is made to name the collection that is live; by it a switch that
-    was cut off after that step is completed.
+    was cut off after that step is completed. A collection that is being copied or dropped is called
+    ``<alias>__scrap_<number>``: whatever was cut off, one of that name holds nothing that is needed.
     """
 
     def __init__(self, client: Any, alias: str, schema: Schema) -> None:
         self.client, self.alias, self.schema = client, alias, schema
-        self._beside, self._switching = f"{alias}__beside_", f"{alias}__switching_"
+        self._beside, self._switching, self._scrap = f"{alias}__beside_", f"{alias}__switching_", f"{alias}__scrap_"
 
     def labels(self) -> list[str]:
         """Labels of all versions."""
-        return self._labels(self._beside)
+        targets = {label: self._target(self._beside + label) for label in self._labels(self._beside)}
+        kept = {label: target for label, target in targets.items() if not target.startswith(self._scrap)}
+        return [label for label, target in kept.items() if self.client.has_collection(target)]
 
     def collection_of(self, label: str) -> str:
         """The collection of the version ``label``."""
@@ -49,25 +52,24 @@ class AliasVersions:
 
     def create(self, label: str) -> str:
         """Copy the live collection to a new one at ``label``; gives its name."""
-        alias = self._beside + check_label(label)
+        check_label(label)
         if self.schema.auto_id or self.schema.opaque:
             reason = ", ".join(self.schema.opaque) or "auto_id: Milvus would give the copies new ids"
             raise ValueError(f"the rows of {self.alias!r} cannot be copied because of {reason}")
         self._settle()
-        self._drop_unfinished(alias)
-        live, copy = self._target(self.alias), f"{alias}__{secrets.token_hex(4)}"
+        number = secrets.token_hex(4)
+        live, copy, scrap = self._target(self.alias), f"{self.alias}__copy_{number}", self._scrap + number
         try:
-            _copy_collection(self.client, live, copy, self.schema)
-            _copy_rows(self.client, live, copy, self.schema)
-        except BaseException:
-            self._drop_unfinished(alias)
+            _copy_collection(self.client, live, scrap, self.schema)
+            _copy_rows(self.client, live, scrap, self.schema)
+        except Exception:
+            self._settle()
             raise
-        if label not in self.labels():
-            self.client.create_alias(copy, alias)
-            return copy
-        leftover = self._target(alias)
-        self.client.alter_alias(copy, alias)
-        self._drop_collection(leftover)
+        if label in self.labels():
+            self._drop(label)
+        self.client.create_alias(scrap, self._beside + label)
+        self.client.rename_collection(scrap, copy)
+        self._settle()
         return copy
 
     def switch(self, label: str) -> None:
@@ -75,24 +77,39 @@ class AliasVersions:
         self._settle()
         new, live = self.collection_of(label), self._target(self.alias)
         self._same_rows(live, new)
+        self.client.load_collection(new)
         self.client.create_alias(live, self._switching + label)
         self.client.alter_alias(new, self.alias)
         self._settle()
 
     def drop(self, label: str) -> None:
-        """Remove ``label`` and its collection."""
+        """Remove ``label``, and its collection unless a further alias names it."""
         self._settle()
+        self._drop(label)
+        self._settle()
+
+    def _drop(self, label: str) -> None:
         collection = self.collection_of(label)
+        if self.client.list_aliases(collection)["aliases"] == [self._beside + label]:
+            self.client.rename_collection(collection, self._scrap + secrets.token_hex(4))
         self.client.drop_alias(self._beside + label)
-        self._drop_collection(collection)
 
     def _settle(self) -> None:
-        """Complete switches that were cut off, and forget those that had not begun."""
+        """Complete switches that were cut off, forget those that had not begun, drop what is of no use."""
         for label in self._labels(self._switching):
             before = self._target(self._switching + label)
             if self._target(self.alias) != before:
                 self.client.alter_alias(before, self._beside + label)
             self.client.drop_alias(self._switching + label)
+        for collection in self.client.list_collections():
+            if re.fullmatch(f"{self._scrap}[0-9a-f]{{8}}", collection):
+                for name in self.client.list_aliases(collection)["aliases"]:
+                    self.client.drop_alias(name)
+                self.client.drop_collection(collection)
+        for label in self._labels(self._beside):
+            # Milvus Lite renames a collection and its aliases in two steps.
+            if not self.client.has_collection(self._target(self._beside + label)):
+                self.client.drop_alias(self._beside + label)
 
     def _same_rows(self, live: str, copy: str) -> None:
         id_field, changed = self.schema.id_field, []
@@ -110,15 +127,6 @@ class AliasVersions:
     def _but_vector(self, row: dict[str, Any]) -> str:
         # As text, since NaN is not equal to itself.
         return repr(sorted((name, value) for name, value in row.items() if name != self.schema.vector_field))
-
-    def _drop_unfinished(self, alias: str) -> None:
-        for collection in self.client.list_collections():
-            if re.fullmatch(f"{alias}__[0-9a-f]{{8}}", collection):
-                self._drop_collection(collection)
-
-    def _drop_collection(self, collection: str) -> None:
-        if not self.client.list_aliases(collection)["aliases"]:
-            self.client.drop_collection(collection)
 
     def _labels(self, prefix: str) -> list[str]:
         names = self.client.list_aliases()["aliases"]
