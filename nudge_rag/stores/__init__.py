@@ -15,6 +15,7 @@ from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
 from nudge_rag.stores.mapping import MappingStore
+from nudge_rag.stores.milvus import MilvusStore
 from nudge_rag.stores.opensearch import OpenSearchStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.pinecone import PineconeStore
@@ -33,6 +34,7 @@ __all__ = [
     "InMemoryStore",
     "LanceStore",
     "MappingStore",
+    "MilvusStore",
     "OpenSearchStore",
     "OverlayStore",
     "PgVectorStore",

@@ -21,6 +21,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``milvus:///data/milvus.db?collection=docs``   a Milvus Lite file; ``vector=`` a field
+    ``milvus://host:19530?collection=docs``        a server; ``ssl=true``, ``token=``, ``db=``, ``vector=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
     ``elasticsearch://host:9200?index=docs``       an index; ``vector=`` field, ``ssl=true``, ``api_key=``; experimental
     ``opensearch://host:9200?index=docs``          the same, with ``user=`` and ``password=``; experimental
@@ -154,6 +156,20 @@ def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return FaissStore.open(needed_path(parsed), options.get("ids"))
 
 
+def _milvus(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.milvus import MilvusStore
+
+    options = take("milvus", given, ("collection",), ("vector", "ssl", "token", "db"))
+    path = path_of(parsed)
+    return MilvusStore.open(
+        address_of(parsed, options, 19530) if path is None else path,
+        options["collection"],
+        token=options.get("token", ""),
+        db_name=options.get("db", ""),
+        vector_field=options.get("vector"),
+    )
+
+
 def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.postgres import PgVectorStore
 
@@ -230,6 +246,7 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "elasticsearch": _elasticsearch,
     "faiss": _faiss,
     "lance": _lance,
+    "milvus": _milvus,
     "opensearch": _opensearch,
     "pinecone": _pinecone,
     "postgresql": _postgres,

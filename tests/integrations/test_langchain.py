@@ -20,6 +20,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_milvus import Milvus
 from langchain_nudge import NudgeRetriever, databases, embedding_store, texts_of, tune
 from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
 from langchain_qdrant import QdrantVectorStore
@@ -46,6 +47,14 @@ def make_vectorstore(kind, world, folder, servers):
         return FAISS(world.langchain, faiss.IndexFlatL2(16), InMemoryDocstore(), {})
     if kind == "lancedb":
         return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+    if kind == "milvus":
+        flat = {"index_type": "FLAT", "metric_type": "COSINE"}
+        return MilvusWithIds(
+            world.langchain, connection_args={"uri": str(folder / "milvus.db")}, index_params=flat, drop_old=True
+        )
+    if kind == "milvus-server":
+        arguments = {"connection_args": {"uri": servers.address("milvus")}, "enable_dynamic_field": True}
+        return MilvusWithIds(world.langchain, f"world{next(numbers)}", **arguments)
     if kind == "postgres":
         # Ids are global in a database, across collections: every test has a database of its own.
         return PGVector(world.langchain, connection=with_driver(new_database(servers), "psycopg"))
@@ -67,13 +76,30 @@ class WithIds(LanceDB):
         return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
 
 
+class MilvusWithIds(Milvus):
+    """add_documents passes no ids on (langchain-milvus 0.3)."""
+
+    def add_documents(self, documents, **kwargs):
+        return super().add_documents(documents, ids=[document.id for document in documents])
+
+
 def make_store(kind, world, folder, servers=None):
     store = make_vectorstore(kind, world, folder, servers)
     store.add_documents([Document(id=n, page_content=text, metadata=metadata) for n, text, metadata in world.rows])
     return store
 
 
-KINDS = ["in-memory", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb"]
+KINDS = [
+    "in-memory",
+    "chroma",
+    "chroma-cosine",
+    "chroma-ip",
+    "qdrant-Cosine",
+    "qdrant-Dot",
+    "lancedb",
+    "milvus",
+    "milvus-server",
+]
 
 
 @pytest.fixture(params=[*KINDS, "postgres", "postgres-v2", "faiss"])
@@ -87,6 +113,8 @@ def even(store):
     if isinstance(store, QdrantVectorStore):
         match = models.MatchValue(value=True)
         return models.Filter(must=[models.FieldCondition(key="metadata.even", match=match)])
+    if isinstance(store, Milvus):
+        return "even == true"
     return "metadata.even = true" if isinstance(store, LanceDB) else {"even": True}
 
 
@@ -106,9 +134,8 @@ def test_ranks_as_the_frameworks_own_retriever(store, world):
         assert content(ours.invoke(query)) == content(own.invoke(query))
         # LanceDB filters after the search unless it is told to filter before.
         options = {"prefilter": True} if isinstance(store, LanceDB) else {}
-        assert content(kept.invoke(query)) == content(
-            store.similarity_search(query, k=6, filter=even(store), **options)
-        )
+        options["expr" if isinstance(store, Milvus) else "filter"] = even(store)
+        assert content(kept.invoke(query)) == content(store.similarity_search(query, k=6, **options))
         assert all(ids(ours.invoke(query)))
 
 
@@ -243,6 +270,22 @@ def test_a_store_made_from_scratch_can_be_tuned_with_given_embeddings(world, tmp
     whole = tune(store, world.pairs, versions=tmp_path / "a")
     given = tune(store, world.pairs, embeddings=world.langchain, versions=tmp_path / "b")
     assert np.array_equal(whole.vectors, given.vectors)
+
+
+def test_milvus_filters_are_expressions(world, tmp_path):
+    with pytest.raises(TypeError, match="filter for Milvus is an expression, such as 'year > 2020', got dict"):
+        NudgeRetriever(vectorstore=make_store("milvus", world, tmp_path)).invoke("topic 1", filter={"even": True})
+
+
+def test_milvus_ids_that_it_makes_and_a_metadata_field(world, tmp_path):
+    options = {"auto_id": True, "metadata_field": "meta", "connection_args": {"uri": str(tmp_path / "milvus.db")}}
+    store = Milvus(world.langchain, **options)
+    store.add_documents([Document(page_content=text, metadata=metadata) for _, text, metadata in world.rows])
+    found = NudgeRetriever(vectorstore=store, k=3, filter='meta["even"] == true').invoke("topic 4")
+    assert [one.page_content for one in found] == [
+        one.page_content for one in store.similarity_search("topic 4", k=3, expr='meta["even"] == true')
+    ]
+    assert all(one.id.isdigit() and one.metadata["even"] for one in found)
 
 
 def standard_store(kind, folder):

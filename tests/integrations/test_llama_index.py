@@ -25,6 +25,7 @@ from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_
 from llama_index.vector_stores.chroma import ChromaVectorStore
 from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
 from llama_index.vector_stores.lancedb import LanceDBVectorStore
+from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.postgres import PGVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
@@ -57,6 +58,11 @@ def make_vector_store(kind, world, folder, servers):
         return FaissMapVectorStore(faiss.IndexIDMap2(faiss.IndexFlatL2(16)))
     if kind == "lancedb":
         return LanceDBVectorStore(connection=lancedb.connect(str(folder / "lance")), table_name="world")
+    if kind == "milvus":
+        return MilvusVectorStore(str(folder / "milvus.db"), dim=16, use_async_client=False)
+    if kind == "milvus-server":
+        cosine = {"similarity_metric": "cosine", "use_async_client": False}
+        return MilvusVectorStore(servers.address("milvus"), collection_name=f"index{next(numbers)}", dim=16, **cosine)
     if kind == "postgres":
         uri = servers.address("postgres")
         return PGVectorStore(
@@ -81,7 +87,7 @@ def make_index(kind, world, folder, servers=None):
 
 
 KINDS = ["simple", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb", "postgres"]
-KINDS += ["faiss", "faiss-map"]
+KINDS += ["faiss", "faiss-map", "milvus", "milvus-server"]
 
 
 @pytest.fixture(params=KINDS)
@@ -267,7 +273,7 @@ def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
 HOSTILE = "odd' OR '1'='1"
 
 
-@pytest.mark.parametrize("kind", ["qdrant-Dot", "lancedb", "postgres"])
+@pytest.mark.parametrize("kind", ["qdrant-Dot", "lancedb", "postgres", "milvus"])
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     index = make_index(kind, world, tmp_path, servers)
     for operator, value in [("==", HOSTILE), ("in", [HOSTILE]), ("text_match", HOSTILE)]:
@@ -290,7 +296,36 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     )
     found = NudgeRetriever(index, filters=either, similarity_top_k=60).retrieve(world.queries[0])
     assert {one.node.metadata["number"] for one in found} == {7, 9}
-    if kind != "qdrant-Dot":
+    if kind in ("lancedb", "postgres"):
         with pytest.raises(ValueError, match="filter operator 'any' is not supported"):
             bad = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a"], operator="any")])
             NudgeRetriever(index, filters=bad).retrieve(world.queries[0])
+
+
+def test_milvus_filters_on_keys_of_any_name_and_on_lists(world, tmp_path):
+    vector_store = make_vector_store("milvus", world, tmp_path, None)
+    keys = {"a key": "x", "like": "y", 'q"] or true': "z\\", "tags": ["a", "b"]}
+    nodes = [
+        TextNode(id_=f'node "{at}"', text=f"topic {at}", metadata={key: value for key, value in keys.items() if at % 2})
+        for at in range(8)
+    ]
+    for node in nodes:
+        node.excluded_embed_metadata_keys = list(keys)
+    context = StorageContext.from_defaults(vector_store=vector_store)
+    index = VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
+    odd = {f'node "{at}"' for at in range(1, 8, 2)}
+
+    def found(key, value, operator):
+        chosen = MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+        return set(ids(NudgeRetriever(index, filters=chosen, similarity_top_k=60).retrieve("topic 1")))
+
+    for key, value in list(keys.items())[:3]:
+        assert found(key, value, "==") == found(key, [value, "other"], "in") == odd
+        assert found(key, value + '" or true', "==") == found(key, [], "in") == set()
+    assert found("tags", "a", "contains") == found("tags", ["a", "c"], "any") == found("tags", ["b", "a"], "all") == odd
+    assert found("tags", ["a", "c"], "all") == found("like", "%", "text_match") == set()
+    assert found("tags", None, "is_empty") == {node.node_id for node in nodes} - odd
+    with pytest.raises(ValueError, match="operator 'text_match_insensitive' is not supported for Milvus on key 'like'"):
+        found("like", "y", "text_match_insensitive")
+    options = {"vector_store_kwargs": {"string_expr": "exists tags"}, "node_ids": ['node "2"', 'node "3"']}
+    assert ids(NudgeRetriever(index, **options).retrieve("topic 1")) == ['node "3"']

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.store_builders import chroma, faiss, in_memory, lance, postgres, qdrant, simple
+from tests.store_builders import chroma, faiss, in_memory, lance, milvus, postgres, qdrant, simple
 from tests.store_builders.common import Built, Servers, calls
 
 BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
@@ -17,6 +17,7 @@ BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
     **chroma.BUILDERS,
     **faiss.BUILDERS,
     **lance.BUILDERS,
+    **milvus.BUILDERS,
     **postgres.BUILDERS,
     **qdrant.BUILDERS,
 }
@@ -25,7 +26,8 @@ BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"chroma": chroma.start_server, "postgres": postgres.start_server}, tmp_path_factory)
+    starters = {"chroma": chroma.start_server, "milvus": milvus.start_server, "postgres": postgres.start_server}
+    running = Servers(starters, tmp_path_factory)
     yield running
     running.stop()
 

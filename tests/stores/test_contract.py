@@ -155,6 +155,8 @@ def test_bad_questions(built):
         "chroma-llama-index-cosine",
         "chroma-server-langchain",
         "lancedb-langchain",
+        "milvus-llama-index",
+        "milvus-server-langchain-cosine",
         "qdrant-langchain-cosine",
     ],
 )

@@ -10,7 +10,8 @@ import llama_index.retrievers.nudge.databases
 import pytest
 
 from nudge_rag.stores import Capabilities
-from nudge_rag.stores.table import RECORDS, StoreRecord, main, with_table
+from nudge_rag.stores.records import RECORDS, StoreRecord
+from nudge_rag.stores.table import main, with_table
 from nudge_rag.stores.urls import OPENERS
 
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,11 @@ from nudge_rag.stores import (
     FaissStore,
     InMemoryStore,
     LanceStore,
+    MilvusStore,
     PgVectorStore,
     QdrantStore,
 )
+from nudge_rag.stores.milvus_schema import among
 
 __all__ = ["DATABASES", "Database", "database_of"]
 
@@ -203,6 +205,37 @@ def _pgvector_v2_filter(vectorstore: Any, given: Any) -> str | None:
     return _sql_text(text(clause).bindparams(**values))
 
 
+def _milvus_adapter(vectorstore: Any) -> EmbeddingStore:
+    field, given = vectorstore._vector_field, (vectorstore.search_params or {}).get("params")
+    defaults = [entry["params"] for entry in vectorstore.default_search_params.values()]
+    return MilvusStore(
+        vectorstore.client,
+        vectorstore.collection_name,
+        vector_field=field if isinstance(field, str) else None,
+        # Its own defaults find no more than 10 with HNSW: the server's fit k.
+        search_params=None if given in defaults else given,
+    )
+
+
+def _milvus_filter(vectorstore: Any, given: Any) -> str | None:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"filter for Milvus is an expression, such as 'year > 2020', got {type(given).__name__}")
+    return given
+
+
+def _milvus_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    key = vectorstore._primary_field
+    keys: list[Any] = [int(node_id) for node_id in ids] if vectorstore.auto_id else ids  # auto_id makes them integers
+    fields = ["*"] if vectorstore.enable_dynamic_field else vectorstore._remove_forbidden_fields(vectorstore.fields[:])
+    rows = vectorstore.client.query(
+        vectorstore.collection_name,
+        filter=among(key, keys),
+        output_fields=fields,
+        consistency_level="Strong",
+    )
+    return [vectorstore._parse_document(dict(row)).model_copy(update={"id": str(row[key])}) for row in rows]
+
+
 DATABASES: dict[str, Database] = {
     "InMemoryVectorStore": Database(InMemoryStore, _in_memory_filter, _get_by_ids),
     "Chroma": Database(lambda store: ChromaStore(store._collection), lambda _, given: given, _chroma_documents),
@@ -213,6 +246,7 @@ DATABASES: dict[str, Database] = {
     ),
     "FAISS": Database(_faiss_adapter, _faiss_filter, _faiss_documents, persist_path=True),
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
+    "Milvus": Database(_milvus_adapter, _milvus_filter, _milvus_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
     "ElasticsearchStore": Database(
