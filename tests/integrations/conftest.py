@@ -13,8 +13,8 @@ from langchain_core.embeddings import Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from nudge_rag import LabeledPairs
-from tests.store_builders import postgres
 from tests.store_builders.common import Servers
+from tests.store_builders.registry import STARTERS
 
 N, D = 60, 16
 
@@ -63,7 +63,7 @@ class LlamaIndexWorld(BaseEmbedding):
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"postgres": postgres.start_server}, tmp_path_factory)
+    running = Servers(STARTERS, tmp_path_factory)
     yield running
     running.stop()
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-import faiss
-import lancedb
 import numpy as np
 import pytest
-from langchain_chroma import Chroma
-from langchain_community.docstore.in_memory import InMemoryDocstore
-from langchain_community.vectorstores import FAISS, LanceDB
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -19,15 +14,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_nudge import NudgeRetriever, embedding_store, tune
-from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
-from langchain_qdrant import QdrantVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
-from qdrant_client import QdrantClient, models
 
 import nudge_rag
 from nudge_rag.stores import InMemoryStore
-from tests.store_builders.postgres import new_database, with_driver
+from tests.store_builders.registry import here
 
 numbers = itertools.count()
 
@@ -36,33 +28,58 @@ def make_vectorstore(kind, world, folder, servers):
     if kind == "in-memory":
         return InMemoryVectorStore(world.langchain)
     if kind.startswith("qdrant"):
+        from langchain_qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
         client = QdrantClient(":memory:")
         distance = models.Distance(kind.partition("-")[2])
         client.create_collection("world", vectors_config=models.VectorParams(size=16, distance=distance))
         return QdrantVectorStore(client, "world", world.langchain, validate_collection_config=False)
     if kind == "faiss":
+        import faiss
+        from langchain_community.docstore.in_memory import InMemoryDocstore
+        from langchain_community.vectorstores import FAISS
+
         return FAISS(world.langchain, faiss.IndexFlatL2(16), InMemoryDocstore(), {})
     if kind == "lancedb":
-        return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+        return make_lance(world, folder)
+    if kind.startswith("postgres"):
+        return make_postgres(kind, world, servers)
+    if kind.startswith("chroma"):
+        from langchain_chroma import Chroma
+
+        space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
+        return Chroma("world", world.langchain, persist_directory=str(folder), collection_configuration=space)
+    raise ValueError(kind)
+
+
+def make_lance(world, folder):
+    import lancedb
+    from langchain_community.vectorstores import LanceDB
+
+    class WithIds(LanceDB):
+        """add_documents passes no ids on (langchain-community 0.4)."""
+
+        def add_documents(self, documents, **kwargs):
+            return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
+
+    return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+
+
+def make_postgres(kind, world, servers):
+    from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
+
+    from tests.store_builders.postgres import new_database, with_driver
+
     if kind == "postgres":
         # Ids are global in a database, across collections: every test has a database of its own.
         return PGVector(world.langchain, connection=with_driver(new_database(servers), "psycopg"))
-    if kind == "postgres-v2":
-        engine = PGEngine.from_connection_string(with_driver(servers.address("postgres"), "psycopg"))
-        name = f"world{next(numbers)}"
-        columns = [Column("even", "boolean"), Column("parity", "text")]
-        engine.init_vectorstore_table(name, 16, metadata_columns=columns)
-        names = [column.name for column in columns]
-        return PGVectorStore.create_sync(engine, world.langchain, name, metadata_columns=names)
-    space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
-    return Chroma("world", world.langchain, persist_directory=str(folder), collection_configuration=space)
-
-
-class WithIds(LanceDB):
-    """add_documents passes no ids on (langchain-community 0.4)."""
-
-    def add_documents(self, documents, **kwargs):
-        return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
+    engine = PGEngine.from_connection_string(with_driver(servers.address("postgres"), "psycopg"))
+    name = f"world{next(numbers)}"
+    columns = [Column("even", "boolean"), Column("parity", "text")]
+    engine.init_vectorstore_table(name, 16, metadata_columns=columns)
+    names = [column.name for column in columns]
+    return PGVectorStore.create_sync(engine, world.langchain, name, metadata_columns=names)
 
 
 def make_store(kind, world, folder, servers=None):
@@ -71,21 +88,40 @@ def make_store(kind, world, folder, servers=None):
     return store
 
 
-KINDS = ["in-memory", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb"]
+# Each kind with the file of builders that needs the same packages.
+KINDS = {
+    "in-memory": "in-memory",
+    "chroma": "chroma",
+    "chroma-cosine": "chroma",
+    "chroma-ip": "chroma",
+    "qdrant-Cosine": "qdrant",
+    "qdrant-Dot": "qdrant",
+    "lancedb": "lance",
+    "postgres": "postgres",
+    "postgres-v2": "postgres",
+    "faiss": "faiss",
+}
 
 
-@pytest.fixture(params=[*KINDS, "postgres", "postgres-v2", "faiss"])
+@pytest.fixture(params=here(KINDS))
 def store(request, world, tmp_path, servers):
+    request.node.user_properties.append(("store", KINDS[request.param]))
     return make_store(request.param, world, tmp_path, servers)
+
+
+def is_a(store, name):
+    return any(base.__name__ == name for base in type(store).__mro__)
 
 
 def even(store):
     if isinstance(store, InMemoryVectorStore):
         return lambda document: document.metadata["even"]
-    if isinstance(store, QdrantVectorStore):
+    if is_a(store, "QdrantVectorStore"):
+        from qdrant_client import models
+
         match = models.MatchValue(value=True)
         return models.Filter(must=[models.FieldCondition(key="metadata.even", match=match)])
-    return "metadata.even = true" if isinstance(store, LanceDB) else {"even": True}
+    return "metadata.even = true" if is_a(store, "LanceDB") else {"even": True}
 
 
 def content(documents):
@@ -103,7 +139,7 @@ def test_ranks_as_the_frameworks_own_retriever(store, world):
     for query in world.queries:
         assert content(ours.invoke(query)) == content(own.invoke(query))
         # LanceDB filters after the search unless it is told to filter before.
-        options = {"prefilter": True} if isinstance(store, LanceDB) else {}
+        options = {"prefilter": True} if is_a(store, "LanceDB") else {}
         assert content(kept.invoke(query)) == content(
             store.similarity_search(query, k=6, filter=even(store), **options)
         )
@@ -194,6 +230,8 @@ def test_in_memory_filters_are_functions(world, tmp_path):
 
 
 def test_a_store_without_embeddings_needs_some(world, tmp_path):
+    from langchain_chroma import Chroma
+
     bare = Chroma("bare", persist_directory=str(tmp_path), collection_configuration={"hnsw": {"space": "cosine"}})
     with pytest.raises(ValueError, match="pass embeddings="):
         tune(bare, world.pairs)
@@ -224,11 +262,11 @@ def test_a_store_made_from_scratch_can_be_tuned_with_given_embeddings(world, tmp
 
 def standard_store(kind, folder):
     embeddings = DeterministicFakeEmbedding(size=8)
-    store = (
-        InMemoryVectorStore(embeddings)
-        if kind == "in-memory"
-        else Chroma("standard", embeddings, persist_directory=folder)
-    )
+    store = InMemoryVectorStore(embeddings)
+    if kind == "chroma":
+        from langchain_chroma import Chroma
+
+        store = Chroma("standard", embeddings, persist_directory=folder)
     store.add_documents([Document(page_content=f"text {i}", id=str(i)) for i in range(10)])
     return store
 

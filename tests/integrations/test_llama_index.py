@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-import chromadb
-import faiss
-import lancedb
 import numpy as np
 import pytest
 from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
@@ -21,16 +18,10 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
-from llama_index.vector_stores.chroma import ChromaVectorStore
-from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
-from llama_index.vector_stores.lancedb import LanceDBVectorStore
-from llama_index.vector_stores.postgres import PGVectorStore
-from llama_index.vector_stores.qdrant import QdrantVectorStore
-from qdrant_client import QdrantClient, models
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
-from tests.store_builders.postgres import with_driver
+from tests.store_builders.registry import here
 
 numbers = itertools.count()
 
@@ -46,17 +37,30 @@ def make_vector_store(kind, world, folder, servers):
     if kind == "simple":
         return SimpleVectorStore()
     if kind.startswith("qdrant"):
+        from llama_index.vector_stores.qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
         client = QdrantClient(":memory:")
         parameters = models.VectorParams(size=16, distance=kind.partition("-")[2])
         client.create_collection("world", vectors_config={"text-dense": parameters})
         return QdrantVectorStore("world", client=client)
-    if kind == "faiss":
-        return FaissVectorStore(faiss.IndexFlatIP(16))
-    if kind == "faiss-map":
+    if kind.startswith("faiss"):
+        import faiss
+        from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
+
+        if kind == "faiss":
+            return FaissVectorStore(faiss.IndexFlatIP(16))
         return FaissMapVectorStore(faiss.IndexIDMap2(faiss.IndexFlatL2(16)))
     if kind == "lancedb":
+        import lancedb
+        from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
         return LanceDBVectorStore(connection=lancedb.connect(str(folder / "lance")), table_name="world")
     if kind == "postgres":
+        from llama_index.vector_stores.postgres import PGVectorStore
+
+        from tests.store_builders.postgres import with_driver
+
         uri = servers.address("postgres")
         return PGVectorStore(
             connection_string=with_driver(uri, "psycopg2"),
@@ -64,6 +68,11 @@ def make_vector_store(kind, world, folder, servers):
             table_name=f"world{next(numbers)}",
             embed_dim=16,
         )
+    if not kind.startswith("chroma"):
+        raise ValueError(kind)
+    import chromadb
+    from llama_index.vector_stores.chroma import ChromaVectorStore
+
     client = chromadb.PersistentClient(path=str(folder / "chroma"))
     space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
     return ChromaVectorStore(chroma_collection=client.create_collection("world", configuration=space))
@@ -79,12 +88,24 @@ def make_index(kind, world, folder, servers=None):
     return VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
 
 
-KINDS = ["simple", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb", "postgres"]
-KINDS += ["faiss", "faiss-map"]
+# Each kind with the file of builders that needs the same packages.
+KINDS = {
+    "simple": "simple",
+    "chroma": "chroma",
+    "chroma-cosine": "chroma",
+    "chroma-ip": "chroma",
+    "qdrant-Cosine": "qdrant",
+    "qdrant-Dot": "qdrant",
+    "lancedb": "lance",
+    "postgres": "postgres",
+    "faiss": "faiss",
+    "faiss-map": "faiss",
+}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=here(KINDS))
 def index(request, world, tmp_path, servers):
+    request.node.user_properties.append(("store", KINDS[request.param]))
     return make_index(request.param, world, tmp_path, servers)
 
 
