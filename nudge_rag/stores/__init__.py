@@ -10,6 +10,7 @@ from nudge_rag.stores.base import (
     UnknownIdError,
 )
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
+from nudge_rag.stores.duckdb import DuckDBStore
 from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
 from nudge_rag.stores.lance import LanceStore
@@ -23,6 +24,7 @@ __all__ = [
     "Capabilities",
     "ChromaFilter",
     "ChromaStore",
+    "DuckDBStore",
     "EmbeddingStore",
     "FaissStore",
     "InMemoryStore",
