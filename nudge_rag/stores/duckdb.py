@@ -143,13 +143,11 @@ class DuckDBStore:
         checked = check_queries(queries, k, dimension=self._dimension or None)
         ids: list[list[str]] = []
         scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-        score = f"{self._function}(t.v, q.v)"
-        score = {"cosine": f"if(isnan({score}), 0, {score})", "l2": f"-{score}"}.get(
-            self.capabilities.similarity, score
-        )
+        zero = f"{[0] * self._dimension}::{self._kind}"
         query = f"""
-            WITH q AS ({self._given}), t AS ({self._nodes(where)}),
-            s AS (SELECT n, id, {score} AS score FROM t, q)
+            WITH q AS (SELECT n, v, v = {zero} AS zero FROM ({self._given})),
+            t AS (SELECT id, v, v = {zero} AS zero FROM ({self._nodes(where)})),
+            s AS (SELECT n, id, {self._score()} AS score FROM t, q)
             SELECT n, max_by(id, score, $k), max(score, $k) FROM s GROUP BY n
         """
         most = max(1, min(k, self.count()))
@@ -161,6 +159,13 @@ class DuckDBStore:
                 ids.append(found[0])
                 scores.append(self._scores(np.array(found[1], dtype=np.float64)))
         return SearchResult(ids, scores)
+
+    def _score(self) -> str:
+        """Larger is better; a cosine with a zero vector, -1 or NaN as DuckDB's version will have it, is 0."""
+        score = f"{self._function}(t.v, q.v)"
+        if self.capabilities.similarity == "cosine":
+            return f"if(t.zero OR q.zero OR isnan({score}), 0, {score})"
+        return f"-{score}" if self.capabilities.similarity == "l2" else score
 
     def _scores(self, given: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         return -(given**2) if self.capabilities.similarity == "l2" else given

@@ -21,7 +21,10 @@ def open_store(url: str) -> EmbeddingStore:
     ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``duckdb:///data/x.duckdb?table=docs``         a file; ``schema=``, ``id=`` and ``vector=`` columns, ``similarity=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
+    ``sqlite-vec:///data/x.db?table=docs``         a file; LangChain's tables ``docs`` and ``docs_vec``
+    ``redis://host:6379?index=docs``               a server; ``separator=``, ``vector=``; ``rediss://`` for TLS
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
     ============================================== =================================================================
@@ -35,10 +38,10 @@ def open_store(url: str) -> EmbeddingStore:
         ImportError: the database's client is not installed; names the pip command.
 
     Example:
-        >>> open_store("oracle://docs")
+        >>> open_store("oracle://docs")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, postgresql://, qdrant://
+        ValueError: no store has the scheme 'oracle': supported are chroma://, duckdb://, faiss://, lance://, ...
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
@@ -142,6 +145,15 @@ def _lance(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return LanceStore.open(needed_path(parsed), options["table"], **chosen)
 
 
+def _duckdb(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.duckdb import DuckDBStore
+
+    names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+    options = take("duckdb", given, ("table",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return DuckDBStore.open(needed_path(parsed), options["table"], **chosen)
+
+
 def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.faiss import FaissStore
 
@@ -162,6 +174,7 @@ def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
+    "duckdb": _duckdb,
     "faiss": _faiss,
     "lance": _lance,
     "postgresql": _postgres,

@@ -45,6 +45,8 @@ def make_vectorstore(kind, world, folder, servers):
         return make_lance(world, folder)
     if kind.startswith("postgres"):
         return make_postgres(kind, world, servers)
+    if kind == "duckdb":
+        return make_duckdb(world)
     if kind.startswith("chroma"):
         from langchain_chroma import Chroma
 
@@ -64,6 +66,19 @@ def make_lance(world, folder):
             return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
 
     return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+
+
+def make_duckdb(world):
+    import duckdb
+    from langchain_community.vectorstores import DuckDB
+
+    from tests.store_builders.duckdb import add_documents
+
+    class WithIds(DuckDB):
+        def add_documents(self, documents, **kwargs):
+            return add_documents(self, documents)
+
+    return WithIds(connection=duckdb.connect(), embedding=world.langchain, table_name="world")
 
 
 def make_postgres(kind, world, servers):
@@ -100,6 +115,7 @@ KINDS = {
     "postgres": "postgres",
     "postgres-v2": "postgres",
     "faiss": "faiss",
+    "duckdb": "duckdb",
 }
 
 
@@ -124,6 +140,15 @@ def even(store):
     return "metadata.even = true" if is_a(store, "LanceDB") else {"even": True}
 
 
+def own_filtered(store, query, k):
+    if is_a(store, "DuckDB"):
+        # It takes no filter, without saying so.
+        return [found for found in store.similarity_search(query, k=60) if found.metadata["even"]][:k]
+    # LanceDB filters after the search unless it is told to filter before.
+    options = {"prefilter": True} if is_a(store, "LanceDB") else {}
+    return store.similarity_search(query, k=k, filter=even(store), **options)
+
+
 def content(documents):
     """Documents without what the integrations themselves give or leave out: ids, and ids in the metadata."""
     return [(one.page_content, {k: v for k, v in one.metadata.items() if k[0] != "_"}) for one in documents]
@@ -138,11 +163,7 @@ def test_ranks_as_the_frameworks_own_retriever(store, world):
     kept = NudgeRetriever(vectorstore=store, k=6, filter=even(store))
     for query in world.queries:
         assert content(ours.invoke(query)) == content(own.invoke(query))
-        # LanceDB filters after the search unless it is told to filter before.
-        options = {"prefilter": True} if is_a(store, "LanceDB") else {}
-        assert content(kept.invoke(query)) == content(
-            store.similarity_search(query, k=6, filter=even(store), **options)
-        )
+        assert content(kept.invoke(query)) == content(own_filtered(store, query, 6))
         assert all(ids(ours.invoke(query)))
 
 
@@ -211,7 +232,7 @@ def test_bad_arguments(store):
         embedding_store("a store")
 
 
-@pytest.mark.parametrize("kind", ["lancedb", "postgres", "postgres-v2"])
+@pytest.mark.parametrize("kind", here({kind: KINDS[kind] for kind in ("lancedb", "postgres", "postgres-v2", "duckdb")}))
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     retriever = NudgeRetriever(vectorstore=make_store(kind, world, tmp_path, servers), k=60)
     key = "metadata.parity" if kind == "lancedb" else "parity"
@@ -222,6 +243,30 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
             retriever.invoke(world.queries[0], filter={"1 = 1 OR parity": "odd"})
         with pytest.raises(TypeError, match="an SQL condition or a dictionary, got list"):
             retriever.invoke(world.queries[0], filter=["odd"])
+
+
+def test_duckdb_filters(world, tmp_path):
+    pytest.importorskip("duckdb")
+    retriever = NudgeRetriever(vectorstore=make_store("duckdb", world, tmp_path), k=60)
+
+    def numbers_found(given):
+        return {found.metadata["number"] for found in retriever.invoke("topic 1", filter=given)}
+
+    assert numbers_found({"number": 7}) == numbers_found({"number": 7.0, "even": False}) == {7}
+    assert numbers_found({"gone": 7}) == numbers_found({"number": "seven"}) == set()
+    assert numbers_found("(metadata::JSON->>'number')::INTEGER > 57") == {58, 59}
+    for key in ("parity') IS NOT NULL OR ('1", "$.parity", "a/b~c", "number'"):
+        assert numbers_found({key: "odd"}) == set()
+    for bad, message in [
+        (["odd"], "an SQL condition or a dictionary, got list"),
+        ({"even": None}, "got None for 'even'"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            numbers_found(bad)
+    hostile = Document(id="x", page_content="topic 3", metadata={"a/b~c": "it's", "$.d": 1, "parity": "odd"})
+    retriever.vectorstore.add_documents([hostile])
+    for given in ({"a/b~c": "it's"}, {"$.d": 1}):
+        assert ids(retriever.invoke("topic 1", filter=given)) == ["x"]
 
 
 def test_in_memory_filters_are_functions(world, tmp_path):

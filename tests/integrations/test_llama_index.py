@@ -68,6 +68,10 @@ def make_vector_store(kind, world, folder, servers):
             table_name=f"world{next(numbers)}",
             embed_dim=16,
         )
+    if kind == "duckdb":
+        from tests.store_builders.duckdb import llama_index_store
+
+        return llama_index_store(folder, table_name="world", embed_dim=16)
     if not kind.startswith("chroma"):
         raise ValueError(kind)
     import chromadb
@@ -100,6 +104,7 @@ KINDS = {
     "postgres": "postgres",
     "faiss": "faiss",
     "faiss-map": "faiss",
+    "duckdb": "duckdb",
 }
 
 
@@ -274,7 +279,7 @@ def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
 HOSTILE = "odd' OR '1'='1"
 
 
-@pytest.mark.parametrize("kind", ["qdrant-Dot", "lancedb", "postgres"])
+@pytest.mark.parametrize("kind", here({kind: KINDS[kind] for kind in ("qdrant-Dot", "lancedb", "postgres", "duckdb")}))
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     index = make_index(kind, world, tmp_path, servers)
     for operator, value in [("==", HOSTILE), ("in", [HOSTILE]), ("text_match", HOSTILE)]:
@@ -301,3 +306,18 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
         with pytest.raises(ValueError, match="filter operator 'any' is not supported"):
             bad = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a"], operator="any")])
             NudgeRetriever(index, filters=bad).retrieve(world.queries[0])
+
+
+def test_duckdb_keys_of_any_form(world, tmp_path):
+    pytest.importorskip("duckdb")
+    index = make_index("duckdb", world, tmp_path)
+    odd = {"a/b~c": "it's", "$.d": 1, 'e"f': 1.5, "number": "seven"}
+    index.insert_nodes([TextNode(id_="x", text="topic 3", metadata=odd, excluded_embed_metadata_keys=list(odd))])
+
+    def found(key, value):
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, value=value)])
+        return ids(NudgeRetriever(index, filters=filters, similarity_top_k=60).retrieve("topic 3"))
+
+    assert [found(key, value) for key, value in odd.items()] == [["x"]] * 4
+    assert found("number", 7) == [world.node_id(7)], "a text in the same key is no number, and no error"
+    assert found("x'y", "z") == found("parity') IS NOT NULL OR ('1", "odd") == []

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_nudge import duckdb
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -210,6 +211,7 @@ DATABASES: dict[str, Database] = {
         lambda _, given: given,
         _qdrant_documents,
     ),
+    "DuckDB": Database(duckdb.adapter, duckdb.condition, duckdb.documents),
     "FAISS": Database(_faiss_adapter, _faiss_filter, _faiss_documents, persist_path=True),
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
