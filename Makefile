@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed.stamp
 CORE_INSTALLED := $(CORE)/installed.stamp
 # Stores that the main environment must test, and those whose packages do not fit into it: each of these has an
 # environment .venv-<job> of its own, made from the extra test-<job>.
-STORES := chroma duckdb faiss in-memory lance postgres qdrant simple
+STORES := chroma duckdb faiss in-memory lance postgres qdrant simple sqlite-vec
 JOBS :=
 REPORTS := .stores-tested
 DEMO_ARGS ?=

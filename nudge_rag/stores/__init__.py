@@ -19,6 +19,7 @@ from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
 from nudge_rag.stores.simple import SimpleStore
+from nudge_rag.stores.sqlite_vec import SQLiteVecStore
 
 __all__ = [
     "Capabilities",
@@ -33,6 +34,7 @@ __all__ = [
     "OverlayStore",
     "PgVectorStore",
     "QdrantStore",
+    "SQLiteVecStore",
     "SearchResult",
     "SideBySideStore",
     "Similarity",

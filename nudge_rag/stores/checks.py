@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, check_finite
 
-__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement", "chunks", "ungrouped"]
+__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement", "chunks", "sql_name", "ungrouped"]
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -64,6 +64,17 @@ def check_batch_size(batch_size: Any) -> int:
 def chunks(items: list[str], size: int) -> Iterator[list[str]]:
     """``items`` in parts of at most ``size``."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def sql_name(name: str) -> str:
+    """A table's or column's name in SQL, quoted.
+
+    Example:
+        >>> print(sql_name('the "best" nodes'))
+        "the ""best"" nodes"
+    """
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def ungrouped(

@@ -13,7 +13,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, sql_name
 
 __all__ = ["DuckDBStore"]
 
@@ -62,8 +62,8 @@ class DuckDBStore:
         if similarity not in FUNCTIONS:
             raise ValueError(f"similarity must be one of {', '.join(FUNCTIONS)}, got {similarity!r}")
         self.connection = connection
-        self._table = ".".join(_quoted(part) for part in (schema, table) if part is not None)
-        self._id, self._vector = _quoted(id_column), _quoted(vector_column)
+        self._table = ".".join(sql_name(part) for part in (schema, table) if part is not None)
+        self._id, self._vector = sql_name(id_column), sql_name(vector_column)
         # Rows without a vector are no nodes.
         self._only = f"{self._vector} IS NOT NULL AND {self._id} IS NOT NULL"
         self._kind = self._vector_type(table, id_column, vector_column)
@@ -254,8 +254,3 @@ class DuckDBStore:
     def _rows(self, query: str, values: dict[str, Any] | None = None, given: FloatArray | None = None) -> list[Any]:
         with self._cursor(given) as cursor:
             return list(cursor.execute(query, values).fetchall())
-
-
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'

@@ -23,8 +23,7 @@ def open_store(url: str) -> EmbeddingStore:
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
     ``duckdb:///data/x.duckdb?table=docs``         a file; ``schema=``, ``id=`` and ``vector=`` columns, ``similarity=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
-    ``sqlite-vec:///data/x.db?table=docs``         a file; LangChain's tables ``docs`` and ``docs_vec``
-    ``redis://host:6379?index=docs``               a server; ``separator=``, ``vector=``; ``rediss://`` for TLS
+    ``sqlite-vec:///data/x.db?table=docs``         a file; ``vec_table=``, default ``docs_vec``, and ``vector=`` column
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
     ============================================== =================================================================
@@ -154,6 +153,15 @@ def _duckdb(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return DuckDBStore.open(needed_path(parsed), options["table"], **chosen)
 
 
+def _sqlite_vec(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.sqlite_vec import SQLiteVecStore
+
+    names = {"vec_table": "vec_table", "vector": "vector_column"}
+    options = take("sqlite-vec", given, ("table",), tuple(names))
+    chosen = {names[name]: value for name, value in options.items() if name in names}
+    return SQLiteVecStore.open(needed_path(parsed), options["table"], **chosen)
+
+
 def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.faiss import FaissStore
 
@@ -179,4 +187,5 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "lance": _lance,
     "postgresql": _postgres,
     "qdrant": _qdrant,
+    "sqlite-vec": _sqlite_vec,
 }

@@ -47,6 +47,8 @@ def make_vectorstore(kind, world, folder, servers):
         return make_postgres(kind, world, servers)
     if kind == "duckdb":
         return make_duckdb(world)
+    if kind == "sqlite-vec":
+        return make_sqlite_vec(world, folder)
     if kind.startswith("chroma"):
         from langchain_chroma import Chroma
 
@@ -79,6 +81,19 @@ def make_duckdb(world):
             return add_documents(self, documents)
 
     return WithIds(connection=duckdb.connect(), embedding=world.langchain, table_name="world")
+
+
+def make_sqlite_vec(world, folder):
+    from langchain_community.vectorstores import SQLiteVec
+
+    from tests.store_builders.sqlite_vec import connect
+
+    class OfSixteen(SQLiteVec):
+        def get_dimensionality(self):  # otherwise by embedding a text that this world does not know
+            return 16
+
+    world.number_by(lambda number: str(number + 1))  # it gives the rows' numbers as ids, and takes none
+    return OfSixteen("world", connect(folder / "world.db"), world.langchain)
 
 
 def make_postgres(kind, world, servers):
@@ -116,6 +131,7 @@ KINDS = {
     "postgres-v2": "postgres",
     "faiss": "faiss",
     "duckdb": "duckdb",
+    "sqlite-vec": "sqlite-vec",
 }
 
 
@@ -141,8 +157,8 @@ def even(store):
 
 
 def own_filtered(store, query, k):
-    if is_a(store, "DuckDB"):
-        # It takes no filter, without saying so.
+    if is_a(store, "DuckDB") or is_a(store, "SQLiteVec"):
+        # They take no filter, without saying so.
         return [found for found in store.similarity_search(query, k=60) if found.metadata["even"]][:k]
     # LanceDB filters after the search unless it is told to filter before.
     options = {"prefilter": True} if is_a(store, "LanceDB") else {}
@@ -232,7 +248,9 @@ def test_bad_arguments(store):
         embedding_store("a store")
 
 
-@pytest.mark.parametrize("kind", here({kind: KINDS[kind] for kind in ("lancedb", "postgres", "postgres-v2", "duckdb")}))
+@pytest.mark.parametrize(
+    "kind", here({kind: KINDS[kind] for kind in ("lancedb", "postgres", "postgres-v2", "duckdb", "sqlite-vec")})
+)
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     retriever = NudgeRetriever(vectorstore=make_store(kind, world, tmp_path, servers), k=60)
     key = "metadata.parity" if kind == "lancedb" else "parity"
@@ -245,17 +263,23 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
             retriever.invoke(world.queries[0], filter=["odd"])
 
 
-def test_duckdb_filters(world, tmp_path):
-    pytest.importorskip("duckdb")
-    retriever = NudgeRetriever(vectorstore=make_store("duckdb", world, tmp_path), k=60)
+JSON_CONDITIONS = {
+    "duckdb": "(metadata::JSON->>'number')::INTEGER > 57",
+    "sqlite-vec": "json_extract(metadata, '$.number') > 57",
+}
+
+
+@pytest.mark.parametrize("kind", here({kind: kind for kind in JSON_CONDITIONS}))
+def test_filters_on_json_metadata(kind, world, tmp_path):
+    retriever = NudgeRetriever(vectorstore=make_store(kind, world, tmp_path), k=60)
 
     def numbers_found(given):
         return {found.metadata["number"] for found in retriever.invoke("topic 1", filter=given)}
 
     assert numbers_found({"number": 7}) == numbers_found({"number": 7.0, "even": False}) == {7}
     assert numbers_found({"gone": 7}) == numbers_found({"number": "seven"}) == set()
-    assert numbers_found("(metadata::JSON->>'number')::INTEGER > 57") == {58, 59}
-    for key in ("parity') IS NOT NULL OR ('1", "$.parity", "a/b~c", "number'"):
+    assert numbers_found(JSON_CONDITIONS[kind]) == {58, 59}
+    for key in ("parity') IS NOT NULL OR ('1", "$.parity", "a/b~c", "number'", 'number"'):
         assert numbers_found({key: "odd"}) == set()
     for bad, message in [
         (["odd"], "an SQL condition or a dictionary, got list"),
@@ -263,10 +287,9 @@ def test_duckdb_filters(world, tmp_path):
     ]:
         with pytest.raises(TypeError, match=message):
             numbers_found(bad)
-    hostile = Document(id="x", page_content="topic 3", metadata={"a/b~c": "it's", "$.d": 1, "parity": "odd"})
-    retriever.vectorstore.add_documents([hostile])
-    for given in ({"a/b~c": "it's"}, {"$.d": 1}):
-        assert ids(retriever.invoke("topic 1", filter=given)) == ["x"]
+    odd = {"a/b~c": "it's", "$.d": 1, 'e"f': True}
+    retriever.vectorstore.add_documents([Document(id="x", page_content="topic 3", metadata={**odd, "number": 99})])
+    assert [numbers_found({key: value}) for key, value in odd.items()] == [{99}] * 3
 
 
 def test_in_memory_filters_are_functions(world, tmp_path):

@@ -157,6 +157,7 @@ LARGE = [
     "duckdb-llama-index",
     "lancedb-langchain",
     "qdrant-langchain-cosine",
+    "sqlite-vec-langchain",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_nudge import duckdb
+from langchain_nudge import duckdb, sqlite_vec
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -21,7 +21,7 @@ from nudge_rag.stores import (
     QdrantStore,
 )
 
-__all__ = ["DATABASES", "Database", "database_of"]
+__all__ = ["DATABASES", "Database", "database_of", "embeddings_of"]
 
 DISTANCES: dict[str, Similarity] = {"cosine": "cosine", "inner": "dot", "l2": "l2"}
 V2_OPERATORS: dict[str, Similarity] = {"<=>": "cosine", "<#>": "dot", "<->": "l2"}
@@ -36,12 +36,14 @@ class Database:
         where: vector store and filter, in the integration's own form, to the adapter's filter.
         documents: vector store and ids to documents with their ids, in any order.
         persist_path: whether the adapter takes the file that changes are written through to.
+        embeddings: name of the attribute with the vector store's embeddings.
     """
 
     adapter: Callable[..., EmbeddingStore]
     where: Callable[[Any, Any], Any]
     documents: Callable[[Any, list[str]], list[Document]]
     persist_path: bool = False
+    embeddings: str = "embeddings"
 
 
 def database_of(vectorstore: Any) -> Database | None:
@@ -51,6 +53,12 @@ def database_of(vectorstore: Any) -> Database | None:
         if database is not None and base.__module__.startswith("langchain"):
             return database
     return None
+
+
+def embeddings_of(vectorstore: Any) -> Any:
+    """The embeddings that a vector store was made with, None where it has none."""
+    database = database_of(vectorstore)
+    return getattr(vectorstore, "embeddings" if database is None else database.embeddings, None)
 
 
 def _in_memory_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
@@ -216,4 +224,5 @@ DATABASES: dict[str, Database] = {
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
+    "SQLiteVec": Database(sqlite_vec.adapter, sqlite_vec.condition, sqlite_vec.documents, embeddings="_embedding"),
 }

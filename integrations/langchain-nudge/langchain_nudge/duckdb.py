@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.stores import DuckDBStore, EmbeddingStore
+from nudge_rag.stores.checks import sql_name
 
 __all__ = ["adapter", "condition", "documents"]
 
@@ -54,7 +55,7 @@ def _literal(text: str) -> str:
 
 def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
     """Its documents, with their ids: the integration has no get_by_ids."""
-    key, text = ('"' + name.replace('"', '""') + '"' for name in (vectorstore._id_key, vectorstore._text_key))
+    key, text = sql_name(vectorstore._id_key), sql_name(vectorstore._text_key)
     query = (
         f"SELECT {key}, {text}, metadata FROM {vectorstore._table_name} WHERE {key} IN (SELECT unnest(?::VARCHAR[]))"
     )
