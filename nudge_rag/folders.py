@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import stat
+import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -12,55 +16,171 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BrokenFolderError", "read_folder", "write_folder", "write_manifest"]
+__all__ = ["BrokenFolderError", "parse_folder", "put_in_place", "read_folder", "write_folder", "write_manifest"]
 
 FORMAT = 1
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
+# New arrays of a folder that has some already: its manifest decides which are the ones that belong to it.
+NEWER_ARRAYS = "arrays.npz.new"
 CHECKSUM = "manifest_sha256"
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class BrokenFolderError(ValueError):
     """Raised when a manifest or its arrays are missing, malformed, or do not belong together."""
 
 
-def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Write ``arrays`` and then ``manifest`` (which holds their checksum) to ``folder``, each atomically and synced.
 
-    A folder without a manifest is not a version: the manifest is written last.
+    A folder without a manifest is not a version: the manifest is written last. Where either cannot be written, what was
+    in the folder before stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for an array here
-    _write_synced(folder / ARRAYS, buffer.getvalue())
-    write_manifest(folder, {**manifest, "format": FORMAT, "arrays_sha256": _sha256(buffer.getvalue())})
+    checksum = _sha256(buffer.getvalue())
+    overwrites = (folder / MANIFEST).exists()
+    if overwrites:
+        _settle(folder)
+    target = folder / (NEWER_ARRAYS if overwrites else ARRAYS)
+    try:
+        _write_synced(target, buffer.getvalue())
+        write_manifest(folder, {**manifest, "format": FORMAT, "arrays_sha256": checksum})
+    except BaseException:
+        if not _names(folder, checksum):
+            target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where it is empty
+        raise
+    if overwrites:
+        put_in_place(target, folder / ARRAYS)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest of ``folder`` atomically, with a checksum of its own."""
     content = {name: value for name, value in manifest.items() if name != CHECKSUM}
     content[CHECKSUM] = _manifest_checksum(content)
-    _write_synced(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    _write_synced(folder / MANIFEST, text.encode("utf-8", "surrogatepass"))
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Manifest and arrays of ``folder``; nothing in it is ever unpickled.
 
     Raises:
         BrokenFolderError: what is missing, malformed or does not match its checksum.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        content = (folder / ARRAYS).read_bytes()
-    except (OSError, ValueError, RecursionError) as error:
-        raise BrokenFolderError(f"{folder} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BrokenFolderError(f"{folder / MANIFEST} is not a manifest of format {FORMAT}")
-    if manifest.get(CHECKSUM) != _manifest_checksum(manifest):
-        raise BrokenFolderError(f"{folder / MANIFEST} does not match its own checksum")
-    if manifest.get("arrays_sha256") != _sha256(content):
+    manifest, newer = _content(folder / MANIFEST), folder / NEWER_ARRAYS
+    if newer.exists():
+        with contextlib.suppress(BrokenFolderError):
+            return parse_folder(folder, manifest, _content(newer))
+    return parse_folder(folder, manifest, _content(folder / ARRAYS))
+
+
+def parse_folder(folder: Path, manifest: bytes, arrays: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What `read_folder` reads, from the contents of both files; ``folder`` is for messages.
+
+    Raises:
+        BrokenFolderError: as `read_folder`.
+    """
+    parsed = _parse_manifest(folder, manifest)
+    if parsed.get("arrays_sha256") != _sha256(arrays):
         raise BrokenFolderError(f"{folder / ARRAYS} does not match the checksum in its manifest")
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
-        return manifest, {name: arrays[name] for name in arrays.files}
+    try:
+        return parsed, _parse_arrays(arrays)
+    except Exception as error:  # zipfile and numpy raise nearly anything
+        raise BrokenFolderError(f"{folder / ARRAYS} is not what nudge-rag writes: {error}") from error
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Make ``temporary`` the file at ``path`` in one step, durably."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Finish or undo what a process left behind that died while it overwrote ``folder``."""
+    newer = folder / NEWER_ARRAYS
+    if newer.exists():
+        if _names(folder, _sha256(_content(newer))):
+            put_in_place(newer, folder / ARRAYS)
+        else:
+            newer.unlink()
+
+
+def _names(folder: Path, checksum: str) -> bool:
+    """Whether the manifest of ``folder`` names arrays of that checksum."""
+    manifest = folder / MANIFEST
+    return manifest.exists() and f'"{checksum}"'.encode() in manifest.read_bytes()
+
+
+def _parse_manifest(folder: Path, content: bytes) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        parsed = json.loads(content.decode("utf-8", "surrogatepass"), object_pairs_hook=_without_duplicates)
+        checksum = _manifest_checksum(parsed) if isinstance(parsed, dict) else None
+    except (ValueError, RecursionError) as error:
+        raise BrokenFolderError(f"{path} is not a manifest: {error}") from error
+    if checksum is None or parsed.get("format") != FORMAT:
+        raise BrokenFolderError(f"{path} is not a manifest of format {FORMAT}")
+    if parsed.get(CHECKSUM) != checksum:
+        raise BrokenFolderError(f"{path} does not match its own checksum")
+    return dict(parsed)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _parse_arrays(content: bytes) -> dict[str, Array]:
+    """Arrays of an npz as `numpy.savez` writes it.
+
+    Nothing is unpickled or decompressed, and nothing is allocated on the word of a header: every number must be there.
+    """
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        entries = archive.infolist()
+        if len({entry.filename for entry in entries}) != len(entries):
+            raise ValueError("a name is there twice")
+        if sum(entry.file_size for entry in entries) > len(content):
+            raise ValueError("it claims to hold more than it does")
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename!r} is compressed")
+        return {entry.filename.removesuffix(".npy"): _parse_array(archive.read(entry)) for entry in entries}
+
+
+def _parse_array(content: bytes) -> Array:
+    stream = BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"an array of format {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"an array of {dtype}")
+    start = stream.tell()
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"an array of shape {shape} and {dtype} in {len(content) - start} bytes")
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    order: Any = "F" if fortran else "C"
+    return np.ndarray(shape, dtype, content, start, order=order).copy(order)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        # A link would lead out of the folder, a pipe would never end.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise BrokenFolderError(f"{path} is not a regular file")
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise BrokenFolderError(f"{path} cannot be read: {error or 'it is too large'}") from error
 
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
@@ -74,11 +194,15 @@ def _sha256(content: bytes) -> str:
 
 def _write_synced(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

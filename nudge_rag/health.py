@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal import DEFAULT_VERSIONS, live_version, same_vectors
+from nudge_rag.journal import DEFAULT_VERSIONS, Version, journal_folder, live_version, same_vectors
 from nudge_rag.locks import locked
 from nudge_rag.pushing import PushError, recover
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.texts import TextsOf, hash_texts
 
 __all__ = ["Status", "reapply", "status"]
 
@@ -26,6 +27,7 @@ class Status:
         lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
+        edited: ids whose texts changed since they were tuned; looked for where `status` is given the texts.
     """
 
     version: str | None
@@ -34,16 +36,23 @@ class Status:
     lost: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.version is None:
             return "nothing is pushed"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
-        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing"
+        edited = f", {len(self.edited)} edited" if self.edited else ""
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}"
 
 
-def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status:
+def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts: TextsOf | None = None) -> Status:
     """Compare what the last push wrote with what the store holds; reads only.
+
+    Args:
+        store: the vector store.
+        root: the folder of the journal.
+        texts: node ids to their texts, as `nudge_rag.tune` took them: finds the nodes whose texts were edited since.
 
     Raises:
         BrokenFolderError: the record of the push is damaged.
@@ -66,7 +75,14 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Status
             kinds["lost" if live.holds(store, vector, at) else "changed"].append(live.ids[at])
     missing = tuple(node_id for node_id in live.ids if node_id not in present)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
-    return Status(live.name, live.state, nudged, lost, changed, missing)
+    edited = () if texts is None else _edited(live, [node_id for node_id in live.ids if node_id in present], texts)
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited)
+
+
+def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:
+    then = live.text_hashes
+    now = hash_texts(texts, [node_id for node_id in present if node_id in then])
+    return tuple(node_id for node_id, found in now.items() if found != then[node_id])
 
 
 def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
@@ -79,7 +95,7 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         PushError: the store did not keep what was written.
         LockedError: a push or rollback is under way.
     """
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         recover(store, root)
         live, lost = live_version(store, root), status(store, root).lost
         if live is None or not lost:

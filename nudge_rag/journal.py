@@ -6,6 +6,8 @@ push, its original vector, the one that was there before, and the one written.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
+from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = [
@@ -29,11 +32,13 @@ __all__ = [
     "WRITING",
     "Version",
 ]
-__all__ += ["live_version", "nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
+__all__ += ["as_version", "journal_folder", "live_version", "load_version", "nudged_ids", "original_vectors"]
+__all__ += ["record_version", "same_vectors", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
 PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "committed"
 SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
+ARRAY_NAMES = ("originals", "before", "after")
 # States in which the store may hold what the push wrote.
 LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
 
@@ -60,15 +65,31 @@ class Version:
         return self.folder.name
 
     @property
+    def number(self) -> int:
+        """Its place in the order of pushes."""
+        return int(self.folder.name)
+
+    @property
     def state(self) -> str:
         """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``."""
         return str(self.manifest["state"])
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        return int(self.after.shape[1])
 
     @property
     def model(self) -> str | None:
         """Name of the embedding model that the push was made for, where it was known."""
         model = self.manifest.get("details", {}).get("model")
         return None if model is None else str(model)
+
+    @property
+    def text_hashes(self) -> Mapping[str, str]:
+        """Node id to the hash of its text when it was tuned, where texts were given."""
+        hashes: Mapping[str, str] = self.manifest["details"].get("text_hashes", {})
+        return hashes
 
     def set_state(self, state: str) -> None:
         """Record ``state`` in the manifest, durably."""
@@ -86,10 +107,9 @@ def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list
     Raises:
         BrokenFolderError: a record is damaged; the message names it.
     """
-    folder = Path(root) / store.key
-    if not folder.is_dir():
-        return []
-    return [_load(part) for part in sorted(folder.iterdir()) if part.is_dir() and (part / MANIFEST).exists()]
+    folder = journal_folder(store, root)
+    # Without a manifest there is no version: the process died before it had written one, and before it wrote vectors.
+    return [load_version(part) for part in _version_folders(folder) if not part.is_dir() or _has_manifest(part)]
 
 
 def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
@@ -132,8 +152,8 @@ def record_version(
     details: Mapping[str, Any],
 ) -> Version:
     """Write a new version to disk, synced, in state ``prepared``."""
-    folder = root / store.key
-    taken = [int(part.name) for part in folder.iterdir() if part.name.isdigit()] if folder.is_dir() else []
+    folder = journal_folder(store, root)
+    taken = [int(part.name) for part in _version_folders(folder)]
     folder = folder / f"{max(taken, default=0) + 1:04d}"
     manifest = {
         "state": PREPARED,
@@ -144,7 +164,7 @@ def record_version(
         "ids": list(ids),
     }
     write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
-    return _load(folder)
+    return load_version(folder)
 
 
 def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray) -> bool:
@@ -154,14 +174,85 @@ def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray)
     return found.shape == expected.shape and bool((np.abs(found - expected) <= store.capabilities.rounding).all())
 
 
-def _load(folder: Path) -> Version:
-    manifest, arrays = read_folder(folder)
-    try:
-        ids = tuple(manifest["ids"])
-        parts = arrays["originals"], arrays["before"], arrays["after"]
-        state = manifest["state"]
-    except (KeyError, TypeError) as error:
-        raise BrokenFolderError(f"{folder} is not the record of a push: {error}") from error
-    if state not in (*LIVE, SUPERSEDED, ROLLED_BACK) or any(part.shape[:1] != (len(ids),) for part in parts):
-        raise BrokenFolderError(f"{folder} is not the record of a push: its parts do not agree")
-    return Version(folder, manifest, ids, *parts)
+def load_version(folder: Path) -> Version:
+    """The version that ``folder`` records.
+
+    Raises:
+        BrokenFolderError: it is a link or a file, or anything in it is not as a push writes it.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise BrokenFolderError(f"{folder} is not a folder: it cannot be the record of a push")
+    return as_version(folder, *read_folder(folder))
+
+
+def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Version:
+    """What was read of ``folder``, checked.
+
+    Raises:
+        BrokenFolderError: anything is not as a push writes it.
+    """
+    wrong = _wrong_manifest(manifest)
+    if wrong is None:
+        wrong = _wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
+    if wrong is not None:
+        raise BrokenFolderError(f"{folder} is not the record of a push: {wrong}")
+    return Version(folder, manifest, tuple(manifest["ids"]), *(arrays[name] for name in ARRAY_NAMES))
+
+
+def _wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
+    expected = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict, "ids": list}
+    for name, kind in expected.items():
+        if not isinstance(manifest.get(name), kind):
+            return f"{name} is {type(manifest.get(name)).__name__}, not {kind.__name__}"
+    if manifest["state"] not in (*LIVE, SUPERSEDED, ROLLED_BACK):
+        return f"its state is {manifest['state']!r}"
+    if not all(isinstance(node_id, str) for node_id in manifest["ids"]):
+        return "node ids are strings"
+    if len(set(manifest["ids"])) != len(manifest["ids"]):
+        return "a node id is there twice"
+    gamma = manifest["details"].get("gamma", 0.0)
+    if not isinstance(gamma, int | float) or not abs(gamma) <= sys.float_info.max:
+        return "gamma is not a finite number"
+    if not isinstance(manifest["details"].get("text_hashes", {}), dict):
+        return "text_hashes is no object"
+    return None
+
+
+def _wrong_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], shape: tuple[int, int]) -> str | None:
+    for name in ARRAY_NAMES:
+        part = arrays.get(name)
+        if part is None:
+            return f"it has no array {name!r}"
+        if part.dtype not in (np.float32, np.float64) or part.shape != shape:
+            return f"{name} is {part.dtype} of shape {part.shape}, expected float32 or float64 of shape {shape}"
+        if not np.isfinite(part).all():
+            return f"{name} holds NaN or infinite values"
+    return None
+
+
+def journal_folder(store: EmbeddingStore, root: str | Path) -> Path:
+    """Where the pushes to ``store`` are recorded.
+
+    Raises:
+        ValueError: a store whose key would lead out of ``root``.
+        StoreError: the store, asked where it is, failed.
+    """
+    with reading(store, "its journal was looked for"):
+        key = store.key
+    if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
+        raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
+    return Path(root) / key
+
+
+def _version_folders(folder: Path) -> list[Path]:
+    """Whatever is named as a version is, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (part for part in folder.iterdir() if re.fullmatch("[0-9]{1,9}", part.name)), key=lambda p: int(p.name)
+    )
+
+
+def _has_manifest(folder: Path) -> bool:
+    manifest = folder / MANIFEST
+    return manifest.exists() or manifest.is_symlink()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
@@ -39,6 +40,9 @@ class Nudge:
         comparison: before and after on held-out pairs; None for a nudge loaded from disk.
         split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
         reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
+        settings: the solver's name and parameters, for the record.
+        text_hashes: node id to a hash of its text when it was tuned, where texts were given: `nudge_rag.status` finds
+            the nodes whose texts changed since.
         model: name of the embedding model, where it is known; a push over one for another model is refused.
     """
 
@@ -56,6 +60,8 @@ class Nudge:
     split: Split | None = field(default=None, repr=False)
     reads: StoreReads | None = field(default=None, repr=False)
     model: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return self.summary if self.comparison is None else f"{self.summary}\n\n{self.comparison}"
@@ -75,10 +81,19 @@ class Nudge:
             return self._not_pushed("gamma is 0: no step helped on the validation pairs")
         if not (self.improves or force):
             return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
-        details = {"solver": self.solver, "gamma": self.gamma, "summary": self.summary, "model": self.model}
+        details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
         return push_vectors(self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details)
+
+    def _record(self) -> dict[str, Any]:
+        """How the nudge came about, as every record of it says."""
+        return {
+            "solver": self.solver,
+            "settings": dict(self.settings),
+            "model": self.model,
+            "text_hashes": dict(self.text_hashes),
+        }
 
     def _not_pushed(self, reason: str) -> PushReceipt:
         warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
@@ -102,10 +117,9 @@ class Nudge:
             "gamma": self.gamma,
             "improves": self.improves,
             "summary": str(self),
-            "solver": self.solver,
             "metric": self.curve.metric,
             "store": self.store.key,
-            "model": self.model,
+            **self._record(),
         }
         arrays = {"vectors": self.vectors, "originals": self.originals}
         write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
@@ -135,4 +149,6 @@ class Nudge:
             solver=manifest["solver"],
             versions=Path(versions),
             model=manifest.get("model"),
+            settings=manifest.get("settings", {}),
+            text_hashes=manifest.get("text_hashes", {}),
         )

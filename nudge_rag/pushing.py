@@ -22,13 +22,16 @@ from nudge_rag.journal import (
     VERIFIED,
     WRITING,
     Version,
+    journal_folder,
     live_version,
     record_version,
     same_vectors,
     versions,
 )
 from nudge_rag.locks import locked
+from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.checks import check_replacement
 
 __all__ = ["PushError", "PushReceipt", "RollbackReceipt", "push_vectors", "recover", "rollback"]
 
@@ -97,16 +100,21 @@ def push_vectors(
     store (of those that share ``root``). An earlier push that died half-way is finished or undone first.
 
     Raises:
+        TypeError, ValueError: ids given twice, vectors that do not fit or are not finite.
         PushError: the store failed or did not keep what was written (the message says what it holds now), or it holds a
-            nudge that was made for another embedding model.
+            nudge that was made for another embedding model or dimension.
+        StoreError: the store failed while it was read; nothing was written.
         LockedError: another push or rollback is under way.
         BrokenFolderError: the record of an earlier push is damaged.
     """
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
+    check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         recover(store, root)
         live = live_version(store, root)
-        _check_model(live, (details or {}).get("model"))
-        plan, changed, missing = _plan(store, ids, originals, vectors, live)
+        _check_fits(live, (details or {}).get("model"), moved.shape[1])
+        with reading(store, "the nodes to push were read"):
+            plan, changed, missing = _plan(store, names, np.asarray(originals), moved, live)
         for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
             if left:
                 warnings.warn(f"{len(left)} node(s) {why} and are left alone: {_some(left)}", stacklevel=4)
@@ -134,14 +142,16 @@ def rollback(
 
     Raises:
         ValueError: no version of that name.
+        PushError: the store failed; a later call starts again.
         LockedError: another push or rollback is under way.
         BrokenFolderError: the record is damaged; nothing was written.
     """
-    with locked(Path(root) / store.key, f"a push or rollback on {store.key}"):
+    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
         every = versions(store, root)
-        undone = [one for one in every if one.state in (*LIVE, SUPERSEDED) and (version is None or one.name >= version)]
-        if version is not None and version not in [one.name for one in every]:
+        first = 0 if version is None else next((one.number for one in every if one.name == version), None)
+        if first is None:
             raise ValueError(f"there is no version {version!r}; there are {', '.join(one.name for one in every)}")
+        undone = [one for one in every if one.state in (*LIVE, SUPERSEDED) and one.number >= first]
         live = live_version(store, root)
         if live is None or live.name not in [one.name for one in undone]:
             return RollbackReceipt(0, None, rounding=store.capabilities.rounding)
@@ -164,16 +174,17 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
     is committed.
 
     Raises:
-        PushError: the store failed while the push was undone.
+        PushError: the store failed while the push was undone; the next call tries again.
 
     Warns:
         UserWarning: what was found, and what was done.
     """
     every = versions(store, root)
+    _tidy(every)
     live = next((version for version in reversed(every) if version.state in LIVE), None)
     if live is None or live.state == COMMITTED:
         return
-    before = next((one for one in reversed(every) if one.state == COMMITTED and one.name < live.name), None)
+    before = next((one for one in reversed(every) if one.state == COMMITTED and one.number < live.number), None)
     if live.state == VERIFIED:
         _commit(live, before)
         done = "it had written everything: it is committed now"
@@ -189,12 +200,25 @@ def recover(store: EmbeddingStore, root: str | Path) -> None:
     warnings.warn(f"push {live.name} to {store.key} had not finished; {done}", stacklevel=5)
 
 
-def _check_model(live: Version | None, model: str | None) -> None:
-    if live is not None and live.model is not None and model is not None and live.model != model:
-        raise PushError(
-            f"the store holds a nudge (version {live.name}) for the embedding model {live.model!r}, this one is for"
-            f" {model!r}: roll back first; nothing was written"
-        )
+def _tidy(every: Sequence[Version]) -> None:
+    """Bring states into line that a process left when it died between two of them; the store is as it should be."""
+    live = max((one.number for one in every if one.state in LIVE), default=-1)
+    committed = max((one.number for one in every if one.state == COMMITTED), default=-1)
+    for one in every:
+        if one.state == COMMITTED and one.number < committed:
+            one.set_state(SUPERSEDED)
+        elif one.state == SUPERSEDED and one.number > live:
+            one.set_state(ROLLED_BACK)
+
+
+def _check_fits(live: Version | None, model: str | None, dimension: int) -> None:
+    if live is None:
+        return
+    made, advice = f"the store holds a nudge (version {live.name}) for", "roll back first; nothing was written"
+    if live.model is not None and model is not None and live.model != model:
+        raise PushError(f"{made} the embedding model {live.model!r}, this one is for {model!r}: {advice}")
+    if live.dimension != dimension:
+        raise PushError(f"{made} dimension {live.dimension}, this one has {dimension}: {advice}")
 
 
 def _commit(version: Version, previous: Version | None) -> None:
@@ -213,6 +237,18 @@ def _restore(store: EmbeddingStore, undone: Sequence[Version], *, to_originals: 
             # A node that was embedded again between two pushes goes back to that, and no further.
             if node_id not in wanted or version.holds(store, wanted[node_id], at):
                 wanted[node_id] = (version.originals if to_originals else version.before)[at]
+    try:
+        return _put_back(store, wanted, newest, undone[0].name)
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while vectors were restored; what is saved in {undone[-1].folder} stays: call"
+            f" rollback() when the store works again ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _put_back(
+    store: EmbeddingStore, wanted: Mapping[str, FloatArray], newest: Mapping[str, tuple[Version, int]], name: str
+) -> RollbackReceipt:
     current, missing = _read_present(store, list(wanted))
     ours = []
     for node_id, vector in current.items():
@@ -225,13 +261,12 @@ def _restore(store: EmbeddingStore, undone: Sequence[Version], *, to_originals: 
         vectors = np.array([wanted[node_id] for node_id in ours], dtype=store.capabilities.dtype)
         store.replace(ours, vectors)
         exact = same_vectors(store, store.read(ours), vectors)
-    return RollbackReceipt(len(ours), undone[0].name, changed, missing, exact, store.capabilities.rounding)
+    return RollbackReceipt(len(ours), name, changed, missing, exact, store.capabilities.rounding)
 
 
 def _close(every: Sequence[Version], undone: Sequence[Version], *, to_originals: bool) -> None:
     """Record a rollback: newest first, so that a crash in between leaves a version that is still to be rolled back."""
-    names = [version.name for version in undone]
-    kept = [one for one in every if one.state == SUPERSEDED and one.name < names[0]]
+    kept = [one for one in every if one.state in (SUPERSEDED, COMMITTED) and one.number < undone[0].number]
     if kept and not to_originals:
         kept[-1].set_state(COMMITTED)
     for version in reversed(undone):
@@ -292,8 +327,10 @@ def _write_checked(store: EmbeddingStore, version: Version) -> None:
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
     try:
-        store.replace(version.ids, version.before)
         restored = same_vectors(store, store.read(version.ids), version.before)
+        if not restored:
+            store.replace(version.ids, version.before)
+            restored = same_vectors(store, store.read(version.ids), version.before)
     except Exception as error:
         logger.warning("undoing version %s failed: %s", version.name, error)
         restored = False

@@ -23,7 +23,7 @@ from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial"]
+__all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial", "solver_settings"]
 
 SOLVERS: dict[str, type[NudgeN] | type[NudgeM] | type[NudgeContrastive]] = {
     "nudge-n": NudgeN,
@@ -127,6 +127,26 @@ def resolve_solver(solver: str | Solver, store: EmbeddingStore) -> Solver:
     return solver
 
 
+def solver_settings(solver: Solver) -> dict[str, Any]:
+    """A solver's name and its public attributes, in the types of JSON: numbers, strings, and lists of them.
+
+    Example:
+        >>> settings = solver_settings(NudgeN(metric="nDCG@10", gammas=[0.1, 0.2]))
+        >>> settings["solver"], settings["metric"], settings["gammas"]
+        ('nudge-n', 'nDCG@10', [0.0, 0.1, 0.2])
+    """
+    public = {name: value for name, value in vars(solver).items() if not name.startswith("_") and not callable(value)}
+    return {"solver": solver.name} | {name: _as_json(value) for name, value in public.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
 def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split | None = None) -> Nudge:
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
@@ -143,6 +163,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
         improves=fit.gamma > 0 and gain > 0,
         summary=_summary(fit, trial, gain),
         solver=solver.name,
+        settings=solver_settings(solver),
         versions=Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,

@@ -21,6 +21,7 @@ from nudge_rag.rivals import CandidateMethod, Rivals, StoreReads, find_rivals, r
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.texts import TextsOf, hash_texts
 from nudge_rag.trial import Judged, Solver, Trial, resolve_solver, run_trial
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "EmbedQueries", "Solver", "embed_texts", "tune"]
@@ -54,6 +55,7 @@ def tune(
     versions: str | Path = DEFAULT_VERSIONS,
     candidates: CandidateMethod = "search",
     model: str | None = None,
+    texts: TextsOf | None = None,
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
@@ -76,6 +78,8 @@ def tune(
             labelled nodes how many its index finds; ``"scan"`` streams every vector once and is exact in any store.
             ``nudge.reads`` says what was read and how good it was.
         model: name of the embedding model, for the record; a push over one that was made for another is refused.
+        texts: node ids to their texts (None for a node without one), of which hashes go into the record of a push:
+            `nudge_rag.status` then finds nodes whose texts were edited since.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -103,8 +107,8 @@ def tune(
     ready = resolve_solver(solver, store)
     known = _read_known(store, pairs, versions)
     parts = _known_parts(pairs, known, split, seed)
-    texts = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
-    embedded = embed_texts(texts, embed_queries, known.originals.shape[1], store.capabilities.similarity)
+    wordings = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
+    embedded = embed_texts(wordings, embed_queries, known.originals.shape[1], store.capabilities.similarity)
     held_out = parts.test if parts.test.n_queries else parts.val
     depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
@@ -126,7 +130,8 @@ def tune(
         metrics=measured,
         reads=replace(reads, vectors_read=reads.vectors_read + len(known.ids)),
     )
-    return replace(run_trial(trial, ready, versions, parts), model=model)
+    nudge = run_trial(trial, ready, versions, parts)
+    return replace(nudge, model=model, text_hashes={} if texts is None else hash_texts(texts, nudge.ids))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.arrays import FloatArray
+from nudge_rag.folders import put_in_place
 from nudge_rag.ranking import rank_nodes
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
@@ -136,10 +140,19 @@ def path_key(name: str, path: Path) -> str:
 
 
 def save_beside(path: Path, write: Callable[[str], Any]) -> None:
-    """Let a framework write to a temporary file beside ``path``, then put it in place in one step."""
+    """Let a framework write to a temporary file beside ``path``, then put it in place in one step.
+
+    Raises:
+        PermissionError: the file, or its folder, may not be written to.
+    """
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "it may not be written to", str(place))
     temporary = path.with_name(path.name + ".nudge-tmp")
     try:
         write(str(temporary))
-        temporary.replace(path)
+        if path.exists():
+            shutil.copymode(path, temporary)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, tune, versions
+from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
 from nudge_rag.folders import BrokenFolderError
 from nudge_rag.journal import original_vectors
 from nudge_rag.stores import MappingStore
@@ -306,3 +307,55 @@ def test_bad_stores_and_embeddings(table, tmp_path):
         tune(MappingStore(table), pairs, lambda texts: np.ones((len(texts), 3)), versions=tmp_path)
     with pytest.raises(ValueError, match="query embeddings row 0 holds NaN"):
         tune(MappingStore(table), pairs, lambda texts: np.full((len(texts), D), np.nan), versions=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("solver", "expected"),
+    [
+        (NudgeN(metric="nDCG@10", gammas=np.array([0.1, 0.2])), {"gammas": [0.0, 0.1, 0.2], "metric": "nDCG@10"}),
+        (NudgeN(search="exact"), {"search": "exact", "similarity": "cosine", "gamma": None}),
+    ],
+)
+def test_the_record_of_a_push_says_how_it_came_about(table, tmp_path, solver, expected):
+    nudge = run(table, tmp_path, solver=solver, model="mini", texts=lambda ids: [f"text of {one}" for one in ids])
+    assert nudge.push(force=True).pushed
+    nudge.save(tmp_path / "saved")
+    again = Nudge.load(tmp_path / "saved", nudge.store, tmp_path / "versions")
+    assert again.push(force=True).pushed
+    for version in versions(nudge.store, tmp_path / "versions"):
+        settings = version.manifest["details"]["settings"]
+        assert settings["solver"] == "nudge-n"
+        assert expected.items() <= settings.items()
+        assert version.dimension == version.manifest["dimension"] == D
+        assert version.model == "mini"
+        assert version.text_hashes == {n: hashlib.sha256(f"text of {n}".encode()).hexdigest()[:16] for n in nudge.ids}
+
+
+def test_nodes_whose_texts_changed_are_reported(table, tmp_path):
+    texts = {node: f"text of {node}" for node in table} | {"n3": None}
+    nudge = run(table, tmp_path, texts=lambda ids: [texts[one] for one in ids])
+    assert set(nudge.text_hashes) == set(nudge.ids) - {"n3"}
+    assert nudge.push(force=True).pushed
+
+    def edited():
+        found = status(nudge.store, tmp_path / "versions", texts=lambda ids: [texts[one] for one in ids])
+        return found.edited
+
+    assert edited() == ()
+    texts |= {"n1": "another text", "n3": "a text now", "n4": None, "n20": "not nudged"}
+    assert edited() == ("n1",)
+    del table["n1"]
+    assert edited() == ()
+    assert status(nudge.store, tmp_path / "versions").edited == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        (lambda ids: [], ValueError, "gave 0 texts for 10 ids"),
+        (lambda ids: [3 for _ in ids], TypeError, "strings or None, got int"),
+    ],
+)
+def test_texts_that_do_not_fit(table, tmp_path, texts, error, message):
+    with pytest.raises(error, match=message):
+        run(table, tmp_path, texts=texts)

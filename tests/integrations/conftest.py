@@ -74,7 +74,6 @@ def world() -> SimpleNamespace:
     rows = [(node_id(i), f"topic {i}", {"number": i, "even": i % 2 == 0, "parity": parities[i % 2]}) for i in range(N)]
     queries = [f"question {j} about {i}" for i in range(0, N, 3) for j in (50, 51)]
     made = SimpleNamespace(
-        rows=rows,
         queries=queries,
         vector=vector,
         langchain=LangChainWorld(),
@@ -85,6 +84,7 @@ def world() -> SimpleNamespace:
     def number_by(naming: Callable[[int], str]) -> None:
         """Let a node's number give its id: some databases make their own."""
         made.node_id = naming
+        made.rows = [(naming(number), *row[1:]) for number, row in enumerate(rows)]
         made.pairs = LabeledPairs.from_pairs(
             (f"question {j} about {i}", naming(i)) for i in range(40) for j in range(10)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -13,7 +15,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_nudge import NudgeRetriever, embedding_store, tune
+from langchain_nudge import NudgeRetriever, databases, embedding_store, texts_of, tune
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
@@ -206,6 +208,10 @@ def test_tune_overlay_push_and_rollback(store, world, tmp_path):
     assert [ids(found) for found, _ in served] != untouched
     assert [ids(plain.invoke(query)) for query in world.queries] == untouched, "an overlay writes nothing"
     assert nudge.push().pushed
+    topics = {node: hashlib.sha256(text.encode()).hexdigest()[:16] for node, text, _ in world.rows}
+    (version,) = nudge_rag.versions(adapter, tmp_path / "versions")
+    assert version.text_hashes == {node: topics[node] for node in nudge.ids}
+    assert nudge_rag.status(adapter, tmp_path / "versions", texts=texts_of(store)).edited == ()
     for query, (found, kept) in zip(world.queries, served, strict=True):
         assert plain.invoke(query) == found
         assert plain.invoke(query, filter=even(store)) == kept
@@ -215,6 +221,23 @@ def test_tune_overlay_push_and_rollback(store, world, tmp_path):
     assert after.keys() == before.keys()
     assert all(np.abs(after[node] - before[node]).max() <= adapter.capabilities.rounding for node in before)
     assert [ids(plain.invoke(query)) for query in world.queries] == untouched
+
+
+def test_a_node_whose_text_was_edited_is_reported(world, tmp_path):
+    store = make_store("in-memory", world, tmp_path)
+    assert tune(store, world.pairs, versions=tmp_path / "v").push().pushed
+    store.store[world.node_id(3)]["text"] = "topic 3, edited"
+    found = nudge_rag.status(embedding_store(store), tmp_path / "v", texts=texts_of(store))
+    assert found.edited == (world.node_id(3),)
+    assert str(found).endswith("0 missing, 1 edited")
+
+
+def test_texts_that_cannot_be_read_do_not_stop_a_tuning(world, tmp_path, monkeypatch):
+    store = make_store("chroma", world, tmp_path)
+    broken = dataclasses.replace(databases.DATABASES["Chroma"], documents=lambda *_: 1 / 0)
+    monkeypatch.setitem(databases.DATABASES, "Chroma", broken)
+    with pytest.warns(UserWarning, match=r"texts cannot be read, .* \(ZeroDivisionError: division by zero\)"):
+        assert tune(store, world.pairs, versions=tmp_path / "v").text_hashes == {}
 
 
 async def test_async_and_batch_give_the_same(store, world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 
 import numpy as np
@@ -17,7 +18,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
-from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
+from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_of, tune
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
@@ -158,6 +159,10 @@ def test_tune_overlay_push_and_rollback(index, world, tmp_path):
     assert [ids(found) for found, _ in served] != untouched
     assert [ids(plain.retrieve(query)) for query in world.queries] == untouched, "an overlay writes nothing"
     assert nudge.push().pushed
+    topics = {node: hashlib.sha256(text.encode()).hexdigest()[:16] for node, text, _ in world.rows}
+    (version,) = nudge_rag.versions(store, tmp_path / "versions")
+    assert version.text_hashes == {node: topics[node] for node in nudge.ids}
+    assert nudge_rag.status(store, tmp_path / "versions", texts=texts_of(index)).edited == ()
     pushed_filtered = NudgeRetriever(index, filters=EVEN, **options)
     for query, (found, kept) in zip(world.queries, served, strict=True):
         for expected, actual in ((plain.retrieve(query), found), (pushed_filtered.retrieve(query), kept)):
@@ -172,6 +177,15 @@ def test_tune_overlay_push_and_rollback(index, world, tmp_path):
     assert after.keys() == before.keys()
     assert all(np.abs(after[node] - before[node]).max() <= store.capabilities.rounding for node in before)
     assert [ids(plain.retrieve(query)) for query in world.queries] == untouched
+
+
+def test_a_node_whose_text_was_edited_is_reported(world, tmp_path):
+    index = make_index("simple", world, tmp_path)
+    assert tune(index, world.pairs, versions=tmp_path / "v").push().pushed
+    index.docstore.add_documents([TextNode(id_=world.node_id(3), text="topic 3, edited")])
+    found = nudge_rag.status(embedding_store(index), tmp_path / "v", texts=texts_of(index))
+    assert found.edited == (world.node_id(3),)
+    assert texts_of(index.vector_store) is None  # a bare SimpleVectorStore knows no texts
 
 
 def test_node_and_document_ids_restrict_the_search(index, world):

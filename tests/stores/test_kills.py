@@ -1,88 +1,117 @@
-"""SIGKILL during a push and a rollback: afterwards no vector is anything but one of a named version.
+"""SIGKILL during pushes, rollbacks and recoveries: afterwards no vector is anything but one of a named version.
 
-At every fourth step, so that the tests stay quick; at every single one with NUDGE_RAG_KILL_EVERY=1.
+At every fourth step, so that the tests stay quick; at every single one with NUDGE_RAG_KILL_EVERY=1. At random moments
+NUDGE_RAG_KILL_ROUNDS times.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import warnings
-from pathlib import Path
 
-import lancedb
 import numpy as np
-import psycopg
 import pytest
-from llama_index.core.schema import TextNode
-from llama_index.core.vector_stores import SimpleVectorStore
 
 from nudge_rag import reapply, rollback, versions
+from nudge_rag.journal import record_version
 from nudge_rag.pushing import push_vectors
-from tests.stores.killed_worker import open_store
+from tests.stores.killed_worker import nudged, open_store
+from tests.stores.killing import KINDS, Killer, fill, is_whole, losses, quietly
 
 IDS = [f"n{i}" for i in range(12)]
-ORIGINALS, FIRST, SECOND = (np.random.default_rng(seed).normal(size=(12, 4)).astype(np.float32) for seed in range(3))
+ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+FIRST, SECOND = nudged(ORIGINALS, 1), nudged(ORIGINALS, 2)
 STEPS_AT_MOST = 60
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
+ROUNDS = int(os.environ.get("NUDGE_RAG_KILL_ROUNDS", "4"))
+MOST_VERSIONS = 40
 
 
-def fill(kind, folder, servers):
-    """A store with the originals; its address."""
-    if kind == "simple":
-        vector_store = SimpleVectorStore()
-        vector_store.add([TextNode(id_=n, embedding=v) for n, v in zip(IDS, ORIGINALS.tolist(), strict=True)])
-        vector_store.persist(str(folder / "vectors.json"))
-        return str(folder / "vectors.json")
-    if kind == "lancedb":
-        rows = [{"id": n, "vector": v} for n, v in zip(IDS, ORIGINALS.tolist(), strict=True)]
-        lancedb.connect(str(folder / "lance")).create_table("nodes", rows)
-        return str(folder / "lance")
-    uri = servers.address("postgres")
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS killed")
-        connection.execute("CREATE TABLE killed (id text, embedding vector(4))")
-        for node, vector in zip(IDS, ORIGINALS.tolist(), strict=True):
-            connection.execute("INSERT INTO killed VALUES (%s, %s)", [node, str(vector)])
-    return uri
+@pytest.fixture(scope="module")
+def killer():
+    killer = Killer()
+    yield killer
+    killer.stop()
 
 
-def is_one_of(vector, known):
-    return any(vector.tobytes() == row.astype(vector.dtype).tobytes() for row in known)
+def prepare(action, store, root):
+    """What the process to be killed finds: a push; for a recovery, also one that died half-way."""
+    push_vectors(store, IDS, ORIGINALS, FIRST, root=root)
+    if action == "recover":
+        parts = (part.astype(store.capabilities.dtype) for part in (ORIGINALS, FIRST, SECOND))
+        died = record_version(store, IDS, *parts, root, {})
+        died.set_state("writing")
+        store.replace(IDS[:7], SECOND[:7])
 
 
-@pytest.mark.parametrize("action", ["push", "rollback"])
-@pytest.mark.parametrize("kind", ["simple", "lancedb", "postgres"])
-def test_no_vector_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, record_property):
-    worker = Path(__file__).with_name("killed_worker.py")
-    kills = 0
+@pytest.mark.parametrize("action", ["push", "rollback", "recover"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_vector_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, killer, record_property):
+    kills = lost = 0
     for steps in range(0, STEPS_AT_MOST, EVERY):
         folder = tmp_path / str(steps)
         folder.mkdir()
-        address = fill(kind, folder, servers)
+        address = fill(kind, folder, servers, IDS, ORIGINALS)
         store, root = open_store(kind, address), folder / "v"
-        push_vectors(store, IDS, ORIGINALS, FIRST, root=root)
-        np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS, nudged=SECOND)
-        command = [sys.executable, str(worker), kind, address, str(folder), action, str(steps)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-        kills += ended.returncode != 0
+        prepare(action, store, root)
+        np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
+        ended = killer.run(
+            kind, address=address, vectors=folder / "vectors.npz", root=root, action=action, number=2, steps=steps
+        )
+        assert ended in (0, signal.SIGKILL)
+        kills += ended != 0
         store = open_store(kind, address)
-        for at, vector in enumerate(store.read(IDS)):
-            assert is_one_of(vector, (ORIGINALS[at], FIRST[at], SECOND[at])), (steps, IDS[at])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reapply(store, root)  # finishes or undoes what was left
-        if action == "push":
-            whole = store.read(IDS)
-            assert any(is_one_of(whole, [known]) for known in (FIRST, SECOND)), f"a mixture after {steps} steps"
+        lost += losses(store, IDS, ORIGINALS, FIRST, SECOND)
+        quietly(reapply, store, root)  # finishes or undoes what was left
+        assert is_whole(store, IDS, *{"push": (FIRST, SECOND), "rollback": (ORIGINALS, FIRST)}.get(action, [FIRST]))
         assert rollback(store, root).exact
-        assert is_one_of(store.read(IDS), [ORIGINALS]), steps
+        lost += losses(store, IDS, ORIGINALS)
         assert {version.state for version in versions(store, root)} <= {"rolled back", "superseded"}
-        if ended.returncode == 0:
+        if ended == 0:
             break
+    record_property("store", kind)
     record_property("kills", kills)
+    record_property("losses", lost)
+    assert lost == 0
     assert kills == steps // EVERY
     assert steps >= 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_vector_is_lost_whenever_the_process_is_killed(kind, tmp_path, servers, killer, record_property):
+    rng, lost = np.random.default_rng(0), 0
+    ids = [f"n{i}" for i in range(200)]
+    originals = rng.normal(size=(200, 8)).astype(np.float32)
+    address, root = fill(kind, tmp_path, servers, ids, originals), tmp_path / "v"
+    np.savez(tmp_path / "vectors.npz", ids=np.array(ids), originals=originals)
+    pushes = 0
+    for number in range(ROUNDS):
+        job = {"address": address, "vectors": tmp_path / "vectors.npz", "root": root, "action": "loop"}
+        assert killer.run(kind, **job, seed=number, seconds=rng.uniform(0, 0.5)) == signal.SIGKILL
+        store = open_store(kind, address)
+        recorded = versions(store, root)
+        written = [at_all(ids, originals, version) for version in recorded]
+        lost += losses(store, ids, originals, *written)
+        quietly(reapply, store, root)
+        assert is_whole(store, ids, originals, *written)
+        if number % 2:
+            assert rollback(store, root).exact
+            lost += losses(store, ids, originals)
+            pushes += len(recorded)
+            shutil.rmtree(root)
+    record_property("store", kind)
+    record_property("kills", ROUNDS)
+    record_property("losses", lost)
+    assert lost == 0
+    assert pushes > 0
+
+
+def at_all(ids, originals, version):
+    """The vectors of all nodes once a version is there, which is what its number says."""
+    whole, wanted = originals.copy(), nudged(originals, version.manifest["details"]["number"])
+    at = {node: row for row, node in enumerate(ids)}
+    for node, vector in zip(version.ids, version.after, strict=True):
+        whole[at[node]] = vector
+        assert vector.astype(np.float32).tobytes() in (wanted[at[node]].tobytes(), originals[at[node]].tobytes())
+    return whole

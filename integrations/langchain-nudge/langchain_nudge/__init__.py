@@ -1,7 +1,7 @@
 """Retrieve from, and tune, a LangChain vector store with nudge-rag."""
 
 from langchain_nudge.retrievers import NudgeRetriever
-from langchain_nudge.stores import embedding_store
+from langchain_nudge.stores import embedding_store, texts_of
 from langchain_nudge.tuning import tune
 
-__all__ = ["NudgeRetriever", "embedding_store", "tune"]
+__all__ = ["NudgeRetriever", "embedding_store", "texts_of", "tune"]

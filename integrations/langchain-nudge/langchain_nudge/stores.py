@@ -9,8 +9,9 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_nudge.databases import DATABASES, database_of
 from nudge_rag.stores import EmbeddingStore, InMemoryStore
+from nudge_rag.texts import TextsOf
 
-__all__ = ["embedding_store"]
+__all__ = ["embedding_store", "texts_of"]
 
 
 def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None) -> EmbeddingStore:
@@ -42,3 +43,25 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
         f"{type(vectorstore).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store,"
         " implement the nudge_rag.stores.EmbeddingStore protocol and pass that"
     )
+
+
+def texts_of(vectorstore: Any) -> TextsOf | None:
+    """Document ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None where nothing is known.
+
+    Example:
+        >>> from langchain_core.documents import Document
+        >>> from langchain_core.embeddings import FakeEmbeddings
+        >>> vectorstore = InMemoryVectorStore(FakeEmbeddings(size=2))
+        >>> added = vectorstore.add_documents([Document(id="n1", page_content="some text")])
+        >>> texts_of(vectorstore)(["n1", "gone"])
+        ['some text', None]
+    """
+    database = database_of(vectorstore)
+    if database is None:
+        return None
+
+    def texts(ids: list[str]) -> list[str | None]:
+        found = {document.id: document.page_content for document in database.documents(vectorstore, ids)} if ids else {}
+        return [found.get(node_id) for node_id in ids]
+
+    return texts

@@ -9,8 +9,9 @@ from langchain_core.embeddings import Embeddings
 
 import nudge_rag
 from langchain_nudge.databases import embeddings_of
-from langchain_nudge.stores import embedding_store
+from langchain_nudge.stores import embedding_store, texts_of
 from nudge_rag.pairs import LabeledPairs, Split
+from nudge_rag.texts import where_readable
 
 __all__ = ["tune"]
 
@@ -31,7 +32,7 @@ def tune(
         embeddings: what queries are embedded with; default the vector store's own.
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, candidates: as `nudge_rag.tune`; ``model``, the embedding
-            model's name for the record, is the framework's where it has one.
+            model's name for the record, is the framework's where it has one; ``texts`` are those of the documents.
 
     Raises:
         ValueError: no embeddings were given and the vector store has none.
@@ -42,6 +43,8 @@ def tune(
         raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
     name = getattr(model, "model_name", None) or getattr(model, "model", None)
     options.setdefault("model", name if isinstance(name, str) else None)
+    own_texts = texts_of(vectorstore)
+    options.setdefault("texts", None if own_texts is None else where_readable(own_texts))
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.embed_query(text) for text in nudge_rag.track(texts)], **options

@@ -1,7 +1,7 @@
 """Retrieve from, and tune, a LlamaIndex vector store with nudge-rag."""
 
 from llama_index.retrievers.nudge.base import NudgeRetriever
-from llama_index.retrievers.nudge.stores import embedding_store
+from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 from llama_index.retrievers.nudge.tuning import tune
 
-__all__ = ["NudgeRetriever", "embedding_store", "tune"]
+__all__ = ["NudgeRetriever", "embedding_store", "texts_of", "tune"]

@@ -11,8 +11,9 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.nudge.databases import DATABASES, database_of
 
 from nudge_rag.stores import EmbeddingStore, FaissStore, SimpleStore
+from nudge_rag.texts import TextsOf
 
-__all__ = ["embedding_store", "vector_store_of"]
+__all__ = ["embedding_store", "texts_of", "vector_store_of"]
 
 
 def vector_store_of(index_or_store: Any) -> Any:
@@ -49,6 +50,32 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
         f"{type(store).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store, implement"
         " the nudge_rag.stores.EmbeddingStore protocol and pass that"
     )
+
+
+def texts_of(index_or_store: Any) -> TextsOf | None:
+    """Node ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None where there are none.
+
+    SimpleVectorStore and FAISS keep no texts: those come from the docstore of the index, where an index is given.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> index = VectorStoreIndex([TextNode(text="some text", id_="n1")], embed_model=MockEmbedding(4))
+        >>> texts_of(index)(["n1", "gone"])
+        ['some text', None]
+    """
+    vector_store = vector_store_of(index_or_store)
+    database = database_of(vector_store)
+    docstore: Any = getattr(index_or_store, "docstore", None)
+    if database is None or (database.nodes is None and docstore is None):
+        return None
+    fetch = database.nodes or (lambda _, ids: docstore.get_nodes(ids, raise_error=False))
+
+    def texts(ids: list[str]) -> list[str | None]:
+        found = {node.node_id: node.get_content() for node in fetch(vector_store, ids)} if ids else {}
+        return [found.get(node_id) for node_id in ids]
+
+    return texts
 
 
 def _ids_by_position(index: Any) -> Callable[[], dict[int, str]]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.retrievers.nudge.stores import embedding_store
+from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 
 import nudge_rag
 from nudge_rag.pairs import LabeledPairs, Split
+from nudge_rag.texts import where_readable
 
 __all__ = ["tune"]
 
@@ -32,11 +33,13 @@ def tune(
             bare vector store.
         persist_path: for SimpleVectorStore, the JSON file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, candidates: as `nudge_rag.tune`; ``model``, the embedding
-            model's name for the record, is the framework's.
+            model's name for the record, is the framework's; ``texts`` are those of the nodes.
     """
     store = embedding_store(index_or_store, persist_path=persist_path)
     model = embed_model or _own_model(index_or_store)
     options.setdefault("model", getattr(model, "model_name", None))
+    own_texts = texts_of(index_or_store)
+    options.setdefault("texts", None if own_texts is None else where_readable(own_texts))
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.get_query_embedding(text) for text in nudge_rag.track(texts)], **options
