@@ -8,7 +8,7 @@ CORE_INSTALLED := $(CORE)/installed.stamp
 # Stores that the main environment must test, and those whose packages do not fit into it: each of these has an
 # environment .venv-<job> of its own, made from the extra test-<job>.
 STORES := chroma duckdb faiss in-memory lance postgres qdrant simple sqlite-vec
-JOBS :=
+JOBS := redis-langchain redis-llama-index
 REPORTS := .stores-tested
 DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.

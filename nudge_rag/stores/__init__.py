@@ -18,6 +18,7 @@ from nudge_rag.stores.mapping import MappingStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
+from nudge_rag.stores.redis import RedisStore
 from nudge_rag.stores.simple import SimpleStore
 from nudge_rag.stores.sqlite_vec import SQLiteVecStore
 
@@ -34,6 +35,7 @@ __all__ = [
     "OverlayStore",
     "PgVectorStore",
     "QdrantStore",
+    "RedisStore",
     "SQLiteVecStore",
     "SearchResult",
     "SideBySideStore",

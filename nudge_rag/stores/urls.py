@@ -24,6 +24,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``duckdb:///data/x.duckdb?table=docs``         a file; ``schema=``, ``id=`` and ``vector=`` columns, ``similarity=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
     ``sqlite-vec:///data/x.db?table=docs``         a file; ``vec_table=``, default ``docs_vec``, and ``vector=`` column
+    ``redis://host:6379/0?index=docs``             a server; ``vector=`` a field, ``prefix=`` of keys; other options are
+                                                   redis-py's own; ``rediss://`` for TLS
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
     ============================================== =================================================================
@@ -179,6 +181,16 @@ def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return PgVectorStore(urlunparse(parsed._replace(query=urlencode(others))), options["table"], **chosen)
 
 
+def _redis(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.redis import RedisStore
+
+    names = {"vector": "vector_field", "prefix": "prefix"}
+    others = {name: value for name, value in given.items() if name not in ("index", *names)}
+    options = take(parsed.scheme, {n: v for n, v in given.items() if n not in others}, ("index",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return RedisStore.open(urlunparse(parsed._replace(query=urlencode(others))), options["index"], **chosen)
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
@@ -187,5 +199,7 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "lance": _lance,
     "postgresql": _postgres,
     "qdrant": _qdrant,
+    "redis": _redis,
+    "rediss": _redis,
     "sqlite-vec": _sqlite_vec,
 }

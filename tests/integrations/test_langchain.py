@@ -49,6 +49,12 @@ def make_vectorstore(kind, world, folder, servers):
         return make_postgres(kind, world, servers)
     if kind == "duckdb":
         return make_duckdb(world)
+    if kind == "redis-langchain":
+        from tests.redis_server import storable
+        from tests.store_builders.redis_langchain import vectorstore_on
+
+        world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
+        return vectorstore_on(servers.address("redis_langchain"), world.langchain, 16)
     if kind == "sqlite-vec":
         return make_sqlite_vec(world, folder)
     if kind.startswith("chroma"):
@@ -134,6 +140,7 @@ KINDS = {
     "faiss": "faiss",
     "duckdb": "duckdb",
     "sqlite-vec": "sqlite-vec",
+    "redis-langchain": "redis-langchain",
 }
 
 
@@ -155,6 +162,10 @@ def even(store):
 
         match = models.MatchValue(value=True)
         return models.Filter(must=[models.FieldCondition(key="metadata.even", match=match)])
+    if is_a(store, "RedisVectorStore"):
+        from redisvl.query.filter import Num
+
+        return Num("even") == 1
     return "metadata.even = true" if is_a(store, "LanceDB") else {"even": True}
 
 
@@ -313,6 +324,39 @@ def test_filters_on_json_metadata(kind, world, tmp_path):
     odd = {"a/b~c": "it's", "$.d": 1, 'e"f': True}
     retriever.vectorstore.add_documents([Document(id="x", page_content="topic 3", metadata={**odd, "number": 99})])
     assert [numbers_found({key: value}) for key, value in odd.items()] == [{99}] * 3
+
+
+def test_redis_filters(world, tmp_path, servers):
+    filters = pytest.importorskip("redisvl.query.filter")
+    pytest.importorskip("langchain_redis")
+    retriever = NudgeRetriever(vectorstore=make_store("redis-langchain", world, tmp_path, servers), k=60)
+
+    def numbers_found(given):
+        return {found.metadata["number"] for found in retriever.invoke("topic 1", filter=given)}
+
+    for value in ("odd' OR '1'='1", "odd} | @parity:{even", "*"):
+        assert numbers_found(filters.Tag("parity") == value) == set()
+    assert numbers_found((filters.Tag("parity") == "odd") & (filters.Num("number") < 4)) == {1, 3}
+    assert numbers_found("@number:[58 inf]") == {58, 59}
+    assert numbers_found("@number:[1 1] | @number:[3 3]") == {1, 3}, "an OR stays within this index"
+    assert numbers_found(filters.FilterExpression("*")) == numbers_found(None) == set(range(60))
+    with pytest.raises(TypeError, match="a query or a redisvl filter, got dict"):
+        numbers_found({"parity": "odd"})
+
+
+def test_redis_indexes_that_share_their_keys(world, servers):
+    pytest.importorskip("langchain_redis")
+    from tests.store_builders.redis_langchain import vectorstore_on
+
+    port = servers.address("redis_langchain")
+    first, second = (vectorstore_on(port, world.langchain, 16, key_prefix="shared") for _ in range(2))
+    first.add_texts(["topic 1"], ids=["a"])
+    second.add_texts(["topic 2"], ids=["b"])
+    stores = [embedding_store(first), embedding_store(second)]
+    assert [store.count() for store in stores] == [1, 1]
+    assert [store.search(np.ones((1, 16)), 5).ids for store in stores] == [[["a"]], [["b"]]]
+    with pytest.raises(nudge_rag.stores.UnknownIdError, match="'b'"):
+        stores[0].replace(["b"], np.ones((1, 16)))
 
 
 def test_in_memory_filters_are_functions(world, tmp_path):

@@ -73,6 +73,12 @@ def make_vector_store(kind, world, folder, servers):
         from tests.store_builders.duckdb import llama_index_store
 
         return llama_index_store(folder, table_name="world", embed_dim=16)
+    if kind == "redis-llama-index":
+        from tests.redis_server import storable
+        from tests.store_builders.redis_llama_index import vector_store_on
+
+        world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
+        return vector_store_on(servers.address("redis_llama_index"), 16)
     if not kind.startswith("chroma"):
         raise ValueError(kind)
     import chromadb
@@ -106,6 +112,7 @@ KINDS = {
     "faiss": "faiss",
     "faiss-map": "faiss",
     "duckdb": "duckdb",
+    "redis-llama-index": "redis-llama-index",
 }
 
 
@@ -335,3 +342,35 @@ def test_duckdb_keys_of_any_form(world, tmp_path):
     assert [found(key, value) for key, value in odd.items()] == [["x"]] * 4
     assert found("number", 7) == [world.node_id(7)], "a text in the same key is no number, and no error"
     assert found("x'y", "z") == found("parity') IS NOT NULL OR ('1", "odd") == []
+
+
+def test_redis_filters(world, tmp_path, servers):
+    pytest.importorskip("llama_index.vector_stores.redis")
+    index = make_index("redis-llama-index", world, tmp_path, servers)
+
+    def numbers_found(**options):
+        found = NudgeRetriever(index, similarity_top_k=60, **options).retrieve("topic 3")
+        return {one.node.metadata["number"] for one in found}
+
+    def by(**filter_):
+        return numbers_found(filters=MetadataFilters(filters=[MetadataFilter(**filter_)]))
+
+    for value in (HOSTILE, "odd} | @parity:{even", "*", "odd\\} | *"):
+        assert by(key="parity", value=value) == set()
+        assert numbers_found(doc_ids=[value]) == numbers_found(node_ids=[value]) == set()
+    assert by(key="number", value=57, operator=">") == {58, 59}
+    assert by(key="parity", value="even", operator="!=") == set(range(1, 60, 2))
+    assert by(key="parity", value=["even", "odd"], operator="in") == set(range(60))
+    assert numbers_found(node_ids=[]) == numbers_found(doc_ids=[]) == set()
+    assert numbers_found(vector_store_kwargs={"where": "@number:[7 9]"}, doc_ids=["doc-3"]) == {8}
+    nested = [MetadataFilter(key="number", value=9), MetadataFilter(key="parity", value="odd")]
+    either = MetadataFilters(
+        condition="or", filters=[MetadataFilter(key="number", value=8), MetadataFilters(filters=nested)]
+    )
+    assert numbers_found(filters=either) == {8, 9}
+    with pytest.raises(ValueError, match="'colour' is no field of the Redis index, which has id, doc_id, parity"):
+        by(key="colour", value="red")
+    with pytest.raises(ValueError, match="cannot be negated with NOT"):
+        numbers_found(filters=MetadataFilters(condition="not", filters=nested))
+    with pytest.raises(ValueError, match=r"FilterOperator.ANY not supported for parity"):
+        by(key="parity", value=["odd"], operator="any")

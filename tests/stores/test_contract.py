@@ -157,6 +157,8 @@ LARGE = [
     "duckdb-llama-index",
     "lancedb-langchain",
     "qdrant-langchain-cosine",
+    "redis-langchain",
+    "redis-llama-index",
     "sqlite-vec-langchain",
 ]
 

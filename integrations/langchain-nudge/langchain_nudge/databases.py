@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_nudge import duckdb, sqlite_vec
+from langchain_nudge import duckdb, redis, sqlite_vec
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -224,5 +224,6 @@ DATABASES: dict[str, Database] = {
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, _get_by_ids),
     "SQLiteVec": Database(sqlite_vec.adapter, sqlite_vec.condition, sqlite_vec.documents, embeddings="_embedding"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
+from llama_index.retrievers.nudge import redis
 from llama_index.retrievers.nudge.conditions import among, duckdb_field, lance_field, postgres_field, sql_condition
 
 from nudge_rag.stores import (
@@ -186,4 +187,5 @@ DATABASES: dict[str, Database] = {
         lambda store: LanceStore(store.table, vector_column=store.vector_column_name), _lance_filter, _lance_nodes
     ),
     "PGVectorStore": Database(_postgres_adapter, _postgres_filter, _get_nodes),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, redis.nodes),
 }
