@@ -44,7 +44,7 @@ test: $(INSTALLED) $(CORE_INSTALLED)
 	touch $@
 
 # One store: the contract, the retrievers, and its own tests in tests/stores/test_<database>.py.
-test-%: .venv-%/installed.stamp
+$(JOBS:%=test-%): test-%: .venv-%/installed.stamp
 	NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python -m pytest -q \
 		tests/stores/test_contract.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
 		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
