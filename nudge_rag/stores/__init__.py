@@ -10,6 +10,7 @@ from nudge_rag.stores.base import (
     UnknownIdError,
 )
 from nudge_rag.stores.chroma import ChromaFilter, ChromaStore
+from nudge_rag.stores.duckdb import DuckDBStore
 from nudge_rag.stores.elasticsearch import ElasticsearchStore
 from nudge_rag.stores.faiss import FaissStore
 from nudge_rag.stores.in_memory import InMemoryStore
@@ -21,13 +22,16 @@ from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.stores.pinecone import PineconeStore
 from nudge_rag.stores.postgres import PgVectorStore
 from nudge_rag.stores.qdrant import QdrantStore
+from nudge_rag.stores.redis import RedisStore
 from nudge_rag.stores.simple import SimpleStore
+from nudge_rag.stores.sqlite_vec import SQLiteVecStore
 from nudge_rag.stores.weaviate import WeaviateStore
 
 __all__ = [
     "Capabilities",
     "ChromaFilter",
     "ChromaStore",
+    "DuckDBStore",
     "ElasticsearchStore",
     "EmbeddingStore",
     "FaissStore",
@@ -40,6 +44,8 @@ __all__ = [
     "PgVectorStore",
     "PineconeStore",
     "QdrantStore",
+    "RedisStore",
+    "SQLiteVecStore",
     "SearchResult",
     "SideBySideStore",
     "Similarity",

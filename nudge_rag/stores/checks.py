@@ -22,6 +22,7 @@ __all__ = [
     "check_replacement",
     "check_synchronous",
     "chunks",
+    "sql_name",
     "ungrouped",
     "warn_experimental",
 ]
@@ -84,6 +85,17 @@ def check_batch_size(batch_size: Any) -> int:
 def chunks(items: list[str], size: int) -> Iterator[list[str]]:
     """``items`` in parts of at most ``size``."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def sql_name(name: str) -> str:
+    """A table's or column's name in SQL, quoted.
+
+    Example:
+        >>> print(sql_name('the "best" nodes'))
+        "the ""best"" nodes"
+    """
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def ungrouped(

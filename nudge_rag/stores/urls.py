@@ -23,7 +23,11 @@ def open_store(url: str) -> EmbeddingStore:
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
     ``milvus:///data/milvus.db?collection=docs``   a Milvus Lite file; ``vector=`` a field
     ``milvus://host:19530?collection=docs``        a server; ``ssl=true``, ``token=``, ``db=``, ``vector=``
+    ``duckdb:///data/x.duckdb?table=docs``         a file; ``schema=``, ``id=`` and ``vector=`` columns, ``similarity=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
+    ``sqlite-vec:///data/x.db?table=docs``         a file; ``vec_table=``, default ``docs_vec``, and ``vector=`` column
+    ``redis://host:6379/0?index=docs``             a server; ``vector=`` a field, ``prefix=`` of keys; other options are
+                                                   redis-py's own; ``rediss://`` for TLS
     ``elasticsearch://host:9200?index=docs``       an index; ``vector=`` field, ``ssl=true``, ``api_key=``; experimental
     ``opensearch://host:9200?index=docs``          the same, with ``user=`` and ``password=``; experimental
     ``pinecone://host.svc.pinecone.io?api_key=k``  an index, by its host; ``namespace=``; experimental
@@ -45,7 +49,7 @@ def open_store(url: str) -> EmbeddingStore:
         >>> open_store("oracle://docs")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no store has the scheme 'oracle': supported are chroma://, elasticsearch://, ...
+        ValueError: no store has the scheme 'oracle': supported are chroma://, duckdb://, ...
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
@@ -149,6 +153,24 @@ def _lance(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return LanceStore.open(needed_path(parsed), options["table"], **chosen)
 
 
+def _duckdb(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.duckdb import DuckDBStore
+
+    names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+    options = take("duckdb", given, ("table",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return DuckDBStore.open(needed_path(parsed), options["table"], **chosen)
+
+
+def _sqlite_vec(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.sqlite_vec import SQLiteVecStore
+
+    names = {"vec_table": "vec_table", "vector": "vector_column"}
+    options = take("sqlite-vec", given, ("table",), tuple(names))
+    chosen = {names[name]: value for name, value in options.items() if name in names}
+    return SQLiteVecStore.open(needed_path(parsed), options["table"], **chosen)
+
+
 def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.faiss import FaissStore
 
@@ -240,9 +262,20 @@ def _weaviate(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return WeaviateStore(client.collections.get(options["collection"]), vector_name=options.get("vector"))
 
 
+def _redis(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.redis import RedisStore
+
+    names = {"vector": "vector_field", "prefix": "prefix"}
+    others = {name: value for name, value in given.items() if name not in ("index", *names)}
+    options = take(parsed.scheme, {n: v for n, v in given.items() if n not in others}, ("index",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return RedisStore.open(urlunparse(parsed._replace(query=urlencode(others))), options["index"], **chosen)
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
+    "duckdb": _duckdb,
     "elasticsearch": _elasticsearch,
     "faiss": _faiss,
     "lance": _lance,
@@ -251,5 +284,8 @@ OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "pinecone": _pinecone,
     "postgresql": _postgres,
     "qdrant": _qdrant,
+    "redis": _redis,
+    "rediss": _redis,
+    "sqlite-vec": _sqlite_vec,
     "weaviate": _weaviate,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_nudge import experimental
+from langchain_nudge import duckdb, experimental, redis, sqlite_vec
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -23,7 +23,7 @@ from nudge_rag.stores import (
 )
 from nudge_rag.stores.milvus_schema import among
 
-__all__ = ["DATABASES", "Database", "database_of"]
+__all__ = ["DATABASES", "Database", "database_of", "embeddings_of"]
 
 DISTANCES: dict[str, Similarity] = {"cosine": "cosine", "inner": "dot", "l2": "l2"}
 V2_OPERATORS: dict[str, Similarity] = {"<=>": "cosine", "<#>": "dot", "<->": "l2"}
@@ -38,12 +38,14 @@ class Database:
         where: vector store and filter, in the integration's own form, to the adapter's filter.
         documents: vector store and ids to documents with their ids, in any order.
         persist_path: whether the adapter takes the file that changes are written through to.
+        embeddings: name of the attribute with the vector store's embeddings.
     """
 
     adapter: Callable[..., EmbeddingStore]
     where: Callable[[Any, Any], Any]
     documents: Callable[[Any, list[str]], list[Document]]
     persist_path: bool = False
+    embeddings: str = "embeddings"
 
 
 def database_of(vectorstore: Any) -> Database | None:
@@ -53,6 +55,12 @@ def database_of(vectorstore: Any) -> Database | None:
         if database is not None and base.__module__.startswith("langchain"):
             return database
     return None
+
+
+def embeddings_of(vectorstore: Any) -> Any:
+    """The embeddings that a vector store was made with, None where it has none."""
+    database = database_of(vectorstore)
+    return getattr(vectorstore, "embeddings" if database is None else database.embeddings, None)
 
 
 def _in_memory_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
@@ -244,6 +252,7 @@ DATABASES: dict[str, Database] = {
         lambda _, given: given,
         _qdrant_documents,
     ),
+    "DuckDB": Database(duckdb.adapter, duckdb.condition, duckdb.documents),
     "FAISS": Database(_faiss_adapter, _faiss_filter, _faiss_documents, persist_path=True),
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
     "Milvus": Database(_milvus_adapter, _milvus_filter, _milvus_documents),
@@ -261,4 +270,6 @@ DATABASES: dict[str, Database] = {
     "OpenSearchVectorSearch": Database(
         experimental.opensearch_adapter, lambda _, given: given, experimental.opensearch_documents
     ),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, _get_by_ids),
+    "SQLiteVec": Database(sqlite_vec.adapter, sqlite_vec.condition, sqlite_vec.documents, embeddings="_embedding"),
 }

@@ -9,13 +9,14 @@ from typing import Any
 from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
-from llama_index.retrievers.nudge import experimental
-from llama_index.retrievers.nudge.conditions import among, lance_field, postgres_field, sql_condition
+from llama_index.retrievers.nudge import experimental, redis
+from llama_index.retrievers.nudge.conditions import among, duckdb_field, lance_field, postgres_field, sql_condition
 from llama_index.retrievers.nudge.expressions import milvus_among, milvus_expression
 
 from nudge_rag.stores import (
     ChromaFilter,
     ChromaStore,
+    DuckDBStore,
     EmbeddingStore,
     LanceStore,
     MilvusStore,
@@ -209,9 +210,20 @@ def _milvus_node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
     return TextNode(id_=row["id"], text=text or "", metadata=metadata)
 
 
+def _duckdb_adapter(vector_store: Any) -> EmbeddingStore:
+    # The integration itself leaves the name unquoted: a dot in it is a schema's.
+    schema, _, table = vector_store.table_name.rpartition(".")
+    return DuckDBStore(vector_store.client, table, schema=schema or None, id_column="node_id")
+
+
+def _duckdb_filter(store: Any, query: VectorStoreQuery, where: str | None = None) -> str | None:
+    return _sql_filter(query, where, duckdb_field, "node_id", "(metadata_->>'ref_doc_id')")
+
+
 DATABASES: dict[str, Database] = {
     "SimpleVectorStore": Database(_simple_adapter, _simple_filter, None),
     "ChromaVectorStore": Database(lambda store: ChromaStore(store.client), _chroma_filter, _get_nodes),
+    "DuckDBVectorStore": Database(_duckdb_adapter, _duckdb_filter, _get_nodes),
     "FaissVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
     "FaissMapVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
     "QdrantVectorStore": Database(_qdrant_adapter, _qdrant_filter, _get_nodes),
@@ -232,4 +244,5 @@ DATABASES: dict[str, Database] = {
     "OpensearchVectorStore": Database(
         experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
     ),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, redis.nodes),
 }
