@@ -18,15 +18,28 @@ class BesideCollections:
 
     def __init__(self, client: Any, alias: str) -> None:
         self._client, self._alias = client, alias
-        self._prefix = f"{alias}__beside_"
+        self._prefix, self._copies = f"{alias}__beside_", f"{alias}__copy_"
 
     def labels(self) -> list[str]:
-        """Labels of the versions beside the live one."""
+        """Labels of the versions beside the live one, and of copies that were cut off, which can only be dropped."""
+        return list(dict.fromkeys([*self._complete(), *self._cut_off()]))
+
+    def _complete(self) -> list[str]:
         return [name.removeprefix(self._prefix) for name in aliases_of(self._client) if name.startswith(self._prefix)]
+
+    def _cut_off(self) -> dict[str, str]:
+        """Collections by label whose copying ended before they had an alias: points come after, so these are empty."""
+        named = set(aliases_of(self._client).values())
+        names = [one.name for one in self._client.get_collections().collections]
+        return {
+            name.removeprefix(self._copies).rpartition("_")[0]: name
+            for name in names
+            if name.startswith(self._copies) and name not in named and not self._client.count(name).count
+        }
 
     def alias(self, label: str) -> str:
         """The alias of that label. Raises ValueError where there is none."""
-        labels = self.labels()
+        labels = self._complete()
         if check_label(label) not in labels:
             raise ValueError(
                 f"there is no version {label!r} of {self._alias!r}; there are {', '.join(labels) or 'none'}"
@@ -68,7 +81,8 @@ class BesideCollections:
 
     def drop(self, label: str) -> None:
         """Delete the collection of that label; its alias goes with it."""
-        self._client.delete_collection(aliases_of(self._client)[self.alias(label)])
+        cut_off = self._cut_off().get(check_label(label))
+        self._client.delete_collection(cut_off or aliases_of(self._client)[self.alias(label)])
 
     def _live(self) -> str:
         found = aliases_of(self._client).get(self._alias)
@@ -82,9 +96,9 @@ class BesideCollections:
     def _free_name(self, label: str) -> str:
         """A name for the copy; one that a crash left without an alias is deleted."""
         taken, number = set(aliases_of(self._client).values()), 0
-        while f"{self._alias}__copy_{label}_{number}" in taken:
+        while f"{self._copies}{label}_{number}" in taken:
             number += 1
-        name = f"{self._alias}__copy_{label}_{number}"
+        name = f"{self._copies}{label}_{number}"
         if self._client.collection_exists(name):
             self._client.delete_collection(name)
         return name
