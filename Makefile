@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: setup demo test bench bench-accuracy lint format clean
+.PHONY: setup demo test bench bench-accuracy bench-faults lint format clean
 
 setup: $(INSTALLED)
 
@@ -37,6 +37,9 @@ bench: $(INSTALLED)
 
 bench-accuracy: $(INSTALLED)
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-faults: $(INSTALLED)
+	$(BIN)/python benchmarks/faults.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
