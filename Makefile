@@ -16,7 +16,7 @@ DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: setup demo test bench bench-accuracy docs lint format clean $(JOBS:%=test-%) test-experimental
+.PHONY: setup demo test bench bench-accuracy bench-faults docs lint format clean $(JOBS:%=test-%) test-experimental
 
 setup: $(INSTALLED)
 
@@ -63,6 +63,9 @@ bench: $(INSTALLED)
 
 bench-accuracy: $(INSTALLED)
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-faults: $(INSTALLED)
+	$(BIN)/python benchmarks/faults.py
 
 # The README's table of stores.
 docs: $(INSTALLED)

@@ -19,6 +19,8 @@ from tests.stores.killing import fill, is_whole, losses, quietly
 
 KINDS = ["simple", "faiss", "lancedb", "chroma"]
 NOBODY = 65534
+NO_SPACE = {"full": "disk full", "limited": "file larger than the limit of the process"}
+FORBIDDEN = "no right to write"
 IDS = [f"n{i}" for i in range(200)]
 ORIGINALS = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
 FIRST, SECOND = nudged(ORIGINALS, 1), nudged(ORIGINALS, 2)
@@ -30,6 +32,7 @@ class Setting:
     def __init__(self, kind, place, root, scratch, killer):
         self.kind, self.root, self.scratch, self.killer = kind, root, scratch, killer
         self.address = fill(kind, place, None, IDS, ORIGINALS)
+        self.attempts = 0
         push_vectors(self.store, IDS, ORIGINALS, FIRST, root=root)
         np.savez(scratch / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
 
@@ -44,18 +47,25 @@ class Setting:
         job = {"address": self.address, "vectors": self.scratch / "vectors.npz", "root": self.root, "number": 2}
         assert self.killer.run(self.kind, action=action, report=report, **job, **options) == 0
         assert report.stat().st_size, f"{action} went through"
+        self.attempts += 1
         said = json.loads(report.read_text())
         return said["kinds"], said["message"]
 
-    def assert_recovers(self):
+    def assert_recovers(self, record_property, fault):
         """With space again: nothing is lost, the push before is whole, another one works, and all can be undone."""
-        assert losses(self.store, IDS, ORIGINALS, FIRST, SECOND) == 0
+        lost = losses(self.store, IDS, ORIGINALS, FIRST, SECOND)
         quietly(reapply, self.store, self.root)
         assert is_whole(self.store, IDS, FIRST, SECOND)
         assert push_vectors(self.store, IDS, ORIGINALS, SECOND, root=self.root).written == len(IDS)
         assert is_whole(self.store, IDS, SECOND)
         assert rollback(self.store, self.root).exact
-        assert losses(self.store, IDS, ORIGINALS) == 0
+        record(record_property, fault, self.kind, self.attempts, lost + losses(self.store, IDS, ORIGINALS))
+
+
+def record(record_property, fault, kind, times, lost):
+    for name, value in {"fault": fault, "store": kind, "times": times, "lost": lost}.items():
+        record_property(name, value)
+    assert lost == 0
 
 
 @pytest.fixture(params=["full", "limited"])
@@ -74,7 +84,7 @@ def disk(how, request, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_space_for_the_journal(kind, how, tmp_path, disk, killer):
+def test_no_space_for_the_journal(kind, how, tmp_path, disk, killer, record_property):
     setting = Setting(kind, tmp_path, disk / "v", tmp_path, killer)
     ballast = disk / "ballast"
     options = {"limited": "journal", "bytes": 1000} if how == "limited" else {"ballast": ballast}
@@ -90,11 +100,11 @@ def test_no_space_for_the_journal(kind, how, tmp_path, disk, killer):
         assert "No space left on device" in message
         assert losses(setting.store, IDS, ORIGINALS) == 0
         ballast.unlink()
-    setting.assert_recovers()
+    setting.assert_recovers(record_property, NO_SPACE[how])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_space_for_the_store(kind, how, tmp_path, disk, killer):
+def test_no_space_for_the_store(kind, how, tmp_path, disk, killer, record_property):
     setting = Setting(kind, disk, tmp_path / "v", tmp_path, killer)
     ballast = disk / "ballast"
     options = {"limited": "store", "bytes": 4096} if how == "limited" else {"ballast": ballast}
@@ -109,7 +119,7 @@ def test_no_space_for_the_store(kind, how, tmp_path, disk, killer):
     assert "PushError" in kinds
     assert "failed while vectors were restored" in message
     assert is_whole(setting.store, IDS, FIRST)
-    setting.assert_recovers()
+    setting.assert_recovers(record_property, NO_SPACE[how])
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ def allow(place):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_may_not_be_written_to(kind, open_folder, tmp_path, killer):
+def test_a_journal_that_may_not_be_written_to(kind, open_folder, tmp_path, killer, record_property):
     (open_folder / "store").mkdir()
     setting = Setting(kind, open_folder / "store", open_folder / "v", open_folder, killer)
     allow(open_folder)
@@ -147,11 +157,11 @@ def test_a_journal_that_may_not_be_written_to(kind, open_folder, tmp_path, kille
         assert str(open_folder / "v") in message
         assert is_whole(setting.store, IDS, FIRST)
     allow(open_folder / "v")
-    setting.assert_recovers()
+    setting.assert_recovers(record_property, FORBIDDEN)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_store_that_may_not_be_written_to(kind, open_folder, killer):
+def test_a_store_that_may_not_be_written_to(kind, open_folder, killer, record_property):
     (open_folder / "store").mkdir()
     setting = Setting(kind, open_folder / "store", open_folder / "v", open_folder, killer)
     allow(open_folder)
@@ -164,11 +174,11 @@ def test_a_store_that_may_not_be_written_to(kind, open_folder, killer):
         forbid(open_folder / "store")
     assert {version.state for version in versions(setting.store, setting.root)} <= {"committed", "rolled back"}
     allow(open_folder / "store")
-    setting.assert_recovers()
+    setting.assert_recovers(record_property, FORBIDDEN)
 
 
 @pytest.mark.parametrize("kind", ["simple", "faiss"])
-def test_a_read_only_file_in_a_folder_that_may_be_written_to(kind, open_folder, killer):
+def test_a_read_only_file_in_a_folder_that_may_be_written_to(kind, open_folder, killer, record_property):
     """Putting another file in its place would work, and is not what read-only means."""
     (open_folder / "store").mkdir()
     setting = Setting(kind, open_folder / "store", open_folder / "v", open_folder, killer)
@@ -182,11 +192,11 @@ def test_a_read_only_file_in_a_folder_that_may_be_written_to(kind, open_folder, 
     assert file.read_bytes() == content
     assert sorted(path.name for path in file.parent.iterdir() if "tmp" in path.name) == []
     allow(open_folder)
-    setting.assert_recovers()
+    setting.assert_recovers(record_property, FORBIDDEN)
     assert file.stat().st_mode & 0o777 == 0o666, "a push keeps the mode of the file"
 
 
-def test_a_table_that_a_role_may_not_update(tmp_path, servers):
+def test_a_table_that_a_role_may_not_update(tmp_path, servers, record_property):
     address, root = fill("postgres", tmp_path, servers, IDS, ORIGINALS), tmp_path / "v"
     owner = open_store("postgres", address)
     push_vectors(owner, IDS, ORIGINALS, FIRST, root=root)
@@ -205,7 +215,7 @@ def test_a_table_that_a_role_may_not_update(tmp_path, servers):
         connection.execute(f"GRANT UPDATE ON {COLLECTION} TO reader")
     assert push_vectors(reader, IDS, ORIGINALS, SECOND, root=root).written == len(IDS)
     assert rollback(reader, root).exact
-    assert losses(owner, IDS, ORIGINALS) == 0
+    record(record_property, FORBIDDEN, "postgres", 2, losses(owner, IDS, ORIGINALS))
 
 
 def has_role(connection):

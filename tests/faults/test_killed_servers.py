@@ -77,7 +77,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
                 push_vectors(store, IDS, ORIGINALS, SECOND, root=root)
             server.start()
         lost += assert_recovers(kind, server, root, ORIGINALS if action == "rollback" else SECOND)
-    record_property("fault", "server killed at every step of a push or rollback")
+    record_property("fault", "server killed at a step of a push or rollback")
     record_property("store", kind)
     record_property("times", kills)
     record_property("lost", lost)

@@ -70,9 +70,10 @@ def test_no_vector_is_lost_wherever_the_process_is_killed(kind, action, tmp_path
         assert {version.state for version in versions(store, root)} <= {"rolled back", "superseded"}
         if ended == 0:
             break
+    record_property("fault", "process killed at a step of a push, rollback or recovery")
     record_property("store", kind)
-    record_property("kills", kills)
-    record_property("losses", lost)
+    record_property("times", kills)
+    record_property("lost", lost)
     assert lost == 0
     assert kills == steps // EVERY
     assert steps >= 6
@@ -100,8 +101,9 @@ def test_no_vector_is_lost_whenever_the_process_is_killed(kind, tmp_path, server
             lost += losses(store, ids, originals)
             pushes += len(recorded)
             shutil.rmtree(root)
+    record_property("fault", "process killed at random moments")
     record_property("store", kind)
-    record_property("kills", ROUNDS)
-    record_property("losses", lost)
+    record_property("times", ROUNDS)
+    record_property("lost", lost)
     assert lost == 0
     assert pushes > 0
