@@ -26,12 +26,13 @@ from nudge_rag.manifest import (
     WRITING,
 )
 from nudge_rag.rivals import reading
-from nudge_rag.stores.base import EmbeddingStore, SideBySideStore
+from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
 
 __all__ = [
     "compare",
     "drop_copy",
     "keep",
+    "labels_of",
     "needs_side_by_side",
     "recover_beside",
     "refuse_while_switched",
@@ -183,12 +184,18 @@ def settle(store: EmbeddingStore, version: Version) -> str:
     """Find out from the vectors which of the two versions is live, record it, and return the state.
 
     Raises:
-        PushError: the vectors are those of neither.
+        PushError: the vectors are those of neither, or the store failed.
     """
     telling = [at for at in range(len(version.ids)) if not same_vectors(store, version.before[at], version.after[at])]
-    present = store.matching([version.ids[at] for at in telling], None)
-    telling = [at for at in telling if version.ids[at] in present]
-    vectors = store.read([version.ids[at] for at in telling])
+    try:
+        present = store.matching([version.ids[at] for at in telling], None)
+        telling = [at for at in telling if version.ids[at] in present]
+        vectors = store.read([version.ids[at] for at in telling])
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while it was asked whether version {version.name} is live ({error}): a later call"
+            " asks again"
+        ) from error
     # Nodes that were embedded again hold neither; they have no say.
     nudged, original = (
         sum(same_vectors(store, vector, known[at]) for at, vector in zip(telling, vectors, strict=True))
@@ -230,7 +237,7 @@ def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]
     if version.state == SWITCHING:
         nudged = settle(store, version) == SWITCHED
         return f"it died while it was switched: the store shows that {'it' if nudged else 'the version before'} is live"
-    if version.label in needs_side_by_side(store).labels_beside():
+    if version.label in labels_of(store):
         return ""
     if version.state == SWITCHED:
         keep(version, every)
@@ -244,6 +251,9 @@ def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version 
 
     Where that would lose nodes, the version is made one that was pushed in place, for the caller to roll back as such.
 
+    Raises:
+        PushError, StoreError: the store failed; a later call starts again.
+
     Warns:
         UserWarning: it is not switched back, and why.
     """
@@ -252,13 +262,16 @@ def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version 
     live = next((one for one in every if one.is_beside and one.state == SWITCHED), None)
     if live is None or live.number < first:
         return None
-    copy = needs_side_by_side(store).beside(live.label)
     with reading(store, "its versions were compared"):
+        copy = needs_side_by_side(store).beside(live.label)
         why: object = compare(store, copy, live.ids, live.after, live.before)
     if not why:
         try:
             swap(store, live, COMMITTED)
         except PushError as error:
+            if not isinstance(error.__cause__, StoreError):
+                # A lost connection is no reason to write back what can be switched back, in one step, later.
+                raise
             # What the database itself found to be lost; the version is still live.
             why = error
         else:
@@ -280,8 +293,26 @@ def keep(version: Version, every: Sequence[Version]) -> None:
             one.set_state(SUPERSEDED)
 
 
+def labels_of(store: EmbeddingStore) -> list[str]:
+    """Labels of the versions beside the live one. Raises StoreError where the store fails."""
+    with reading(store, "the versions beside it were listed"):
+        return needs_side_by_side(store).labels_beside()
+
+
 def drop_copy(store: EmbeddingStore, version: Version) -> None:
-    """Remove the version of that label, where it is still there."""
-    beside = needs_side_by_side(store)
-    if version.label in beside.labels_beside():
-        beside.drop_beside(version.label)
+    """Remove the version of that label, where it is still there.
+
+    Raises:
+        PushError: the store failed; the journal is as it was, and a later call drops the copy.
+        StoreError: the store failed before anything was removed.
+    """
+    if version.label not in labels_of(store):
+        return
+    try:
+        needs_side_by_side(store).drop_beside(version.label)
+    except (ValueError, TypeError, StoreError):
+        raise
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while the copy of version {version.name} was dropped ({error}): a later call drops it"
+        ) from error

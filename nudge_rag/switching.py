@@ -9,7 +9,7 @@ from nudge_rag.journal import DEFAULT_VERSIONS, PushError, Version, journal_fold
 from nudge_rag.locks import locked
 from nudge_rag.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.rivals import reading
-from nudge_rag.side_by_side import compare, drop_copy, keep, needs_side_by_side, refuse_while_switched, swap
+from nudge_rag.side_by_side import compare, drop_copy, keep, labels_of, needs_side_by_side, refuse_while_switched, swap
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.undoing import recover
 
@@ -55,8 +55,8 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Switch
         ready = _first(every, COMMITTED)
         if ready is None:
             raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
-        copy = needs_side_by_side(store).beside(ready.label)
         with reading(store, "its versions were compared"):
+            copy = needs_side_by_side(store).beside(ready.label)
             found = compare(store, copy, ready.ids, ready.before, ready.after)
         if found:
             raise PushError(
@@ -78,13 +78,14 @@ def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> t
 
     Raises:
         ValueError: a store that holds no two versions side by side.
+        PushError, StoreError: the store failed; a later call starts again.
         LockedError: another push or rollback is under way.
     """
-    beside = needs_side_by_side(store)
+    needs_side_by_side(store)
     journal = journal_folder(store, root)
     with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
-        every, labels = versions(store, root), beside.labels_beside()
+        every, labels = versions(store, root), labels_of(store)
         dropped = [version for version in every if version.label and version.label in labels]
         for version in dropped:
             if version.is_beside and version.state == SWITCHED:
