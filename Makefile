@@ -5,11 +5,18 @@ BIN := $(VENV)/bin
 CORE := .venv-core
 INSTALLED := $(VENV)/installed.stamp
 CORE_INSTALLED := $(CORE)/installed.stamp
+# Stores that the main environment must test, and those whose packages do not fit into it: each of these has an
+# environment .venv-<job> of its own, made from the extra test-<job>.
+STORES := chroma duckdb faiss in-memory lance milvus postgres qdrant simple sqlite-vec
+JOBS := redis-langchain redis-llama-index
+# Stores whose databases cannot be run here; their clients hold grpcio and protobuf back, hence an environment of their own.
+EXPERIMENTAL := elasticsearch opensearch pinecone weaviate
+REPORTS := .stores-tested
 DEMO_ARGS ?=
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: setup demo test bench bench-accuracy lint format clean
+.PHONY: setup demo test bench bench-accuracy bench-faults docs lint format clean $(JOBS:%=test-%) test-experimental
 
 setup: $(INSTALLED)
 
@@ -28,8 +35,27 @@ demo: $(INSTALLED)
 	$(BIN)/nudge-rag demo $(DEMO_ARGS)
 
 test: $(INSTALLED) $(CORE_INSTALLED)
+	rm -rf $(REPORTS)
 	$(CORE)/bin/python -m pytest tests/core -q
-	$(BIN)/python -m pytest -q
+	NUDGE_RAG_STORES="$(STORES)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/main.json $(BIN)/python -m pytest -q
+	$(foreach job,$(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/stores_tested.py $(REPORTS)
+
+.venv-%/installed.stamp: pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[test-$*]'
+	touch $@
+
+# One store: the contract, the retrievers, and its own tests in tests/stores/test_<database>.py.
+$(JOBS:%=test-%): test-%: .venv-%/installed.stamp
+	NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python -m pytest -q \
+		tests/stores/test_contract.py tests/stores/test_table.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
+		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
+		-k "$* or test_$(firstword $(subst -, ,$*))"
+
+# A store named in NUDGE_RAG_STORES that cannot be tested is an error.
+test-experimental: .venv-experimental/installed.stamp
+	NUDGE_RAG_STORES="$(EXPERIMENTAL)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/experimental.json $(<D)/bin/python -m pytest -q \
+		tests/experimental
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/solvers.py
@@ -37,6 +63,13 @@ bench: $(INSTALLED)
 
 bench-accuracy: $(INSTALLED)
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-faults: $(INSTALLED)
+	$(BIN)/python benchmarks/faults.py
+
+# The README's table of stores.
+docs: $(INSTALLED)
+	$(BIN)/python -m nudge_rag.stores.table README.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -48,4 +81,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(CORE) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CORE) .venv-* $(REPORTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,10 +13,12 @@ from nudge_rag.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, 
 from nudge_rag.nudge import Nudge
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.progress import track
-from nudge_rag.pushing import PushError, PushReceipt, RollbackReceipt, rollback
+from nudge_rag.pushing import PushError, PushReceipt
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.stores.urls import open_store
+from nudge_rag.switching import SwitchReceipt, drop_beside, switch
 from nudge_rag.tuning import tune
+from nudge_rag.undoing import RollbackReceipt, rollback
 
 __version__ = "0.1.0"
 
@@ -40,9 +42,11 @@ __all__ = [
     "Split",
     "Status",
     "Success",
+    "SwitchReceipt",
     "TuningState",
     "Version",
     "__version__",
+    "drop_beside",
     "evaluate",
     "nDCG",
     "open_store",
@@ -50,6 +54,7 @@ __all__ = [
     "reapply",
     "rollback",
     "status",
+    "switch",
     "track",
     "tune",
     "versions",

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal import DEFAULT_VERSIONS, Version, journal_folder, live_version, same_vectors
+from nudge_rag.journal import DEFAULT_VERSIONS, PushError, Version, journal_folder, live_version, same_vectors, versions
 from nudge_rag.locks import locked
-from nudge_rag.pushing import PushError, recover
+from nudge_rag.manifest import COMMITTED
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.texts import TextsOf, hash_texts
+from nudge_rag.undoing import recover
 
 __all__ = ["Status", "reapply", "status"]
 
@@ -22,12 +23,13 @@ class Status:
 
     Attributes:
         version: its name; None when nothing is pushed.
-        state: ``committed``, or where a push that died had got to.
+        state: ``committed``, ``switched`` for one pushed side by side, or where a push that died had got to.
         nudged: ids that hold what was written.
         lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
         edited: ids whose texts changed since they were tuned; looked for where `status` is given the texts.
+        ready: name of the version that waits beside the live one for `switch`; None where none does.
     """
 
     version: str | None
@@ -37,13 +39,15 @@ class Status:
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     edited: tuple[str, ...] = ()
+    ready: str | None = None
 
     def __str__(self) -> str:
+        waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
         if self.version is None:
-            return "nothing is pushed"
+            return f"nothing is pushed{waits}"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
         edited = f", {len(self.edited)} edited" if self.edited else ""
-        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}"
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{waits}"
 
 
 def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts: TextsOf | None = None) -> Status:
@@ -63,8 +67,10 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
         nothing is pushed
     """
     live = live_version(store, root)
+    waiting = [one.name for one in versions(store, root) if one.is_beside and one.state == COMMITTED]
+    ready = waiting[-1] if waiting else None
     if live is None:
-        return Status(None, None)
+        return Status(None, None, ready=ready)
     present = store.matching(live.ids, None)
     found = [at for at, node_id in enumerate(live.ids) if node_id in present]
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
@@ -76,7 +82,7 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
     missing = tuple(node_id for node_id in live.ids if node_id not in present)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
     edited = () if texts is None else _edited(live, [node_id for node_id in live.ids if node_id in present], texts)
-    return Status(live.name, live.state, nudged, lost, changed, missing, edited)
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready)
 
 
 def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:
@@ -95,7 +101,8 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         PushError: the store did not keep what was written.
         LockedError: a push or rollback is under way.
     """
-    with locked(journal_folder(store, root), f"a push or rollback on {store.key}"):
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
         live, lost = live_version(store, root), status(store, root).lost
         if live is None or not lost:

@@ -7,40 +7,40 @@ push, its original vector, the one that was there before, and the one written.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
+from nudge_rag.manifest import (
+    ARRAY_NAMES,
+    COMMITTED,
+    IN_PLACE,
+    LIVE,
+    PREPARED,
+    SIDE_BY_SIDE,
+    SWITCHED,
+    SWITCHING,
+    wrong_arrays,
+    wrong_manifest,
+)
 from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = [
-    "COMMITTED",
-    "DEFAULT_VERSIONS",
-    "LIVE",
-    "PREPARED",
-    "ROLLED_BACK",
-    "SUPERSEDED",
-    "VERIFIED",
-    "WRITING",
-    "Version",
-]
-__all__ += ["as_version", "journal_folder", "live_version", "load_version", "nudged_ids", "original_vectors"]
-__all__ += ["record_version", "same_vectors", "versions"]
+__all__ = ["DEFAULT_VERSIONS", "PushError", "Version", "as_version", "journal_folder", "live_version", "load_version"]
+__all__ += ["nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
-PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "committed"
-SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
-ARRAY_NAMES = ("originals", "before", "after")
-# States in which the store may hold what the push wrote.
-LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
+
+
+class PushError(RuntimeError):
+    """Raised when a store did not take the vectors, or must not; says what state it was left in."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Version:
     def __str__(self) -> str:
         details = self.manifest.get("details", {})
         what = f"{details.get('solver', 'unknown solver')}, gamma {details.get('gamma', float('nan')):.3g}"
-        return f"{self.name}: {self.state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
+        state = "ready beside" if self.is_beside and self.state == COMMITTED else self.state
+        return f"{self.name}: {state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
 
     @property
     def name(self) -> str:
@@ -71,8 +72,26 @@ class Version:
 
     @property
     def state(self) -> str:
-        """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``."""
+        """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``.
+
+        A version beside the live one is ``committed`` when it is ready, and then ``switching`` or ``switched``.
+        """
         return str(self.manifest["state"])
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it was pushed beside the live version, rather than over it."""
+        return str(self.manifest.get("mode", IN_PLACE)) == SIDE_BY_SIDE
+
+    @property
+    def label(self) -> str:
+        """What the store calls the copy of all nodes that this push made; empty for a push in place."""
+        return str(self.manifest.get("label", ""))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the store as it is read may hold what this push wrote."""
+        return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
 
     @property
     def dimension(self) -> int:
@@ -113,8 +132,8 @@ def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list
 
 
 def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
-    """The last push that was not rolled back."""
-    return next((version for version in reversed(versions(store, root)) if version.state in LIVE), None)
+    """The last push that was not rolled back, nor waits beside."""
+    return next((version for version in reversed(versions(store, root)) if version.is_live), None)
 
 
 def nudged_ids(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
@@ -150,6 +169,7 @@ def record_version(
     after: FloatArray,
     root: Path,
     details: Mapping[str, Any],
+    mode: str = IN_PLACE,
 ) -> Version:
     """Write a new version to disk, synced, in state ``prepared``."""
     folder = journal_folder(store, root)
@@ -158,11 +178,14 @@ def record_version(
     manifest = {
         "state": PREPARED,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "store": {"name": store.name, "key": store.key, "similarity": store.capabilities.similarity},
+        "store": {"name": store.name, "key": folder.parent.name, "similarity": store.capabilities.similarity},
         "dimension": int(after.shape[1]),
         "details": dict(details),
         "ids": list(ids),
     }
+    if mode == SIDE_BY_SIDE:
+        # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
+        manifest |= {"mode": mode, "label": f"nudge_{folder.name}_{uuid4().hex[:6]}"}
     write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
     return load_version(folder)
 
@@ -191,43 +214,12 @@ def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.n
     Raises:
         BrokenFolderError: anything is not as a push writes it.
     """
-    wrong = _wrong_manifest(manifest)
+    wrong = wrong_manifest(manifest)
     if wrong is None:
-        wrong = _wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
+        wrong = wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
     if wrong is not None:
         raise BrokenFolderError(f"{folder} is not the record of a push: {wrong}")
     return Version(folder, manifest, tuple(manifest["ids"]), *(arrays[name] for name in ARRAY_NAMES))
-
-
-def _wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
-    expected = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict, "ids": list}
-    for name, kind in expected.items():
-        if not isinstance(manifest.get(name), kind):
-            return f"{name} is {type(manifest.get(name)).__name__}, not {kind.__name__}"
-    if manifest["state"] not in (*LIVE, SUPERSEDED, ROLLED_BACK):
-        return f"its state is {manifest['state']!r}"
-    if not all(isinstance(node_id, str) for node_id in manifest["ids"]):
-        return "node ids are strings"
-    if len(set(manifest["ids"])) != len(manifest["ids"]):
-        return "a node id is there twice"
-    gamma = manifest["details"].get("gamma", 0.0)
-    if not isinstance(gamma, int | float) or not abs(gamma) <= sys.float_info.max:
-        return "gamma is not a finite number"
-    if not isinstance(manifest["details"].get("text_hashes", {}), dict):
-        return "text_hashes is no object"
-    return None
-
-
-def _wrong_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], shape: tuple[int, int]) -> str | None:
-    for name in ARRAY_NAMES:
-        part = arrays.get(name)
-        if part is None:
-            return f"it has no array {name!r}"
-        if part.dtype not in (np.float32, np.float64) or part.shape != shape:
-            return f"{name} is {part.dtype} of shape {part.shape}, expected float32 or float64 of shape {shape}"
-        if not np.isfinite(part).all():
-            return f"{name} holds NaN or infinite values"
-    return None
 
 
 def journal_folder(store: EmbeddingStore, root: str | Path) -> Path:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from nudge_rag.arrays import FloatArray
 from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
 from nudge_rag.journal import DEFAULT_VERSIONS
+from nudge_rag.manifest import IN_PLACE
 from nudge_rag.pairs import Split
-from nudge_rag.pushing import PushReceipt, RollbackReceipt, push_vectors, rollback
+from nudge_rag.pushing import PushReceipt, check_mode, push_vectors
 from nudge_rag.report.comparison import Comparison
 from nudge_rag.rivals import StoreReads
 from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.switching import SwitchReceipt, switch
+from nudge_rag.undoing import RollbackReceipt, rollback
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -70,17 +73,22 @@ class Nudge:
         choice = "\n".join(["chosen from:", *(f"  {one}" for one in self.candidates)]) if self.candidates else None
         return "\n\n".join(str(part) for part in (self.summary, self.comparison, choice) if part is not None)
 
-    def push(self, *, force: bool = False) -> PushReceipt:
+    def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in ``versions``.
 
         Text and metadata stay as they are. Without ``force`` nothing is written, with a warning and a receipt that says
         so, when held-out pairs do not improve. Nodes changed or deleted since they were read are left alone, counted
         and listed.
 
+        With ``mode="side-by-side"`` the vectors go to a copy of all nodes beside the live version, where the store can
+        hold one; nothing that readers see changes until `switch`.
+
         Raises:
+            ValueError: another mode, or a store that holds no two versions side by side.
             nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """
+        check_mode(self.store, mode)
         if self.gamma == 0:
             return self._not_pushed("gamma is 0: no step helped on the validation pairs")
         if not (self.improves or force):
@@ -88,7 +96,9 @@ class Nudge:
         details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
-        return push_vectors(self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details)
+        return push_vectors(
+            self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details, mode=mode
+        )
 
     def _record(self) -> dict[str, Any]:
         """How the nudge came about, as every record of it says."""
@@ -103,6 +113,10 @@ class Nudge:
     def _not_pushed(self, reason: str) -> PushReceipt:
         warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
         return PushReceipt(False, 0, None, reason)
+
+    def switch(self) -> SwitchReceipt:
+        """Make what ``push(mode="side-by-side")`` wrote live, in one atomic step; see `nudge_rag.switch`."""
+        return switch(self.store, self.versions)
 
     def rollback(self) -> RollbackReceipt:
         """Give every nudged node of the store its original vector back, bit for bit; see `nudge_rag.rollback`."""

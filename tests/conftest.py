@@ -1,11 +1,17 @@
-"""Labelled sets that are not part of the project: found through the environment, or their tests are skipped."""
+"""Labelled sets that are not part of the project, found through the environment; which stores were tested."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+# They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
+collect_ignore_glob = ["store_builders/*", "doubles/*", "redis_server.py"]
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +24,30 @@ def beir_data() -> Path:
     if not (path / "scifact").is_dir():
         pytest.skip(f"NUDGE_RAG_DATA={folder} holds no scifact folder")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Which stores were tested in this run, which were not, and why; also to the file NUDGE_RAG_STORES_REPORT."""
+    registry = sys.modules.get("tests.store_builders.registry")
+    if registry is None:
+        return
+    known = {*registry.MISSING, *registry.STORE_OF.values()}
+    reasons: dict[str, str] = {}
+    tested = set()
+    for outcome, reports in terminalreporter.stats.items():
+        for report in reports:
+            store = dict(getattr(report, "user_properties", ())).get("store")
+            if store and outcome == "skipped":
+                reasons[store] = str(report.longrepr[2]).removeprefix("Skipped: ")
+            elif store in known:  # tests of faults have names of their own
+                tested.add(store)
+    for store in known - tested:
+        reasons.setdefault(store, registry.MISSING.get(store, "no test was chosen"))
+    left_out = {store: reasons[store] for store in sorted(set(reasons) - tested)}
+    named = [f"{store} (a double)" if store in registry.EXPERIMENTAL else store for store in sorted(tested)]
+    terminalreporter.write_line(f"stores tested here: {', '.join(named) or 'none'}")
+    shown = ", ".join(f"{store} ({reason})" for store, reason in left_out.items())
+    terminalreporter.write_line(f"stores not tested here: {shown or 'none'}")
+    if report_file := os.environ.get("NUDGE_RAG_STORES_REPORT"):
+        Path(report_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(report_file).write_text(json.dumps({"tested": sorted(tested), "left_out": left_out}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +13,19 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.arrays import FloatArray, as_matrix, check_finite
 
-__all__ = ["check_batch_size", "check_ids", "check_queries", "check_replacement", "chunks", "ungrouped"]
+__all__ = [
+    "at_unit_length",
+    "check_batch_size",
+    "check_ids",
+    "check_label",
+    "check_queries",
+    "check_replacement",
+    "check_synchronous",
+    "chunks",
+    "sql_name",
+    "ungrouped",
+    "warn_experimental",
+]
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -54,6 +68,13 @@ def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> Float
     return rows
 
 
+def check_label(label: Any) -> str:
+    """A label fit to be part of a name in any database."""
+    if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,24}", label):
+        raise ValueError(f"a label is 1 to 24 letters, digits and underscores, got {label!r}")
+    return label
+
+
 def check_batch_size(batch_size: Any) -> int:
     """A positive integer."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -64,6 +85,17 @@ def check_batch_size(batch_size: Any) -> int:
 def chunks(items: list[str], size: int) -> Iterator[list[str]]:
     """``items`` in parts of at most ``size``."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def sql_name(name: str) -> str:
+    """A table's or column's name in SQL, quoted.
+
+    Example:
+        >>> print(sql_name('the "best" nodes'))
+        "the ""best"" nodes"
+    """
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def ungrouped(
@@ -79,3 +111,27 @@ def ungrouped(
     bounds = np.searchsorted(query[order], np.arange(n_queries + 1))
     lists = [order[start:stop][:k] for start, stop in itertools.pairwise(bounds)]
     return [[ids[at] for at in part] for part in lists], [scores[part].astype(np.float64) for part in lists]
+
+
+def at_unit_length(vectors: FloatArray) -> FloatArray:
+    """Rows (n, d) divided by their lengths, float32; zeros stay zeros."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    scaled: FloatArray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    return scaled
+
+
+def check_synchronous(client: Any, expected: str) -> None:
+    """TypeError where ``client`` is asynchronous, which its class says; the methods themselves may not."""
+    if any("async" in base.__name__.lower() for base in type(client).__mro__):
+        raise TypeError(f"expected a synchronous {expected}, got {type(client).__name__}")
+
+
+def warn_experimental(database: str) -> None:
+    """A UserWarning for whoever opens a store whose adapter no real database has ever answered."""
+    warnings.warn(
+        f"the {database} adapter is experimental: its calls were checked against the client and the documented API, not"
+        f" against a running {database}; try it on a copy of your data first",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -151,10 +151,15 @@ class FaissStore:
         try:
             self._put(places, after)
             if self._path is not None:
-                save_beside(self._path, lambda path: _faiss().write_index(self.index, path))
+                save_beside(self._path, self._write)
         except BaseException:
             self._put(places, before)
             raise
+
+    def _write(self, path: str) -> None:
+        """Through a file of our own: FAISS only prints an error of its fclose, and a full disk leaves an empty file."""
+        with Path(path).open("wb") as file:
+            _faiss().write_index(self.index, _faiss().PyCallbackIOWriter(file.write))
 
     def _put(self, places: list[int], vectors: FloatArray) -> None:
         if self._flat:

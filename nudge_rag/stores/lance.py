@@ -63,7 +63,12 @@ class LanceStore:
         self._exact = exact or metric is None
         self._nprobes, self._refine = nprobes, refine_factor
         self._capabilities = Capabilities(
-            SIMILARITY[metric or "l2"], dtype=dtype, exact_search=self._exact, persistent=True
+            SIMILARITY[metric or "l2"],
+            dtype=dtype,
+            exact_search=self._exact,
+            persistent=True,
+            side_by_side=latest,
+            atomic_switch=latest,
         )
 
     @classmethod
@@ -170,13 +175,57 @@ class LanceStore:
         self.read(names)  # raises for ids that are unknown or there twice
         if not names:
             return
+        self._merge(names, {self._vector: rows})
+
+    def _merge(self, names: list[str], columns: dict[str, FloatArray]) -> None:
+        """Overwrite columns of vectors, in one commit."""
         import pyarrow
 
-        schema = self.table.schema
-        values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
-        columns = [pyarrow.array(names, schema.field(self._id).type), values.cast(schema.field(self._vector).type)]
-        new = pyarrow.table(columns, names=[self._id, self._vector])
+        schema = self._fresh().schema
+        arrays = [pyarrow.array(names, schema.field(self._id).type)]
+        for column, rows in columns.items():
+            values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+            arrays.append(values.cast(schema.field(column).type))
+        new = pyarrow.table(arrays, names=[self._id, *columns])
         self.table.merge_insert(self._id).when_matched_update_all().execute(new)
+
+    def create_beside(self, label: str) -> LanceStore:
+        """Copy the vectors of all rows to a second column, in one commit."""
+        from nudge_rag.stores.lance_beside import create_column
+
+        self._needs_latest()
+        create_column(self, label)
+        return self.beside(label)
+
+    def beside(self, label: str) -> LanceStore:
+        """The version ``label``; its searches look at every row."""
+        from nudge_rag.stores.lance_beside import LanceCopy
+
+        return LanceCopy(self, label)
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        from nudge_rag.stores.lance_beside import labels_of
+
+        return labels_of(self)
+
+    def switch(self, label: str) -> None:
+        """Swap the two versions of every row in which they differ, in one commit."""
+        from nudge_rag.stores.lance_beside import swap_columns
+
+        self._needs_latest()
+        swap_columns(self, label)
+
+    def drop_beside(self, label: str) -> None:
+        """Remove the version ``label``."""
+        from nudge_rag.stores.lance_beside import drop_column
+
+        self._needs_latest()
+        drop_column(self, label)
+
+    def _needs_latest(self) -> None:
+        if not self.capabilities.side_by_side:
+            raise ValueError("a table that is checked out at a version is not written to: open it with latest=True")
 
     def _fresh(self) -> Any:
         """The table as it is now: a handle of LanceDB's stays at the version that it was opened at."""
@@ -187,8 +236,8 @@ class LanceStore:
     def _select(self, columns: list[str], condition: str) -> Any:
         return self._fresh().search().where(condition).select(columns).limit(None).to_arrow()
 
-    def _matrix(self, rows: Any) -> FloatArray:
-        column = rows[self._vector]
+    def _matrix(self, rows: Any, name: str | None = None) -> FloatArray:
+        column = rows[name or self._vector]
         flat = column.combine_chunks() if hasattr(column, "combine_chunks") else column
         values = np.asarray(flat.flatten(), dtype=self.capabilities.dtype)
         return values.reshape(rows.num_rows, self._dimension)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,8 @@ class OverlayStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the store beneath."""
-        return self.store.capabilities
+        """Those of the store beneath; an overlay has no second version."""
+        return replace(self.store.capabilities, side_by_side=False, atomic_switch=False)
 
     def count(self) -> int:
         """Number of nodes."""

@@ -13,6 +13,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, ungrouped
+from nudge_rag.stores.postgres_beside import BesideColumns
 
 if TYPE_CHECKING:
     from psycopg import Connection, sql
@@ -30,7 +31,8 @@ WHERE a.attrelid = to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped
 """
 INDEXED = """
 SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-WHERE i.indrelid = to_regclass(%s) AND m.amname IN ('hnsw', 'ivfflat'))
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', 'ivfflat'))
 """
 
 
@@ -89,7 +91,12 @@ class PgVectorStore:
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexed
-        self._capabilities = Capabilities(similarity, exact_search=self._exact, persistent=True)
+        self._beside = BesideColumns(self._cursor, self._regclass, vector_column, only)
+        self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
+        self._options |= {"table": table, "schema": schema}
+        self._capabilities = Capabilities(
+            similarity, exact_search=self._exact, persistent=True, side_by_side=True, atomic_switch=True
+        )
 
     @property
     def name(self) -> str:
@@ -207,6 +214,27 @@ class PgVectorStore:
                     f"{cursor.rowcount} rows for {len(names)} ids: the table changed; nothing was written"
                 )
 
+    def create_beside(self, label: str) -> PgVectorStore:
+        """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""
+        self._beside.create(label)
+        return self.beside(label)
+
+    def beside(self, label: str) -> PgVectorStore:
+        """The store on the column ``label``."""
+        return PgVectorStore(self._conninfo, vector_column=self._beside.column(label), **self._options)
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the columns beside."""
+        return self._beside.labels()
+
+    def switch(self, label: str) -> None:
+        """Swap the names of the two columns in one transaction. Raises StoreError where rows would be lost."""
+        self._beside.switch(label)
+
+    def drop_beside(self, label: str) -> None:
+        """Remove the column ``label``."""
+        self._beside.drop(label)
+
     def _look(self, schema: str, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""
         with self._cursor() as cursor:
@@ -224,7 +252,7 @@ class PgVectorStore:
                 query = self._query("SELECT vector_dims({vector}::vector) FROM {table} WHERE {only} LIMIT 1")
                 first = cursor.execute(query, []).fetchone()
                 dimension = 0 if first is None else int(first[0])
-            indexed = cursor.execute(INDEXED, [name]).fetchone()
+            indexed = cursor.execute(INDEXED, [name, vector_column]).fetchone()
             return kind, dimension, bool(indexed and indexed[0])
 
     @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.qdrant_beside import BesideCollections, aliases_of
 
 __all__ = ["QdrantStore"]
 
@@ -32,7 +33,8 @@ class QdrantStore:
 
     Args:
         client: a ``qdrant_client.QdrantClient``.
-        collection: the collection's name.
+        collection: the collection's name, or an alias of it. By an alias the store holds other versions beside, each in
+            a collection of its own; switching to one swaps the aliases.
         vector_name: the named vector to move, where the collection has several.
         exact: search without the HNSW index on a server; local mode always does.
 
@@ -45,7 +47,8 @@ class QdrantStore:
     def __init__(self, client: Any, collection: str, *, vector_name: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("query_batch_points", "update_vectors", "get_collection")):
             raise TypeError(f"expected a QdrantClient, got {type(client).__name__}")
-        if not client.collection_exists(collection):
+        aliased = collection in aliases_of(client)
+        if not aliased and not client.collection_exists(collection):
             raise ValueError(f"there is no Qdrant collection {collection!r}")
         self.client, self.collection = client, collection
         self.vector_name, params = _vector_params(client, collection, vector_name)
@@ -63,7 +66,10 @@ class QdrantStore:
             exact_search=exact or local,
             persistent=self._location != ":memory:",
             rounding=COSINE_ROUNDING if cosine else 0.0,
+            side_by_side=aliased,
+            atomic_switch=aliased,
         )
+        self._beside = BesideCollections(client, collection)
 
     @property
     def name(self) -> str:
@@ -185,6 +191,28 @@ class QdrantStore:
                 for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
             ]
             self.client.update_vectors(self.collection, points, wait=True)
+
+    def create_beside(self, label: str) -> QdrantStore:
+        """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
+        self._beside.create(label)
+        return self.beside(label)
+
+    def beside(self, label: str) -> QdrantStore:
+        """The store on the collection ``label``."""
+        alias = self._beside.alias(label)
+        return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the collections beside."""
+        return self._beside.labels()
+
+    def switch(self, label: str) -> None:
+        """Swap the aliases of the two collections in one call. Raises StoreError where their payloads differ."""
+        self._beside.switch(label)
+
+    def drop_beside(self, label: str) -> None:
+        """Delete the collection ``label``."""
+        self._beside.drop(label)
 
     @property
     def _with_vectors(self) -> Any:

@@ -21,9 +21,20 @@ def open_store(url: str) -> EmbeddingStore:
     ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
     ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``milvus:///data/milvus.db?collection=docs``   a Milvus Lite file; ``vector=`` a field
+    ``milvus://host:19530?collection=docs``        a server; ``ssl=true``, ``token=``, ``db=``, ``vector=``
+    ``duckdb:///data/x.duckdb?table=docs``         a file; ``schema=``, ``id=`` and ``vector=`` columns, ``similarity=``
     ``faiss:///data/index.faiss?ids=ids.json``     a file; without ``ids`` those that LlamaIndex persists beside it
+    ``sqlite-vec:///data/x.db?table=docs``         a file; ``vec_table=``, default ``docs_vec``, and ``vector=`` column
+    ``redis://host:6379/0?index=docs``             a server; ``vector=`` a field, ``prefix=`` of keys; other options are
+                                                   redis-py's own; ``rediss://`` for TLS
+    ``elasticsearch://host:9200?index=docs``       an index; ``vector=`` field, ``ssl=true``, ``api_key=``; experimental
+    ``opensearch://host:9200?index=docs``          the same, with ``user=`` and ``password=``; experimental
+    ``pinecone://host.svc.pinecone.io?api_key=k``  an index, by its host; ``namespace=``; experimental
     ``postgresql://user@host/database?table=docs`` a table; ``schema=``, ``id=`` and ``vector=`` columns,
                                                    ``similarity=``; other options are psycopg's own
+    ``weaviate://host:8080?collection=Docs``       a collection; ``vector=``, ``ssl=true``, ``api_key=``, ``grpc_port=``
+                                                   (50051); experimental
     ============================================== =================================================================
 
     A path is absolute after three slashes; ``lance://./data?table=docs`` and the like are relative to the working
@@ -35,10 +46,10 @@ def open_store(url: str) -> EmbeddingStore:
         ImportError: the database's client is not installed; names the pip command.
 
     Example:
-        >>> open_store("oracle://docs")
+        >>> open_store("oracle://docs")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no store has the scheme 'oracle': supported are chroma://, faiss://, lance://, postgresql://, qdrant://
+        ValueError: no store has the scheme 'oracle': supported are chroma://, duckdb://, ...
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
@@ -142,11 +153,43 @@ def _lance(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return LanceStore.open(needed_path(parsed), options["table"], **chosen)
 
 
+def _duckdb(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.duckdb import DuckDBStore
+
+    names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+    options = take("duckdb", given, ("table",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return DuckDBStore.open(needed_path(parsed), options["table"], **chosen)
+
+
+def _sqlite_vec(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.sqlite_vec import SQLiteVecStore
+
+    names = {"vec_table": "vec_table", "vector": "vector_column"}
+    options = take("sqlite-vec", given, ("table",), tuple(names))
+    chosen = {names[name]: value for name, value in options.items() if name in names}
+    return SQLiteVecStore.open(needed_path(parsed), options["table"], **chosen)
+
+
 def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.faiss import FaissStore
 
     options = take("faiss", given, (), ("ids",))
     return FaissStore.open(needed_path(parsed), options.get("ids"))
+
+
+def _milvus(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.milvus import MilvusStore
+
+    options = take("milvus", given, ("collection",), ("vector", "ssl", "token", "db"))
+    path = path_of(parsed)
+    return MilvusStore.open(
+        address_of(parsed, options, 19530) if path is None else path,
+        options["collection"],
+        token=options.get("token", ""),
+        db_name=options.get("db", ""),
+        vector_field=options.get("vector"),
+    )
 
 
 def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
@@ -159,11 +202,90 @@ def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     return PgVectorStore(urlunparse(parsed._replace(query=urlencode(others))), options["table"], **chosen)
 
 
+def _elasticsearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.elasticsearch import ElasticsearchStore
+
+    options = take("elasticsearch", given, ("index",), ("vector", "ssl", "api_key"))
+    try:
+        from elasticsearch import Elasticsearch
+    except ImportError as error:
+        raise ImportError("elasticsearch:// needs its client: pip install 'nudge-rag[elasticsearch]'") from error
+    client = Elasticsearch(address_of(parsed, options, 9200), api_key=options.get("api_key"))
+    return ElasticsearchStore(client, options["index"], vector_field=options.get("vector"))
+
+
+def _opensearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.opensearch import OpenSearchStore
+
+    options = take("opensearch", given, ("index",), ("vector", "ssl", "user", "password"))
+    try:
+        from opensearchpy import OpenSearch
+    except ImportError as error:
+        raise ImportError("opensearch:// needs its client: pip install 'nudge-rag[opensearch]'") from error
+    login = (options["user"], options.get("password", "")) if "user" in options else None
+    client = OpenSearch(address_of(parsed, options, 9200), http_auth=login)
+    return OpenSearchStore(client, options["index"], vector_field=options.get("vector"))
+
+
+def _pinecone(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.pinecone import PineconeStore
+
+    options = take("pinecone", given, ("api_key",), ("namespace", "ssl"))
+    try:
+        from pinecone import Pinecone
+    except ImportError as error:
+        raise ImportError("pinecone:// needs its client: pip install 'nudge-rag[pinecone]'") from error
+    secure = {"ssl": "true", **options}
+    address = address_of(parsed, secure, 443 if secure["ssl"] == "true" else 80)
+    return PineconeStore(Pinecone(api_key=options["api_key"]).Index(host=address), namespace=options.get("namespace"))
+
+
+def _weaviate(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.weaviate import WeaviateStore
+
+    options = take("weaviate", given, ("collection",), ("vector", "ssl", "grpc_port", "api_key"))
+    try:
+        import weaviate
+    except ImportError as error:
+        raise ImportError("weaviate:// needs its client: pip install 'nudge-rag[weaviate]'") from error
+    address = urlparse(address_of(parsed, options, 8080))
+    secure = address.scheme == "https"
+    client = weaviate.connect_to_custom(
+        http_host=str(address.hostname),
+        http_port=address.port or 8080,
+        http_secure=secure,
+        grpc_host=str(address.hostname),
+        grpc_port=int(options.get("grpc_port", "50051")),
+        grpc_secure=secure,
+        auth_credentials=weaviate.auth.AuthApiKey(options["api_key"]) if "api_key" in options else None,
+    )
+    return WeaviateStore(client.collections.get(options["collection"]), vector_name=options.get("vector"))
+
+
+def _redis(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
+    from nudge_rag.stores.redis import RedisStore
+
+    names = {"vector": "vector_field", "prefix": "prefix"}
+    others = {name: value for name, value in given.items() if name not in ("index", *names)}
+    options = take(parsed.scheme, {n: v for n, v in given.items() if n not in others}, ("index",), tuple(names))
+    chosen: dict[str, Any] = {names[name]: value for name, value in options.items() if name in names}
+    return RedisStore.open(urlunparse(parsed._replace(query=urlencode(others))), options["index"], **chosen)
+
+
 # Another database is one line here: scheme, and a function of the parsed URL and its options.
 OPENERS: dict[str, Callable[[ParseResult, dict[str, str]], EmbeddingStore]] = {
     "chroma": _chroma,
+    "duckdb": _duckdb,
+    "elasticsearch": _elasticsearch,
     "faiss": _faiss,
     "lance": _lance,
+    "milvus": _milvus,
+    "opensearch": _opensearch,
+    "pinecone": _pinecone,
     "postgresql": _postgres,
     "qdrant": _qdrant,
+    "redis": _redis,
+    "rediss": _redis,
+    "sqlite-vec": _sqlite_vec,
+    "weaviate": _weaviate,
 }

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 
+import nudge_rag.folders
 import nudge_rag.locks
 from nudge_rag import LockedError, PushError, reapply, rollback, status, versions
 from nudge_rag.locks import locked
@@ -239,6 +241,44 @@ def test_a_journal_that_cannot_be_written_stops_the_push_before_the_store_is_tou
     assert table == before
     assert rollback(store_of(table), tmp_path).restored == 0
     assert push(table, tmp_path, FIRST).pushed
+
+
+@pytest.mark.parametrize("action", ["push", "rollback", "reapply"])
+@pytest.mark.parametrize("failing", range(6))
+def test_a_journal_that_fails_at_its_nth_write(table, tmp_path, monkeypatch, action, failing):
+    """From the n-th write on nothing can be written, as on a disk that fills up; then there is space again."""
+    if action == "reapply":
+        unfinished(table, tmp_path, "writing", 3)
+    else:
+        push(table, tmp_path, FIRST)
+    write, left = nudge_rag.folders._write_synced, [failing]
+
+    def full(path, content):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(nudge_rag.folders, "_write_synced", full)
+    actions = {
+        "push": lambda: push(table, tmp_path, SECOND),
+        "rollback": lambda: rollback(store_of(table), tmp_path),
+        "reapply": lambda: reapply(store_of(table), tmp_path),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            actions[action]()
+        except (OSError, PushError) as error:
+            assert "No space left" in str(error)
+        whole = [dict(zip(IDS, part.tolist(), strict=True)) for part in (FIRST, SECOND, ORIGINALS)]
+        assert table in whole
+        monkeypatch.undo()
+        reapply(store_of(table), tmp_path)
+        assert table in whole
+        assert rollback(store_of(table), tmp_path).exact
+    assert table == whole[2]
+    assert set(states(table, tmp_path)) <= {"rolled back"}
 
 
 def test_locks_are_given_back(tmp_path):

@@ -17,16 +17,19 @@ from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import MappingStore
 from tests.faults.hostile import (
     FOLDER,
-    fuzz,
+    assert_whole,
     hostile_arrays,
     hostile_folders,
     hostile_manifests,
+    mutations,
     outcome,
+    same_record,
     signed,
 )
 
 IDS = [f"n{i}" for i in range(6)]
 ORIGINALS = np.random.default_rng(0).normal(size=(6, 3))
+ROUNDS = int(os.environ.get("NUDGE_RAG_FUZZ", "4000"))
 
 
 class Watched(MappingStore):
@@ -92,15 +95,57 @@ def test_any_flipped_bit_of_the_arrays_is_found(pushed):
             assert outcome(manifest, bytes(flipped)) is None, (at, bit)
 
 
-def test_random_damage_is_found_or_leaves_a_whole_record(pushed, record_property):
-    """More rounds with NUDGE_RAG_FUZZ; a quarter of them each damage the manifest or the arrays, unsigned or signed."""
-    rounds = int(os.environ.get("NUDGE_RAG_FUZZ", "4000"))
-    counts = fuzz(*files_of(pushed[1]), rounds)
-    record_property("fuzz", counts)
-    assert sum(counts.values()) == rounds
-    assert counts["refused"] > rounds * 0.7
-    assert counts["whole"] > 0
-    assert pushed[0].writes == 0
+def test_random_damage_is_found_or_changes_nothing(pushed, record_property, capsys):
+    """More rounds with NUDGE_RAG_FUZZ. Every fiftieth damaged record is put before a store as well."""
+    store, folder = pushed
+    whole, true = files_of(folder), outcome(*files_of(folder))
+    counts = {"refused": 0, "as it was": 0, "met": 0}
+    for number, files in enumerate(mutations(*whole, ROUNDS), start=1):
+        found = outcome(*files)
+        counts["refused" if found is None else "as it was"] += 1
+        assert found is None or same_record(found, true), files
+        if number % 50 == 0:
+            counts["met"] += 1
+            meet(store, folder, files, refused=found is None)
+        if number % 50_000 == 0:
+            with capsys.disabled():
+                print(f"  {number:,} of {ROUNDS:,} damaged records: {counts}", flush=True)  # noqa: T201
+    assert counts["refused"] > ROUNDS * 0.9
+    assert counts["as it was"] > 0
+    assert store.writes == 0
+    record_property("fault", "journal damaged at random")
+    record_property("store", "")
+    record_property("times", ROUNDS)
+    record_property("refused", counts["refused"])
+    record_property("met", counts["met"])
+    record_property("lost", store.writes)
+
+
+def meet(store, folder, files, refused):
+    """Put a damaged record where the journal is, and call everything there is."""
+    root = folder.parent.parent
+    for name, content in zip(("manifest.json", "arrays.npz"), files, strict=True):
+        (folder / name).write_bytes(content)
+    if refused:
+        assert_refused(store, root)
+    else:
+        assert [version.name for version in versions(store, root)] == ["0001"]
+        assert status(store, root).nudged == tuple(IDS)
+
+
+def test_random_damage_under_right_checksums_is_refused_or_leaves_a_whole_record(pushed, record_property):
+    """Whoever signs anew can say what they like, but not make us read what is no record."""
+    whole, read = files_of(pushed[1]), 0
+    for files in mutations(*whole, ROUNDS // 4, sign=True, seed=1):
+        found = outcome(*files)
+        if found is not None:
+            read += 1
+            assert_whole(found)
+    assert 0 < read < ROUNDS // 8
+    record_property("fault", "journal damaged at random, checksums made to fit")
+    record_property("store", "")
+    record_property("times", ROUNDS // 4)
+    record_property("refused", ROUNDS // 4 - read)
 
 
 @pytest.mark.parametrize("name", hostile_arrays())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +13,8 @@ from langchain_core.embeddings import Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from nudge_rag import LabeledPairs
-from tests.store_builders import postgres
 from tests.store_builders.common import Servers
+from tests.store_builders.registry import STARTERS
 
 N, D = 60, 16
 
@@ -63,7 +63,7 @@ class LlamaIndexWorld(BaseEmbedding):
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"postgres": postgres.start_server}, tmp_path_factory)
+    running = Servers(STARTERS, tmp_path_factory)
     yield running
     running.stop()
 
@@ -72,15 +72,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def world() -> SimpleNamespace:
     parities = ("even", "odd")
     rows = [(node_id(i), f"topic {i}", {"number": i, "even": i % 2 == 0, "parity": parities[i % 2]}) for i in range(N)]
-    pairs = LabeledPairs.from_pairs((f"question {j} about {i}", node_id(i)) for i in range(40) for j in range(10))
     queries = [f"question {j} about {i}" for i in range(0, N, 3) for j in (50, 51)]
-    return SimpleNamespace(
-        rows=rows,
-        pairs=pairs,
+    made = SimpleNamespace(
         queries=queries,
         vector=vector,
         langchain=LangChainWorld(),
         llama_index=LlamaIndexWorld(),
         numbers=set(range(N)),
-        node_id=node_id,
     )
+
+    def number_by(naming: Callable[[int], str]) -> None:
+        """Let a node's number give its id: some databases make their own."""
+        made.node_id = naming
+        made.rows = [(naming(number), *row[1:]) for number, row in enumerate(rows)]
+        made.pairs = LabeledPairs.from_pairs(
+            (f"question {j} about {i}", naming(i)) for i in range(40) for j in range(10)
+        )
+
+    made.number_by = number_by
+    number_by(node_id)
+    return made

@@ -6,13 +6,8 @@ import dataclasses
 import hashlib
 import itertools
 
-import faiss
-import lancedb
 import numpy as np
 import pytest
-from langchain_chroma import Chroma
-from langchain_community.docstore.in_memory import InMemoryDocstore
-from langchain_community.vectorstores import FAISS, LanceDB
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
@@ -21,15 +16,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_nudge import NudgeRetriever, databases, embedding_store, texts_of, tune
-from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
-from langchain_qdrant import QdrantVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
-from qdrant_client import QdrantClient, models
 
 import nudge_rag
 from nudge_rag.stores import InMemoryStore
-from tests.store_builders.postgres import new_database, with_driver
+from tests.store_builders.registry import here
 
 numbers = itertools.count()
 
@@ -38,33 +30,113 @@ def make_vectorstore(kind, world, folder, servers):
     if kind == "in-memory":
         return InMemoryVectorStore(world.langchain)
     if kind.startswith("qdrant"):
+        from langchain_qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
         client = QdrantClient(":memory:")
         distance = models.Distance(kind.partition("-")[2])
         client.create_collection("world", vectors_config=models.VectorParams(size=16, distance=distance))
         return QdrantVectorStore(client, "world", world.langchain, validate_collection_config=False)
     if kind == "faiss":
+        import faiss
+        from langchain_community.docstore.in_memory import InMemoryDocstore
+        from langchain_community.vectorstores import FAISS
+
         return FAISS(world.langchain, faiss.IndexFlatL2(16), InMemoryDocstore(), {})
     if kind == "lancedb":
-        return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+        return make_lance(world, folder)
+    if kind.startswith("postgres"):
+        return make_postgres(kind, world, servers)
+    if kind == "duckdb":
+        return make_duckdb(world)
+    if kind.startswith("milvus"):
+        return make_milvus(kind, world, folder, servers)
+    if kind == "redis-langchain":
+        from tests.redis_server import storable
+        from tests.store_builders.redis_langchain import vectorstore_on
+
+        world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
+        return vectorstore_on(servers.address("redis_langchain"), world.langchain, 16)
+    if kind == "sqlite-vec":
+        return make_sqlite_vec(world, folder)
+    if kind.startswith("chroma"):
+        from langchain_chroma import Chroma
+
+        space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
+        return Chroma("world", world.langchain, persist_directory=str(folder), collection_configuration=space)
+    raise ValueError(kind)
+
+
+def make_lance(world, folder):
+    import lancedb
+    from langchain_community.vectorstores import LanceDB
+
+    class WithIds(LanceDB):
+        """add_documents passes no ids on (langchain-community 0.4)."""
+
+        def add_documents(self, documents, **kwargs):
+            return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
+
+    return WithIds(lancedb.connect(str(folder / "lance")), world.langchain, table_name="world", mode="append")
+
+
+def make_duckdb(world):
+    import duckdb
+    from langchain_community.vectorstores import DuckDB
+
+    from tests.store_builders.duckdb import add_documents
+
+    class WithIds(DuckDB):
+        def add_documents(self, documents, **kwargs):
+            return add_documents(self, documents)
+
+    return WithIds(connection=duckdb.connect(), embedding=world.langchain, table_name="world")
+
+
+def make_sqlite_vec(world, folder):
+    from langchain_community.vectorstores import SQLiteVec
+
+    from tests.store_builders.sqlite_vec import connect
+
+    class OfSixteen(SQLiteVec):
+        def get_dimensionality(self):  # otherwise by embedding a text that this world does not know
+            return 16
+
+    world.number_by(lambda number: str(number + 1))  # it gives the rows' numbers as ids, and takes none
+    return OfSixteen("world", connect(folder / "world.db"), world.langchain)
+
+
+def make_milvus(kind, world, folder, servers):
+    from langchain_milvus import Milvus
+
+    class WithIds(Milvus):
+        """add_documents passes no ids on (langchain-milvus 0.3)."""
+
+        def add_documents(self, documents, **kwargs):
+            return super().add_documents(documents, ids=[document.id for document in documents])
+
+    if kind == "milvus":
+        flat = {"index_type": "FLAT", "metric_type": "COSINE"}
+        arguments = {"connection_args": {"uri": str(folder / "milvus.db")}, "index_params": flat, "drop_old": True}
+        return WithIds(world.langchain, **arguments)
+    arguments = {"connection_args": {"uri": servers.address("milvus")}, "enable_dynamic_field": True}
+    return WithIds(world.langchain, f"world{next(numbers)}", **arguments)
+
+
+def make_postgres(kind, world, servers):
+    from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
+
+    from tests.store_builders.postgres import new_database, with_driver
+
     if kind == "postgres":
         # Ids are global in a database, across collections: every test has a database of its own.
         return PGVector(world.langchain, connection=with_driver(new_database(servers), "psycopg"))
-    if kind == "postgres-v2":
-        engine = PGEngine.from_connection_string(with_driver(servers.address("postgres"), "psycopg"))
-        name = f"world{next(numbers)}"
-        columns = [Column("even", "boolean"), Column("parity", "text")]
-        engine.init_vectorstore_table(name, 16, metadata_columns=columns)
-        names = [column.name for column in columns]
-        return PGVectorStore.create_sync(engine, world.langchain, name, metadata_columns=names)
-    space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
-    return Chroma("world", world.langchain, persist_directory=str(folder), collection_configuration=space)
-
-
-class WithIds(LanceDB):
-    """add_documents passes no ids on (langchain-community 0.4)."""
-
-    def add_documents(self, documents, **kwargs):
-        return self.add_texts(*zip(*((d.page_content, d.metadata, d.id) for d in documents), strict=True))
+    engine = PGEngine.from_connection_string(with_driver(servers.address("postgres"), "psycopg"))
+    name = f"world{next(numbers)}"
+    columns = [Column("even", "boolean"), Column("parity", "text")]
+    engine.init_vectorstore_table(name, 16, metadata_columns=columns)
+    names = [column.name for column in columns]
+    return PGVectorStore.create_sync(engine, world.langchain, name, metadata_columns=names)
 
 
 def make_store(kind, world, folder, servers=None):
@@ -73,21 +145,61 @@ def make_store(kind, world, folder, servers=None):
     return store
 
 
-KINDS = ["in-memory", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb"]
+# Each kind with the file of builders that needs the same packages.
+KINDS = {
+    "in-memory": "in-memory",
+    "chroma": "chroma",
+    "chroma-cosine": "chroma",
+    "chroma-ip": "chroma",
+    "qdrant-Cosine": "qdrant",
+    "qdrant-Dot": "qdrant",
+    "lancedb": "lance",
+    "postgres": "postgres",
+    "postgres-v2": "postgres",
+    "faiss": "faiss",
+    "milvus": "milvus",
+    "milvus-server": "milvus",
+    "duckdb": "duckdb",
+    "sqlite-vec": "sqlite-vec",
+    "redis-langchain": "redis-langchain",
+}
 
 
-@pytest.fixture(params=[*KINDS, "postgres", "postgres-v2", "faiss"])
+@pytest.fixture(params=here(KINDS))
 def store(request, world, tmp_path, servers):
+    request.node.user_properties.append(("store", KINDS[request.param]))
     return make_store(request.param, world, tmp_path, servers)
+
+
+def is_a(store, name):
+    return any(base.__name__ == name for base in type(store).__mro__)
 
 
 def even(store):
     if isinstance(store, InMemoryVectorStore):
         return lambda document: document.metadata["even"]
-    if isinstance(store, QdrantVectorStore):
+    if is_a(store, "QdrantVectorStore"):
+        from qdrant_client import models
+
         match = models.MatchValue(value=True)
         return models.Filter(must=[models.FieldCondition(key="metadata.even", match=match)])
-    return "metadata.even = true" if isinstance(store, LanceDB) else {"even": True}
+    if is_a(store, "RedisVectorStore"):
+        from redisvl.query.filter import Num
+
+        return Num("even") == 1
+    if is_a(store, "Milvus"):
+        return "even == true"
+    return "metadata.even = true" if is_a(store, "LanceDB") else {"even": True}
+
+
+def own_filtered(store, query, k):
+    if is_a(store, "DuckDB") or is_a(store, "SQLiteVec"):
+        # They take no filter, without saying so.
+        return [found for found in store.similarity_search(query, k=60) if found.metadata["even"]][:k]
+    # LanceDB filters after the search unless it is told to filter before.
+    options = {"prefilter": True} if is_a(store, "LanceDB") else {}
+    options["expr" if is_a(store, "Milvus") else "filter"] = even(store)
+    return store.similarity_search(query, k=k, **options)
 
 
 def content(documents):
@@ -104,11 +216,7 @@ def test_ranks_as_the_frameworks_own_retriever(store, world):
     kept = NudgeRetriever(vectorstore=store, k=6, filter=even(store))
     for query in world.queries:
         assert content(ours.invoke(query)) == content(own.invoke(query))
-        # LanceDB filters after the search unless it is told to filter before.
-        options = {"prefilter": True} if isinstance(store, LanceDB) else {}
-        assert content(kept.invoke(query)) == content(
-            store.similarity_search(query, k=6, filter=even(store), **options)
-        )
+        assert content(kept.invoke(query)) == content(own_filtered(store, query, 6))
         assert all(ids(ours.invoke(query)))
 
 
@@ -198,7 +306,9 @@ def test_bad_arguments(store):
         embedding_store("a store")
 
 
-@pytest.mark.parametrize("kind", ["lancedb", "postgres", "postgres-v2"])
+@pytest.mark.parametrize(
+    "kind", here({kind: KINDS[kind] for kind in ("lancedb", "postgres", "postgres-v2", "duckdb", "sqlite-vec")})
+)
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     retriever = NudgeRetriever(vectorstore=make_store(kind, world, tmp_path, servers), k=60)
     key = "metadata.parity" if kind == "lancedb" else "parity"
@@ -211,12 +321,76 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
             retriever.invoke(world.queries[0], filter=["odd"])
 
 
+JSON_CONDITIONS = {
+    "duckdb": "(metadata::JSON->>'number')::INTEGER > 57",
+    "sqlite-vec": "json_extract(metadata, '$.number') > 57",
+}
+
+
+@pytest.mark.parametrize("kind", here({kind: kind for kind in JSON_CONDITIONS}))
+def test_filters_on_json_metadata(kind, world, tmp_path):
+    retriever = NudgeRetriever(vectorstore=make_store(kind, world, tmp_path), k=60)
+
+    def numbers_found(given):
+        return {found.metadata["number"] for found in retriever.invoke("topic 1", filter=given)}
+
+    assert numbers_found({"number": 7}) == numbers_found({"number": 7.0, "even": False}) == {7}
+    assert numbers_found({"gone": 7}) == numbers_found({"number": "seven"}) == set()
+    assert numbers_found(JSON_CONDITIONS[kind]) == {58, 59}
+    for key in ("parity') IS NOT NULL OR ('1", "$.parity", "a/b~c", "number'", 'number"'):
+        assert numbers_found({key: "odd"}) == set()
+    for bad, message in [
+        (["odd"], "an SQL condition or a dictionary, got list"),
+        ({"even": None}, "got None for 'even'"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            numbers_found(bad)
+    odd = {"a/b~c": "it's", "$.d": 1, 'e"f': True}
+    retriever.vectorstore.add_documents([Document(id="x", page_content="topic 3", metadata={**odd, "number": 99})])
+    assert [numbers_found({key: value}) for key, value in odd.items()] == [{99}] * 3
+
+
+def test_redis_filters(world, tmp_path, servers):
+    filters = pytest.importorskip("redisvl.query.filter")
+    pytest.importorskip("langchain_redis")
+    retriever = NudgeRetriever(vectorstore=make_store("redis-langchain", world, tmp_path, servers), k=60)
+
+    def numbers_found(given):
+        return {found.metadata["number"] for found in retriever.invoke("topic 1", filter=given)}
+
+    for value in ("odd' OR '1'='1", "odd} | @parity:{even", "*"):
+        assert numbers_found(filters.Tag("parity") == value) == set()
+    assert numbers_found((filters.Tag("parity") == "odd") & (filters.Num("number") < 4)) == {1, 3}
+    assert numbers_found("@number:[58 inf]") == {58, 59}
+    assert numbers_found("@number:[1 1] | @number:[3 3]") == {1, 3}, "an OR stays within this index"
+    assert numbers_found(filters.FilterExpression("*")) == numbers_found(None) == set(range(60))
+    with pytest.raises(TypeError, match="a query or a redisvl filter, got dict"):
+        numbers_found({"parity": "odd"})
+
+
+def test_redis_indexes_that_share_their_keys(world, servers):
+    pytest.importorskip("langchain_redis")
+    from tests.store_builders.redis_langchain import vectorstore_on
+
+    port = servers.address("redis_langchain")
+    first, second = (vectorstore_on(port, world.langchain, 16, key_prefix="shared") for _ in range(2))
+    first.add_texts(["topic 1"], ids=["a"])
+    second.add_texts(["topic 2"], ids=["b"])
+    stores = [embedding_store(first), embedding_store(second)]
+    assert [store.count() for store in stores] == [1, 1]
+    assert [store.search(np.ones((1, 16)), 5).ids for store in stores] == [[["a"]], [["b"]]]
+    with pytest.raises(nudge_rag.stores.UnknownIdError, match="'b'"):
+        stores[0].replace(["b"], np.ones((1, 16)))
+
+
 def test_in_memory_filters_are_functions(world, tmp_path):
     with pytest.raises(TypeError, match="a function of a Document, got dict"):
         NudgeRetriever(vectorstore=make_store("in-memory", world, tmp_path)).invoke("topic 1", filter={"even": True})
 
 
 def test_a_store_without_embeddings_needs_some(world, tmp_path):
+    from langchain_chroma import Chroma
+
     bare = Chroma("bare", persist_directory=str(tmp_path), collection_configuration={"hnsw": {"space": "cosine"}})
     with pytest.raises(ValueError, match="pass embeddings="):
         tune(bare, world.pairs)
@@ -245,13 +419,31 @@ def test_a_store_made_from_scratch_can_be_tuned_with_given_embeddings(world, tmp
     assert np.array_equal(whole.vectors, given.vectors)
 
 
+def test_milvus_filters_are_expressions(world, tmp_path):
+    pytest.importorskip("langchain_milvus")
+    with pytest.raises(TypeError, match="filter for Milvus is an expression, such as 'year > 2020', got dict"):
+        NudgeRetriever(vectorstore=make_store("milvus", world, tmp_path)).invoke("topic 1", filter={"even": True})
+
+
+def test_milvus_ids_that_it_makes_and_a_metadata_field(world, tmp_path):
+    milvus = pytest.importorskip("langchain_milvus")
+    options = {"auto_id": True, "metadata_field": "meta", "connection_args": {"uri": str(tmp_path / "milvus.db")}}
+    store = milvus.Milvus(world.langchain, **options)
+    store.add_documents([Document(page_content=text, metadata=metadata) for _, text, metadata in world.rows])
+    found = NudgeRetriever(vectorstore=store, k=3, filter='meta["even"] == true').invoke("topic 4")
+    assert [one.page_content for one in found] == [
+        one.page_content for one in store.similarity_search("topic 4", k=3, expr='meta["even"] == true')
+    ]
+    assert all(one.id.isdigit() and one.metadata["even"] for one in found)
+
+
 def standard_store(kind, folder):
     embeddings = DeterministicFakeEmbedding(size=8)
-    store = (
-        InMemoryVectorStore(embeddings)
-        if kind == "in-memory"
-        else Chroma("standard", embeddings, persist_directory=folder)
-    )
+    store = InMemoryVectorStore(embeddings)
+    if kind == "chroma":
+        from langchain_chroma import Chroma
+
+        store = Chroma("standard", embeddings, persist_directory=folder)
     store.add_documents([Document(page_content=f"text {i}", id=str(i)) for i in range(10)])
     return store
 

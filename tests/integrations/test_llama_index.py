@@ -6,9 +6,6 @@ import asyncio
 import hashlib
 import itertools
 
-import chromadb
-import faiss
-import lancedb
 import numpy as np
 import pytest
 from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
@@ -22,16 +19,10 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_of, tune
-from llama_index.vector_stores.chroma import ChromaVectorStore
-from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
-from llama_index.vector_stores.lancedb import LanceDBVectorStore
-from llama_index.vector_stores.postgres import PGVectorStore
-from llama_index.vector_stores.qdrant import QdrantVectorStore
-from qdrant_client import QdrantClient, models
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
-from tests.store_builders.postgres import with_driver
+from tests.store_builders.registry import here
 
 numbers = itertools.count()
 
@@ -47,17 +38,38 @@ def make_vector_store(kind, world, folder, servers):
     if kind == "simple":
         return SimpleVectorStore()
     if kind.startswith("qdrant"):
+        from llama_index.vector_stores.qdrant import QdrantVectorStore
+        from qdrant_client import QdrantClient, models
+
         client = QdrantClient(":memory:")
         parameters = models.VectorParams(size=16, distance=kind.partition("-")[2])
         client.create_collection("world", vectors_config={"text-dense": parameters})
         return QdrantVectorStore("world", client=client)
-    if kind == "faiss":
-        return FaissVectorStore(faiss.IndexFlatIP(16))
-    if kind == "faiss-map":
+    if kind.startswith("faiss"):
+        import faiss
+        from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
+
+        if kind == "faiss":
+            return FaissVectorStore(faiss.IndexFlatIP(16))
         return FaissMapVectorStore(faiss.IndexIDMap2(faiss.IndexFlatL2(16)))
     if kind == "lancedb":
+        import lancedb
+        from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
         return LanceDBVectorStore(connection=lancedb.connect(str(folder / "lance")), table_name="world")
+    if kind.startswith("milvus"):
+        from llama_index.vector_stores.milvus import MilvusVectorStore
+
+    if kind == "milvus":
+        return MilvusVectorStore(str(folder / "milvus.db"), dim=16, use_async_client=False)
+    if kind == "milvus-server":
+        cosine = {"similarity_metric": "cosine", "use_async_client": False}
+        return MilvusVectorStore(servers.address("milvus"), collection_name=f"index{next(numbers)}", dim=16, **cosine)
     if kind == "postgres":
+        from llama_index.vector_stores.postgres import PGVectorStore
+
+        from tests.store_builders.postgres import with_driver
+
         uri = servers.address("postgres")
         return PGVectorStore(
             connection_string=with_driver(uri, "psycopg2"),
@@ -65,6 +77,21 @@ def make_vector_store(kind, world, folder, servers):
             table_name=f"world{next(numbers)}",
             embed_dim=16,
         )
+    if kind == "duckdb":
+        from tests.store_builders.duckdb import llama_index_store
+
+        return llama_index_store(folder, table_name="world", embed_dim=16)
+    if kind == "redis-llama-index":
+        from tests.redis_server import storable
+        from tests.store_builders.redis_llama_index import vector_store_on
+
+        world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
+        return vector_store_on(servers.address("redis_llama_index"), 16)
+    if not kind.startswith("chroma"):
+        raise ValueError(kind)
+    import chromadb
+    from llama_index.vector_stores.chroma import ChromaVectorStore
+
     client = chromadb.PersistentClient(path=str(folder / "chroma"))
     space = {"hnsw": {"space": kind.partition("-")[2] or "l2", "ef_search": 500}}
     return ChromaVectorStore(chroma_collection=client.create_collection("world", configuration=space))
@@ -80,12 +107,28 @@ def make_index(kind, world, folder, servers=None):
     return VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
 
 
-KINDS = ["simple", "chroma", "chroma-cosine", "chroma-ip", "qdrant-Cosine", "qdrant-Dot", "lancedb", "postgres"]
-KINDS += ["faiss", "faiss-map"]
+# Each kind with the file of builders that needs the same packages.
+KINDS = {
+    "simple": "simple",
+    "chroma": "chroma",
+    "chroma-cosine": "chroma",
+    "chroma-ip": "chroma",
+    "qdrant-Cosine": "qdrant",
+    "qdrant-Dot": "qdrant",
+    "lancedb": "lance",
+    "postgres": "postgres",
+    "faiss": "faiss",
+    "faiss-map": "faiss",
+    "milvus": "milvus",
+    "milvus-server": "milvus",
+    "duckdb": "duckdb",
+    "redis-llama-index": "redis-llama-index",
+}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=here(KINDS))
 def index(request, world, tmp_path, servers):
+    request.node.user_properties.append(("store", KINDS[request.param]))
     return make_index(request.param, world, tmp_path, servers)
 
 
@@ -267,7 +310,9 @@ def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
 HOSTILE = "odd' OR '1'='1"
 
 
-@pytest.mark.parametrize("kind", ["qdrant-Dot", "lancedb", "postgres"])
+@pytest.mark.parametrize(
+    "kind", here({kind: KINDS[kind] for kind in ("qdrant-Dot", "lancedb", "postgres", "milvus", "duckdb")})
+)
 def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     index = make_index(kind, world, tmp_path, servers)
     for operator, value in [("==", HOSTILE), ("in", [HOSTILE]), ("text_match", HOSTILE)]:
@@ -290,7 +335,84 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     )
     found = NudgeRetriever(index, filters=either, similarity_top_k=60).retrieve(world.queries[0])
     assert {one.node.metadata["number"] for one in found} == {7, 9}
-    if kind != "qdrant-Dot":
+    if kind in ("lancedb", "postgres", "duckdb"):
         with pytest.raises(ValueError, match="filter operator 'any' is not supported"):
             bad = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a"], operator="any")])
             NudgeRetriever(index, filters=bad).retrieve(world.queries[0])
+
+
+def test_milvus_filters_on_keys_of_any_name_and_on_lists(world, tmp_path):
+    pytest.importorskip("llama_index.vector_stores.milvus")
+    vector_store = make_vector_store("milvus", world, tmp_path, None)
+    keys = {"a key": "x", "like": "y", 'q"] or true': "z\\", "tags": ["a", "b"]}
+    nodes = [
+        TextNode(id_=f'node "{at}"', text=f"topic {at}", metadata={key: value for key, value in keys.items() if at % 2})
+        for at in range(8)
+    ]
+    for node in nodes:
+        node.excluded_embed_metadata_keys = list(keys)
+    context = StorageContext.from_defaults(vector_store=vector_store)
+    index = VectorStoreIndex(nodes, storage_context=context, embed_model=world.llama_index)
+    odd = {f'node "{at}"' for at in range(1, 8, 2)}
+
+    def found(key, value, operator):
+        chosen = MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+        return set(ids(NudgeRetriever(index, filters=chosen, similarity_top_k=60).retrieve("topic 1")))
+
+    for key, value in list(keys.items())[:3]:
+        assert found(key, value, "==") == found(key, [value, "other"], "in") == odd
+        assert found(key, value + '" or true', "==") == found(key, [], "in") == set()
+    assert found("tags", "a", "contains") == found("tags", ["a", "c"], "any") == found("tags", ["b", "a"], "all") == odd
+    assert found("tags", ["a", "c"], "all") == found("like", "%", "text_match") == set()
+    assert found("tags", None, "is_empty") == {node.node_id for node in nodes} - odd
+    with pytest.raises(ValueError, match="operator 'text_match_insensitive' is not supported for Milvus on key 'like'"):
+        found("like", "y", "text_match_insensitive")
+    options = {"vector_store_kwargs": {"string_expr": "exists tags"}, "node_ids": ['node "2"', 'node "3"']}
+    assert ids(NudgeRetriever(index, **options).retrieve("topic 1")) == ['node "3"']
+
+
+def test_duckdb_keys_of_any_form(world, tmp_path):
+    pytest.importorskip("duckdb")
+    index = make_index("duckdb", world, tmp_path)
+    odd = {"a/b~c": "it's", "$.d": 1, 'e"f': 1.5, "number": "seven"}
+    index.insert_nodes([TextNode(id_="x", text="topic 3", metadata=odd, excluded_embed_metadata_keys=list(odd))])
+
+    def found(key, value):
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, value=value)])
+        return ids(NudgeRetriever(index, filters=filters, similarity_top_k=60).retrieve("topic 3"))
+
+    assert [found(key, value) for key, value in odd.items()] == [["x"]] * 4
+    assert found("number", 7) == [world.node_id(7)], "a text in the same key is no number, and no error"
+    assert found("x'y", "z") == found("parity') IS NOT NULL OR ('1", "odd") == []
+
+
+def test_redis_filters(world, tmp_path, servers):
+    pytest.importorskip("llama_index.vector_stores.redis")
+    index = make_index("redis-llama-index", world, tmp_path, servers)
+
+    def numbers_found(**options):
+        found = NudgeRetriever(index, similarity_top_k=60, **options).retrieve("topic 3")
+        return {one.node.metadata["number"] for one in found}
+
+    def by(**filter_):
+        return numbers_found(filters=MetadataFilters(filters=[MetadataFilter(**filter_)]))
+
+    for value in (HOSTILE, "odd} | @parity:{even", "*", "odd\\} | *"):
+        assert by(key="parity", value=value) == set()
+        assert numbers_found(doc_ids=[value]) == numbers_found(node_ids=[value]) == set()
+    assert by(key="number", value=57, operator=">") == {58, 59}
+    assert by(key="parity", value="even", operator="!=") == set(range(1, 60, 2))
+    assert by(key="parity", value=["even", "odd"], operator="in") == set(range(60))
+    assert numbers_found(node_ids=[]) == numbers_found(doc_ids=[]) == set()
+    assert numbers_found(vector_store_kwargs={"where": "@number:[7 9]"}, doc_ids=["doc-3"]) == {8}
+    nested = [MetadataFilter(key="number", value=9), MetadataFilter(key="parity", value="odd")]
+    either = MetadataFilters(
+        condition="or", filters=[MetadataFilter(key="number", value=8), MetadataFilters(filters=nested)]
+    )
+    assert numbers_found(filters=either) == {8, 9}
+    with pytest.raises(ValueError, match="'colour' is no field of the Redis index, which has id, doc_id, parity"):
+        by(key="colour", value="red")
+    with pytest.raises(ValueError, match="cannot be negated with NOT"):
+        numbers_found(filters=MetadataFilters(condition="not", filters=nested))
+    with pytest.raises(ValueError, match=r"FilterOperator.ANY not supported for parity"):
+        by(key="parity", value=["odd"], operator="any")

@@ -54,10 +54,14 @@ def chroma(folder: Path, n: int, servers: Servers, *, by: str, space: str | None
     return Built(ChromaStore(collection), expected_vectors(n), contents, reopen, {"even": True})
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+        return int(probe.getsockname()[1])
+
+
+def start_server(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    port = port or free_port()
     command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(folder), "--host", "127.0.0.1"]
     process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(300):

@@ -33,7 +33,11 @@ def lance(folder: Path, n: int, servers: Any, *, by: str, metric: Any) -> Built:
         options = {"nprobes": 2}
 
     def contents() -> Any:
-        rows = [{name: row[name] for name in sorted(row) if name != "vector"} for row in table.to_arrow().to_pylist()]
+        table.checkout_latest()
+        rows = [
+            {name: row[name] for name in sorted(row) if not name.startswith("vector")}
+            for row in table.to_arrow().to_pylist()
+        ]
         return sorted(rows, key=lambda row: row["id"])
 
     return Built(

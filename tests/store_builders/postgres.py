@@ -119,7 +119,7 @@ def postgres(folder: Path, n: int, servers: Servers, *, by: Any, even: str, nami
     def contents() -> Any:
         with psycopg.connect(uri) as connection:
             rows = connection.execute(f"SELECT to_jsonb(t) - 'embedding' FROM {table} t").fetchall()
-        return sorted(repr(row) for row in rows)
+        return sorted(repr({name: row[0][name] for name in sorted(row[0]) if "__beside_" not in name}) for row in rows)
 
     return Built(store, expected_vectors(n, naming), contents, lambda: PgVectorStore(uri, table, **again), even, naming)
 

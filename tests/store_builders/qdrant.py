@@ -21,11 +21,16 @@ from tests.store_builders.common import (
 )
 
 
-def qdrant(folder: Path, n: int, servers: Any, *, by: str, distance: str, name: str, on_disk: bool) -> Built:
+def qdrant(
+    folder: Path, n: int, servers: Any, *, by: str, distance: str, name: str, on_disk: bool, alias: bool = False
+) -> Built:
     path = folder / "qdrant"
     client = QdrantClient(path=str(path)) if on_disk else QdrantClient(":memory:")
     parameters = models.VectorParams(size=DIMENSION, distance=models.Distance(distance))
-    client.create_collection("nodes", vectors_config={name: parameters} if name else parameters)
+    client.create_collection("first" if alias else "nodes", vectors_config={name: parameters} if name else parameters)
+    if alias:
+        made = models.CreateAlias(collection_name="first", alias_name="nodes")
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
     if by == "llama-index":
         llama_index(LlamaIndexQdrant("nodes", client=client, dense_vector_name=name or None), n, uuid_id)
     else:
@@ -38,7 +43,7 @@ def qdrant(folder: Path, n: int, servers: Any, *, by: str, distance: str, name: 
         vectors = {node: vector / sum(vector**2) ** 0.5 for node, vector in vectors.items()}
 
     def contents() -> Any:
-        points, _ = client.scroll("nodes", limit=n, with_payload=True)
+        points, _ = built.store.client.scroll("nodes", limit=n, with_payload=True)
         return sorted((str(point.id), repr(sorted((point.payload or {}).items()))) for point in points)
 
     def reopen() -> QdrantStore:
@@ -64,4 +69,11 @@ BUILDERS = {
         ("langchain", "Cosine", "", False),
         ("langchain", "Euclid", "", False),
     ]
+}
+BUILDERS |= {
+    f"qdrant-{by}-{distance.lower()}-alias": (
+        qdrant,
+        {"by": by, "distance": distance, "name": name, "on_disk": on_disk, "alias": True},
+    )
+    for by, distance, name, on_disk in [("llama-index", "Cosine", "", False), ("langchain", "Dot", "text", True)]
 }

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.store_builders import chroma, faiss, in_memory, lance, postgres, qdrant, simple
 from tests.store_builders.common import Built, Servers, calls
-
-BUILDERS: dict[str, tuple[Callable[..., Built], dict[str, Any]]] = {
-    **simple.BUILDERS,
-    **in_memory.BUILDERS,
-    **chroma.BUILDERS,
-    **faiss.BUILDERS,
-    **lance.BUILDERS,
-    **postgres.BUILDERS,
-    **qdrant.BUILDERS,
-}
+from tests.store_builders.registry import BUILDERS, STARTERS, STORE_OF, builders
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"chroma": chroma.start_server, "postgres": postgres.start_server}, tmp_path_factory)
+    running = Servers(STARTERS, tmp_path_factory)
     yield running
     running.stop()
 
 
 @pytest.fixture
-def build(tmp_path: Path, servers: Servers) -> Callable[[str, int], Built]:
+def build(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Callable[[str, int], Built]:
     """Build a store by name with n nodes."""
 
     def make(name: str, n: int) -> Built:
         builder, options = BUILDERS[name]
+        request.node.user_properties.append(("store", STORE_OF[name]))
         built = builder(tmp_path, n, servers, **options)
         calls.clear()
         return built
@@ -43,7 +33,7 @@ def build(tmp_path: Path, servers: Servers) -> Callable[[str, int], Built]:
     return make
 
 
-@pytest.fixture(params=list(BUILDERS))
+@pytest.fixture(params=builders())
 def built(request: pytest.FixtureRequest, build: Callable[[str, int], Built]) -> Built:
     """Every store in turn, with 60 nodes."""
     return build(request.param, 60)

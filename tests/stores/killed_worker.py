@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,7 +20,9 @@ from typing import Any
 import numpy as np
 
 import nudge_rag.folders
-from nudge_rag import reapply, rollback, versions
+import nudge_rag.locks
+from nudge_rag import drop_beside, reapply, rollback, switch, versions
+from nudge_rag.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
 
@@ -62,16 +65,36 @@ def open_store(kind: str, address: str) -> Any:
 class Steps:
     """Dies before, between and after the parts of every write to the store and to the journal."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, left: int, pause: float = 0.0) -> None:
+        self.left, self.pause = left, pause
 
     def step(self) -> None:
+        time.sleep(self.pause)
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self.left -= 1
 
     def instrument(self, store: Any) -> Any:
-        replace, write = store.replace, nudge_rag.folders._write_synced
+        nudge_rag.folders._write_synced = self.around(nudge_rag.folders._write_synced)
+        for name in ("switch", "drop_beside"):
+            if hasattr(store, name):
+                setattr(store, name, self.around(getattr(store, name)))
+        if hasattr(store, "create_beside"):
+            create = self.around(store.create_beside)
+            store.create_beside = lambda label: self.in_parts(create(label))
+        return self.in_parts(store)
+
+    def around(self, method: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.step()
+            found = method(*arguments)
+            self.step()
+            return found
+
+        return call
+
+    def in_parts(self, store: Any) -> Any:
+        replace = store.replace
 
         def replace_in_parts(ids: Any, vectors: Any) -> None:
             self.step()
@@ -79,13 +102,7 @@ class Steps:
                 replace([ids[at] for at in part], np.asarray(vectors)[part])
                 self.step()
 
-        def write_and_step(path: Path, content: bytes) -> None:
-            self.step()
-            write(path, content)
-            self.step()
-
         store.replace = replace_in_parts
-        nudge_rag.folders._write_synced = write_and_step
         return store
 
 
@@ -114,25 +131,67 @@ def loop(store: Any, root: Path, ids: list[str], originals: np.ndarray, seed: in
                 rollback(store, root, version=live[-1])
 
 
+def restrict(job: dict[str, Any], store: Any) -> Any:
+    """Take rights or space from this process: its user's, that of writing files beyond a size, or all of a disk."""
+    if "uid" in job:
+        os.setgroups([])
+        os.setgid(job["uid"])
+        os.setuid(job["uid"])
+        return open_store(job["kind"], job["address"])
+    if "ballast" in job:
+        fill_disk(Path(job["ballast"]))
+    elif job.get("limited") == "journal":
+        limit_files(job["bytes"])
+    elif job.get("limited") == "store":
+        replace = store.replace
+
+        def replace_limited(ids: Any, vectors: Any) -> None:
+            hard = limit_files(job["bytes"])
+            try:
+                replace(ids, vectors)
+            finally:
+                limit_files(hard)
+
+        store.replace = replace_limited
+    return store
+
+
+def fill_disk(ballast: Path) -> None:
+    """Take all space that is left where this file is."""
+    size = 1 << 20
+    with ballast.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
+
+
+def limit_files(size: int) -> int:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    return hard
+
+
 def work(job: dict[str, Any], ready: int) -> None:
     arrays = np.load(job["vectors"])
     ids, originals, root = arrays["ids"].tolist(), arrays["originals"], Path(job["root"])
-    store = open_store(job["kind"], job["address"])
+    store = restrict(job, open_store(job["kind"], job["address"]))
+    nudge_rag.locks.SECONDS_TO_WAIT = job.get("patience", nudge_rag.locks.SECONDS_TO_WAIT)
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return
     if "steps" in job:
-        store = Steps(job["steps"]).instrument(store)
+        store = Steps(job["steps"], job.get("pause", 0.0)).instrument(store)
     else:
         os.write(ready, b".")
-    if job["action"] == "push":
-        push_vectors(
-            store, ids, originals, nudged(originals, job["number"]), root=root, details={"number": job["number"]}
-        )
-    elif job["action"] == "rollback":
-        rollback(store, root)
+    action = job["action"]
+    if action in ("push", "push-beside"):
+        number, mode = job["number"], IN_PLACE if action == "push" else SIDE_BY_SIDE
+        moved, details = nudged(originals, number), {"number": number}
+        push_vectors(store, ids, originals, moved, root=root, details=details, mode=mode)
     else:
-        reapply(store, root)
+        {"rollback": rollback, "switch": switch, "drop": drop_beside, "recover": reapply}[action](store, root)
 
 
 def fork(job: dict[str, Any]) -> int:
@@ -142,11 +201,15 @@ def fork(job: dict[str, Any]) -> int:
     if child == 0:
         try:
             os.close(reader)
+            report = os.open(job["report"], os.O_WRONLY | os.O_CREAT) if "report" in job else -1
             warnings.simplefilter("ignore")
             work(job, writer)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+        except BaseException as error:
+            if "report" not in job:
+                traceback.print_exc()
+                os._exit(1)
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            os.write(report, json.dumps({"kinds": kinds, "message": str(error)}).encode())
         os._exit(0)
     os.close(writer)
     if "seconds" in job:
@@ -161,6 +224,7 @@ def fork(job: dict[str, Any]) -> int:
 def main() -> None:
     warnings.simplefilter("ignore")
     import_for(sys.argv[1])
+    np.random.default_rng(0)  # which imports more, that another user may not read
     for line in sys.stdin:
         sys.stdout.write(f"{fork(json.loads(line))}\n")
         sys.stdout.flush()

@@ -18,9 +18,10 @@ import psycopg
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
+from nudge_rag.journal import Version
 from nudge_rag.stores import EmbeddingStore
 from tests.store_builders.common import Servers
-from tests.stores.killed_worker import COLLECTION
+from tests.stores.killed_worker import COLLECTION, nudged
 
 KINDS = ["simple", "faiss", "lancedb", "chroma", "postgres"]
 numbers = itertools.count()
@@ -109,6 +110,16 @@ def is_whole(store: EmbeddingStore, ids: list[str], *known: np.ndarray) -> bool:
     """Whether all nodes hold the vectors of one and the same of the known ones."""
     found = store.read(ids)
     return any(found.tobytes() == one.astype(found.dtype).tobytes() for one in known)
+
+
+def at_all(ids: list[str], originals: np.ndarray, version: Version) -> np.ndarray:
+    """The vectors of all nodes once a version is there, which is what its number says."""
+    whole, wanted = originals.copy(), nudged(originals, version.manifest["details"]["number"])
+    at = {node: row for row, node in enumerate(ids)}
+    for node, vector in zip(version.ids, version.after, strict=True):
+        whole[at[node]] = vector
+        assert vector.astype(np.float32).tobytes() in (wanted[at[node]].tobytes(), originals[at[node]].tobytes())
+    return whole
 
 
 def quietly(action: Any, *arguments: Any, **options: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from nudge_rag import LabeledPairs, rollback, tune
 from nudge_rag.similarity import score_matrix
 from nudge_rag.stores import EmbeddingStore, OverlayStore, UnknownIdError
+from tests.store_builders.registry import BUILDERS
 
 QUERIES = np.random.default_rng(11).normal(size=(7, 12))
 
@@ -147,17 +148,24 @@ def test_bad_questions(built):
         list(built.store.scan(0))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "simple",
-        "in-memory",
-        "chroma-llama-index-cosine",
-        "chroma-server-langchain",
-        "lancedb-langchain",
-        "qdrant-langchain-cosine",
-    ],
-)
+LARGE = [
+    "simple",
+    "in-memory",
+    "chroma-llama-index-cosine",
+    "chroma-server-langchain",
+    "duckdb-langchain",
+    "duckdb-llama-index",
+    "lancedb-langchain",
+    "milvus-llama-index",
+    "milvus-server-langchain-cosine",
+    "qdrant-langchain-cosine",
+    "redis-langchain",
+    "redis-llama-index",
+    "sqlite-vec-langchain",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in LARGE if name in BUILDERS])
 def test_ten_thousand_nodes(build, name):
     built = build(name, 10_000)
     stored = everything(built.store)

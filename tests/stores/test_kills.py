@@ -17,7 +17,7 @@ from nudge_rag import reapply, rollback, versions
 from nudge_rag.journal import record_version
 from nudge_rag.pushing import push_vectors
 from tests.stores.killed_worker import nudged, open_store
-from tests.stores.killing import KINDS, Killer, fill, is_whole, losses, quietly
+from tests.stores.killing import KINDS, Killer, at_all, fill, is_whole, losses, quietly
 
 IDS = [f"n{i}" for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
@@ -70,9 +70,10 @@ def test_no_vector_is_lost_wherever_the_process_is_killed(kind, action, tmp_path
         assert {version.state for version in versions(store, root)} <= {"rolled back", "superseded"}
         if ended == 0:
             break
+    record_property("fault", "process killed at a step of a push, rollback or recovery")
     record_property("store", kind)
-    record_property("kills", kills)
-    record_property("losses", lost)
+    record_property("times", kills)
+    record_property("lost", lost)
     assert lost == 0
     assert kills == steps // EVERY
     assert steps >= 6
@@ -100,18 +101,9 @@ def test_no_vector_is_lost_whenever_the_process_is_killed(kind, tmp_path, server
             lost += losses(store, ids, originals)
             pushes += len(recorded)
             shutil.rmtree(root)
+    record_property("fault", "process killed at random moments")
     record_property("store", kind)
-    record_property("kills", ROUNDS)
-    record_property("losses", lost)
+    record_property("times", ROUNDS)
+    record_property("lost", lost)
     assert lost == 0
     assert pushes > 0
-
-
-def at_all(ids, originals, version):
-    """The vectors of all nodes once a version is there, which is what its number says."""
-    whole, wanted = originals.copy(), nudged(originals, version.manifest["details"]["number"])
-    at = {node: row for row, node in enumerate(ids)}
-    for node, vector in zip(version.ids, version.after, strict=True):
-        whole[at[node]] = vector
-        assert vector.astype(np.float32).tobytes() in (wanted[at[node]].tobytes(), originals[at[node]].tobytes())
-    return whole

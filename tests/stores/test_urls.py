@@ -13,6 +13,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pytest
+from pymilvus import MilvusClient
 from qdrant_client import QdrantClient, models
 
 from nudge_rag import open_store
@@ -52,7 +53,19 @@ def flat(folder):
     return f"faiss://{folder}/index.faiss?ids={folder}/ids.json"
 
 
-@pytest.mark.parametrize("make", [chroma, qdrant, lance, flat])
+def milvus(path):
+    path.mkdir()
+    make_milvus(f"{path}/milvus.db", "docs")
+    return f"milvus://{path}/milvus.db?collection=docs&vector=vector"
+
+
+def make_milvus(uri, name, **options):
+    client = MilvusClient(uri, **options)
+    client.create_collection(name, dimension=2, id_type="string", max_length=99, metric_type="IP")
+    client.insert(name, [{"id": node, "vector": row} for node, row in zip(NODES, ROWS, strict=True)])
+
+
+@pytest.mark.parametrize("make", [chroma, qdrant, lance, flat, milvus])
 def test_opens_reads_and_writes(make, tmp_path):
     url = make(tmp_path / "a folder")
     store = open_store(url.replace("a folder", "a%20folder"))
@@ -75,6 +88,16 @@ def test_a_server(servers):
     client.create_collection("by-url").add(ids=NODES, embeddings=ROWS)
     store = open_store(f"chroma://127.0.0.1:{servers.address('chroma')}?collection=by-url")
     np.testing.assert_array_equal(store.read(NODES), ROWS)
+
+
+def test_a_milvus_server(servers):
+    address = servers.address("milvus")
+    MilvusClient(address).create_database("other")
+    make_milvus(address, "by_url", db_name="other", token="somebody:secret")
+    url = f"{address.replace('http', 'milvus')}?collection=by_url&db=other&token=somebody:secret"
+    np.testing.assert_array_equal(open_store(url).read(NODES), ROWS)
+    with pytest.raises(ValueError, match="there is no Milvus collection 'by_url'"):
+        open_store(url.replace("db=other&", ""))
 
 
 def test_a_postgres_table(servers):
@@ -101,6 +124,10 @@ def test_a_postgres_table(servers):
         ("lance://?table=a", "neither a path nor a host"),
         ("faiss://host/index.faiss", "both a host and a path"),
         ("faiss:///no/such/index.faiss", "no FAISS index at"),
+        ("milvus:///data/milvus.db", "misses collection; its options are collection, vector, ssl, token, db"),
+        ("milvus:///no/such/milvus.db?collection=a", "there is no Milvus Lite file at '/no/such/milvus.db'"),
+        ("milvus:///usr?collection=a", "its name must end with .db"),
+        ("milvus://host/path?collection=a", "both a host and a path"),
         ("qdrant://host/path?collection=a", "both a host and a path"),
         ("qdrant://a b:1?collection=a", "not a host and port"),
         ("qdrant://user:secret@host?collection=a", "user and password are no part"),
@@ -119,13 +146,14 @@ def test_names_that_are_no_strings():
 
 
 def test_collections_that_are_not_there(tmp_path):
-    for url in (chroma(tmp_path / "c"), qdrant(tmp_path / "q"), lance(tmp_path / "l")):
+    for url in (chroma(tmp_path / "c"), qdrant(tmp_path / "q"), lance(tmp_path / "l"), milvus(tmp_path / "m")):
         with pytest.raises(Exception, match=r"(?i)gone|no such|not found|does not exist|there is no"):
             open_store(url.replace("=docs", "=gone"))
 
 
 def test_no_database_client_is_imported_before_it_is_asked_for():
-    code = "import sys, nudge_rag; print(sorted({'chromadb', 'qdrant_client', 'lancedb', 'faiss'} & set(sys.modules)))"
+    clients = {"chromadb", "qdrant_client", "lancedb", "faiss", "pymilvus"}
+    code = f"import sys, nudge_rag; print(sorted({clients} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert set(OPENERS) >= {"chroma", "qdrant", "lance", "faiss"}
+    assert set(OPENERS) >= {"chroma", "qdrant", "lance", "faiss", "milvus"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_nudge import duckdb, experimental, redis, sqlite_vec
 from nudge_rag.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,
@@ -16,11 +17,13 @@ from nudge_rag.stores import (
     FaissStore,
     InMemoryStore,
     LanceStore,
+    MilvusStore,
     PgVectorStore,
     QdrantStore,
 )
+from nudge_rag.stores.milvus_schema import among
 
-__all__ = ["DATABASES", "Database", "database_of"]
+__all__ = ["DATABASES", "Database", "database_of", "embeddings_of"]
 
 DISTANCES: dict[str, Similarity] = {"cosine": "cosine", "inner": "dot", "l2": "l2"}
 V2_OPERATORS: dict[str, Similarity] = {"<=>": "cosine", "<#>": "dot", "<->": "l2"}
@@ -35,12 +38,14 @@ class Database:
         where: vector store and filter, in the integration's own form, to the adapter's filter.
         documents: vector store and ids to documents with their ids, in any order.
         persist_path: whether the adapter takes the file that changes are written through to.
+        embeddings: name of the attribute with the vector store's embeddings.
     """
 
     adapter: Callable[..., EmbeddingStore]
     where: Callable[[Any, Any], Any]
     documents: Callable[[Any, list[str]], list[Document]]
     persist_path: bool = False
+    embeddings: str = "embeddings"
 
 
 def database_of(vectorstore: Any) -> Database | None:
@@ -50,6 +55,12 @@ def database_of(vectorstore: Any) -> Database | None:
         if database is not None and base.__module__.startswith("langchain"):
             return database
     return None
+
+
+def embeddings_of(vectorstore: Any) -> Any:
+    """The embeddings that a vector store was made with, None where it has none."""
+    database = database_of(vectorstore)
+    return getattr(vectorstore, "embeddings" if database is None else database.embeddings, None)
 
 
 def _in_memory_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
@@ -202,6 +213,37 @@ def _pgvector_v2_filter(vectorstore: Any, given: Any) -> str | None:
     return _sql_text(text(clause).bindparams(**values))
 
 
+def _milvus_adapter(vectorstore: Any) -> EmbeddingStore:
+    field, given = vectorstore._vector_field, (vectorstore.search_params or {}).get("params")
+    defaults = [entry["params"] for entry in vectorstore.default_search_params.values()]
+    return MilvusStore(
+        vectorstore.client,
+        vectorstore.collection_name,
+        vector_field=field if isinstance(field, str) else None,
+        # Its own defaults find no more than 10 with HNSW: the server's fit k.
+        search_params=None if given in defaults else given,
+    )
+
+
+def _milvus_filter(vectorstore: Any, given: Any) -> str | None:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"filter for Milvus is an expression, such as 'year > 2020', got {type(given).__name__}")
+    return given
+
+
+def _milvus_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    key = vectorstore._primary_field
+    keys: list[Any] = [int(node_id) for node_id in ids] if vectorstore.auto_id else ids  # auto_id makes them integers
+    fields = ["*"] if vectorstore.enable_dynamic_field else vectorstore._remove_forbidden_fields(vectorstore.fields[:])
+    rows = vectorstore.client.query(
+        vectorstore.collection_name,
+        filter=among(key, keys),
+        output_fields=fields,
+        consistency_level="Strong",
+    )
+    return [vectorstore._parse_document(dict(row)).model_copy(update={"id": str(row[key])}) for row in rows]
+
+
 DATABASES: dict[str, Database] = {
     "InMemoryVectorStore": Database(InMemoryStore, _in_memory_filter, _get_by_ids),
     "Chroma": Database(lambda store: ChromaStore(store._collection), lambda _, given: given, _chroma_documents),
@@ -210,8 +252,24 @@ DATABASES: dict[str, Database] = {
         lambda _, given: given,
         _qdrant_documents,
     ),
+    "DuckDB": Database(duckdb.adapter, duckdb.condition, duckdb.documents),
     "FAISS": Database(_faiss_adapter, _faiss_filter, _faiss_documents, persist_path=True),
     "LanceDB": Database(_lance_adapter, _lance_filter, _lance_documents),
+    "Milvus": Database(_milvus_adapter, _milvus_filter, _milvus_documents),
     "PGVector": Database(_pgvector_adapter, _pgvector_filter, _get_by_ids),
     "PGVectorStore": Database(_pgvector_v2_adapter, _pgvector_v2_filter, _get_by_ids),
+    "ElasticsearchStore": Database(
+        experimental.elasticsearch_adapter, lambda _, given: given, experimental.elasticsearch_documents
+    ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, lambda _, given: given, experimental.pinecone_documents
+    ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, lambda _, given: given, experimental.weaviate_documents
+    ),
+    "OpenSearchVectorSearch": Database(
+        experimental.opensearch_adapter, lambda _, given: given, experimental.opensearch_documents
+    ),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, _get_by_ids),
+    "SQLiteVec": Database(sqlite_vec.adapter, sqlite_vec.condition, sqlite_vec.documents, embeddings="_embedding"),
 }

@@ -14,7 +14,7 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, PositiveInt
 
-from langchain_nudge.databases import Database, database_of
+from langchain_nudge.databases import Database, database_of, embeddings_of
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore, OverlayStore
@@ -63,7 +63,7 @@ class NudgeRetriever(BaseRetriever):
 
     @cached_property
     def _embeddings(self) -> Embeddings:
-        embeddings = self.query_embeddings or self.vectorstore.embeddings
+        embeddings: Embeddings | None = self.query_embeddings or embeddings_of(self.vectorstore)
         if embeddings is None:
             raise ValueError(f"{type(self.vectorstore).__name__} has no embeddings of its own: pass query_embeddings=")
         return embeddings

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 import nudge_rag
+from langchain_nudge.databases import embeddings_of
 from langchain_nudge.stores import embedding_store, texts_of
 from nudge_rag.pairs import LabeledPairs, Split
 from nudge_rag.texts import where_readable
@@ -37,7 +38,7 @@ def tune(
         ValueError: no embeddings were given and the vector store has none.
     """
     store = embedding_store(vectorstore, persist_path=persist_path)
-    model = embeddings or getattr(vectorstore, "embeddings", None)
+    model = embeddings or embeddings_of(vectorstore)
     if model is None:
         raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
     name = getattr(model, "model_name", None) or getattr(model, "model", None)

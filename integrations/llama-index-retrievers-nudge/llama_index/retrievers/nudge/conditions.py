@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
-__all__ = ["among", "lance_field", "literal", "postgres_field", "sql_condition"]
+__all__ = ["among", "duckdb_field", "lance_field", "literal", "postgres_field", "sql_condition"]
 
 COMPARISONS = {
     FilterOperator.EQ: "=",
@@ -90,3 +90,12 @@ def postgres_field(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"({text})::boolean"
     return f"({text})::float" if isinstance(value, int | float) else f"({text})"
+
+
+def duckdb_field(key: str, value: Any) -> str:
+    """A field of the integration's JSON column, as the type of ``value``; NULL where it is of another."""
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    text = f"metadata_->>{literal(pointer)}"
+    if isinstance(value, bool):
+        return f"TRY_CAST({text} AS BOOLEAN)"
+    return f"TRY_CAST({text} AS DOUBLE)" if isinstance(value, int | float) else f"({text})"

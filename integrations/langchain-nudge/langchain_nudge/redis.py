@@ -1,0 +1,35 @@
+"""LangChain's Redis vector store: its adapter and its filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nudge_rag.stores import EmbeddingStore, RedisStore
+
+__all__ = ["adapter", "condition"]
+
+
+def adapter(vectorstore: Any) -> EmbeddingStore:
+    """The adapter of its index; as the integration itself, it looks at nodes that name this index only."""
+    from redisvl.query.filter import Text
+
+    config, index = vectorstore.config, vectorstore.index
+    named = any(field.name == "_index_name" for field in index.schema.fields.values())
+    return RedisStore(
+        index.client,
+        index.name,
+        vector_field=config.embedding_field,
+        prefix=f"{config.key_prefix}:" if config.key_prefix else "",
+        only=str(Text("_index_name") == config.index_name) if named else None,
+    )
+
+
+def condition(vectorstore: Any, given: Any) -> str | None:
+    """A query of Redis' as it is, or a filter of redisvl as one."""
+    from redisvl.query.filter import FilterExpression
+
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, FilterExpression):
+        raise TypeError(f"filter for Redis is a query or a redisvl filter, got {type(given).__name__}")
+    return None if str(given) == "*" else str(given)

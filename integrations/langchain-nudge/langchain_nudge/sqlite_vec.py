@@ -1,0 +1,64 @@
+"""LangChain's SQLiteVec vector store: its adapter, filters on its JSON metadata, and its documents by id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.documents import Document
+
+from nudge_rag.stores import EmbeddingStore, SQLiteVecStore
+from nudge_rag.stores.checks import sql_name
+from nudge_rag.stores.sqlite_vec import rowids
+
+__all__ = ["adapter", "condition", "documents"]
+
+
+def adapter(vectorstore: Any) -> EmbeddingStore:
+    """The adapter of its two tables; the integration keeps no ids but the rows' numbers."""
+    return SQLiteVecStore(vectorstore._connection, vectorstore._table)
+
+
+def condition(vectorstore: Any, given: Any) -> str | None:
+    """An SQL condition as it is, or a dictionary of metadata keys and their values as one.
+
+    Example:
+        >>> condition(None, {"who": "O'Neil"})
+        "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = 'who' AND type = 'text' AND atom = 'O''Neil')"
+    """
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"filter for SQLiteVec is an SQL condition or a dictionary, got {type(given).__name__}")
+    parts = [
+        f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = {_literal(str(key))} AND {_equal(key, value)})"
+        for key, value in given.items()
+    ]
+    return " AND ".join(parts) or None
+
+
+def _equal(key: Any, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"type = '{'true' if value else 'false'}'"
+    if isinstance(value, int | float):
+        return f"type IN ('integer', 'real') AND atom = {value!r}"
+    if isinstance(value, str):
+        return f"type = 'text' AND atom = {_literal(value)}"
+    raise TypeError(f"filter values for SQLiteVec are strings, numbers or booleans, got {value!r} for {key!r}")
+
+
+def _literal(text: str) -> str:
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+    """Its documents, with their ids: the integration has no get_by_ids."""
+    table = sql_name(vectorstore._table)
+    query = f"SELECT rowid, text, metadata FROM {table} WHERE rowid IN (SELECT value FROM json_each(?))"
+    rows = vectorstore._connection.execute(query, [rowids(ids)]).fetchall()
+    return [
+        Document(id=str(rowid), page_content=text, metadata=json.loads(metadata or "{}"))
+        for rowid, text, metadata in rows
+    ]

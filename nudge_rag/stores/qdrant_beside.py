@@ -1,0 +1,164 @@
+"""A second Qdrant collection under an alias of its own, and swapping the aliases of the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nudge_rag.stores.base import StoreError
+from nudge_rag.stores.checks import check_label
+
+__all__ = ["BesideCollections", "aliases_of"]
+
+POINTS_PER_CALL = 500
+PARTS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
+
+
+class BesideCollections:
+    """Collections that hold other versions of the one that ``alias`` stands for."""
+
+    def __init__(self, client: Any, alias: str) -> None:
+        self._client, self._alias = client, alias
+        self._prefix, self._copies = f"{alias}__beside_", f"{alias}__copy_"
+
+    def labels(self) -> list[str]:
+        """Labels of the versions beside the live one, and of copies that were cut off, which can only be dropped."""
+        return list(dict.fromkeys([*self._complete(), *self._cut_off()]))
+
+    def _complete(self) -> list[str]:
+        return [name.removeprefix(self._prefix) for name in aliases_of(self._client) if name.startswith(self._prefix)]
+
+    def _cut_off(self) -> dict[str, str]:
+        """Collections by label whose copying ended before they had an alias: points come after, so these are empty."""
+        named = set(aliases_of(self._client).values())
+        names = [one.name for one in self._client.get_collections().collections]
+        return {
+            name.removeprefix(self._copies).rpartition("_")[0]: name
+            for name in names
+            if name.startswith(self._copies) and name not in named and not self._client.count(name).count
+        }
+
+    def alias(self, label: str) -> str:
+        """The alias of that label. Raises ValueError where there is none."""
+        labels = self._complete()
+        if check_label(label) not in labels:
+            raise ValueError(
+                f"there is no version {label!r} of {self._alias!r}; there are {', '.join(labels) or 'none'}"
+            )
+        return self._prefix + label
+
+    def create(self, label: str) -> None:
+        """Copy all points, with payload, vectors of every name, configuration and payload indexes."""
+        from qdrant_client import models
+
+        if check_label(label) in self.labels():
+            self.drop(label)
+        live, new = self._live(), self._free_name(label)
+        info = self._client.get_collection(live)
+        self._client.create_collection(new, **_configuration(info.config))
+        made = models.CreateAlias(collection_name=new, alias_name=self._prefix + label)
+        self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+        for field, index in (info.payload_schema or {}).items():
+            self._client.create_payload_index(new, field, field_schema=index.params or index.data_type, wait=True)
+        for points in _pages(self._client, live, with_vectors=True):
+            copies = [models.PointStruct(id=one.id, payload=one.payload, vector=one.vector) for one in points]
+            self._client.upsert(new, copies, wait=True)
+
+    def switch(self, label: str) -> None:
+        """Swap the two aliases in one call. Raises StoreError where a node's payload is not the same in both."""
+        from qdrant_client import models
+
+        other, live = self.alias(label), self._live()
+        copy = aliases_of(self._client)[other]
+        self._same_payload(live, copy)
+        operations: list[Any] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
+            for name in (self._alias, other)
+        ]
+        for name, collection in ((self._alias, copy), (other, live)):
+            made = models.CreateAlias(collection_name=collection, alias_name=name)
+            operations.append(models.CreateAliasOperation(create_alias=made))
+        self._client.update_collection_aliases(operations)
+
+    def drop(self, label: str) -> None:
+        """Delete the collection of that label; its alias goes with it."""
+        cut_off = self._cut_off().get(check_label(label))
+        self._client.delete_collection(cut_off or aliases_of(self._client)[self.alias(label)])
+
+    def _live(self) -> str:
+        found = aliases_of(self._client).get(self._alias)
+        if found is None:
+            raise ValueError(
+                f"{self._alias!r} is a Qdrant collection, not an alias: two versions are swapped by their aliases. Make"
+                " one with client.update_collection_aliases(), and let the application open the collection by it"
+            )
+        return found
+
+    def _free_name(self, label: str) -> str:
+        """A name for the copy; one that a crash left without an alias is deleted."""
+        taken, number = set(aliases_of(self._client).values()), 0
+        while f"{self._copies}{label}_{number}" in taken:
+            number += 1
+        name = f"{self._copies}{label}_{number}"
+        if self._client.collection_exists(name):
+            self._client.delete_collection(name)
+        return name
+
+    def _same_payload(self, live: str, copy: str) -> None:
+        changed = []
+        for points in _pages(self._client, live, with_vectors=False):
+            found = self._client.retrieve(copy, [one.id for one in points], with_payload=True, with_vectors=False)
+            other = {one.id: one.payload or {} for one in found}
+            changed += [str(one.id) for one in points if other.get(one.id, {}) != (one.payload or {})]
+        if changed:
+            raise StoreError(
+                f"{len(changed)} node(s) of {self._alias!r} have another payload in the two versions: switching would"
+                f" lose it; nothing was switched: {', '.join(changed[:5])}"
+            )
+
+
+def aliases_of(client: Any) -> dict[str, str]:
+    """Collection of each alias; empty where the client may not list them."""
+    from qdrant_client.http.exceptions import UnexpectedResponse
+
+    try:
+        return {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
+    except UnexpectedResponse as error:
+        if error.status_code not in (401, 403):
+            raise
+        return {}
+
+
+def _pages(client: Any, collection: str, *, with_vectors: bool) -> Any:
+    offset: Any = None
+    while True:
+        points, offset = client.scroll(
+            collection, limit=POINTS_PER_CALL, offset=offset, with_payload=True, with_vectors=with_vectors
+        )
+        if points:
+            yield points
+        if offset is None:
+            return
+
+
+def _configuration(config: Any) -> dict[str, Any]:
+    """Arguments of ``create_collection`` for a collection like the one that has ``config``."""
+    from qdrant_client import models
+
+    params = config.params
+    method = str(getattr(params.sharding_method, "value", params.sharding_method) or "auto")
+    if method != "auto":
+        raise ValueError("collections with custom sharding are not copied: their points belong to shards by key")
+    made: dict[str, Any] = {part: getattr(params, part) for part in PARTS}
+    made |= {"vectors_config": params.vectors, "sparse_vectors_config": params.sparse_vectors}
+    for name, kind, given in (
+        ("hnsw_config", models.HnswConfigDiff, config.hnsw_config),
+        ("optimizers_config", models.OptimizersConfigDiff, config.optimizer_config),
+        ("wal_config", models.WalConfigDiff, config.wal_config),
+    ):
+        if given is not None:
+            known = {
+                key: value for key, value in given.model_dump(exclude_none=True).items() if key in kind.model_fields
+            }
+            made[name] = kind(**known)
+    made["quantization_config"] = config.quantization_config
+    return {name: value for name, value in made.items() if value is not None}

@@ -1,0 +1,263 @@
+"""Every database as data: where it is met, and what its adapter can take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nudge_rag.stores.base import Capabilities, Similarity
+
+__all__ = ["RECORDS", "StoreRecord"]
+
+ALL: tuple[Similarity, ...] = ("cosine", "dot", "l2")
+NEVER, ALWAYS, DEPENDS = (False,), (True,), (False, True)
+
+
+@dataclass(frozen=True)
+class StoreRecord:
+    """One database: where it is met, and within what the `Capabilities` of its opened stores lie.
+
+    Attributes:
+        name: the adapter's ``name``.
+        title: the database's name in words.
+        llama_index, langchain: the classes of each framework's integration that lead to this adapter.
+        extra: the extra of nudge-rag that installs the client.
+        scheme: of `open_store`, where it opens this database.
+        similarities, dtypes, exact_search, batch_search, filters, persistent, side_by_side, atomic_switch: the values
+            that the field of the same name takes.
+        unit_length: the similarities under which vectors are kept at unit length.
+        keeps_norms: the values that the field takes under the other similarities.
+        rounding: the largest that there is.
+        index: how it searches where that is not exact, in words.
+        beside: where it holds two versions side by side, in words, if not always.
+        note: what else is to be known of how vectors are kept.
+        experimental: whether the adapter was only checked against the client, not against the database.
+    """
+
+    name: str
+    title: str
+    extra: str
+    llama_index: tuple[str, ...] = ()
+    langchain: tuple[str, ...] = ()
+    scheme: str | None = None
+    similarities: tuple[Similarity, ...] = ALL
+    dtypes: tuple[str, ...] = ("float32",)
+    unit_length: tuple[Similarity, ...] = ()
+    keeps_norms: tuple[bool, ...] = ALWAYS
+    exact_search: tuple[bool, ...] = ALWAYS
+    batch_search: tuple[bool, ...] = ALWAYS
+    filters: tuple[bool, ...] = ALWAYS
+    persistent: tuple[bool, ...] = ALWAYS
+    side_by_side: tuple[bool, ...] = NEVER
+    atomic_switch: tuple[bool, ...] = NEVER
+    rounding: float = 0.0
+    index: str = ""
+    beside: str = ""
+    note: str = ""
+    experimental: bool = False
+
+    def departures(self, capabilities: Capabilities) -> list[str]:
+        """The fields of an opened store's ``capabilities`` that this record does not allow, with their values.
+
+        Example:
+            >>> record = StoreRecord("mine", "Mine", "mine", similarities=("dot",))
+            >>> record.departures(Capabilities("cosine", persistent=True, rounding=0.1))
+            ["similarity='cosine'", 'rounding=0.1']
+        """
+        allowed = {
+            "similarity": self.similarities,
+            "dtype": self.dtypes,
+            "keeps_norms": NEVER if capabilities.similarity in self.unit_length else self.keeps_norms,
+            "experimental": (self.experimental,),
+        }
+        for field in ("exact_search", "batch_search", "filters", "persistent", "side_by_side", "atomic_switch"):
+            allowed[field] = getattr(self, field)
+        wrong = [field for field, values in allowed.items() if getattr(capabilities, field) not in values]
+        if capabilities.rounding > self.rounding:
+            wrong.append("rounding")
+        return [f"{field}={getattr(capabilities, field)!r}" for field in wrong]
+
+
+# Another database is one entry here; the tests compare it with the opened stores, the integrations and the URLs.
+RECORDS: tuple[StoreRecord, ...] = (
+    StoreRecord(
+        "simple",
+        "LlamaIndex's own, in memory or a file",
+        "simple",
+        llama_index=("SimpleVectorStore",),
+        similarities=("cosine",),
+        dtypes=("float64",),
+        persistent=DEPENDS,
+    ),
+    StoreRecord(
+        "in-memory",
+        "LangChain's own, in memory or a file",
+        "in-memory",
+        langchain=("InMemoryVectorStore",),
+        similarities=("cosine",),
+        dtypes=("float64",),
+        persistent=DEPENDS,
+    ),
+    StoreRecord(
+        "chroma",
+        "Chroma, embedded or a server",
+        "chroma",
+        ("ChromaVectorStore",),
+        ("Chroma",),
+        "chroma",
+        exact_search=NEVER,
+        index="HNSW",
+    ),
+    StoreRecord(
+        "qdrant",
+        "Qdrant, local mode or a server",
+        "qdrant",
+        ("QdrantVectorStore",),
+        ("QdrantVectorStore",),
+        "qdrant",
+        unit_length=("cosine",),
+        exact_search=DEPENDS,
+        persistent=DEPENDS,
+        rounding=1e-6,
+        index="HNSW on a server",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where opened by an alias",
+    ),
+    StoreRecord(
+        "faiss",
+        "FAISS: flat, IVF, HNSW, with or without an IDMap",
+        "faiss",
+        ("FaissVectorStore", "FaissMapVectorStore"),
+        ("FAISS",),
+        "faiss",
+        similarities=("dot", "l2"),
+        exact_search=DEPENDS,
+        persistent=DEPENDS,
+        index="the index's",
+    ),
+    StoreRecord(
+        "postgres",
+        "PostgreSQL with pgvector",
+        "pgvector",
+        ("PGVectorStore",),
+        ("PGVector", "PGVectorStore"),
+        "postgresql",
+        exact_search=DEPENDS,
+        index="the table's index",
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
+        note="float16 in halfvec columns",
+    ),
+    StoreRecord(
+        "lancedb",
+        "LanceDB",
+        "lancedb",
+        ("LanceDBVectorStore",),
+        ("LanceDB",),
+        "lance",
+        dtypes=("float32", "float64"),
+        exact_search=DEPENDS,
+        index="the table's index",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where opened at the latest version",
+    ),
+    StoreRecord(
+        "milvus",
+        "Milvus, Milvus Lite or a server",
+        "milvus",
+        ("MilvusVectorStore",),
+        ("Milvus",),
+        "milvus",
+        exact_search=DEPENDS,
+        index="the field's index",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where opened by an alias",
+    ),
+    StoreRecord(
+        "duckdb",
+        "DuckDB, in memory or a file",
+        "duckdb",
+        ("DuckDBVectorStore",),
+        ("DuckDB",),
+        "duckdb",
+        dtypes=("float32", "float64"),
+        persistent=DEPENDS,
+    ),
+    StoreRecord(
+        "sqlite-vec",
+        "SQLite with sqlite-vec",
+        "sqlite-vec",
+        langchain=("SQLiteVec",),
+        scheme="sqlite-vec",
+        similarities=("cosine", "l2"),
+        batch_search=NEVER,
+        persistent=DEPENDS,
+    ),
+    StoreRecord(
+        "redis",
+        "Redis 7.2 or later, or Redis Stack",
+        "redis",
+        ("RedisVectorStore",),
+        ("RedisVectorStore",),
+        "redis",
+        dtypes=("float32", "float64"),
+        exact_search=DEPENDS,
+        index="HNSW",
+    ),
+    StoreRecord(
+        "elasticsearch",
+        "Elasticsearch",
+        "elasticsearch",
+        ("ElasticsearchStore",),
+        ("ElasticsearchStore",),
+        "elasticsearch",
+        keeps_norms=DEPENDS,
+        exact_search=DEPENDS,
+        rounding=1e-6,
+        index="the field's index",
+        note="under cosine to within 1e-06",
+        experimental=True,
+    ),
+    StoreRecord(
+        "opensearch",
+        "OpenSearch",
+        "opensearch",
+        ("OpensearchVectorStore",),
+        ("OpenSearchVectorSearch",),
+        "opensearch",
+        keeps_norms=DEPENDS,
+        exact_search=DEPENDS,
+        rounding=1e-6,
+        index="the field's index",
+        note="by faiss under cosine at unit length, to within 1e-06",
+        experimental=True,
+    ),
+    StoreRecord(
+        "pinecone",
+        "Pinecone",
+        "pinecone",
+        ("PineconeVectorStore",),
+        ("PineconeVectorStore",),
+        "pinecone",
+        exact_search=NEVER,
+        batch_search=NEVER,
+        index="Pinecone's own",
+        experimental=True,
+    ),
+    StoreRecord(
+        "weaviate",
+        "Weaviate",
+        "weaviate",
+        ("WeaviateVectorStore",),
+        ("WeaviateVectorStore",),
+        "weaviate",
+        exact_search=NEVER,
+        batch_search=NEVER,
+        rounding=1e-6,
+        index="the collection's index",
+        note="under cosine to within 1e-06",
+        experimental=True,
+    ),
+)
