@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_client.local.qdrant_local
 from qdrant_client import QdrantClient
 
+import nudge_rag.stores.qdrant_beside
 from nudge_rag import PushError, drop_beside, rollback, switch, versions
 from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
@@ -28,7 +30,7 @@ IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"n{i}")) for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 MOVED = nudged(ORIGINALS, 2)
 LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
-ROUNDS = 12
+ROUNDS, SWITCHES = 6, 30
 # Odd, so that it stops before some calls and after others.
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "5"))
 ACTIONS = ["push-beside", "switch", "rollback", "drop"]
@@ -103,6 +105,9 @@ def test_readers_on_the_same_client_see_one_version_or_the_other(on_disk, tmp_pa
     try:
         for round_ in range(ROUNDS):
             push(store, root)
+            (label,) = store.labels_beside()
+            for _ in range(SWITCHES):
+                store.switch(label)
             switch(store, root)
             done.wait(0.02 * (round_ % 3))
             assert rollback(store, root).exact
@@ -117,6 +122,35 @@ def test_readers_on_the_same_client_see_one_version_or_the_other(on_disk, tmp_pa
     assert not errors, errors[:3]
     for found in answers:
         assert set(found) == set(known)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_reader_between_any_two_lines_of_a_switch_sees_one_version_or_the_other(on_disk, tmp_path):
+    """Threads seldom meet the moment: here every line of the switch, and of the client, is followed by a search."""
+    client = QdrantClient(path=str(tmp_path / "qdrant")) if on_disk else QdrantClient(":memory:")
+    store = fill(client, IDS, ORIGINALS)
+    store.create_beside("a").replace(IDS, MOVED)
+    known, answers = [seen(one, LOOKS, 12) for one in (store, store.beside("a"))], []
+    lines_of = (nudge_rag.stores.qdrant_beside.__file__, qdrant_client.local.qdrant_local.__file__)
+
+    def look(frame, event, argument):
+        if frame.f_code.co_filename not in lines_of:
+            return None
+        if event == "line":
+            try:
+                answers.append(seen(store, LOOKS, 12))
+            except Exception as error:
+                answers.append(repr(error))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        store.switch("a")
+    finally:
+        sys.settrace(before)
+    assert answers == sorted(answers, key=known.index)
+    assert set(answers) == set(known)
 
 
 class Lost(Exception):
