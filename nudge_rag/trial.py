@@ -206,7 +206,9 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 
 def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
-    if fit.gamma == 0:
+    if fit.gamma == 0 and any(not one.allowed and one.gamma for one in fit.candidates):
+        verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
+    elif fit.gamma == 0:
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"

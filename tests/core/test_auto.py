@@ -172,6 +172,20 @@ def test_through_a_store(tmp_path, similarity):
         tune(store, pairs, lambda texts: texts, uncovered_tolerance=-1)
 
 
+def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
+    monkeypatch.setattr("nudge_rag.solvers.auto.UNCOVERED_WEIGHTS", (0.0,))
+    nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)
+    store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, key="test")
+    embedded = {f"q{i}": row for i, row in enumerate(train[0])}
+    pairs = LabeledPairs.from_pairs((text, f"n{rows[0]}") for text, rows in zip(embedded, train[1], strict=True))
+    nudge = tune(store, pairs, lambda texts: np.array([embedded[text] for text in texts]), versions=tmp_path)
+    assert nudge.gamma == 0
+    assert "no setting leaves queries without labelled answers unharmed" in nudge.summary
+    assert nudge.vectors.tobytes() == nudge.originals.tobytes()
+    with pytest.warns(UserWarning, match="nothing was pushed"):
+        assert not nudge.push(force=True).pushed
+
+
 def test_only_numpy_arrays_and_with_validation():
     nodes, train, val, _, _ = confusing()
     with pytest.raises(ValueError, match="validation queries are needed"):
