@@ -90,9 +90,7 @@ class Nudge:
         """
         check_mode(self.store, mode)
         if self.gamma == 0:
-            return self._not_pushed(
-                "gamma is 0: no step helped on validation pairs and spared uncovered ones"
-            )
+            return self._not_pushed("gamma is 0: no step helped on validation pairs and spared uncovered ones")
         if not (self.improves or force):
             return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
         details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
