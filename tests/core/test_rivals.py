@@ -140,6 +140,15 @@ def test_search_and_scan_tune_alike_and_search_reads_labelled_vectors_only(tmp_p
     assert "320 vectors read (scan, exact)" in str(scan)
 
 
+def test_auto_chooses_alike_by_search_and_by_scan(tmp_path):
+    store, rows = make_store(120)
+    pairs, embed = learnable(rows, 15)
+    search, scan = (tune(store, pairs, embed, candidates=each, versions=tmp_path) for each in ("search", "scan"))
+    assert search.gamma == scan.gamma > 0
+    assert [one.solver for one in search.candidates] == [one.solver for one in scan.candidates]
+    np.testing.assert_allclose(search.vectors, scan.vectors, atol=1e-5)
+
+
 class Coarse(MappingStore):
     """An approximate index: it never looks at every third node."""
 
