@@ -154,7 +154,10 @@ class _Trials:
         self._auto, self._nodes, self._train, self._val = auto, nodes, train, val
         self._held, self._background = held, background
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
-        self._judged = prepare_labels(val, "validation", **size)
+        # Every solver moves the same rows: the nodes that have a training label.
+        rows = np.unique(prepare_labels(train, "training", **size).node_of_pair)
+        judged = prepare_labels(val, "validation", **size)
+        self._judge = Judge(judged, nodes, rows, background, auto.metric, auto.similarity)
 
     def all(self) -> Iterator[_Tried]:
         """From the simplest solver to the most elaborate, each from its boldest setting to the first allowed one."""
@@ -187,21 +190,17 @@ class _Trials:
                 refit=False,
             )
             fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
-            if fit.gamma:
-                final: Any = solver.at_strength(1 / fit.gamma, solver.taus[0])
-                # The best strength hardly depends on the weight: the next paths are short.
-                strengths = tuple(share / fit.gamma for share in NEARBY)
-            else:
-                final = NudgeN(gamma=0.0, similarity=auto.similarity)
+            # Where nothing moves there is nothing to solve for in the end.
+            final = solver.at_strength(1 / fit.gamma, solver.taus[0]) if fit.gamma else None
             tried = self._measured(f"nudge-contrastive, uncovered weight {weight:g}", fit, fit.gamma, final)
             yield tried
             if tried.candidate.allowed or not fit.gamma:
                 return
+            # The best strength hardly depends on the weight: the next paths are short.
+            strengths = tuple(share / fit.gamma for share in NEARBY)
 
     def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any) -> _Tried:
-        auto = self._auto
-        judge = Judge(self._judged, self._nodes, fit.rows, self._background, auto.metric, auto.similarity)
-        values = judge.per_query(fit.vectors)
+        values = self._judge.per_query(fit.vectors)
         effect = self._held.effect(final) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
         candidate = Candidate(name, gamma, float(values.mean()), note=_note(effect))
         if effect is None:
@@ -213,7 +212,7 @@ class _Trials:
                 low=effect.low,
                 high=effect.high,
                 held_out_nodes=effect.n_nodes,
-                allowed=effect.within(auto.tolerance),
+                allowed=effect.within(self._auto.tolerance),
             )
         logger.info("%s", candidate)
         return _Tried(candidate, values, final, fit)

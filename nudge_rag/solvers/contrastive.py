@@ -155,7 +155,7 @@ class NudgeContrastive:
         if background is not None and not isinstance(background, np.ndarray):
             background = list(background)  # gone over twice: for the training and for the validation queries
         if self.strength is not None:
-            return self._at_fixed_strength(embeddings, train, val, background)
+            return self._at_fixed_strength(self.strength, embeddings, train, val, background)
         problem = make_problem(embeddings, train, val, needs_validation=True)
         if problem.val is None:
             raise ValueError("the validation set has no query with an answer: the strength cannot be chosen")
@@ -201,9 +201,8 @@ class NudgeContrastive:
         )
 
     def _at_fixed_strength(
-        self, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, background: Any
+        self, strength: float, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, background: Any
     ) -> NudgeFit:
-        strength = 1.0 if self.strength is None else self.strength
         labels = join_labels(train, val) if val is not None and self.refit else train
         problem = make_problem(embeddings, labels, None, needs_validation=False)
         path = self._path(problem, background, None, self.taus[0], (WARM_START * strength, strength))

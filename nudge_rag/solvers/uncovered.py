@@ -52,6 +52,7 @@ class _Fold:
     held: PreparedLabels
     ignored: tuple[IntArray, IntArray]
     nodes: IntArray
+    rows: IntArray  # of the nodes that its training labels move
 
 
 class HeldOutNodes:
@@ -76,26 +77,28 @@ class HeldOutNodes:
         background: Any = None,
         seed: int = 0,
     ) -> None:
-        self._embeddings, self._metric, self._similarity = embeddings, metric, similarity
-        self._background = background
+        self._embeddings, self._background = embeddings, background
         n_nodes, dimension = embeddings.shape
         prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
         self._folds = _folds(prepared, n_nodes, seed)
+        self._judges = [
+            Judge(fold.held, embeddings, fold.rows, background, metric, similarity, fold.ignored)
+            for fold in self._folds
+        ]
+        self._before = [
+            judge.per_query(embeddings[fold.rows]) for judge, fold in zip(self._judges, self._folds, strict=True)
+        ]
 
     def effect(self, solver: _Fixed) -> UncoveredEffect | None:
         """Cross-fitted effect of a solver with a fixed step; None where the labels cannot be divided."""
-        changes, nodes = [], []
-        for fold in self._folds:
+        changes = []
+        for fold, judge, before in zip(self._folds, self._judges, self._before, strict=True):
             fit = solver.fit(self._embeddings, fold.train, background=self._background)
-            judge = Judge(
-                fold.held, self._embeddings, fit.rows, self._background, self._metric, self._similarity, fold.ignored
-            )
-            changes.append(judge.per_query(fit.vectors) - judge.per_query(self._embeddings[fit.rows]))
-            nodes.append(fold.nodes)
-        if not nodes:
+            changes.append(judge.per_query(fit.vectors) - before)
+        if not changes:
             return None
-        return _weighted(np.concatenate(changes), np.concatenate(nodes), self._counts)
+        return _weighted(np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds]), self._counts)
 
 
 def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
@@ -124,6 +127,7 @@ def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
                 _part(labels, queries, position, held),
                 (position[labels.query_of_pair[others]], labels.node_of_pair[others]),
                 node_of_query[queries],
+                np.unique(labels.node_of_pair[train]),
             )
         )
     return folds
