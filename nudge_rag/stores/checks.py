@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import warnings
@@ -23,6 +24,8 @@ __all__ = [
     "check_synchronous",
     "chunks",
     "sql_name",
+    "sql_text",
+    "store_key",
     "ungrouped",
     "warn_experimental",
 ]
@@ -96,6 +99,27 @@ def sql_name(name: str) -> str:
     """
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
+
+
+def sql_text(text: str) -> str:
+    """A string's literal in standard SQL, quoted.
+
+    Example:
+        >>> print(sql_text("the node's text"))
+        'the node''s text'
+    """
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def store_key(name: str, place: str) -> str:
+    """A store's key, fit for the name of a folder: the database's name, and a hash of where the vectors are.
+
+    Example:
+        >>> store_key("duckdb", "/data/x.duckdb docs embedding")
+        'duckdb-7bd9092ae33ff3c3'
+    """
+    return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 def ungrouped(

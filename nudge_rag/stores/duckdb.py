@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,15 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, sql_name
+from nudge_rag.stores.checks import (
+    check_batch_size,
+    check_ids,
+    check_queries,
+    check_replacement,
+    chunks,
+    sql_name,
+    store_key,
+)
 
 __all__ = ["DuckDBStore"]
 
@@ -98,7 +105,7 @@ class DuckDBStore:
     @property
     def key(self) -> str:
         """From the database's file, the schema, the table and the column."""
-        return f"duckdb-{hashlib.sha256(self._place.encode()).hexdigest()[:16]}"
+        return store_key("duckdb", self._place)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,16 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, ungrouped
+from nudge_rag.stores.checks import (
+    check_batch_size,
+    check_ids,
+    check_queries,
+    check_replacement,
+    chunks,
+    sql_text,
+    store_key,
+    ungrouped,
+)
 
 __all__ = ["LanceStore"]
 
@@ -89,7 +97,7 @@ class LanceStore:
     def key(self) -> str:
         """From where the table is, its name and the column."""
         place = f"{getattr(self.table, 'uri', '')} {self.table.name} {self._vector}"
-        return f"lancedb-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return store_key("lancedb", place)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -265,5 +273,5 @@ def _index_metric(table: Any, vector_column: str) -> str | None:
 
 def _among(column: str, ids: Sequence[str]) -> str:
     """An SQL condition; quotes inside names and values are doubled."""
-    values = ", ".join("'" + node_id.replace("'", "''") + "'" for node_id in ids)
+    values = ", ".join(map(sql_text, ids))
     return f"`{column.replace('`', '``')}` IN ({values})"

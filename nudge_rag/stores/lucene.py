@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from nudge_rag.stores.checks import (
     check_queries,
     check_replacement,
     chunks,
+    store_key,
 )
 
 __all__ = ["LuceneStore", "similarities"]
@@ -113,7 +113,7 @@ class LuceneStore(ABC):
     @property
     def key(self) -> str:
         """The index's own UUID and the field: an index made anew is another store."""
-        return f"{self._name}-{hashlib.sha256(f'{self._uuid} {self.vector_field}'.encode()).hexdigest()[:16]}"
+        return store_key(self._name, f"{self._uuid} {self.vector_field}")
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.milvus_beside import AliasVersions
 from nudge_rag.stores.milvus_schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
@@ -99,7 +98,7 @@ class MilvusStore:
     def key(self) -> str:
         """From the server or file, the collection or alias, and the vector field."""
         place = f"{address_of(self.client)} {self.collection} {self._schema.vector_field}"
-        return f"milvus-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return store_key("milvus", place)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from nudge_rag.stores.checks import (
     check_replacement,
     check_synchronous,
     chunks,
+    store_key,
     warn_experimental,
 )
 from nudge_rag.stores.pinecone_filters import passes
@@ -99,7 +99,7 @@ class PineconeStore:
     def key(self) -> str:
         """From the index's host, which is its own, and the namespace."""
         host = getattr(self.index, "host", None) or self.index.config.host
-        return f"pinecone-{hashlib.sha256(f'{host} {self.namespace}'.encode()).hexdigest()[:16]}"
+        return store_key("pinecone", f"{host} {self.namespace}")
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,15 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, ungrouped
+from nudge_rag.stores.checks import (
+    check_batch_size,
+    check_ids,
+    check_queries,
+    check_replacement,
+    chunks,
+    store_key,
+    ungrouped,
+)
 from nudge_rag.stores.postgres_beside import BesideColumns
 
 if TYPE_CHECKING:
@@ -109,7 +116,7 @@ class PgVectorStore:
         with self._cursor() as cursor:
             info = cursor.connection.info
             place = f"{info.host} {info.port} {info.dbname} {self._place}"
-        return f"postgres-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return store_key("postgres", place)
 
     @property
     def capabilities(self) -> Capabilities:

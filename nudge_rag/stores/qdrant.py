@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.qdrant_beside import BesideCollections, aliases_of
 
 __all__ = ["QdrantStore"]
@@ -80,7 +79,7 @@ class QdrantStore:
     def key(self) -> str:
         """From where the collection is, its name and the vector's."""
         place = f"{self._location} {self.collection} {self.vector_name}"
-        return f"qdrant-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return store_key("qdrant", place)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.redis_index import Index, describe
 
 __all__ = ["RedisStore"]
@@ -94,7 +93,7 @@ class RedisStore:
     @property
     def key(self) -> str:
         """From the server, the index and the field."""
-        return f"redis-{hashlib.sha256(self._place.encode()).hexdigest()[:16]}"
+        return store_key("redis", self._place)
 
     @property
     def capabilities(self) -> Capabilities:

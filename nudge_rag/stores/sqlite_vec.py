@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import re
@@ -16,7 +15,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, sql_name
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, sql_name, store_key
 
 __all__ = ["SQLiteVecStore", "rowids"]
 
@@ -86,7 +85,7 @@ class SQLiteVecStore:
     @property
     def key(self) -> str:
         """From the database's file, the tables and the column."""
-        return f"sqlite-vec-{hashlib.sha256(self._place.encode()).hexdigest()[:16]}"
+        return store_key("sqlite-vec", self._place)
 
     @property
     def capabilities(self) -> Capabilities:

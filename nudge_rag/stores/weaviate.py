@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from nudge_rag.stores.checks import (
     check_replacement,
     check_synchronous,
     chunks,
+    store_key,
     warn_experimental,
 )
 
@@ -85,7 +85,7 @@ class WeaviateStore:
         """From the server's address, the collection, its tenant and the vector's name."""
         address = getattr(getattr(self.collection, "_connection", None), "url", "")
         place = f"{address} {self.collection.name} {self.collection.tenant} {self.vector_name}"
-        return f"weaviate-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return store_key("weaviate", place)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -21,6 +21,7 @@ from nudge_rag.stores import (
     PgVectorStore,
     QdrantStore,
 )
+from nudge_rag.stores.checks import sql_text
 from nudge_rag.stores.milvus_schema import among
 
 __all__ = ["DATABASES", "Database", "database_of", "embeddings_of"]
@@ -103,16 +104,11 @@ def _lance_filter(vectorstore: Any, given: Any) -> str | None:
     for column in given:
         if not re.fullmatch(r"\w+(\.\w+)*", column):
             raise ValueError(f"{column!r} is not the name of a column, such as 'metadata.year'")
-    return " AND ".join(f"{column} = {_quoted(value)}" for column, value in given.items()) or None
-
-
-def _quoted(value: Any) -> str:
-    quoted = str(value).replace("'", "''")
-    return f"'{quoted}'"
+    return " AND ".join(f"{column} = {sql_text(str(value))}" for column, value in given.items()) or None
 
 
 def _lance_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
-    among = ", ".join(map(_quoted, ids))
+    among = ", ".join(map(sql_text, ids))
     rows = vectorstore.get_table().search().where(f"`{vectorstore._id_key}` IN ({among})").limit(None).to_list()
     return [
         Document(

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.stores import DuckDBStore, EmbeddingStore
-from nudge_rag.stores.checks import sql_name
+from nudge_rag.stores.checks import sql_name, sql_text
 
 __all__ = ["adapter", "condition", "documents"]
 
@@ -38,19 +38,14 @@ def condition(vectorstore: Any, given: Any) -> str | None:
 def _equal(key: str, value: Any) -> str:
     pointer = str(key).replace("~", "~0").replace("/", "~1")
     # Without the brackets, DuckDB would compare before it takes the key out of the JSON.
-    field = f"((metadata::JSON)->>{_literal('/' + pointer)})"
+    field = f"((metadata::JSON)->>{sql_text('/' + pointer)})"
     if isinstance(value, bool):
-        return f"{field} = {_literal(json.dumps(value))}"
+        return f"{field} = {sql_text(json.dumps(value))}"
     if isinstance(value, int | float):
         return f"TRY_CAST({field} AS DOUBLE) = {float(value)!r}::DOUBLE"
     if isinstance(value, str):
-        return f"{field} = {_literal(value)}"
+        return f"{field} = {sql_text(value)}"
     raise TypeError(f"filter values for DuckDB are strings, numbers or booleans, got {value!r} for {key!r}")
-
-
-def _literal(text: str) -> str:
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"
 
 
 def documents(vectorstore: Any, ids: list[str]) -> list[Document]:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from nudge_rag.stores import EmbeddingStore, SQLiteVecStore
-from nudge_rag.stores.checks import sql_name
+from nudge_rag.stores.checks import sql_name, sql_text
 from nudge_rag.stores.sqlite_vec import rowids
 
 __all__ = ["adapter", "condition", "documents"]
@@ -32,7 +32,7 @@ def condition(vectorstore: Any, given: Any) -> str | None:
     if not isinstance(given, Mapping):
         raise TypeError(f"filter for SQLiteVec is an SQL condition or a dictionary, got {type(given).__name__}")
     parts = [
-        f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = {_literal(str(key))} AND {_equal(key, value)})"
+        f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = {sql_text(str(key))} AND {_equal(key, value)})"
         for key, value in given.items()
     ]
     return " AND ".join(parts) or None
@@ -44,13 +44,8 @@ def _equal(key: Any, value: Any) -> str:
     if isinstance(value, int | float):
         return f"type IN ('integer', 'real') AND atom = {value!r}"
     if isinstance(value, str):
-        return f"type = 'text' AND atom = {_literal(value)}"
+        return f"type = 'text' AND atom = {sql_text(value)}"
     raise TypeError(f"filter values for SQLiteVec are strings, numbers or booleans, got {value!r} for {key!r}")
-
-
-def _literal(text: str) -> str:
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"
 
 
 def documents(vectorstore: Any, ids: list[str]) -> list[Document]:

@@ -8,6 +8,8 @@ from typing import Any
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
+from nudge_rag.stores.checks import sql_text
+
 __all__ = ["among", "duckdb_field", "lance_field", "literal", "postgres_field", "sql_condition"]
 
 COMPARISONS = {
@@ -69,8 +71,7 @@ def literal(value: Any) -> str:
         return "TRUE" if value else "FALSE"
     if isinstance(value, int | float):
         return repr(value)
-    quoted = str(value).replace("'", "''")
-    return f"'{quoted}'"
+    return sql_text(str(value))
 
 
 def among(expression: str, values: Sequence[str]) -> str:
