@@ -8,17 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.store_builders import chroma, postgres
-from tests.store_builders.common import Servers
+from tests import store_fixtures
 from tests.stores.killing import Killer
 
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers({"chroma": chroma.start_server, "postgres": postgres.start_server}, tmp_path_factory)
-    yield running
-    running.stop()
+servers = store_fixtures.servers
 
 
 @pytest.fixture(scope="module")

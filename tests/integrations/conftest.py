@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +13,9 @@ from langchain_core.embeddings import Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from nudge_rag import LabeledPairs
-from tests.store_builders.common import Servers
-from tests.store_builders.registry import STARTERS
+from tests import store_fixtures
+
+servers = store_fixtures.servers
 
 N, D = 60, 16
 
@@ -58,14 +59,6 @@ class LlamaIndexWorld(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return vector(query)
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers on loopback, each started at its first use and stopped at the end."""
-    running = Servers(STARTERS, tmp_path_factory)
-    yield running
-    running.stop()
 
 
 @pytest.fixture
