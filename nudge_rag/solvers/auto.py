@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from nudge_rag.arrays import FloatArray, as_matrix
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
-from nudge_rag.solvers.contrastive import DEFAULT_STRENGTHS, NudgeContrastive
+from nudge_rag.solvers.calibration import common_direction, lowered
+from nudge_rag.solvers.contrastive import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.judge import Judge
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels
@@ -29,12 +30,10 @@ __all__ = ["AutoSolver"]
 logger = logging.getLogger(__name__)
 
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
-# The more, the less the uncovered queries lose, and the less the covered ones gain.
-UNCOVERED_WEIGHTS = (0.0, 0.2, 0.4, 0.8, 1.6)
+# Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
+OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 # Shares of the best step size of NUDGE-N and NUDGE-M.
 SHARES = (1.0, 0.5, 0.25, 0.125)
-# Of the best strength.
-NEARBY = (10 / 3, 1.0, 0.3)
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class AutoSolver:
     """Fit the solvers, keep what harms no uncovered queries, and choose by validation.
 
     Of each solver, settings go from the boldest to the most careful (NUDGE-N and NUDGE-M: ever shorter steps;
-    `NudgeContrastive`: ever more weight on uncovered queries), until the loss that `HeldOutNodes` estimates for queries
-    whose answers have no label is within ``tolerance``. Of those that are, the one with the best mean of ``metric`` on
-    the validation queries is chosen; a simpler solver is kept unless the other one is better by more than one standard
-    error of the paired differences. The final solution learns from training and validation labels together. Every
-    setting tried is in ``candidates`` of the result. Nothing moves where no setting qualifies.
+    `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets), until the loss that `HeldOutNodes`
+    estimates for queries whose answers have no label is within ``tolerance``. Of those that are, the one with the best
+    mean of ``metric`` on the validation queries is chosen; a simpler solver is kept unless the other one is better by
+    more than one standard error of the paired differences. The final solution learns from training and validation
+    labels together. Every setting tried is in ``candidates`` of the result. Nothing moves where no setting qualifies.
 
     Args:
         metric: what is measured.
@@ -155,7 +154,8 @@ class _Trials:
         self._held, self._background = held, background
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         # Every solver moves the same rows: the nodes that have a training label.
-        rows = np.unique(prepare_labels(train, "training", **size).node_of_pair)
+        learned = prepare_labels(train, "training", **size)
+        self._train_vectors, rows = learned.vectors, np.unique(learned.node_of_pair)
         judged = prepare_labels(val, "validation", **size)
         self._judge = Judge(judged, nodes, rows, background, auto.metric, auto.similarity)
 
@@ -173,35 +173,40 @@ class _Trials:
         for share in SHARES:
             final = kind(gamma=share * first.gamma, similarity=self._auto.similarity)
             fit = first if share == 1 else final.fit(self._nodes, self._train, background=self._background)
-            tried = self._measured(name, replace(first, vectors=fit.vectors), share * first.gamma, final)
+            solutions = self._held.solutions(final) if first.gamma else []
+            shown = replace(first, vectors=fit.vectors)
+            tried = self._measured(name, shown, share * first.gamma, final, solutions)
             yield tried
             if tried.candidate.allowed or not first.gamma:
                 return
 
     def _contrastive(self) -> Iterator[_Tried]:
         auto = self._auto
-        strengths: tuple[float, ...] = DEFAULT_STRENGTHS
-        for weight in UNCOVERED_WEIGHTS:
-            solver = NudgeContrastive(
-                metric=auto.metric,
-                similarity=auto.similarity,
-                uncovered_weight=weight,
-                strengths=strengths,
-                refit=False,
-            )
-            fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
-            # Where nothing moves there is nothing to solve for in the end.
-            final = solver.at_strength(1 / fit.gamma, solver.taus[0]) if fit.gamma else None
-            tried = self._measured(f"nudge-contrastive, uncovered weight {weight:g}", fit, fit.gamma, final)
+        solver = NudgeContrastive(metric=auto.metric, similarity=auto.similarity, refit=False)
+        fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
+        if not fit.averaged:
+            yield self._measured("nudge-contrastive", fit, 0.0, None, [])
+            return
+        # Solved once; what an offset does to the solutions costs next to nothing.
+        solutions = self._held.solutions(solver.at_points(fit.averaged))
+        direction = common_direction(self._train_vectors)
+        directions = [common_direction(vectors) for vectors in self._held.training_vectors]
+        for offset in OFFSETS:
+            moved = [
+                lowered(vectors, each, offset, auto.similarity)
+                for vectors, each in zip(solutions, directions, strict=True)
+            ]
+            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, auto.similarity))
+            final = solver.at_points(fit.averaged, offset)
+            tried = self._measured(f"nudge-contrastive, offset {offset:g}", shown, fit.gamma, final, moved)
             yield tried
-            if tried.candidate.allowed or not fit.gamma:
+            if tried.candidate.allowed:
                 return
-            # The best strength hardly depends on the weight: the next paths are short.
-            strengths = tuple(share / fit.gamma for share in NEARBY)
 
-    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any) -> _Tried:
+    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]) -> _Tried:
+        """``solutions`` are those of the folds."""
         values = self._judge.per_query(fit.vectors)
-        effect = self._held.effect(final) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
+        effect = self._held.effect(solutions) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
         candidate = Candidate(name, gamma, float(values.mean()), note=_note(effect))
         if effect is None:
             candidate = replace(candidate, allowed=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,21 @@ from nudge_rag.arrays import FloatArray
 from nudge_rag.metrics import Metric, parse_metric
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem, make_problem
-from nudge_rag.solvers.competitors import fixed_scores, query_vectors
-from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
+from nudge_rag.solvers.contrastive_descent import ContrastiveDescent, Point
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.judge import Judge
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums, join_labels
-from nudge_rag.solvers.ranks import covered_columns
+from nudge_rag.solvers.labels import LabelsLike, QuerySums, join_labels
 from nudge_rag.solvers.result import SAME_VALUE, Descent, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
-
 # From nearly nothing moved to nearly free, each a warm start for the next.
-DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
-DEFAULT_TAUS = (0.05,)
-# Relative improvement of the objective below which a step counts as the last.
-TOLERANCE = 1e-5
-# The path ends after this many points in a row that are worse than the best one.
-PATIENCE = 2
-# A fixed strength is come to by way of one so many times as large.
-WARM_START = 10.0
+DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+DEFAULT_TAUS = (0.05, 0.03, 0.08, 0.02)
+# The best strength hardly depends on the temperature: after the first path, only these multiples of it are tried.
+NEARBY = (10 / 3, 1.0, 0.3)
+# A fixed strength is come to without a path, and gets so many times the iterations of a point.
+WITHOUT_PATH = 2
 
 
 class NudgeContrastive:
@@ -48,10 +42,11 @@ class NudgeContrastive:
     where the sums over j run over the covered nodes and, as constants, each training query's nearest other nodes
     (`ContrastiveObjective` has the equation in full, and its gradient). Convex for dot-product stores; for cosine
     and l2, v_j is a direction, and every node keeps its length. The penalty's strength goes down a path that
-    begins at the untouched embeddings, each solution a warm start for the next; validation chooses the point (and the
-    temperature, where several are given) with the best mean of ``metric``. The embeddings stay as they are where
-    nothing improves on them. Then, with ``refit``, training and validation labels together are solved for at the chosen
-    point, so that no label is lost. Grades weigh the labels of a query. Deterministic.
+    begins at the untouched embeddings, each solution a warm start for the next; validation chooses the point with the
+    best mean of ``metric``. Of several temperatures, each chooses its own point; then their solutions are averaged,
+    from the best one down, as long as validation gains by it. The embeddings stay as they are where nothing improves on
+    them. Then, with ``refit``, training and validation labels together are solved for at the chosen points, so that no
+    label is lost. Grades weigh the labels of a query. Deterministic.
 
     Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time and memory
     grow with training queries times covered nodes. Needs SciPy, whose L-BFGS-B does the descent: a well-kept optimiser
@@ -64,14 +59,18 @@ class NudgeContrastive:
         strengths: of the penalty, tried from the largest to the smallest.
         uncovered_weight: how much queries whose answers have no labels count: 0 gives the most to labelled nodes, 1 and
             more keep moved nodes from pushing the unlabelled ones down.
-        strength: fixed strength; no search, and no validation needed.
+        offset: by how much, as a cosine, the scores of moved nodes are lowered in the end (`calibration.lowered`): the
+            cheap way to the same end.
+        strength: fixed strength, or one for each of ``taus``, whose solutions are averaged; no search, and no
+            validation needed.
         refit: whether the final solution learns from the validation labels too.
         negatives: how many of each training query's nearest unlabelled nodes take part.
-        iterations: at most, at each strength.
+        iterations: at most, at each strength of the path; twice as many at a fixed one.
 
     References:
         The setting (non-parametric fine-tuning of embeddings): arXiv 2409.02343. The loss: van den Oord et al.,
-        Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748.
+        Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748. The average: Wortsman et al.,
+        Model soups, arXiv 2203.05482.
 
     Example:
         >>> import numpy as np
@@ -91,31 +90,34 @@ class NudgeContrastive:
         taus: Sequence[float] = DEFAULT_TAUS,
         strengths: Sequence[float] = DEFAULT_STRENGTHS,
         uncovered_weight: float = 0.0,
-        strength: float | None = None,
+        offset: float = 0.0,
+        strength: float | Sequence[float] | None = None,
         refit: bool = True,
         negatives: int = 50,
         iterations: int = 12,
     ) -> None:
+        fixed = _fixed_strengths(strength, len(taus))
         for name, values in (
             ("taus", taus),
             ("strengths", strengths),
-            ("strength", [1.0 if strength is None else strength]),
+            ("strength", [1.0] if fixed is None else fixed),
             ("iterations", [iterations]),
         ):
             if not values or not all(np.isfinite(value) and value > 0 for value in values):
                 raise ValueError(f"{name} must be positive, got {values!r}")
         if similarity not in ("cosine", "dot", "l2"):
             raise ValueError(f"similarity must be 'cosine', 'dot' or 'l2', got {similarity!r}")
-        if not (np.isfinite(uncovered_weight) and uncovered_weight >= 0):
-            raise ValueError(f"uncovered_weight must be at least 0, got {uncovered_weight!r}")
+        for name, value in (("uncovered_weight", uncovered_weight), ("offset", offset)):
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
         if negatives < 0:
             raise ValueError(f"negatives must be at least 0, got {negatives!r}")
         self.metric = parse_metric(metric)
         self.similarity: Similarity = similarity
         self.taus = tuple(float(tau) for tau in taus)
         self.strengths = tuple(sorted((float(one) for one in strengths), reverse=True))
-        self.uncovered_weight, self.refit = float(uncovered_weight), bool(refit)
-        self.strength = None if strength is None else float(strength)
+        self.uncovered_weight, self.offset, self.refit = float(uncovered_weight), float(offset), bool(refit)
+        self.strength = fixed
         self.negatives, self.iterations = int(negatives), int(iterations)
 
     @property
@@ -143,8 +145,8 @@ class NudgeContrastive:
     ) -> NudgeFit:
         """Solve for the covered rows of ``embeddings``. Arguments, errors and warnings as `NudgeN.fit`.
 
-        ``gamma`` of the result is 1 / strength, and its ``curve`` runs over that; with several temperatures it is that
-        of the best one.
+        ``gamma`` of the result is 1 / strength, and its ``curve`` runs over that; with several temperatures they are
+        those of the best one. ``averaged`` are the points whose solutions make up the result.
 
         Raises:
             TypeError: `QuerySums` as training labels, or embeddings of another array library than numpy.
@@ -155,164 +157,136 @@ class NudgeContrastive:
         if background is not None and not isinstance(background, np.ndarray):
             background = list(background)  # gone over twice: for the training and for the validation queries
         if self.strength is not None:
-            return self._at_fixed_strength(self.strength, embeddings, train, val, background)
+            return self._at_fixed_strengths(self.strength, embeddings, train, val, background)
         problem = make_problem(embeddings, train, val, needs_validation=True)
         if problem.val is None:
             raise ValueError("the validation set has no query with an answer: the strength cannot be chosen")
         judge = Judge(problem.val, problem.embeddings, problem.rows, background, self.metric, self.similarity)
-        paths = [self._path(problem, background, judge, tau) for tau in self.taus]
-        best = int(np.argmax([max(point.value for point in path) for path in paths]))
-        values, path = np.array([point.value for point in paths[best]]), paths[best]
-        chosen = first_best(values)
-        gammas = np.array([0.0, *(1 / strength for strength in self.strengths)])[: len(path)]
-        if chosen == len(self.strengths):
+        fit = self._chosen(problem, judge, background)
+        if fit.at_edge:
             warnings.warn(f"the best strength, {self.strengths[-1]:g}, is the smallest that was tried", stacklevel=2)
-        fit = NudgeFit(
-            solver=self.name,
-            rows=problem.rows,
-            vectors=path[chosen].vectors,
-            gamma=float(gammas[chosen]),
-            curve=ValidationCurve(gammas, values, str(self.metric)),
-            improved=bool(values[chosen] > values[0] + SAME_VALUE),
-            at_edge=chosen == len(self.strengths),
-            opposed=problem.rows[:0],
-            originals=problem.embeddings,
-            descents=tuple(point.descent for point in path if point.descent is not None),
-            **problem.without_answers(),
-        )
-        if not (chosen and self.refit) or val is None:
+        if not (fit.averaged and self.refit) or val is None:
             return fit
-        final = self.at_strength(self.strengths[chosen - 1], self.taus[best])
+        final = self.at_points(fit.averaged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # queries without answers were warned of above
             whole = final.fit(embeddings, join_labels(train, val), background=background)
         return replace(fit, rows=whole.rows, vectors=whole.vectors, descents=fit.descents + whole.descents)
 
-    def at_strength(self, strength: float, tau: float) -> NudgeContrastive:
-        """This solver at one fixed point of its path."""
+    def at_points(self, points: Sequence[tuple[float, float]], offset: float | None = None) -> NudgeContrastive:
+        """This solver at fixed points of its paths, (tau, strength) each, whose solutions are averaged."""
         return NudgeContrastive(
             metric=self.metric,
             similarity=self.similarity,
-            taus=[tau],
+            taus=[tau for tau, _ in points],
             uncovered_weight=self.uncovered_weight,
-            strength=strength,
+            offset=self.offset if offset is None else offset,
+            strength=[strength for _, strength in points],
             negatives=self.negatives,
             iterations=self.iterations,
         )
 
-    def _at_fixed_strength(
-        self, strength: float, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, background: Any
+    def _chosen(self, problem: Problem, judge: Judge, background: Any) -> NudgeFit:
+        descent = self._descent(problem, background)
+        paths = self._paths(descent, judge)
+        tops = [path[first_best([point.value for point in path])] for path in paths]
+        order = sorted(range(len(paths)), key=lambda index: -tops[index].value)  # stable: the first of equals
+        path, best = paths[order[0]], tops[order[0]]
+        values = np.array([point.value for point in path])
+        parts = _worth_averaging(descent, judge, [tops[index] for index in order])
+        vectors = descent.averaged([part.vectors for part in parts])
+        strength = 0.0 if best.descent is None else best.descent.strength
+        return self._result(
+            problem,
+            descent.lowered(vectors, self.offset) if strength else problem.originals,
+            gamma=1 / strength if strength else 0.0,
+            curve=ValidationCurve(_gammas(path), values, str(self.metric)),
+            improved=bool(best.value > values[0] + SAME_VALUE),
+            at_edge=strength == self.strengths[-1],
+            descents=[point.descent for path in paths for point in path if point.descent is not None],
+            points=parts,
+        )
+
+    def _paths(self, descent: ContrastiveDescent, judge: Judge) -> list[list[Point]]:
+        """One path for each temperature: the whole of it for the first, near its best strength for the others."""
+        paths = [descent.path(self.taus[0], self.strengths, self.iterations, judge)]
+        best = paths[0][first_best([point.value for point in paths[0]])].descent
+        strengths = self.strengths if best is None else tuple(share * best.strength for share in NEARBY)
+        return paths + [descent.path(tau, strengths, self.iterations, judge) for tau in self.taus[1:]]
+
+    def _at_fixed_strengths(
+        self, strengths: Sequence[float], embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, others: Any
     ) -> NudgeFit:
         labels = join_labels(train, val) if val is not None and self.refit else train
         problem = make_problem(embeddings, labels, None, needs_validation=False)
-        path = self._path(problem, background, None, self.taus[0], (WARM_START * strength, strength))
+        descent = self._descent(problem, others)
+        points = [
+            descent.at(tau, strength, WITHOUT_PATH * self.iterations)
+            for tau, strength in zip(self.taus, strengths, strict=True)
+        ]
+        return self._result(
+            problem,
+            descent.lowered(descent.averaged([point.vectors for point in points]), self.offset),
+            gamma=1 / strengths[0],
+            curve=ValidationCurve(np.zeros(0), np.zeros(0), str(self.metric)),
+            descents=[point.descent for point in points if point.descent is not None],
+            points=points,
+        )
+
+    def _descent(self, problem: Problem, background: Any) -> ContrastiveDescent:
+        return ContrastiveDescent(problem, background, self.similarity, self.uncovered_weight, self.negatives)
+
+    def _result(
+        self,
+        problem: Problem,
+        vectors: FloatArray,
+        *,
+        gamma: float,
+        curve: ValidationCurve,
+        descents: Sequence[Descent],
+        points: Sequence[Point],
+        improved: bool = False,
+        at_edge: bool = False,
+    ) -> NudgeFit:
+        made_of = [point.descent for point in points if point.descent is not None]
         return NudgeFit(
             solver=self.name,
             rows=problem.rows,
-            vectors=path[-1].vectors,
-            gamma=1 / strength,
-            curve=ValidationCurve(np.zeros(0), np.zeros(0), str(self.metric)),
-            improved=False,
-            at_edge=False,
+            vectors=vectors,
+            gamma=gamma,
+            curve=curve,
+            improved=improved,
+            at_edge=at_edge,
             opposed=problem.rows[:0],
             originals=problem.embeddings,
-            descents=tuple(point.descent for point in path if point.descent is not None),
+            descents=tuple(descents),
+            averaged=tuple((one.tau, one.strength) for one in made_of),
             **problem.without_answers(),
         )
 
-    def _path(
-        self,
-        problem: Problem,
-        background: Any,
-        judge: Judge | None,
-        tau: float,
-        strengths: Sequence[float] | None = None,
-    ) -> list[_Point]:
-        """Every point of the path; the first is the untouched embeddings."""
-        objective, lengths = self._objective(problem, background, tau)
-        path = [_Point(problem.originals, _value(judge, problem.originals), None)]
-        current = objective.originals
-        for strength in self.strengths if strengths is None else strengths:
-            current, descent = _descend(objective, current, strength, self.iterations)
-            moved = current
-            if objective.sphere:
-                moved = moved / np.linalg.norm(moved, axis=1, keepdims=True) * lengths
-            vectors = moved.astype(problem.originals.dtype)
-            path.append(_Point(vectors, _value(judge, vectors), descent))
-            if max(one.value for one in path[-PATIENCE:]) < max(one.value for one in path) - SAME_VALUE:
-                break
-        return path
 
-    def _objective(self, problem: Problem, background: Any, tau: float) -> tuple[ContrastiveObjective, Float64Array]:
-        train = problem.train
-        if train is None:
-            raise TypeError("NudgeContrastive needs the training queries themselves")
-        sphere = self.similarity != "dot"
-        # On the sphere lengths do not matter, and rivals are those by direction.
-        ranked_by: Similarity = "cosine" if sphere else "dot"
-        originals = problem.originals.astype(np.float64)
-        lengths = np.linalg.norm(originals, axis=1, keepdims=True)
-        total = np.bincount(train.query_of_pair, weights=train.grades, minlength=train.n_queries)
-        objective = ContrastiveObjective(
-            query_vectors(train, ranked_by),
-            train.query_of_pair,
-            covered_columns(train.node_of_pair, problem.rows),
-            train.grades / total[train.query_of_pair],
-            self._others(train, problem, background, ranked_by, tau),
-            originals / lengths if sphere else originals,
-            tau,
-            sphere,
-            self.uncovered_weight,
-        )
-        return objective, lengths
-
-    def _others(
-        self, train: PreparedLabels, problem: Problem, background: Any, ranked_by: Similarity, tau: float
-    ) -> Float64Array:
-        """log sum exp(q.v / tau) over each training query's nearest nodes that do not move, (m,); -inf for none."""
-        depth = self.negatives
-        if self.similarity == "l2":
-            train = replace(train, rivals=None)  # distances do not tell directions
-        if train.rivals is not None:
-            depth = min(depth, train.rivals.shape[1])
-        if not depth:
-            return np.full(train.n_queries, -np.inf)
-        found = fixed_scores(train, problem.embeddings, problem.rows, background, depth=depth, similarity=ranked_by)
-        logits = found.best.astype(np.float64) / tau
-        highest = logits.max(axis=1, keepdims=True)
-        highest = np.where(np.isfinite(highest), highest, 0.0)
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0])
+def _worth_averaging(descent: ContrastiveDescent, judge: Judge, tops: Sequence[Point]) -> list[Point]:
+    """The best of ``tops``, which come from the best down, and every further one that validation gains by."""
+    parts, value = [tops[0]], tops[0].value
+    for point in tops[1:]:
+        if tops[0].descent is None or point.descent is None:
+            break
+        together = judge.value(descent.averaged([part.vectors for part in [*parts, point]]))
+        if together > value + SAME_VALUE:
+            parts, value = [*parts, point], together
+    return parts
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A point of the path: the vectors of the covered nodes, their value, and how they were come to."""
-
-    vectors: FloatArray
-    value: float
-    descent: Descent | None
+def _gammas(path: Sequence[Point]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([0.0 if point.descent is None else 1 / point.descent.strength for point in path])
 
 
-def _value(judge: Judge | None, vectors: FloatArray) -> float:
-    return 0.0 if judge is None else judge.value(vectors)
-
-
-def _descend(
-    objective: ContrastiveObjective, start: Float64Array, strength: float, iterations: int
-) -> tuple[Float64Array, Descent]:
-    """L-BFGS-B from ``start`` (c, d)."""
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError("NudgeContrastive needs SciPy: pip install 'nudge-rag[contrastive]'") from error
-
-    def function(flat: Float64Array) -> tuple[float, Float64Array]:
-        value, gradient = objective.value_and_gradient(flat.reshape(start.shape), strength)
-        return value, gradient.ravel()
-
-    options = {"maxiter": iterations, "ftol": TOLERANCE, "maxls": 8}
-    found = minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    largest = float(np.abs(found.jac).max(initial=0.0))
-    record = Descent(strength, int(found.nit), int(found.nfev), float(found.fun), largest, bool(found.success))
-    return found.x.reshape(start.shape), record
+def _fixed_strengths(strength: float | Sequence[float] | None, n_taus: int) -> tuple[float, ...] | None:
+    """One for each temperature."""
+    if strength is None:
+        return None
+    if not isinstance(strength, Sequence):
+        return (float(strength),) * n_taus
+    if len(strength) != n_taus:
+        raise ValueError(f"strength must be one number or one for each of {n_taus} taus, got {strength!r}")
+    return tuple(float(one) for one in strength)

@@ -37,6 +37,7 @@ class Descent:
     """How an iterative solver came to its solution at one strength of the penalty.
 
     Attributes:
+        tau: temperature.
         strength: of the penalty.
         iterations, evaluations: steps taken, and times that the objective was evaluated.
         objective: its value at the end.
@@ -44,6 +45,7 @@ class Descent:
         converged: whether a step improved by less than the tolerance (False: the iterations were used up).
     """
 
+    tau: float
     strength: float
     iterations: int
     evaluations: int
@@ -106,6 +108,7 @@ class NudgeFit:
         train_without_answers: training queries left out because they have no answers.
         val_without_answers: validation queries left out because they have no answers.
         descents: of an iterative solver, how each point of its path was reached, the final solution last.
+        averaged: of `NudgeContrastive`, the (tau, strength) of the solutions that it is the average of, best first.
         candidates: of ``"auto"``, everything that it chose from.
     """
 
@@ -121,6 +124,7 @@ class NudgeFit:
     val_without_answers: int
     originals: FloatArray = field(repr=False)
     descents: tuple[Descent, ...] = field(default=(), repr=False)
+    averaged: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     candidates: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def embeddings(self) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ FOLDS = 3
 ROUNDS = 2_000
 # With fewer held-out nodes than this an interval says little, and the report says so.
 FEW_NODES = 20
+# Nodes with one label are preferred as long as there are so many of them.
+ENOUGH_NODES = 50
 
 
 class _Fixed(Protocol):
@@ -62,10 +65,11 @@ class HeldOutNodes:
     fold, while its other answers do not compete. A fold's solution is fitted to the queries of the other folds, without
     their labels on the fold's nodes. All of it serves the estimate only: the final solution learns from every label.
 
-    A query counts 2^-(n - 1) where its node has n labels, in proportion to how likely a node with n labels would have
-    had none in half of the data: the nodes that have no label are more like those with one than like those with a
-    hundred (the argument of Good, The Population Frequencies of Species, Biometrika 1953). Intervals are bootstrapped
-    over nodes, since queries of one node fare alike.
+    Queries of the least labelled nodes alone are counted. Leave out any one labelled query: no other label covers its
+    node exactly if the node has this one label, so queries of nodes with one label are distributed as uncovered queries
+    to come (the argument of Good, The Population Frequencies of Species, Biometrika 1953). Where fewer than
+    `ENOUGH_NODES` nodes have one label, those with two count as well, and so on. Intervals are bootstrapped over
+    nodes, since queries of one node fare alike.
     """
 
     def __init__(
@@ -90,15 +94,24 @@ class HeldOutNodes:
             judge.per_query(embeddings[fold.rows]) for judge, fold in zip(self._judges, self._folds, strict=True)
         ]
 
-    def effect(self, solver: _Fixed) -> UncoveredEffect | None:
-        """Cross-fitted effect of a solver with a fixed step; None where the labels cannot be divided."""
-        changes = []
-        for fold, judge, before in zip(self._folds, self._judges, self._before, strict=True):
-            fit = solver.fit(self._embeddings, fold.train, background=self._background)
-            changes.append(judge.per_query(fit.vectors) - before)
+    @property
+    def training_vectors(self) -> list[FloatArray]:
+        """Of each fold, the queries that its solution learns from."""
+        return [np.asarray(fold.train.vectors) for fold in self._folds]
+
+    def solutions(self, solver: _Fixed) -> list[FloatArray]:
+        """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
+        return [solver.fit(self._embeddings, fold.train, background=self._background).vectors for fold in self._folds]
+
+    def effect(self, solutions: Sequence[FloatArray]) -> UncoveredEffect | None:
+        """Cross-fitted effect of ``solutions``, one a fold; None where the labels cannot be divided."""
+        changes = [
+            judge.per_query(vectors) - before
+            for judge, before, vectors in zip(self._judges, self._before, solutions, strict=True)
+        ]
         if not changes:
             return None
-        return _weighted(np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds]), self._counts)
+        return _of_rarest(np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds]), self._counts)
 
 
 def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
@@ -156,11 +169,13 @@ def _part(
     )
 
 
-def _weighted(changes: Float64Array, nodes: IntArray, counts: IntArray) -> UncoveredEffect:
-    weights = 0.5 ** np.minimum(counts[nodes] - 1.0, 60.0)
-    distinct, which = np.unique(nodes, return_inverse=True)
-    sums: Float64Array = np.bincount(which, weights=weights * changes).astype(np.float64)
-    totals: Float64Array = np.bincount(which, weights=weights).astype(np.float64)
+def _of_rarest(changes: Float64Array, nodes: IntArray, counts: IntArray) -> UncoveredEffect:
+    """The mean of ``changes`` over queries whose node has the fewest labels; ``counts`` are those of all nodes."""
+    judged = np.sort(counts[np.unique(nodes)])
+    few = counts[nodes] <= judged[min(ENOUGH_NODES, len(judged)) - 1]
+    distinct, which = np.unique(nodes[few], return_inverse=True)
+    sums: Float64Array = np.bincount(which, weights=changes[few]).astype(np.float64)
+    totals: Float64Array = np.bincount(which).astype(np.float64)
     return UncoveredEffect(float(sums.sum() / totals.sum()), *_node_interval(sums, totals), len(distinct))
 
 

@@ -13,7 +13,7 @@ from nudge_rag.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
 from nudge_rag.solvers.auto import _preferred, _Tried
 from nudge_rag.solvers.labels import prepare_labels
-from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _weighted
+from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _of_rarest
 from nudge_rag.stores import MappingStore
 
 METRIC = parse_metric("MRR@10")
@@ -73,28 +73,34 @@ def test_effect_is_that_of_brute_force():
     nodes, train, _, _, _ = confusing()
     solver = NudgeN(gamma=0.3)
     held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine")
-    effect = held.effect(solver)
-    changes, weights = [], []
+    effect = held.effect(held.solutions(solver))
+    changes = []
     for fold in held._folds:
         moved = solver.fit(nodes, fold.train).embeddings()
         part = (fold.held.vectors, [[row] for row in fold.held.node_of_pair])
         changes += list(reciprocal_ranks(moved, part) - reciprocal_ranks(nodes, part))
-        weights += [0.5**5] * fold.held.n_queries
-    assert effect.change == pytest.approx(np.average(changes, weights=weights), abs=1e-12)
+    assert effect.change == pytest.approx(np.mean(changes), abs=1e-12)
     assert effect.n_nodes == 24
     assert effect.low <= effect.change <= effect.high
 
 
-def test_nodes_with_few_labels_count_most():
-    changes, nodes = np.array([1.0, -1.0, -1.0, -1.0]), np.array([0, 1, 1, 1])
-    effect = _weighted(changes, nodes, np.array([1, 3]))
-    assert effect.change == pytest.approx((1 - 3 * 0.25) / (1 + 3 * 0.25))
+def test_nodes_with_the_fewest_labels_are_enough():
+    # 60 nodes with one label that gain nothing, 5 with three that lose everything: they do not count.
+    nodes = np.concatenate([np.arange(60), np.repeat(np.arange(60, 65), 3)])
+    changes = np.where(nodes < 60, 0.0, -1.0)
+    counts = np.bincount(nodes)
+    effect = _of_rarest(changes, nodes, counts)
+    assert (effect.change, effect.n_nodes) == (0.0, 60)
+    # 40 of them are too few: those with more labels count as well.
+    few = _of_rarest(changes[20:], nodes[20:], counts)
+    assert (few.change, few.n_nodes) == (pytest.approx(-15 / 55), 45)
 
 
 def test_the_estimate_foretells_what_uncovered_queries_lose():
     nodes, train, _, _, uncovered = confusing(n=240, labelled=120, per_node=3)
     solver = NudgeN(gamma=0.4)
-    effect = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine").effect(solver)
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine")
+    effect = held.effect(held.solutions(solver))
     moved = solver.fit(nodes, train).embeddings()
     measured = (reciprocal_ranks(moved, uncovered) - reciprocal_ranks(nodes, uncovered)).mean()
     assert measured < 0
@@ -173,7 +179,7 @@ def test_through_a_store(tmp_path, similarity):
 
 
 def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.solvers.auto.UNCOVERED_WEIGHTS", (0.0,))
+    monkeypatch.setattr("nudge_rag.solvers.auto.OFFSETS", (0.0,))
     nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, key="test")
     embedded = {f"q{i}": row for i, row in enumerate(train[0])}

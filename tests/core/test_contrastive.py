@@ -149,9 +149,11 @@ def test_the_final_solution_learns_from_validation_labels_too():
     extra = (np.concatenate([val[0], nodes[20:21]]), [*val[1], [20]])
     fit = NudgeContrastive().fit(nodes, train, extra)
     assert fit.rows.tolist() == [*range(12), 20]
-    strength = 1 / fit.gamma
+    assert fit.averaged
+    assert fit.gamma == 1 / fit.averaged[0][1]
+    taus, strengths = zip(*fit.averaged, strict=True)
     joined = (np.concatenate([train[0], extra[0]]), [*train[1], *extra[1]])
-    alone = NudgeContrastive(strength=strength).fit(nodes, joined)
+    alone = NudgeContrastive(taus=taus, strength=strengths).fit(nodes, joined)
     assert fit.vectors.tobytes() == alone.vectors.tobytes()
     kept = NudgeContrastive(refit=False).fit(nodes, train, extra)
     assert kept.rows.tolist() == list(range(12))
@@ -160,11 +162,45 @@ def test_the_final_solution_learns_from_validation_labels_too():
 
 def test_descents_are_recorded():
     nodes, train, val, _ = problem()
-    fit = NudgeContrastive(strengths=[10.0, 1.0], refit=False, iterations=200).fit(nodes, train, val)
-    assert [one.strength for one in fit.descents] == [10.0, 1.0]
+    fit = NudgeContrastive(taus=[0.1], strengths=[10.0, 1.0], refit=False, iterations=200).fit(nodes, train, val)
+    assert [(one.tau, one.strength) for one in fit.descents] == [(0.1, 10.0), (0.1, 1.0)]
     assert all(one.converged and 0 < one.iterations <= one.evaluations for one in fit.descents)
     short = NudgeContrastive(strength=1.0, iterations=1).fit(nodes, train)
     assert not short.descents[-1].converged
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_solutions_at_several_temperatures_are_averaged(similarity):
+    nodes, train, _, _ = problem()
+    nodes *= np.random.default_rng(1).uniform(0.9, 1.1, size=(len(nodes), 1))
+    each = [
+        NudgeContrastive(similarity=similarity, taus=[tau], strength=strength).fit(nodes, train).vectors
+        for tau, strength in ((0.05, 3.0), (0.1, 1.0))
+    ]
+    both = NudgeContrastive(similarity=similarity, taus=[0.05, 0.1], strength=[3.0, 1.0]).fit(nodes, train)
+    mean = (each[0] + each[1]) / 2
+    if similarity != "dot":
+        mean = unit(unit(each[0]) + unit(each[1])) * np.linalg.norm(nodes[both.rows], axis=1, keepdims=True)
+    np.testing.assert_allclose(both.vectors, mean, atol=1e-12)
+    assert both.averaged == ((0.05, 3.0), (0.1, 1.0))
+
+
+def test_an_average_is_no_worse_on_validation_than_its_best_part():
+    nodes, train, val, _ = problem(labelled=40, per_node=4)
+    options = {"metric": "MRR@10", "refit": False}
+    several = NudgeContrastive(taus=[0.05, 0.1, 0.2], **options).fit(nodes, train, val)
+
+    def value(fit):
+        scores = val[0] @ fit.embeddings().T
+        own = scores[np.arange(len(scores)), [rows[0] for rows in val[1]]]
+        ranks = (scores > own[:, None]).sum(axis=1)
+        return np.where(ranks < 10, 1 / (ranks + 1), 0.0).mean()
+
+    for tau, strength in several.averaged:
+        # The same path as far as this point, so the same solution.
+        strengths = [one.strength for one in several.descents if one.tau == tau and one.strength >= strength]
+        part = NudgeContrastive(taus=[tau], strengths=strengths, **options).fit(nodes, train, val)
+        assert value(several) >= value(part) - 1e-12
 
 
 def test_nothing_to_gain_keeps_every_bit():
@@ -180,7 +216,7 @@ def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given():
     whole = solver.fit(nodes, train, val)
     parts = [LabeledQueries(*part, rivals=part[0] @ nodes[12:].T) for part in (train, val)]
     part = solver.fit(nodes[:12], *parts)
-    assert part.gamma == whole.gamma
+    assert part.averaged == whole.averaged
     np.testing.assert_allclose(part.vectors, whole.vectors, atol=1e-6)
     blocks = solver.fit(nodes[:12], train, val, background=iter([nodes[12:30], nodes[30:]]))
     np.testing.assert_allclose(blocks.vectors, whole.vectors, atol=1e-6)
@@ -209,7 +245,9 @@ def test_through_a_store(tmp_path, similarity):
         ({"taus": [0.0]}, r"taus must be positive, got \[0.0\]"),
         ({"strengths": []}, "strengths must be positive"),
         ({"uncovered_weight": -1}, "uncovered_weight must be at least 0, got -1"),
-        ({"strength": 0.0}, r"strength must be positive, got \[0.0\]"),
+        ({"offset": -0.1}, "offset must be at least 0, got -0.1"),
+        ({"strength": 0.0, "taus": [0.05]}, r"strength must be positive, got \(0.0,\)"),
+        ({"strength": [1.0, 2.0, 3.0], "taus": [0.05]}, r"one number or one for each of 1 taus, got \[1.0, 2.0, 3.0\]"),
         ({"iterations": 0}, "iterations must be positive"),
         ({"negatives": -1}, "negatives must be at least 0, got -1"),
         ({"similarity": "jaccard"}, "similarity must be 'cosine'"),

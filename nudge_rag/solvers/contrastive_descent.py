@@ -1,0 +1,163 @@
+"""Solutions of the contrastive objective at any temperature and strength, for one set of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.arrays import FloatArray
+from nudge_rag.similarity import Similarity
+from nudge_rag.solvers._problem import Problem
+from nudge_rag.solvers.calibration import common_direction, lowered
+from nudge_rag.solvers.competitors import fixed_scores, query_vectors
+from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
+from nudge_rag.solvers.judge import Judge
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.ranks import covered_columns
+from nudge_rag.solvers.result import SAME_VALUE, Descent
+
+__all__ = ["ContrastiveDescent", "Point"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Relative improvement of the objective below which a step counts as the last.
+TOLERANCE = 1e-5
+# Steps that L-BFGS remembers: twice as many take twice the time and save hardly an evaluation.
+MEMORY = 5
+# The path ends after this many points in a row that are worse than the best one.
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a path: the vectors of the covered nodes (c, d), their value, and how they were come to."""
+
+    vectors: FloatArray
+    value: float
+    descent: Descent | None
+
+
+class ContrastiveDescent:
+    """The labels of ``problem``, and what of the other nodes matters to them, ready to be descended on.
+
+    Args:
+        problem: checked input.
+        background: more nodes that only compete.
+        similarity: how the store ranks.
+        uncovered_weight: of the objective's second sum.
+        negatives: how many of each training query's nearest unlabelled nodes take part.
+    """
+
+    def __init__(
+        self, problem: Problem, background: Any, similarity: Similarity, uncovered_weight: float, negatives: int
+    ) -> None:
+        if problem.train is None:
+            raise TypeError("NudgeContrastive needs the training queries themselves")
+        self._train, self._similarity = problem.train, similarity
+        self._given, self._uncovered_weight = problem.originals, uncovered_weight
+        self._sphere = similarity != "dot"
+        # On the sphere lengths do not matter, and rivals are those by direction.
+        ranked_by: Similarity = "cosine" if self._sphere else "dot"
+        self._queries = query_vectors(problem.train, ranked_by)
+        self._columns = covered_columns(problem.train.node_of_pair, problem.rows)
+        originals = problem.originals.astype(np.float64)
+        self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
+        self._originals = originals / self._lengths if self._sphere else originals
+        self._others = self._best_others(problem, background, ranked_by, negatives)
+
+    def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: Judge) -> list[Point]:
+        """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes."""
+        objective = self._objective(tau)
+        path = [Point(self._given, judge.value(self._given), None)]
+        current = objective.originals
+        for strength in strengths:
+            current, descent = _descend(objective, current, strength, iterations)
+            vectors = self._as_given(current)
+            path.append(Point(vectors, judge.value(vectors), descent))
+            if max(one.value for one in path[-PATIENCE:]) < max(one.value for one in path) - SAME_VALUE:
+                break
+        return path
+
+    def at(self, tau: float, strength: float, iterations: int) -> Point:
+        """From the untouched nodes to one strength; of no known value."""
+        objective = self._objective(tau)
+        solution, descent = _descend(objective, objective.originals, strength, iterations)
+        return Point(self._as_given(solution), float("nan"), descent)
+
+    def averaged(self, solutions: Sequence[FloatArray]) -> FloatArray:
+        """The mean of ``solutions``; for cosine and l2 its direction, at the nodes' own lengths.
+
+        As model soups average weights: Wortsman et al., arXiv 2203.05482.
+        """
+        if len(solutions) == 1:
+            return solutions[0]
+        return self._as_given(np.mean([one.astype(np.float64) for one in solutions], axis=0))
+
+    def lowered(self, vectors: FloatArray, offset: float) -> FloatArray:
+        """As `calibration.lowered`, along the training queries' common direction."""
+        return lowered(vectors, common_direction(self._train.vectors), offset, self._similarity) if offset else vectors
+
+    def _as_given(self, solution: Float64Array) -> FloatArray:
+        if self._sphere:
+            solution = solution / np.linalg.norm(solution, axis=1, keepdims=True) * self._lengths
+        return solution.astype(self._given.dtype)
+
+    def _objective(self, tau: float) -> ContrastiveObjective:
+        train = self._train
+        total = np.bincount(train.query_of_pair, weights=train.grades, minlength=train.n_queries)
+        return ContrastiveObjective(
+            self._queries,
+            train.query_of_pair,
+            self._columns,
+            train.grades / total[train.query_of_pair],
+            _log_sum_exp(self._others / tau),
+            self._originals,
+            tau,
+            self._sphere,
+            self._uncovered_weight,
+        )
+
+    def _best_others(self, problem: Problem, background: Any, ranked_by: Similarity, depth: int) -> Float64Array:
+        """Scores of each training query's nearest nodes that do not move, (m, depth); -inf where there are fewer."""
+        train: PreparedLabels = self._train
+        if self._similarity == "l2":
+            train = replace(train, rivals=None)  # distances do not tell directions
+        if train.rivals is not None:
+            depth = min(depth, train.rivals.shape[1])
+        if not depth:
+            return np.full((train.n_queries, 1), -np.inf)
+        found = fixed_scores(train, problem.embeddings, problem.rows, background, depth=depth, similarity=ranked_by)
+        return found.best.astype(np.float64)
+
+
+def _log_sum_exp(logits: Float64Array) -> Float64Array:
+    """Of each row; -inf for rows of nothing else."""
+    highest = logits.max(axis=1, keepdims=True)
+    highest = np.where(np.isfinite(highest), highest, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0])
+
+
+def _descend(
+    objective: ContrastiveObjective, start: Float64Array, strength: float, iterations: int
+) -> tuple[Float64Array, Descent]:
+    """L-BFGS-B from ``start`` (c, d)."""
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise ImportError("NudgeContrastive needs SciPy: pip install 'nudge-rag[contrastive]'") from error
+
+    def function(flat: Float64Array) -> tuple[float, Float64Array]:
+        value, gradient = objective.value_and_gradient(flat.reshape(start.shape), strength)
+        return value, gradient.ravel()
+
+    options = {"maxiter": iterations, "ftol": TOLERANCE, "maxls": 8, "maxcor": MEMORY}
+    found = minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    largest = float(np.abs(found.jac).max(initial=0.0))
+    record = Descent(
+        objective.tau, strength, int(found.nit), int(found.nfev), float(found.fun), largest, bool(found.success)
+    )
+    return found.x.reshape(start.shape), record

@@ -1,0 +1,47 @@
+"""The offset that lowers moved nodes: by hand, and against its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nudge_rag.solvers.calibration import RIDGE, common_direction, lowered
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def test_common_direction_is_the_ridge_regression_of_one():
+    rng = np.random.default_rng(0)
+    queries = rng.normal(size=(40, 6)) + np.array([2, 1, 0, 0, 0, 0])
+    units = unit(queries)
+    ridge = RIDGE * np.cov(units.T, bias=True).trace() / 6
+    # min |U u - 1|^2 + m ridge |u|^2 as one least-squares problem.
+    rows = np.vstack([units, np.sqrt(40 * ridge) * np.eye(6)])
+    wanted = np.linalg.lstsq(rows, np.r_[np.ones(40), np.zeros(6)])[0]
+    wanted /= (units @ wanted).mean()
+    np.testing.assert_allclose(common_direction(queries), wanted, atol=1e-10)
+
+
+def test_one_query_and_queries_that_cancel_out():
+    np.testing.assert_allclose(common_direction(np.array([[0.0, 3.0]])), [0.0, 1.0], atol=1e-12)
+    assert common_direction(np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_fall_by_the_offset(similarity, dtype):
+    rng = np.random.default_rng(1)
+    queries = unit(rng.normal(size=(300, 32)) + 3 * np.eye(32)[0])
+    nodes = (unit(rng.normal(size=(20, 32)) + 3 * np.eye(32)[1]) * rng.uniform(0.5, 2, size=(20, 1))).astype(dtype)
+    moved = lowered(nodes, common_direction(queries), 0.05, similarity)
+    assert moved.dtype == dtype
+    lengths = np.linalg.norm(nodes, axis=1)
+    if similarity == "dot":
+        fall = (queries @ (nodes - moved).T).mean()
+        assert fall == pytest.approx(0.05 * lengths.mean(), rel=1e-4)
+    else:
+        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
+        assert (queries @ (unit(nodes) - unit(moved)).T).mean() == pytest.approx(0.05, rel=0.2)
+    assert lowered(nodes, common_direction(queries), 0.0, similarity) is nodes
