@@ -87,6 +87,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine",),
         dtypes=("float64",),
         persistent=DEPENDS,
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
     ),
     StoreRecord(
         "in-memory",
@@ -96,6 +98,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine",),
         dtypes=("float64",),
         persistent=DEPENDS,
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
     ),
     StoreRecord(
         "chroma",
