@@ -138,6 +138,9 @@ RECORDS: tuple[StoreRecord, ...] = (
         exact_search=DEPENDS,
         persistent=DEPENDS,
         index="the index's",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where a framework or a file holds the index",
     ),
     StoreRecord(
         "postgres",

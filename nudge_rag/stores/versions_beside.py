@@ -15,7 +15,7 @@ from nudge_rag.folders import put_in_place
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.mapping import TEMPORARY
 
-__all__ = ["COMPANION", "VersionsBeside", "versions_of"]
+__all__ = ["VersionsBeside", "companion", "versions_of"]
 
 T = TypeVar("T")
 # Of a file, what else belongs to the version in it: its node ids, where the file itself does not hold them.
@@ -152,7 +152,7 @@ class InFiles(Generic[T]):
         self._tidy()
         place = self.path(label)
         place.unlink()
-        _companion(place).unlink(missing_ok=True)
+        companion(place).unlink(missing_ok=True)
 
     def _place(self, label: str) -> Path:
         return self._path.with_name(f"{self._path.name}.beside_{label}")
@@ -186,7 +186,8 @@ class InFiles(Generic[T]):
                 yield match[1], file, match[2]
 
 
-def _companion(path: Path) -> Path:
+def companion(path: Path) -> Path:
+    """The file of what else belongs to the version in ``path``."""
     return path.with_name(path.name + COMPANION)
 
 

@@ -20,6 +20,7 @@ from nudge_rag import PushError, drop_beside, rollback, status, switch, versions
 from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores.base import SideBySideStore
+from tests.store_builders.registry import STORE_OF
 from tests.stores.killed_worker import COLLECTION, nudged, open_store
 from tests.stores.killing import Killer, fill, is_whole, quietly
 from tests.stores.reading_worker import seen
@@ -30,7 +31,9 @@ POSTGRES = ["postgres-llama-index", "postgres-llama-index-hnsw", "postgres-langc
 LANCE = ["lancedb-llama-index", "lancedb-langchain", "lancedb-llama-index-cosine", "lancedb-langchain-dot"]
 QDRANT = ["qdrant-llama-index-cosine-alias", "qdrant-langchain-dot-alias"]
 DICTIONARIES = ["simple", "simple-persisted", "in-memory", "in-memory-persisted"]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *DICTIONARIES]
+FAISS = [name for name, store in STORE_OF.items() if store == "faiss"]
+IN_PROCESS = [*DICTIONARIES, *FAISS]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
@@ -146,7 +149,7 @@ def test_a_node_embedded_again_is_not_lost(side, tmp_path):
 
 
 KINDS = ["postgres", "lancedb"]
-FILES = ["simple"]
+FILES = ["simple", "faiss"]
 KILLED = [*KINDS, *FILES]
 LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
 
@@ -203,7 +206,7 @@ def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, se
 
 def by_its_own(store):
     """How the framework searches its own object, as whoever holds that does."""
-    held = store.vector_store
+    held = store.vector_store if hasattr(store, "vector_store") else store._held_by[0]
     if hasattr(held, "similarity_search_with_score_by_vector"):
         found = held.similarity_search_with_score_by_vector(QUERIES[0].tolist(), k=60)
         return [(document.id, round(float(score), 4)) for document, score in found]
@@ -211,7 +214,7 @@ def by_its_own(store):
     return [(node, round(score, 4)) for node, score in zip(found.ids, found.similarities, strict=True)]
 
 
-@pytest.mark.parametrize("name", DICTIONARIES)
+@pytest.mark.parametrize("name", IN_PROCESS)
 def test_threads_see_one_version_or_the_other_during_switches(name, build, tmp_path):
     """Searches through the adapter and the framework's object, and the file read anew, while versions are switched."""
     side = build(name, 60)
