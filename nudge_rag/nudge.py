@@ -114,9 +114,9 @@ class Nudge:
         warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
         return PushReceipt(False, 0, None, reason)
 
-    def switch(self) -> SwitchReceipt:
+    def switch(self, *, accept_gap: bool = False) -> SwitchReceipt:
         """Make what ``push(mode="side-by-side")`` wrote live, in one atomic step; see `nudge_rag.switch`."""
-        return switch(self.store, self.versions)
+        return switch(self.store, self.versions, accept_gap=accept_gap)
 
     def rollback(self) -> RollbackReceipt:
         """Give every nudged node of the store its original vector back, bit for bit; see `nudge_rag.rollback`."""

@@ -35,6 +35,7 @@ __all__ = [
     "labels_of",
     "needs_side_by_side",
     "recover_beside",
+    "refuse_a_gap",
     "refuse_while_switched",
     "swap",
     "undo_switch",
@@ -44,7 +45,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 NODES_PER_STEP = 5_000
-STORES = "PostgreSQL, LanceDB, Milvus by an alias, and Qdrant by an alias"
+STORES = "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, LanceDB, and by an alias Milvus and Qdrant"
 
 
 @dataclass
@@ -68,14 +69,22 @@ class Differences:
 
 
 def needs_side_by_side(store: EmbeddingStore) -> SideBySideStore:
-    """``store``, where it holds two versions and swaps them in one step. Raises ValueError where it does not."""
-    able = store.capabilities.side_by_side and store.capabilities.atomic_switch
-    if not able or not isinstance(store, SideBySideStore):
+    """``store``, where it holds two versions of its vectors. Raises ValueError where it does not."""
+    if not store.capabilities.side_by_side or not isinstance(store, SideBySideStore):
         raise ValueError(
-            f"this {store.name} store does not hold two versions of its vectors and swap them in one step: use"
-            f" mode={IN_PLACE!r}. Side by side works on {STORES}"
+            f"this {store.name} store does not hold two versions of its vectors: use mode={IN_PLACE!r}. Side by side"
+            f" works on {STORES}"
         )
     return store
+
+
+def refuse_a_gap(store: EmbeddingStore) -> None:
+    """Raise ValueError where ``store`` swaps its versions in more steps than one."""
+    if not store.capabilities.atomic_switch:
+        raise ValueError(
+            f"this {store.name} store cannot swap two versions in one step: while it switches, whoever opens it may"
+            " find nothing; pass accept_gap=True to switch all the same"
+        )
 
 
 def refuse_while_switched(live: Version | None) -> None:
@@ -234,16 +243,19 @@ def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]
     if version.state == VERIFIED:
         version.set_state(COMMITTED)
         return "it had written everything: it is ready beside the live version"
+    done = []
     if version.state == SWITCHING:
-        nudged = settle(store, version) == SWITCHED
-        return f"it died while it was switched: the store shows that {'it' if nudged else 'the version before'} is live"
-    if version.label in labels_of(store):
-        return ""
-    if version.state == SWITCHED:
-        keep(version, every)
-        return "the version before is no longer beside it: it is kept as a push in place"
-    version.set_state(ROLLED_BACK)
-    return "its copy is no longer there: nothing waits to be switched to"
+        labels_of(store)  # where it puts its own parts of a switch right first, for the vectors to be read
+        live = "it" if settle(store, version) == SWITCHED else "the version before"
+        done.append(f"it died while it was switched: the store shows that {live} is live")
+    if version.label not in labels_of(store):
+        if version.state == SWITCHED:
+            keep(version, every)
+            done.append("the version before is no longer beside it: it is kept as a push in place")
+        else:
+            version.set_state(ROLLED_BACK)
+            done.append("its copy is no longer there: nothing waits to be switched to")
+    return "; ".join(done)
 
 
 def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version | None:

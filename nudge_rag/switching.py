@@ -9,7 +9,16 @@ from nudge_rag.journal import DEFAULT_VERSIONS, PushError, Version, journal_fold
 from nudge_rag.locks import locked
 from nudge_rag.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.rivals import reading
-from nudge_rag.side_by_side import compare, drop_copy, keep, labels_of, needs_side_by_side, refuse_while_switched, swap
+from nudge_rag.side_by_side import (
+    compare,
+    drop_copy,
+    keep,
+    labels_of,
+    needs_side_by_side,
+    refuse_a_gap,
+    refuse_while_switched,
+    swap,
+)
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.undoing import recover
 
@@ -29,7 +38,7 @@ class SwitchReceipt:
     nodes: int
 
 
-def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> SwitchReceipt:
+def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept_gap: bool = False) -> SwitchReceipt:
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
 
     Whoever reads the store sees one version or the other, never a mixture. Both are compared first: nodes that were
@@ -38,15 +47,20 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> Switch
     Args:
         store: the vector store.
         root: the folder of the journal.
+        accept_gap: switch also where the store takes more steps than one for it, as Chroma does
+            (``capabilities.atomic_switch``): between them, whoever opens the store by its name does not find it. Still
+            nobody sees a mixture. A `rollback` has that gap again.
 
     Raises:
         PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
-        ValueError: a store that holds no two versions side by side.
+        ValueError: a store that holds no two versions side by side, or does not swap them in one step.
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
         BrokenFolderError: the record of a push is damaged.
     """
     needs_side_by_side(store)
+    if not accept_gap:
+        refuse_a_gap(store)
     journal = journal_folder(store, root)
     with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)

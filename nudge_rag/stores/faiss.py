@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.arrays import FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
-from nudge_rag.stores.mapping import path_key, save_beside
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError, UnknownIdError
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_label, check_queries, check_replacement
+from nudge_rag.stores.faiss_rows import FaissRows, FaissVersion, imported, save_index
+from nudge_rag.stores.mapping import path_key
+from nudge_rag.stores.versions_beside import VersionsBeside, versions_of
 
 __all__ = ["FaissStore"]
 
@@ -31,6 +34,10 @@ class FaissStore:
         ids: node id of each FAISS id (of each position, where there is no IDMap); or a function that gives them, called
             whenever they are needed. FAISS ids without a node id are left alone and never found.
         persist_path: the index's file; written, atomically, after every `replace`. Without it changes stay in memory.
+            Other versions are then in memory as well, and otherwise in files beside it.
+        held_by: the object and its attribute that hold the index, for those who search it. `switch` assigns another
+            index to the attribute, once: a search has taken one or the other. Without it, no version is kept beside
+            the live one.
 
     Raises:
         TypeError: anything but an index.
@@ -44,30 +51,24 @@ class FaissStore:
         [['b']]
     """
 
-    def __init__(self, index: Any, ids: Ids | Callable[[], Ids], *, persist_path: str | Path | None = None) -> None:
-        faiss = _faiss()
-        if not isinstance(index, faiss.Index):
-            raise TypeError(f"expected a faiss.Index, got {type(index).__name__}")
-        self.index = index
+    def __init__(
+        self,
+        index: Any,
+        ids: Ids | Callable[[], Ids],
+        *,
+        persist_path: str | Path | None = None,
+        held_by: tuple[Any, str] | None = None,
+    ) -> None:
+        rows = FaissRows(index)
+        self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
-        self._outer = faiss.downcast_index(index)
-        mapped = isinstance(self._outer, faiss.IndexIDMap | faiss.IndexIDMap2)
-        self._inner = faiss.downcast_index(self._outer.index) if mapped else self._outer
-        self._mapped = mapped
-        self._flat = isinstance(self._inner, faiss.IndexFlat)
-        if not isinstance(self._inner, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
-            raise ValueError(
-                f"{type(self._inner).__name__} does not keep full vectors in a way that can be replaced: supported are"
-                " IndexFlat, IndexIVFFlat and IndexHNSWFlat, bare or in an IDMap"
-            )
-        if index.metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
-            raise ValueError(f"FAISS metric {index.metric_type} is neither inner product nor L2")
         self._path = None if persist_path is None else Path(persist_path)
-        ivf = isinstance(self._inner, faiss.IndexIVFFlat)
         self._capabilities = Capabilities(
-            "l2" if index.metric_type == faiss.METRIC_L2 else "dot",
-            exact_search=self._flat or (ivf and self._inner.nprobe >= self._inner.nlist),
+            "l2" if index.metric_type == imported().METRIC_L2 else "dot",
+            exact_search=rows.exact,
             persistent=self._path is not None,
+            side_by_side=held_by is not None,
+            atomic_switch=held_by is not None,
         )
 
     @classmethod
@@ -82,7 +83,13 @@ class FaissStore:
         if not path.is_file():
             raise ValueError(f"no FAISS index at {path}")
         known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
-        return cls(_faiss().read_index(str(path)), known, persist_path=path)
+        index = imported().read_index(str(path))
+        return cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
+
+    @property
+    def index(self) -> Any:
+        """The live index."""
+        return self._index if self._held_by is None else getattr(*self._held_by)
 
     @property
     def name(self) -> str:
@@ -101,30 +108,31 @@ class FaissStore:
 
     def count(self) -> int:
         """Number of vectors that have a node id."""
-        return len(self._positions())
+        return len(FaissRows(self.index).positions(self._ids()))
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
-        return self._vectors()[self._rows(names)]
+        names, rows = check_ids(ids), FaissRows(self.index)
+        return rows.vectors()[self._places(rows, names)]
 
     def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, in the index's order."""
-        step = check_batch_size(batch_size)
-        positions = self._positions()
-        names, rows, vectors = list(positions), list(positions.values()), self._vectors()
-        return ((names[at : at + step], vectors[rows[at : at + step]]) for at in range(0, len(names), step))
+        step, rows = check_batch_size(batch_size), FaissRows(self.index)
+        positions = rows.positions(self._ids())
+        names, places, vectors = list(positions), list(positions.values()), rows.vectors()
+        return ((names[at : at + step], vectors[places[at : at + step]]) for at in range(0, len(names), step))
 
     def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
         """The k best nodes of each query, as far as the index finds them."""
-        checked = check_queries(queries, k, dimension=self.index.d).astype(np.float32)
+        rows = FaissRows(self.index)
+        checked = check_queries(queries, k, dimension=rows.index.d).astype(np.float32)
         ids = dict(self._ids())
-        chosen = [label for label in self._labels().tolist() if label in ids and (where is None or where(ids[label]))]
+        chosen = [label for label in rows.labels().tolist() if label in ids and (where is None or where(ids[label]))]
         if not chosen or not len(checked):
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
-        every = len(chosen) == self.index.ntotal
-        options = {} if every else {"params": self._selecting(np.array(chosen, dtype=np.int64))}
-        scores, labels = self.index.search(checked, min(int(k), len(chosen)), **options)
+        every = len(chosen) == rows.index.ntotal
+        options = {} if every else {"params": rows.selecting(np.array(chosen, dtype=np.int64))}
+        scores, labels = rows.index.search(checked, min(int(k), len(chosen)), **options)
         sign = -1.0 if self.capabilities.similarity == "l2" else 1.0
         found = [line >= 0 for line in labels]
         return SearchResult(
@@ -134,7 +142,7 @@ class FaissStore:
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
-        known = self._positions()
+        known = FaissRows(self.index).positions(self._ids())
         return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
@@ -143,85 +151,77 @@ class FaissStore:
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors; where the file cannot be written, those in memory are put back first."""
-        names, rows = check_replacement(ids, vectors, dimension=self.index.d, dtype="float32")
-        places = self._rows(names)
-        before = self._vectors()
+        rows = FaissRows(self.index)
+        names, given = check_replacement(ids, vectors, dimension=rows.index.d, dtype="float32")
+        places, before = self._places(rows, names), rows.vectors()
         after = before.copy()
-        after[places] = rows
+        after[places] = given
         try:
-            self._put(places, after)
+            rows.put(places, after)
             if self._path is not None:
-                save_beside(self._path, self._write)
+                save_index(rows.index, self._path)
         except BaseException:
-            self._put(places, before)
+            rows.put(places, before)
             raise
 
-    def _write(self, path: str) -> None:
-        """Through a file of our own: FAISS only prints an error of its fclose, and a full disk leaves an empty file."""
-        with Path(path).open("wb") as file:
-            _faiss().write_index(self.index, _faiss().PyCallbackIOWriter(file.write))
+    def create_beside(self, label: str) -> EmbeddingStore:
+        """Copy the index to a version ``label``."""
+        ids = dict(self._ids())
+        self._versions().put(check_label(label), FaissVersion(FaissRows(self.index).copied(), ids))
+        return self.beside(label)
 
-    def _put(self, places: list[int], vectors: FloatArray) -> None:
-        if self._flat:
-            view = _faiss().rev_swig_ptr(self._inner.get_xb(), vectors.size).reshape(vectors.shape)
-            view[places] = vectors[places]
-            return
-        direct = getattr(self._inner, "direct_map", None)
-        remembers = direct is not None and direct.type != direct.NoMap
-        self._inner.reset()
-        self._inner.add(np.ascontiguousarray(vectors))
-        if remembers:
-            self._inner.make_direct_map(True)
+    def beside(self, label: str) -> EmbeddingStore:
+        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        version, path = self._versions().get(label), self._versions().path(label)
+        return FaissStore(version.index, version.ids, persist_path=path)
 
-    def _vectors(self) -> FloatArray:
-        """All vectors, a copy, by position."""
-        if not self._inner.ntotal:
-            return np.zeros((0, self.index.d), dtype=np.float32)
-        return np.array(self._inner.reconstruct_n(0, self._inner.ntotal), dtype=np.float32)
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._versions().labels()
 
-    def _labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The FAISS id of each position."""
-        if self._mapped:
-            return np.asarray(_faiss().vector_to_array(self._outer.id_map), dtype=np.int64)
-        return np.arange(self.index.ntotal, dtype=np.int64)
+    def switch(self, label: str) -> None:
+        """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
+        versions, live = self._versions(), FaissRows(self.index)
+        incoming, outgoing = versions.get(label), FaissVersion(live.index, dict(self._ids()))
+        FaissRows(incoming.index).search_as(live)
+        versions.prepare(label, incoming, outgoing)
+        if incoming.named() != FaissVersion(live.index, dict(self._ids())).named():
+            raise StoreError(
+                "nodes no longer have the FAISS ids that they had when the index was copied: nothing was switched"
+            )
+        versions.make_live(label)
+        setattr(*self._holder(), incoming.index)
+        versions.settle(label, outgoing)
 
-    def _positions(self) -> dict[str, int]:
-        """Position of each node id; ValueError where a node has two vectors, or two nodes share a FAISS id."""
-        labels = self._labels().tolist()
-        if len(set(labels)) != len(labels):
-            raise ValueError("this FAISS index holds several vectors under one id: build it again")
-        ids = self._ids()
-        named = [(ids[label], at) for at, label in enumerate(labels) if label in ids]
-        positions = dict(named)
-        if len(positions) != len(named):
-            twice = next(name for at, (name, _) in enumerate(named) if positions[name] != named[at][1])
-            raise ValueError(f"node {twice!r} has several vectors in this FAISS index: each node has one")
-        return positions
+    def drop_beside(self, label: str) -> None:
+        """Remove the version ``label``. Raises ValueError where there is none."""
+        self._versions().drop(label)
 
-    def _rows(self, names: list[str]) -> list[int]:
-        positions = self._positions()
+    def _versions(self) -> VersionsBeside[FaissVersion]:
+        owner, path = self._holder()[0], self._path
+        return versions_of(owner, path, lambda version, place: version.save(place, path), FaissVersion.load)
+
+    def _holder(self) -> tuple[Any, str]:
+        if self._held_by is None:
+            raise ValueError(
+                "whoever holds this FAISS index would not see another take its place: give held_by=, the object and the"
+                " attribute that it is searched through"
+            )
+        return self._held_by
+
+    def _places(self, rows: FaissRows, names: list[str]) -> list[int]:
+        positions = rows.positions(self._ids())
         unknown = [name for name in names if name not in positions]
         if unknown:
             raise UnknownIdError(unknown, self.name)
         return [positions[name] for name in names]
 
-    def _selecting(self, labels: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-        """Search parameters that leave everything but these FAISS ids out, and else are the index's own."""
-        faiss = _faiss()
-        chosen = faiss.IDSelectorBatch(labels)
-        if isinstance(self._inner, faiss.IndexIVFFlat):
-            return faiss.SearchParametersIVF(sel=chosen, nprobe=self._inner.nprobe)
-        if isinstance(self._inner, faiss.IndexHNSWFlat):
-            return faiss.SearchParametersHNSW(sel=chosen, efSearch=self._inner.hnsw.efSearch)
-        return faiss.SearchParameters(sel=chosen)
 
+@dataclass
+class _Holder:
+    """Of an index that nobody else has."""
 
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("FaissStore needs FAISS: pip install 'nudge-rag[faiss]'") from error
-    return faiss
+    index: Any
 
 
 def _ids_beside(path: Path) -> dict[int, str]:

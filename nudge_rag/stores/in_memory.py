@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from nudge_rag.stores.mapping import MappingStore, path_key, save_beside
+from nudge_rag.stores.mapping import Vectors
+from nudge_rag.stores.twins import TwinStore
 
 __all__ = ["InMemoryStore"]
 
@@ -34,30 +36,24 @@ class _VectorsOf(MutableMapping[str, list[float]]):
         return len(self._documents)
 
 
-class InMemoryStore(MappingStore):
+class InMemoryStore(TwinStore):
     """Adapter for ``langchain_core.vectorstores.InMemoryVectorStore``, which ranks by cosine.
 
     Args:
         vector_store: the store.
         persist_path: the file of its ``dump``; written, atomically, after every `replace`. Without it changes stay in
-            memory.
+            memory. Other versions are then in memory as well, and otherwise in files beside it.
 
     Raises:
         TypeError: anything but an InMemoryVectorStore.
     """
 
     def __init__(self, vector_store: Any, *, persist_path: str | Path | None = None) -> None:
-        documents = getattr(vector_store, "store", None)
-        if not isinstance(documents, dict) or not callable(getattr(vector_store, "dump", None)):
+        if not isinstance(getattr(vector_store, "store", None), dict) or not callable(
+            getattr(vector_store, "dump", None)
+        ):
             raise TypeError(f"expected a LangChain InMemoryVectorStore, got {type(vector_store).__name__}")
-        path = None if persist_path is None else Path(persist_path)
-        self.vector_store = vector_store
-        super().__init__(
-            _VectorsOf(documents),
-            name="in-memory",
-            key="in-memory" if path is None else path_key("in-memory", path),
-            save=None if path is None else lambda: save_beside(path, vector_store.dump),
-        )
+        super().__init__(vector_store, "in-memory", persist_path, key="in-memory")
 
     @classmethod
     def open(cls, persist_path: str | Path, embedding: Any = None) -> InMemoryStore:
@@ -67,3 +63,32 @@ class InMemoryStore(MappingStore):
         except ImportError as error:
             raise ImportError("InMemoryStore.open needs LangChain: pip install 'nudge-rag[langchain]'") from error
         return cls(InMemoryVectorStore.load(str(persist_path), embedding), persist_path=persist_path)
+
+    def _mapping(self) -> Vectors:
+        return _VectorsOf(self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        contents: dict[str, Any] = self.vector_store.store
+        return contents
+
+    def _assign(self, contents: dict[str, Any]) -> None:
+        self.vector_store.store = contents
+
+    def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
+        entries = list(self._contents().items())
+        return {node_id: {**entry, "vector": vectors.get(node_id, entry["vector"])} for node_id, entry in entries}
+
+    def _twin(self, contents: dict[str, Any]) -> Any:
+        twin = copy.copy(self.vector_store)
+        twin.store = contents
+        return twin
+
+    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
+        return _VectorsOf(twin.store)
+
+    def _writer(self, twin: Any) -> Callable[[str], Any]:
+        write: Callable[[str], Any] = twin.dump
+        return write
+
+    def _loaded(self, path: Path) -> Any:
+        return type(self.vector_store).load(str(path), self.vector_store.embedding)

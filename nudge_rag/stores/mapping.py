@@ -19,9 +19,10 @@ from nudge_rag.ranking import rank_nodes
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
 
-__all__ = ["MappingStore", "path_key"]
+__all__ = ["MappingStore", "Vectors", "path_key", "save_beside"]
 
 Vectors = MutableMapping[str, list[float]]
+TEMPORARY = ".nudge-tmp"
 
 
 class MappingStore:
@@ -74,34 +75,36 @@ class MappingStore:
 
     def count(self) -> int:
         """Number of nodes."""
-        return len(self._table)
+        return len(self._mapping())
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d) float64, in the order asked."""
-        names = check_ids(ids)
-        unknown = [node_id for node_id in names if node_id not in self._table]
+        names, table = check_ids(ids), self._mapping()
+        unknown = [node_id for node_id in names if node_id not in table]
         if unknown:
             raise UnknownIdError(unknown, self.name)
-        return self._rows(names)
+        return _rows(table, names)
 
     def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, in insertion order."""
-        step = check_batch_size(batch_size)
-        names = list(self._table)
-        return ((names[at : at + step], self._rows(names[at : at + step])) for at in range(0, len(names), step))
+        step, table = check_batch_size(batch_size), self._mapping()
+        names = list(table)
+        return ((names[at : at + step], _rows(table, names[at : at + step])) for at in range(0, len(names), step))
 
     def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
         """The k best nodes of each query; ties go to the node inserted first."""
-        checked = check_queries(queries, k, dimension=self._dimension())
-        names = [node_id for node_id in self._table if where is None or where(node_id)]
+        table = self._mapping()
+        checked = check_queries(queries, k, dimension=_dimension(table))
+        names = [node_id for node_id in list(table) if where is None or where(node_id)]
         if not names:
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
-        rows, scores = rank_nodes(checked.astype(np.float64), self._rows(names), k, self.capabilities.similarity)
+        rows, scores = rank_nodes(checked.astype(np.float64), _rows(table, names), k, self.capabilities.similarity)
         return SearchResult([[names[row] for row in line] for line in rows], list(scores.astype(np.float64)))
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
-        return {node_id for node_id in check_ids(ids) if node_id in self._table and (where is None or where(node_id))}
+        table = self._mapping()
+        return {node_id for node_id in check_ids(ids) if node_id in table and (where is None or where(node_id))}
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
         """``vectors`` as they will be read back: as float64."""
@@ -109,27 +112,34 @@ class MappingStore:
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension(), dtype="float64")
-        unknown = [node_id for node_id in names if node_id not in self._table]
+        table = self._mapping()
+        names, rows = check_replacement(ids, vectors, dimension=_dimension(table), dtype="float64")
+        unknown = [node_id for node_id in names if node_id not in table]
         if unknown:
             raise UnknownIdError(unknown, self.name)
-        before = {node_id: self._table[node_id] for node_id in names}
-        self._table.update(zip(names, rows.tolist(), strict=True))
+        before = {node_id: table[node_id] for node_id in names}
+        table.update(zip(names, rows.tolist(), strict=True))
         if self._save is None:
             return
         try:
             self._save()
         except BaseException:
-            self._table.update(before)
+            table.update(before)
             raise
 
-    def _dimension(self) -> int | None:
-        return next((len(vector) for vector in self._table.values()), None)
+    def _mapping(self) -> Vectors:
+        """The live mapping, asked for once by each call: another one may take its place at any time."""
+        return self._table
 
-    def _rows(self, names: Sequence[str]) -> FloatArray:
-        if not names:
-            return np.zeros((0, self._dimension() or 0))
-        return np.array([self._table[node_id] for node_id in names], dtype=np.float64)
+
+def _dimension(table: Vectors) -> int | None:
+    return next((len(vector) for vector in table.values()), None)
+
+
+def _rows(table: Vectors, names: Sequence[str]) -> FloatArray:
+    if not names:
+        return np.zeros((0, _dimension(table) or 0))
+    return np.array([table[node_id] for node_id in names], dtype=np.float64)
 
 
 def path_key(name: str, path: Path) -> str:
@@ -139,8 +149,10 @@ def path_key(name: str, path: Path) -> str:
     return f"{name}-{slug}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
 
 
-def save_beside(path: Path, write: Callable[[str], Any]) -> None:
+def save_beside(path: Path, write: Callable[[str], Any], *, like: Path | None = None) -> None:
     """Let a framework write to a temporary file beside ``path``, then put it in place in one step.
+
+    It gets the rights of ``like``, or else of what was there before.
 
     Raises:
         PermissionError: the file, or its folder, may not be written to.
@@ -148,11 +160,11 @@ def save_beside(path: Path, write: Callable[[str], Any]) -> None:
     for place in (path, path.parent):
         if place.exists() and not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, "it may not be written to", str(place))
-    temporary = path.with_name(path.name + ".nudge-tmp")
+    temporary, model = path.with_name(path.name + TEMPORARY), like or path
     try:
         write(str(temporary))
-        if path.exists():
-            shutil.copymode(path, temporary)
+        if model.exists():
+            shutil.copymode(model, temporary)
         put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -87,6 +87,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine",),
         dtypes=("float64",),
         persistent=DEPENDS,
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
     ),
     StoreRecord(
         "in-memory",
@@ -96,6 +98,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine",),
         dtypes=("float64",),
         persistent=DEPENDS,
+        side_by_side=ALWAYS,
+        atomic_switch=ALWAYS,
     ),
     StoreRecord(
         "chroma",
@@ -134,6 +138,9 @@ RECORDS: tuple[StoreRecord, ...] = (
         exact_search=DEPENDS,
         persistent=DEPENDS,
         index="the index's",
+        side_by_side=DEPENDS,
+        atomic_switch=DEPENDS,
+        beside="where a framework or a file holds the index",
     ),
     StoreRecord(
         "postgres",

@@ -109,7 +109,7 @@ def test_a_store_without_is_refused_before_anything_is_written(tmp_path):
         lambda: switch(plain, tmp_path),
         lambda: drop_beside(plain, tmp_path),
     ):
-        with pytest.raises(ValueError, match=r"this mapping store does not hold two versions.*works on PostgreSQL"):
+        with pytest.raises(ValueError, match=r"this mapping store does not hold two versions.*works on Simple"):
             action()
     with pytest.raises(ValueError, match="mode must be 'in-place' or 'side-by-side', got 'beside'"):
         push(plain, tmp_path, mode="beside")

@@ -124,8 +124,9 @@ async def assert_serves(app, retrievers, world, vectors):
         assert app.own(query) == [one[0] for one in brute_force(world, vectors, query, similarity, False)]
 
 
-LLAMA_INDEX = [(llama_index, kind) for kind in ("postgres", "lancedb", "qdrant-Cosine", "qdrant-Dot")]
-LANGCHAIN = [(langchain, kind) for kind in ("postgres", "postgres-v2", "lancedb", "qdrant-Cosine", "qdrant-Dot")]
+BOTH = ("postgres", "lancedb", "qdrant-Cosine", "qdrant-Dot", "faiss")
+LLAMA_INDEX = [(llama_index, kind) for kind in (*BOTH, "simple", "faiss-map")]
+LANGCHAIN = [(langchain, kind) for kind in (*BOTH, "postgres-v2", "in-memory")]
 
 
 @pytest.mark.parametrize(

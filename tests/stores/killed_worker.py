@@ -6,6 +6,7 @@ The child kills itself at its n-th step, or is killed by the parent after some t
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -21,6 +22,8 @@ import numpy as np
 
 import nudge_rag.folders
 import nudge_rag.locks
+import nudge_rag.stores.mapping
+import nudge_rag.stores.versions_beside
 from nudge_rag import drop_beside, reapply, rollback, switch, versions
 from nudge_rag.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
@@ -76,6 +79,9 @@ class Steps:
 
     def instrument(self, store: Any) -> Any:
         nudge_rag.folders._write_synced = self.around(nudge_rag.folders._write_synced)
+        for module in (nudge_rag.stores.mapping, nudge_rag.stores.versions_beside):
+            module.put_in_place = self.around(module.put_in_place)
+        Path.unlink = self.around(Path.unlink)
         for name in ("switch", "drop_beside"):
             if hasattr(store, name):
                 setattr(store, name, self.around(getattr(store, name)))
@@ -85,9 +91,9 @@ class Steps:
         return self.in_parts(store)
 
     def around(self, method: Any) -> Any:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             self.step()
-            found = method(*arguments)
+            found = method(*arguments, **options)
             self.step()
             return found
 
@@ -191,7 +197,9 @@ def work(job: dict[str, Any], ready: int) -> None:
         moved, details = nudged(originals, number), {"number": number}
         push_vectors(store, ids, originals, moved, root=root, details=details, mode=mode)
     else:
-        {"rollback": rollback, "switch": switch, "drop": drop_beside, "recover": reapply}[action](store, root)
+        calls = {"rollback": rollback, "drop": drop_beside, "recover": reapply}
+        calls["switch"] = functools.partial(switch, accept_gap=True)
+        calls[action](store, root)
 
 
 def fork(job: dict[str, Any]) -> int:

@@ -14,11 +14,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from llama_index.core.vector_stores import VectorStoreQuery
 
 from nudge_rag import PushError, drop_beside, rollback, status, switch, versions
 from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores.base import SideBySideStore
+from tests.store_builders.registry import STORE_OF
 from tests.stores.killed_worker import COLLECTION, nudged, open_store
 from tests.stores.killing import Killer, fill, is_whole, quietly
 from tests.stores.reading_worker import seen
@@ -28,7 +30,10 @@ from tests.stores.test_kills import IDS, ORIGINALS
 POSTGRES = ["postgres-llama-index", "postgres-llama-index-hnsw", "postgres-langchain", "postgres-langchain-v2"]
 LANCE = ["lancedb-llama-index", "lancedb-langchain", "lancedb-llama-index-cosine", "lancedb-langchain-dot"]
 QDRANT = ["qdrant-llama-index-cosine-alias", "qdrant-langchain-dot-alias"]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT]
+DICTIONARIES = ["simple", "simple-persisted", "in-memory", "in-memory-persisted"]
+FAISS = [name for name, store in STORE_OF.items() if store == "faiss"]
+IN_PROCESS = [*DICTIONARIES, *FAISS]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
@@ -57,7 +62,7 @@ def test_capabilities_are_true(built, request, tmp_path):
         assert isinstance(built.store, SideBySideStore)
         return
     nodes = list(built.vectors)[:2]
-    with pytest.raises(ValueError, match=r"does not hold two versions.*use mode='in-place'.*works on PostgreSQL"):
+    with pytest.raises(ValueError, match=r"does not hold two versions.*use mode='in-place'.*works on Simple"):
         push(built.store, nodes, tmp_path / "versions")
     assert not (tmp_path / "versions").exists()
 
@@ -144,6 +149,8 @@ def test_a_node_embedded_again_is_not_lost(side, tmp_path):
 
 
 KINDS = ["postgres", "lancedb"]
+FILES = ["simple", "faiss"]
+KILLED = [*KINDS, *FILES]
 LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
 
 
@@ -197,6 +204,64 @@ def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, se
     assert store.read(IDS).tobytes() == ORIGINALS.tobytes()
 
 
+def by_its_own(store):
+    """How the framework searches its own object, as whoever holds that does."""
+    held = store.vector_store if hasattr(store, "vector_store") else store._held_by[0]
+    if hasattr(held, "similarity_search_with_score_by_vector"):
+        found = held.similarity_search_with_score_by_vector(QUERIES[0].tolist(), k=60)
+        return [(document.id, round(float(score), 4)) for document, score in found]
+    found = held.query(VectorStoreQuery(query_embedding=QUERIES[0].tolist(), similarity_top_k=60))
+    return [(node, round(score, 4)) for node, score in zip(found.ids, found.similarities, strict=True)]
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_threads_see_one_version_or_the_other_during_switches(name, build, tmp_path):
+    """Searches through the adapter and the framework's object, and the file read anew, while versions are switched."""
+    side = build(name, 60)
+    store, root = side.store, tmp_path / "versions"
+    nodes = list(side.vectors)
+    before = everything(store)
+    push_vectors(store, nodes, store.read(nodes), -store.read(nodes), root=root, mode=SIDE_BY_SIDE)
+    looks = [lambda: seen(store, QUERIES[:1], 60), lambda: by_its_own(store), lambda: store.read(nodes).tobytes()]
+    if side.reopen:
+        looks.append(lambda: side.reopen().read(nodes).tobytes())
+    known = [{str(look())} for look in looks]
+    switch(store, root)
+    for one, look in zip(known, looks, strict=True):
+        one.add(str(look()))
+    rollback(store, root)
+    answers, errors, done = [Counter() for _ in looks], [], threading.Event()
+
+    def read(look, count):
+        while not done.is_set():
+            try:
+                count[str(look())] += 1
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=read, args=pair) for pair in zip(looks, answers, strict=True)]
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for round_ in range(SWITCHES // 2):
+            switch(store, root)
+            done.wait(0.02 * (round_ % 3))
+            assert rollback(store, root).exact
+            done.wait(0.02 * (round_ % 2))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(often)
+    assert not errors, errors[:3]
+    for found, one in zip(answers, known, strict=True):
+        assert len(one) == 2
+        assert set(found) == one
+    assert identical(side, everything(store), before)
+
+
 @pytest.fixture(scope="module")
 def killer():
     killer = Killer()
@@ -205,7 +270,7 @@ def killer():
 
 
 @pytest.mark.parametrize("action", ["push-beside", "switch", "rollback", "drop"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KILLED)
 def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, killer, record_property):
     kills, moved = 0, nudged(ORIGINALS, 2)
     for steps in range(0, 60, EVERY):
@@ -236,6 +301,9 @@ def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_pat
         assert is_whole(store, IDS, ORIGINALS)
         assert store.labels_beside() == []
         assert {version.state for version in versions(store, root)} == {"rolled back"}
+        if kind in FILES:
+            left = {path.name for path in folder.iterdir()} - {"v", "vectors.npz", Path(address).name, "ids.json"}
+            assert not left, "nothing of what was cut off stays behind"
         if ended == 0:
             break
     record_property("store", kind)

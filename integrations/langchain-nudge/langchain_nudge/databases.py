@@ -124,7 +124,12 @@ def _lance_adapter(vectorstore: Any) -> EmbeddingStore:
 
 
 def _faiss_adapter(vectorstore: Any, *, persist_path: Any = None) -> EmbeddingStore:
-    return FaissStore(vectorstore.index, lambda: vectorstore.index_to_docstore_id, persist_path=persist_path)
+    return FaissStore(
+        vectorstore.index,
+        lambda: vectorstore.index_to_docstore_id,
+        persist_path=persist_path,
+        held_by=(vectorstore, "index"),
+    )
 
 
 def _faiss_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:

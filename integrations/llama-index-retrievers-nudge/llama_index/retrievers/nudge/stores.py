@@ -35,10 +35,9 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
     store = vector_store_of(index_or_store)
     if isinstance(store, SimpleVectorStore):
         return SimpleStore(store, persist_path=persist_path)
-    if type(store).__name__ == "FaissMapVectorStore":
-        return FaissStore(store.client, lambda: store._faiss_id_to_node_id_map, persist_path=persist_path)
-    if type(store).__name__ == "FaissVectorStore":
-        return FaissStore(store.client, _ids_by_position(index_or_store), persist_path=persist_path)
+    if type(store).__name__ in ("FaissMapVectorStore", "FaissVectorStore"):
+        ids = _ids_in_map(store) if hasattr(store, "_faiss_id_to_node_id_map") else _ids_by_position(index_or_store)
+        return FaissStore(store.client, ids, persist_path=persist_path, held_by=(store, "_faiss_index"))
     if persist_path is not None:
         raise ValueError(f"persist_path is for SimpleVectorStore and FAISS; {type(store).__name__} keeps its own data")
     if isinstance(store, EmbeddingStore):
@@ -76,6 +75,10 @@ def texts_of(index_or_store: Any) -> TextsOf | None:
         return [found.get(node_id) for node_id in ids]
 
     return texts
+
+
+def _ids_in_map(store: Any) -> Callable[[], dict[int, str]]:
+    return lambda: dict(store._faiss_id_to_node_id_map)
 
 
 def _ids_by_position(index: Any) -> Callable[[], dict[int, str]]:
