@@ -47,7 +47,7 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept
     Args:
         store: the vector store.
         root: the folder of the journal.
-        accept_gap: switch also where the store takes more steps than one for it, as Chroma does
+        accept_gap: switch also where the store takes more steps than one for it
             (``capabilities.atomic_switch``): between them, whoever opens the store by its name does not find it. Still
             nobody sees a mixture. A `rollback` has that gap again.
 

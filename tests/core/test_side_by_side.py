@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def nudged(vectors=FIRST, rows=MOVED):
     expected = ORIGINALS.copy()
     expected[rows] = vectors[rows]
     return expected
+
+
+def test_a_store_that_switches_in_several_steps_is_switched_only_where_the_gap_is_accepted(store, tmp_path):
+    store._capabilities = replace(store.capabilities, atomic_switch=False)
+    push(store, tmp_path)
+    with pytest.raises(ValueError, match="accept_gap=True"):
+        switch(store, tmp_path)
+    assert holds(store, ORIGINALS)
+    assert states(store, tmp_path) == ["committed"]
+    switch(store, tmp_path, accept_gap=True)
+    assert holds(store, nudged())
 
 
 def test_push_switch_and_back(store, tmp_path):
