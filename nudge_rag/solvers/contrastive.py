@@ -46,7 +46,8 @@ class NudgeContrastive:
     best mean of ``metric``. Of several temperatures, each chooses its own point; then their solutions are averaged,
     from the best one down, as long as validation gains by it. The embeddings stay as they are where nothing improves on
     them. Then, with ``refit``, training and validation labels together are solved for at the chosen points, so that no
-    label is lost. Grades weigh the labels of a query. Deterministic.
+    label is lost. Grades weigh the labels of a query; those below 0 are rejections (thumbs-down): the node
+    counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.
 
     Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time and memory
     grow with training queries times covered nodes. Needs SciPy, whose L-BFGS-B does the descent: a well-kept optimiser
@@ -65,6 +66,8 @@ class NudgeContrastive:
             validation needed.
         refit: whether the final solution learns from the validation labels too.
         negatives: how many of each training query's nearest unlabelled nodes take part.
+        rejection: how many nodes more one that a query rejected with grade -1 counts as: its score is kept lower than
+            others' by about tau * log(1 + rejection). 0 leaves rejections aside.
         iterations: at most, at each strength of the path; twice as many at a fixed one.
 
     References:
@@ -94,6 +97,7 @@ class NudgeContrastive:
         strength: float | Sequence[float] | None = None,
         refit: bool = True,
         negatives: int = 50,
+        rejection: float = 10.0,
         iterations: int = 12,
     ) -> None:
         fixed = _fixed_strengths(strength, len(taus))
@@ -107,7 +111,11 @@ class NudgeContrastive:
                 raise ValueError(f"{name} must be positive, got {values!r}")
         if similarity not in ("cosine", "dot", "l2"):
             raise ValueError(f"similarity must be 'cosine', 'dot' or 'l2', got {similarity!r}")
-        for name, value in (("uncovered_weight", uncovered_weight), ("offset", offset)):
+        for name, value in (
+            ("uncovered_weight", uncovered_weight),
+            ("offset", offset),
+            ("rejection", rejection),
+        ):
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
         if negatives < 0:
@@ -118,7 +126,7 @@ class NudgeContrastive:
         self.strengths = tuple(sorted((float(one) for one in strengths), reverse=True))
         self.uncovered_weight, self.offset, self.refit = float(uncovered_weight), float(offset), bool(refit)
         self.strength = fixed
-        self.negatives, self.iterations = int(negatives), int(iterations)
+        self.negatives, self.iterations, self.rejection = int(negatives), int(iterations), float(rejection)
 
     @property
     def depth(self) -> int:
@@ -183,6 +191,7 @@ class NudgeContrastive:
             offset=self.offset if offset is None else offset,
             strength=[strength for _, strength in points],
             negatives=self.negatives,
+            rejection=self.rejection,
             iterations=self.iterations,
         )
 
@@ -234,7 +243,9 @@ class NudgeContrastive:
         )
 
     def _descent(self, problem: Problem, background: Any) -> ContrastiveDescent:
-        return ContrastiveDescent(problem, background, self.similarity, self.uncovered_weight, self.negatives)
+        return ContrastiveDescent(
+            problem, background, self.similarity, self.uncovered_weight, self.negatives, self.rejection
+        )
 
     def _result(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray
+from nudge_rag.arrays import FloatArray, IntArray
 from nudge_rag.similarity import Similarity
 from nudge_rag.solvers._problem import Problem
 from nudge_rag.solvers.calibration import common_direction, lowered
@@ -49,10 +49,17 @@ class ContrastiveDescent:
         similarity: how the store ranks.
         uncovered_weight: of the objective's second sum.
         negatives: how many of each training query's nearest unlabelled nodes take part.
+        rejection: how many nodes more one that a query rejected with grade -1 counts as.
     """
 
     def __init__(
-        self, problem: Problem, background: Any, similarity: Similarity, uncovered_weight: float, negatives: int
+        self,
+        problem: Problem,
+        background: Any,
+        similarity: Similarity,
+        uncovered_weight: float,
+        negatives: int,
+        rejection: float,
     ) -> None:
         if problem.train is None:
             raise TypeError("NudgeContrastive needs the training queries themselves")
@@ -67,6 +74,9 @@ class ContrastiveDescent:
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
         self._originals = originals / self._lengths if self._sphere else originals
         self._others = self._best_others(problem, background, ranked_by, negatives)
+        self._embeddings = problem.embeddings
+        self._rejected_columns = covered_columns(problem.train.rejected.node_of_pair, problem.rows)
+        self._rejected_weights = rejection * problem.train.rejected.weights
 
     def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: Judge) -> list[Point]:
         """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes."""
@@ -113,12 +123,31 @@ class ContrastiveDescent:
             train.query_of_pair,
             self._columns,
             train.grades / total[train.query_of_pair],
-            _log_sum_exp(self._others / tau),
+            np.logaddexp(_log_sum_exp(self._others / tau), self._rejected_others(tau)),
             self._originals,
             tau,
             self._sphere,
             self._uncovered_weight,
+            self._rejected_covered(),
         )
+
+    def _rejected_covered(self) -> tuple[IntArray, IntArray, Float64Array]:
+        covered = self._rejected_columns >= 0
+        queries = self._train.rejected.query_of_pair[covered]
+        return queries, self._rejected_columns[covered], np.log1p(self._rejected_weights[covered])
+
+    def _rejected_others(self, tau: float) -> Float64Array:
+        """log sum weight exp(q.v / tau) over the rejected nodes that do not move, (m,); -inf for none."""
+        rejected, fixed = self._train.rejected, self._rejected_columns < 0
+        queries, nodes = rejected.query_of_pair[fixed], rejected.node_of_pair[fixed]
+        summed = np.full(self._train.n_queries, -np.inf)
+        vectors = np.asarray(self._embeddings[nodes], dtype=np.float64)
+        if self._sphere:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        scores = np.einsum("pd,pd->p", self._queries[queries], vectors)
+        with np.errstate(divide="ignore"):
+            np.logaddexp.at(summed, queries, scores / tau + np.log(self._rejected_weights[fixed]))
+        return summed
 
     def _best_others(self, problem: Problem, background: Any, ranked_by: Similarity, depth: int) -> Float64Array:
         """Scores of each training query's nearest nodes that do not move, (m, depth); -inf where there are fewer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,27 @@ Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 LOGITS_PER_BLOCK = 2_000_000
 
 
+def _no_pairs() -> tuple[IntArray, IntArray, Float64Array]:
+    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+
+
 @dataclass(frozen=True)
 class ContrastiveObjective:
     """Cross-entropy of the training queries against their labels, and a penalty on leaving the originals.
 
-        f(V) = sum_i [ log( sum_j exp(q_i.u_j / tau) + exp(b_i) ) - sum_j w_ij q_i.u_j / tau ]
-             + uncovered_weight * sum_i log( sum_{j not in A_i} exp(q_i.u_j / tau) + sum_{j in A_i} exp(q_i.d_j / tau)
-                                             + exp(b_i) ) + strength * P(V)
+        f(V) = sum_i [ log( sum_j n_ij exp(q_i.u_j / tau) + exp(b_i) ) - sum_j w_ij q_i.u_j / tau ]
+             + uncovered_weight * sum_i log( sum_{j not in A_i} n_ij exp(q_i.u_j / tau)
+                                             + sum_{j in A_i} exp(q_i.d_j / tau) + exp(b_i) ) + strength * P(V)
 
-    where A_i are the answers of query i. The second sum is what the query would lose if its own answers had no labels
-    and stood where they were while all others moved: the lot of queries whose answers nobody has labelled.
+    where A_i are the answers of query i, and n_ij is 1 except for nodes that the query rejected, which count as more.
+    The second sum is what the query would lose if its own answers had no labels and stood where they were while all
+    others moved: the lot of queries whose answers nobody has labelled.
 
     For dot products u_j = v_j and P = sum_j |v_j - d_j|^2: a sum of convex functions, strictly convex for a positive
     strength. On the sphere u_j = v_j / |v_j| and P = sum_j |u_j - d_j|^2 + (|v_j| - 1)^2, whose second term only keeps
     lengths near 1; f is then not convex in v, and is descended from the originals.
 
-    With p_ij and r_ij the shares of exp(q_i.u_j / tau) in the two sums (r_ij = 0 for answers), the gradient with
+    With p_ij and r_ij the shares of n_ij exp(q_i.u_j / tau) in the two sums (r_ij = 0 for answers), the gradient with
     respect to u_j is sum_i (p_ij - w_ij + uncovered_weight r_ij) q_i / tau, and on the sphere that of v_j its part
     across u_j, divided by |v_j|.
 
@@ -44,6 +49,7 @@ class ContrastiveObjective:
         tau: temperature.
         sphere: whether nodes are scored by direction.
         uncovered_weight: of the second sum.
+        rejected: (queries, columns, log n_ij) arrays of the pairs whose n_ij is not 1, by query; none of them a label.
     """
 
     queries: FloatArray
@@ -55,6 +61,7 @@ class ContrastiveObjective:
     tau: float
     sphere: bool
     uncovered_weight: float = 0.0
+    rejected: tuple[IntArray, IntArray, Float64Array] = field(default_factory=_no_pairs)
 
     def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
         """f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
@@ -82,6 +89,9 @@ class ContrastiveObjective:
             pairs = slice(*np.searchsorted(self.query_of_pair, [first, first + len(block)]))
             part = _Pairs(self.query_of_pair[pairs] - first, self.column_of_pair[pairs], self.weights[pairs])
             logits = block @ scaled
+            rejections = slice(*np.searchsorted(self.rejected[0], [first, first + len(block)]))
+            rejecting, columns, extra = (each[rejections] for each in self.rejected)
+            logits[rejecting - first, columns] += extra.astype(dtype)
             loss -= float((part.weights * logits[part.rows, part.columns]).sum())
             others = self.others[first : first + len(block)].astype(dtype)
             if self.uncovered_weight:

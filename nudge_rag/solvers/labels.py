@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike
 from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
-__all__ = ["LabeledQueries", "LabelsLike", "PreparedLabels", "QuerySums", "join_labels", "prepare_labels"]
+__all__ = [
+    "LabeledQueries",
+    "LabelsLike",
+    "PreparedLabels",
+    "QuerySums",
+    "RejectedPairs",
+    "join_labels",
+    "prepare_labels",
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,8 @@ class LabeledQueries:
     Attributes:
         vectors: (m, d) query embeddings of any length; a solver counts each query once, however long.
         answers: m sequences of row indices; a row named twice counts once, an empty sequence is left out and counted.
-        grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer.
+        grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer. Below 0
+            it is a rejection (a thumbs-down), which `NudgeContrastive` learns from and the other solvers leave aside.
         rivals: (m, r) scores of the best nodes that are not among the node embeddings that a solver is given, such as
             those that a store's search finds; -inf where there are fewer than r. cosine and dot: of the query at unit
             length; l2: minus the squared distance. They compete in validation, at least as deep as its metric looks.
@@ -60,6 +69,19 @@ LabelsLike: TypeAlias = LabeledQueries | tuple[ArrayLike, Sequence[Sequence[int]
 
 
 @dataclass(frozen=True)
+class RejectedPairs:
+    """Nodes that a query was judged not to be answered by: (p,) each, ``weights`` are their grades without the sign."""
+
+    query_of_pair: IntArray
+    node_of_pair: IntArray
+    weights: np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _none_rejected() -> RejectedPairs:
+    return RejectedPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
+@dataclass(frozen=True)
 class PreparedLabels:
     """Checked labels: only queries with answers, pairs sorted by query then node, each pair once."""
 
@@ -69,6 +91,7 @@ class PreparedLabels:
     grades: np.ndarray[Any, np.dtype[np.float64]]
     without_answers: int
     rivals: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    rejected: RejectedPairs = field(default_factory=_none_rejected)
 
     @property
     def n_queries(self) -> int:
@@ -102,17 +125,19 @@ def prepare_labels(
     row_norms(vectors, f"{name} query embeddings")
     rivals = _checked_rivals(labels, name)
     queries, nodes, grades = _flatten(labels, name, n_nodes)
-    kept, query_of_pair = np.unique(queries, return_inverse=True)
+    answers = grades > 0
+    kept, query_of_pair = np.unique(queries[answers], return_inverse=True)
     without = len(vectors) - len(kept)
     if without:
         warnings.warn(f"{without} of {len(vectors)} {name} queries have no answers: left out", stacklevel=3)
     return PreparedLabels(
         np.ascontiguousarray(vectors[kept], dtype=dtype),
         query_of_pair.astype(np.int64),
-        nodes,
-        grades,
+        nodes[answers],
+        grades[answers],
         without,
         None if rivals is None else rivals[kept],
+        _rejected(queries, nodes, grades, kept),
     )
 
 
@@ -139,6 +164,14 @@ def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
         [list(row) for part in grades for row in part],
         np.concatenate(tables) if depth else None,
     )
+
+
+def _rejected(
+    queries: IntArray, nodes: IntArray, grades: np.ndarray[Any, np.dtype[np.float64]], kept: IntArray
+) -> RejectedPairs:
+    """The rejections by queries that have answers, numbered as those are."""
+    here = (grades < 0) & np.isin(queries, kept)
+    return RejectedPairs(np.searchsorted(kept, queries[here]), nodes[here], -grades[here])
 
 
 def _on_host(vectors: Any) -> ArrayLike:
@@ -177,7 +210,6 @@ def _flatten(
             f" ({int(bad.sum())} such label(s))"
         )
     grades = _concatenate_grades(labels.grades, lengths, name)
-    queries, nodes, grades = queries[grades > 0], nodes[grades > 0], grades[grades > 0]
     # Best grade first, so that the first of each repeated pair is the one to keep.
     order = np.lexsort((-grades, nodes, queries))
     queries, nodes, grades = queries[order], nodes[order], grades[order]

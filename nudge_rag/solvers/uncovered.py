@@ -19,6 +19,7 @@ from nudge_rag.solvers.result import NudgeFit
 __all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
 
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 FOLDS = 3
 ROUNDS = 2_000
 # With fewer held-out nodes than this an interval says little, and the report says so.
@@ -136,7 +137,7 @@ def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
         others = here & ~inside
         folds.append(
             _Fold(
-                _as_labels(labels, train),
+                _as_labels(labels, train, fold_of_node != number),
                 _part(labels, queries, position, held),
                 (position[labels.query_of_pair[others]], labels.node_of_pair[others]),
                 node_of_query[queries],
@@ -146,19 +147,25 @@ def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
     return folds
 
 
-def _as_labels(labels: PreparedLabels, pairs: np.ndarray[Any, np.dtype[np.bool_]]) -> LabeledQueries:
-    queries, begins = np.unique(labels.query_of_pair[pairs], return_index=True)
+def _as_labels(labels: PreparedLabels, pairs: Flags, known: Flags) -> LabeledQueries:
+    """The queries of ``pairs``, with these answers and with their rejections of ``known`` nodes."""
+    queries = np.unique(labels.query_of_pair[pairs])
+    rejected = labels.rejected
+    kept = np.isin(rejected.query_of_pair, queries) & known[rejected.node_of_pair]
+    of_pair = np.concatenate([labels.query_of_pair[pairs], rejected.query_of_pair[kept]])
+    nodes = np.concatenate([labels.node_of_pair[pairs], rejected.node_of_pair[kept]])
+    grades = np.concatenate([labels.grades[pairs], -rejected.weights[kept]])
+    order = np.argsort(of_pair, kind="stable")
+    begins = np.searchsorted(of_pair[order], queries)
     return LabeledQueries(
         labels.vectors[queries],
-        [part.tolist() for part in np.split(labels.node_of_pair[pairs], begins[1:])],
-        [part.tolist() for part in np.split(labels.grades[pairs], begins[1:])],
+        [part.tolist() for part in np.split(nodes[order], begins[1:])],
+        [part.tolist() for part in np.split(grades[order], begins[1:])],
         None if labels.rivals is None else labels.rivals[queries],
     )
 
 
-def _part(
-    labels: PreparedLabels, queries: IntArray, position: IntArray, pairs: np.ndarray[Any, np.dtype[np.bool_]]
-) -> PreparedLabels:
+def _part(labels: PreparedLabels, queries: IntArray, position: IntArray, pairs: Flags) -> PreparedLabels:
     return PreparedLabels(
         labels.vectors[queries],
         position[labels.query_of_pair[pairs]],

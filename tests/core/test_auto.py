@@ -69,6 +69,21 @@ def test_folds_leave_no_label_of_a_held_out_node_in_training():
     assert judged == 50
 
 
+def test_folds_keep_the_rejections_of_their_training_queries():
+    rng = np.random.default_rng(5)
+    answers = [[int(row), int((row + 1) % 8)] for row in rng.integers(0, 8, size=40)]
+    labels = LabeledQueries(rng.normal(size=(40, 4)), answers, [[1.0, -2.0]] * 40)
+    prepared = prepare_labels(labels, "t", n_nodes=8, dimension=4, dtype=np.dtype(float))
+    for fold in _folds(prepared, 8, seed=0):
+        held = set(fold.held.node_of_pair.tolist())
+        for vector, rows, grades in zip(fold.train.vectors, fold.train.answers, fold.train.grades, strict=True):
+            own = answers[int(np.flatnonzero((labels.vectors == vector).all(axis=1))[0])]
+            # Its answer, and the node that it rejected unless nobody knows of that one.
+            known = own[:1] if own[1] in held else own
+            assert rows == known
+            assert grades == [1.0, -2.0][: len(known)]
+
+
 def test_effect_is_that_of_brute_force():
     nodes, train, _, _, _ = confusing()
     solver = NudgeN(gamma=0.3)

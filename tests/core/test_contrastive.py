@@ -50,7 +50,15 @@ def objective(sphere, uncovered_weight=0.0, seed=1, m=9, c=4, d=5):
         0.3,
         sphere,
         uncovered_weight,
+        rejections(rng, pairs, m, c),
     )
+
+
+def rejections(rng, pairs, m, c):
+    """Some of the pairs that are no labels, each counting as several nodes."""
+    labelled = {tuple(pair) for pair in pairs.tolist()}
+    free = np.array([(i, j) for i in range(m) for j in range(c) if (i, j) not in labelled and rng.random() < 0.4])
+    return free[:, 0], free[:, 1], np.log1p(rng.uniform(0.5, 5, size=len(free)))
 
 
 def by_definition(one, vectors, strength):
@@ -59,12 +67,14 @@ def by_definition(one, vectors, strength):
     total = strength * ((nodes - one.originals) ** 2).sum()
     if one.sphere:
         total += strength * ((np.linalg.norm(vectors, axis=1) - 1) ** 2).sum()
+    times = np.ones((len(one.queries), len(nodes)))
+    times[one.rejected[0], one.rejected[1]] = np.exp(one.rejected[2])
     for i, query in enumerate(one.queries):
-        total += np.log(sum(np.exp(query @ node / one.tau) for node in nodes) + np.exp(one.others[i]))
+        total += np.log(times[i] @ np.exp(nodes @ query / one.tau) + np.exp(one.others[i]))
     for i, query in enumerate(one.queries):
         own = set(one.column_of_pair[one.query_of_pair == i].tolist())
         places = [one.originals[j] if j in own else node for j, node in enumerate(nodes)]
-        lost = np.log(sum(np.exp(query @ place / one.tau) for place in places) + np.exp(one.others[i]))
+        lost = np.log(times[i] @ np.exp(np.array(places) @ query / one.tau) + np.exp(one.others[i]))
         total += one.uncovered_weight * lost
     for i, j, weight in zip(one.query_of_pair, one.column_of_pair, one.weights, strict=True):
         total -= weight * one.queries[i] @ nodes[j] / one.tau
@@ -223,6 +233,45 @@ def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given():
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_rejected_nodes_are_pushed_away(similarity):
+    nodes, (queries, answers), _, _ = problem()
+    rejected = [(rows[0] + 1) % 12 for rows in answers]
+    both = [[rows[0], other] for rows, other in zip(answers, rejected, strict=True)]
+    options = {"similarity": similarity, "taus": [0.1], "strength": 3.0}
+
+    def margins(labels, **more):
+        full = NudgeContrastive(**options, **more).fit(nodes, labels).embeddings()
+        scores = score_matrix(queries, full, similarity)
+        every = np.arange(len(queries))
+        return scores[every, [rows[0] for rows in answers]] - scores[every, rejected]
+
+    plain = margins(LabeledQueries(queries, answers))
+    without = margins(LabeledQueries(queries, both, [[1.0, 0.0]] * len(both)))
+    np.testing.assert_allclose(without, plain, atol=1e-12)
+    ignored = margins(LabeledQueries(queries, both, [[1.0, -1.0]] * len(both)), rejection=0.0)
+    np.testing.assert_allclose(ignored, plain, atol=1e-12)
+    once = margins(LabeledQueries(queries, both, [[1.0, -1.0]] * len(both)))
+    twice = margins(LabeledQueries(queries, both, [[1.0, -2.0]] * len(both)))
+    assert plain.mean() + 0.02 < once.mean() < twice.mean()
+
+
+def test_rejected_nodes_that_do_not_move_count_among_the_others():
+    """f(s) of `test_optimum_by_hand`, with a rejected node of logit 0.5 / tau that counts as 1 + 4 nodes."""
+    tau, strength = 0.5, 3.0
+    nodes, query = np.array([[1.0, 0.0], [0.5, 0.0]]), np.array([[1.0, 0.0]])
+    step = 0.0
+    for _ in range(200):
+        p = 1 / (1 + (1 + 4) * np.exp((0.5 - 1 - step) / tau))
+        step = step - 0.5 * (step - (1 - p) / (2 * strength * tau))
+    solver = NudgeContrastive(
+        similarity="dot", taus=[tau], strength=strength, negatives=5, rejection=2.0, iterations=200
+    )
+    fit = solver.fit(nodes, LabeledQueries(query, [[0, 1]], [[1.0, -2.0]]))
+    assert fit.rows.tolist() == [0]
+    np.testing.assert_allclose(fit.vectors, nodes[:1] + step * query, atol=2e-3)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_through_a_store(tmp_path, similarity):
     nodes, train, _, test = problem()
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, similarity=similarity, key="test")
@@ -249,6 +298,7 @@ def test_through_a_store(tmp_path, similarity):
         ({"strength": 0.0, "taus": [0.05]}, r"strength must be positive, got \(0.0,\)"),
         ({"strength": [1.0, 2.0, 3.0], "taus": [0.05]}, r"one number or one for each of 1 taus, got \[1.0, 2.0, 3.0\]"),
         ({"iterations": 0}, "iterations must be positive"),
+        ({"rejection": -1}, "rejection must be at least 0, got -1"),
         ({"negatives": -1}, "negatives must be at least 0, got -1"),
         ({"similarity": "jaccard"}, "similarity must be 'cosine'"),
         ({"metric": "best@3"}, "family must be one of"),
