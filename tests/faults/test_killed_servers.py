@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import nudge_rag.folders
 from nudge_rag import PushError, reapply, rollback, status, versions
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import StoreError
@@ -63,10 +62,9 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
         store, root = open_store(kind, str(server.address)), tmp_path / str(number)
         push_vectors(store, IDS, ORIGINALS, FIRST, root=root)
         with monkeypatch.context() as patched:
-            patched.setattr(nudge_rag.folders, "_write_synced", nudge_rag.folders._write_synced)
             steps = ServerSteps(EVERY // 2 + number * EVERY, server, back)
             try:
-                act(action, steps.instrument(store), root)
+                act(action, steps.instrument(store, patched.setattr), root)
             except (PushError, StoreError):
                 errors += 1
         if not steps.killed:

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
 
 COLLECTION = "killed"
+OF_THE_PROCESS = (
+    (nudge_rag.folders, "_write_synced"),
+    (nudge_rag.stores.mapping, "put_in_place"),
+    (nudge_rag.stores.versions_beside, "put_in_place"),
+    (Path, "unlink"),
+)
 
 
 def import_for(kind: str) -> None:
@@ -77,11 +84,10 @@ class Steps:
             os.kill(os.getpid(), signal.SIGKILL)
         self.left -= 1
 
-    def instrument(self, store: Any) -> Any:
-        nudge_rag.folders._write_synced = self.around(nudge_rag.folders._write_synced)
-        for module in (nudge_rag.stores.mapping, nudge_rag.stores.versions_beside):
-            module.put_in_place = self.around(module.put_in_place)
-        Path.unlink = self.around(Path.unlink)
+    def instrument(self, store: Any, set_attribute: Callable[[Any, str, Any], None] = setattr) -> Any:
+        """Count the steps of this store and of the journal; what the whole process shares goes through `set_attribute`."""
+        for owner, name in OF_THE_PROCESS:
+            set_attribute(owner, name, self.around(getattr(owner, name)))
         for name in ("switch", "drop_beside"):
             if hasattr(store, name):
                 setattr(store, name, self.around(getattr(store, name)))

@@ -62,15 +62,6 @@ class ClientSteps(killed_worker.Steps):
             setattr(store.client, name, self.around(getattr(store.client, name)))
         return store
 
-    def around(self, method: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.step()
-            found = method(*arguments, **options)
-            self.step()
-            return found
-
-        return call
-
 
 if __name__ == "__main__":
     killed_worker.open_store = open_store
