@@ -85,7 +85,7 @@ class Steps:
         self.left -= 1
 
     def instrument(self, store: Any, set_attribute: Callable[[Any, str, Any], None] = setattr) -> Any:
-        """Count the steps of this store and of the journal; what the whole process shares goes through `set_attribute`."""
+        """Count the steps of this store and the journal; what the whole process shares goes through `set_attribute`."""
         for owner, name in OF_THE_PROCESS:
             set_attribute(owner, name, self.around(getattr(owner, name)))
         for name in ("switch", "drop_beside"):
