@@ -32,12 +32,14 @@ logger = logging.getLogger(__name__)
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
+HALVINGS = 2
 # Shares of the best step size of NUDGE-N and NUDGE-M.
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
 @dataclass(frozen=True)
 class _Tried:
+    solver: str
     candidate: Candidate
     values: Float64Array
     final: Any  # the solver at its chosen, fixed step
@@ -48,11 +50,12 @@ class AutoSolver:
     """Fit the solvers, keep what harms no uncovered queries, and choose by validation.
 
     Of each solver, settings go from the boldest to the most careful (NUDGE-N and NUDGE-M: ever shorter steps;
-    `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets), until the loss that `HeldOutNodes`
-    estimates for queries whose answers have no label is within ``tolerance``. Of those that are, the one with the best
-    mean of ``metric`` on the validation queries is chosen; a simpler solver is kept unless the other one is better by
-    more than one standard error of the paired differences. The final solution learns from training and validation
-    labels together. Every setting tried is in ``candidates`` of the result. Nothing moves where no setting qualifies.
+    `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets, the last of which is then narrowed down),
+    until the loss that `HeldOutNodes` estimates for queries whose answers have no label is within ``tolerance``. Of
+    the boldest of each solver that is, the one with the best mean of ``metric`` on the validation queries is chosen; a
+    simpler solver is kept unless the other one is better by more than one standard error of the paired differences. The
+    final solution learns from training and validation labels together. Every setting tried is in ``candidates`` of the
+    result. Nothing moves where no setting qualifies.
 
     Args:
         metric: what is measured.
@@ -191,17 +194,17 @@ class _Trials:
         solutions = self._held.solutions(solver.at_points(fit.averaged))
         direction = common_direction(self._train_vectors)
         directions = [common_direction(vectors) for vectors in self._held.training_vectors]
-        for offset in OFFSETS:
+
+        def at(offset: float) -> _Tried:
             moved = [
                 lowered(vectors, each, offset, auto.similarity)
                 for vectors, each in zip(solutions, directions, strict=True)
             ]
             shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, auto.similarity))
             final = solver.at_points(fit.averaged, offset)
-            tried = self._measured(f"nudge-contrastive, offset {offset:g}", shown, fit.gamma, final, moved)
-            yield tried
-            if tried.candidate.allowed:
-                return
+            return self._measured(f"nudge-contrastive, offset {offset:g}", shown, fit.gamma, final, moved)
+
+        yield from _to_the_smallest_allowed(at)
 
     def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]) -> _Tried:
         """``solutions`` are those of the folds."""
@@ -220,7 +223,25 @@ class _Trials:
                 allowed=effect.within(self._auto.tolerance),
             )
         logger.info("%s", candidate)
-        return _Tried(candidate, values, final, fit)
+        return _Tried(fit.solver, candidate, values, final, fit)
+
+
+def _to_the_smallest_allowed(at: Callable[[float], _Tried]) -> Iterator[_Tried]:
+    """Up the `OFFSETS` to the first one allowed, then halving the way between it and the last one refused."""
+    refused = 0.0
+    for allowed in OFFSETS:
+        tried = at(allowed)
+        yield tried
+        if tried.candidate.allowed:
+            break
+        refused = allowed
+    else:
+        return
+    for _ in range(HALVINGS if allowed else 0):
+        middle = (refused + allowed) / 2
+        tried = at(middle)
+        yield tried
+        refused, allowed = (refused, middle) if tried.candidate.allowed else (middle, allowed)
 
 
 def _note(effect: UncoveredEffect | None) -> str:
@@ -232,9 +253,12 @@ def _note(effect: UncoveredEffect | None) -> str:
 
 
 def _preferred(tried: list[_Tried]) -> _Tried | None:
-    """The first of them, unless a later one is better by more than noise; None where nothing moves."""
+    """The simplest solver's, unless a later one is better by more than noise; None where nothing moves.
+
+    Of each solver the last one stands: the boldest setting that is allowed.
+    """
     best: _Tried | None = None
-    for one in tried:
+    for one in {each.solver: each for each in tried}.values():
         if best is None:
             best = one
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
-from nudge_rag.solvers.auto import _preferred, _Tried
+from nudge_rag.solvers.auto import OFFSETS, _preferred, _to_the_smallest_allowed, _Tried
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _of_rarest
 from nudge_rag.stores import MappingStore
@@ -148,7 +149,7 @@ def test_the_guard_gives_up_gain_for_uncovered_queries():
 
 def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond():
     def tried(name, values, gamma=0.1):
-        return _Tried(Candidate(name, gamma, allowed=True), np.array(values), None, None)
+        return _Tried(name, Candidate(name, gamma, allowed=True), np.array(values), None, None)
 
     simple = tried("simple", [0.5, 0.5, 0.5, 0.5])
     # Differences 0.25, -0.1, 0.25, -0.1: mean 0.075, standard deviation 0.175, standard error 0.0875: within noise.
@@ -159,6 +160,28 @@ def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond
     assert _preferred([simple, within, beyond]) is beyond
     assert _preferred([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
     assert _preferred([]) is None
+    # Of one solver the last one, the boldest that is allowed, whatever the others are worth.
+    assert _preferred([beyond, replace(within, solver="beyond")]).candidate.solver == "within"
+
+
+@pytest.mark.parametrize(
+    ("smallest", "wanted"),
+    [
+        (0.0, [0.0]),
+        (0.0101, [0.0, 0.01, 0.02, 0.015, 0.0125]),
+        (0.0199, [0.0, 0.01, 0.02, 0.015, 0.0175]),
+        (0.004, [0.0, 0.01, 0.005, 0.0025]),
+        (1.0, list(OFFSETS)),
+    ],
+)
+def test_the_smallest_offset_allowed_is_come_close_to(smallest, wanted):
+    def at(offset):
+        return _Tried("one", Candidate("one", allowed=offset >= smallest), np.array([offset]), None, None)
+
+    tried = [*_to_the_smallest_allowed(at)]
+    np.testing.assert_allclose([one.values[0] for one in tried], wanted, rtol=1e-12)
+    allowed = [one.values[0] for one in tried if one.candidate.allowed]
+    assert not allowed or allowed[-1] == min(allowed)
 
 
 def test_nothing_moves_where_nothing_qualifies():
