@@ -46,7 +46,7 @@ class QdrantStore:
     def __init__(self, client: Any, collection: str, *, vector_name: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("query_batch_points", "update_vectors", "get_collection")):
             raise TypeError(f"expected a QdrantClient, got {type(client).__name__}")
-        aliased = collection in aliases_of(client)
+        aliased = self._is_alias = collection in aliases_of(client)
         if not aliased and not client.collection_exists(collection):
             raise ValueError(f"there is no Qdrant collection {collection!r}")
         self.client, self.collection = client, collection
@@ -93,11 +93,10 @@ class QdrantStore:
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
         names = check_ids(ids)
+        place = self._place(len(names) > IDS_PER_CALL)
         found: dict[str, Any] = {}
         for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
-            points = self.client.retrieve(
-                self.collection, _point_ids(chunk), with_payload=False, with_vectors=self._with_vectors
-            )
+            points = self.client.retrieve(place, _point_ids(chunk), with_payload=False, with_vectors=self._with_vectors)
             found.update((str(point.id), self._vector_of(point)) for point in points)
         keys = [_canonical(name) for name in names]
         unknown = [name for name, key in zip(names, keys, strict=True) if key not in found]
@@ -106,14 +105,14 @@ class QdrantStore:
         return np.array([found[str(key)] for key in keys], dtype=np.float32).reshape(len(names), self._dimension)
 
     def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes, page by page."""
+        """All nodes, page by page; by an alias, those of the collection that it names at the start."""
         return self._pages(check_batch_size(batch_size))
 
     def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
-        offset: Any = None
+        place, offset = self._place(pinned=True), None
         while True:
             points, offset = self.client.scroll(
-                self.collection, limit=batch_size, offset=offset, with_payload=False, with_vectors=self._with_vectors
+                place, limit=batch_size, offset=offset, with_payload=False, with_vectors=self._with_vectors
             )
             if points:
                 vectors = np.array([self._vector_of(point) for point in points], dtype=np.float32)
@@ -127,6 +126,7 @@ class QdrantStore:
 
         checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
         parameters = models.SearchParams(exact=True) if self._exact else None
+        place = self._place(len(checked) > QUERIES_PER_CALL)
         ids: list[list[str]] = []
         scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
@@ -138,7 +138,7 @@ class QdrantStore:
             ]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Local mode performs exact")
-                answers = self.client.query_batch_points(self.collection, requests)
+                answers = self.client.query_batch_points(place, requests)
             for answer in answers:
                 ids.append([str(point.id) for point in answer.points])
                 scores.append(self._scores(np.array([point.score for point in answer.points], dtype=np.float64)))
@@ -149,14 +149,18 @@ class QdrantStore:
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``; ids of another kind than Qdrant's do not exist."""
+        names = check_ids(ids)
+        return self._matching(self._place(len(names) > IDS_PER_CALL), names, where)
+
+    def _matching(self, place: str, names: Sequence[str], where: Any) -> set[str]:
         from qdrant_client import models
 
-        named = {key: name for name in check_ids(ids) if (key := _canonical(name)) is not None}
+        named = {key: name for name in names if (key := _canonical(name)) is not None}
         found: set[str] = set()
         for chunk in chunks(sorted(named), IDS_PER_CALL):
             conditions: list[Any] = [models.HasIdCondition(has_id=_point_ids(chunk))]
             points, _ = self.client.scroll(
-                self.collection,
+                place,
                 scroll_filter=models.Filter(must=conditions if where is None else [*conditions, where]),
                 limit=len(chunk),
                 with_payload=False,
@@ -178,7 +182,8 @@ class QdrantStore:
         from qdrant_client import models
 
         names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
-        present = self.matching(names, None)
+        place = self._place(pinned=True)
+        present = self._matching(place, names, None)
         unknown = [name for name in names if name not in present]
         if unknown:
             raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs or integers)")
@@ -189,7 +194,7 @@ class QdrantStore:
                 models.PointVectors(id=point, vector=vector if self.vector_name is None else {self.vector_name: vector})
                 for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
             ]
-            self.client.update_vectors(self.collection, points, wait=True)
+            self.client.update_vectors(place, points, wait=True)
 
     def create_beside(self, label: str) -> QdrantStore:
         """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
@@ -212,6 +217,12 @@ class QdrantStore:
     def drop_beside(self, label: str) -> None:
         """Delete the collection ``label``."""
         self._beside.drop(label)
+
+    def _place(self, pinned: bool) -> str:
+        """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""
+        if not (pinned and self._is_alias):
+            return self.collection
+        return aliases_of(self.client).get(self.collection, self.collection)
 
     @property
     def _with_vectors(self) -> Any:
