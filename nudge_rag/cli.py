@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--pairs", default="5000", metavar="N", help="labelled sentences to use, or 'all' (default: 5000)"
     )
-    demo.add_argument("--solver", choices=("nudge-n", "nudge-contrastive"), default="nudge-n")
+    demo.add_argument("--solver", choices=("auto", "nudge-n", "nudge-contrastive"), default="auto")
     demo.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     demo.set_defaults(run=_demo)
     return parser

@@ -55,7 +55,7 @@ class Outcome:
 
 
 def run_demo(
-    framework: str, store: str, n_pairs: int | None, say: Say, *, seed: int = 0, solver: str = "nudge-n"
+    framework: str, store: str, n_pairs: int | None, say: Say, *, seed: int = 0, solver: str = "auto"
 ) -> Outcome:
     """Run the whole demo in a temporary folder.
 

@@ -19,7 +19,7 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("framework", "store", "solver"),
     [
-        ("llama-index", "chroma", "nudge-n"),
+        ("llama-index", "chroma", "auto"),
         ("llama-index", "simple", "nudge-contrastive"),
         ("langchain", "chroma", "nudge-n"),
         ("langchain", "in-memory", "nudge-n"),
