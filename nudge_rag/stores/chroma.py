@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.stores.chroma_beside import CollectionsBeside, origin_of, recovered
 from nudge_rag.stores.chroma_rounding import read_back, written_to_read_back
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class ChromaStore:
 
     Scores are larger-is-better: 1 - distance for cosine and inner product, minus the squared distance for l2.
 
+    Other versions of it are collections beside it; a switch renames them, and for some milliseconds there is none of
+    the collection's name: ``switch(accept_gap=True)``. Whoever has opened a collection goes on reading the version that
+    he opened; the one that the adapter was given follows the switch.
+
     Args:
         collection: the collection, from any client.
 
@@ -56,20 +61,24 @@ class ChromaStore:
         if not all(hasattr(collection, part) for part in ("configuration", "query", "update", "id")):
             raise TypeError(f"expected a chromadb Collection, got {type(collection).__name__}")
         self.collection = collection
+        self._beside = CollectionsBeside(collection)
+        if not collection.count():  # made anew between the steps of a switch?
+            self._beside.wait_for_a_switch()
         space = _space(collection)
         if space not in SIMILARITY:
             raise ValueError(f"Chroma space {space!r} is not one of {', '.join(SIMILARITY)}")
         self._known_dimension: int | None = None
-        self._capabilities = Capabilities(SIMILARITY[space], exact_search=False, persistent=True)
+        self._key = f"chroma-{origin_of(collection)}"
+        self._capabilities = Capabilities(SIMILARITY[space], exact_search=False, persistent=True, side_by_side=True)
 
     @classmethod
     def open(cls, path: str | Path, collection: str) -> ChromaStore:
-        """The collection of that name in a persistent Chroma folder."""
+        """The collection of that name in a persistent Chroma folder; where a switch of it died, that is put right."""
         try:
             import chromadb
         except ImportError as error:
             raise ImportError("ChromaStore.open needs Chroma: pip install 'nudge-rag[chroma]'") from error
-        return cls(chromadb.PersistentClient(path=str(path)).get_collection(collection, embedding_function=None))
+        return cls(recovered(chromadb.PersistentClient(path=str(path)), collection))
 
     @property
     def name(self) -> str:
@@ -78,8 +87,8 @@ class ChromaStore:
 
     @property
     def key(self) -> str:
-        """The collection's own UUID: a collection made anew is another store."""
-        return f"chroma-{self.collection.id}"
+        """The UUID of the collection, or of the one that it is a version of; one made anew is another store."""
+        return self._key
 
     @property
     def capabilities(self) -> Capabilities:
@@ -158,6 +167,32 @@ class ChromaStore:
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
             self.collection.update(ids=names[part], embeddings=written[part])
+
+    def create_beside(self, label: str) -> ChromaStore:
+        """Copy all nodes to a collection ``<name>.<label>.beside``."""
+        return self._sibling(self._beside.create(label), label)
+
+    def beside(self, label: str) -> ChromaStore:
+        """The adapter of the collection at ``label``. Raises ValueError where there is none."""
+        return self._sibling(self._beside.collection(label), label)
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._beside.labels()
+
+    def switch(self, label: str) -> None:
+        """Swap two collections' names, in three steps. Raises StoreError where more than vectors differ."""
+        self._beside.switch(label)
+
+    def drop_beside(self, label: str) -> None:
+        """Delete the collection at ``label``."""
+        self._beside.drop(label)
+
+    def _sibling(self, collection: Collection, label: str) -> ChromaStore:
+        sibling = ChromaStore(collection)
+        sibling._key = f"{self._key}-{label}"
+        sibling._capabilities = replace(self._capabilities, side_by_side=False)
+        return sibling
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
         """``vectors`` as they will be read back: a cosine space changes their last bits."""

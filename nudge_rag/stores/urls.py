@@ -111,6 +111,7 @@ def needed_path(parsed: ParseResult) -> str:
 
 def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     from nudge_rag.stores.chroma import ChromaStore
+    from nudge_rag.stores.chroma_beside import recovered
 
     options = take("chroma", given, ("collection",), ("ssl", "tenant", "database"))
     path = path_of(parsed)
@@ -125,7 +126,7 @@ def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
     client = chromadb.HttpClient(
         host=str(address.hostname), port=address.port or 8000, ssl=address.scheme == "https", **names
     )
-    return ChromaStore(client.get_collection(options["collection"], embedding_function=None))
+    return ChromaStore(recovered(client, options["collection"]))
 
 
 def _qdrant(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:

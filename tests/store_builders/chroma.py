@@ -39,7 +39,8 @@ def chroma(folder: Path, n: int, servers: Servers, *, by: str, space: str | None
         collection = wrapped._collection
 
     def contents() -> Any:
-        found = collection.get(include=["documents", "metadatas"])
+        # By its name: after a switch it is another one.
+        found = client.get_collection(name, embedding_function=None).get(include=["documents", "metadatas"])
         # Chroma gives metadata keys in any order.
         metadata = [json.dumps(entry, sort_keys=True) for entry in found["metadatas"]]
         return sorted(zip(found["ids"], found["documents"], metadata, strict=True))

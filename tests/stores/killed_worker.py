@@ -29,6 +29,7 @@ from nudge_rag import drop_beside, reapply, rollback, switch, versions
 from nudge_rag.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
+from nudge_rag.stores.chroma_beside import recovered
 
 COLLECTION = "killed"
 OF_THE_PROCESS = (
@@ -68,7 +69,7 @@ def open_store(kind: str, address: str) -> Any:
         import chromadb
 
         client = chromadb.HttpClient(host="127.0.0.1", port=int(address))
-        return ChromaStore(client.get_collection(COLLECTION, embedding_function=None))
+        return ChromaStore(recovered(client, COLLECTION))
     return PgVectorStore(address, COLLECTION)
 
 
@@ -91,6 +92,8 @@ class Steps:
         for name in ("switch", "drop_beside"):
             if hasattr(store, name):
                 setattr(store, name, self.around(getattr(store, name)))
+        if isinstance(store, ChromaStore):
+            store._beside._rename = self.around(store._beside._rename)  # a switch has several
         if hasattr(store, "create_beside"):
             create = self.around(store.create_beside)
             store.create_beside = lambda label: self.in_parts(create(label))

@@ -18,6 +18,7 @@ import psycopg
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
+import nudge_rag
 from nudge_rag.journal import Version
 from nudge_rag.stores import EmbeddingStore
 from tests.store_builders.common import Servers
@@ -25,6 +26,11 @@ from tests.stores.killed_worker import COLLECTION, nudged
 
 KINDS = ["simple", "faiss", "lancedb", "chroma", "postgres"]
 numbers = itertools.count()
+
+
+def switch(store: EmbeddingStore, root: Path) -> nudge_rag.SwitchReceipt:
+    """Switch, with the gap where the store has one."""
+    return nudge_rag.switch(store, root, accept_gap=not store.capabilities.atomic_switch)
 
 
 def fill(kind: str, folder: Path, servers: Servers | None, ids: list[str], vectors: np.ndarray) -> str:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from llama_index.core.vector_stores import VectorStoreQuery
 
-from nudge_rag import PushError, drop_beside, rollback, status, switch, versions
+from nudge_rag import PushError, drop_beside, rollback, status, versions
 from nudge_rag.manifest import SIDE_BY_SIDE
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores.base import SideBySideStore
 from tests.store_builders.registry import STORE_OF
 from tests.stores.killed_worker import COLLECTION, nudged, open_store
-from tests.stores.killing import Killer, fill, is_whole, quietly
+from tests.stores.killing import Killer, fill, is_whole, quietly, switch
 from tests.stores.reading_worker import seen
 from tests.stores.test_contract import QUERIES, assert_found, brute_force, everything
 from tests.stores.test_kills import IDS, ORIGINALS
@@ -33,7 +33,8 @@ QDRANT = ["qdrant-llama-index-cosine-alias", "qdrant-langchain-dot-alias"]
 DICTIONARIES = ["simple", "simple-persisted", "in-memory", "in-memory-persisted"]
 FAISS = [name for name, store in STORE_OF.items() if store == "faiss"]
 IN_PROCESS = [*DICTIONARIES, *FAISS]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS]
+CHROMA = [name for name, store in STORE_OF.items() if store == "chroma"]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS, *CHROMA]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
@@ -57,7 +58,8 @@ def identical(side, found, expected):
 def test_capabilities_are_true(built, request, tmp_path):
     able = request.node.callspec.params["built"] in SIDE_BY_SIDE_STORES
     capabilities = built.store.capabilities
-    assert (capabilities.side_by_side, capabilities.atomic_switch) == (able, able)
+    atomic = able and built.store.name != "chroma"
+    assert (capabilities.side_by_side, capabilities.atomic_switch) == (able, atomic)
     if able:
         assert isinstance(built.store, SideBySideStore)
         return
@@ -150,7 +152,7 @@ def test_a_node_embedded_again_is_not_lost(side, tmp_path):
 
 KINDS = ["postgres", "lancedb"]
 FILES = ["simple", "faiss"]
-KILLED = [*KINDS, *FILES]
+KILLED = [*KINDS, *FILES, "chroma", "chroma-server"]
 LOOKS = np.array([[1.0, 0.5, -0.5, 0.25]])
 
 
