@@ -90,11 +90,10 @@ class CollectionsBeside:
             self._rename_to_live(copy, live)
             self._rename(live.id, self._called(label, BESIDE))
         except Exception:
-            with contextlib.suppress(Exception):
-                self.settle()
+            with contextlib.suppress(Exception):  # or the next call does
+                self.labels()
             raise
-        finally:
-            self._follow()
+        self._follow()
 
     def drop(self, label: str) -> None:
         """Delete the version ``label``, and a copy of that label that was cut off."""

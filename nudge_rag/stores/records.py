@@ -110,6 +110,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         "chroma",
         exact_search=NEVER,
         index="HNSW",
+        side_by_side=ALWAYS,
+        beside="with a gap of milliseconds",
     ),
     StoreRecord(
         "qdrant",

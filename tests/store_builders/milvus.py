@@ -48,11 +48,25 @@ def by_langchain(uri: str, name: str, n: int, index: dict[str, Any]) -> None:
 
 
 def milvus(
-    folder: Path, n: int, servers: Servers, *, by: Any, metric: str, kind: str, remote: bool, merge: bool | None = None
+    folder: Path,
+    n: int,
+    servers: Servers,
+    *,
+    by: Any,
+    metric: str,
+    kind: str,
+    remote: bool,
+    merge: bool | None = None,
+    alias: bool = False,
 ) -> Built:
     uri = servers.address("milvus") if remote else str(folder / "milvus.db")
     name = f"nodes{next(names)}"
     by(uri, name, n, {"metric_type": metric, "index_type": kind, "params": {}})
+    if alias:
+        client = MilvusClient(uri)
+        client.create_alias(name, f"live_{name}")
+        client.close()
+        name = f"live_{name}"
     stores = [MilvusStore.open(uri, name, merge=merge)]
 
     def contents() -> Any:
@@ -109,5 +123,13 @@ BUILDERS = {
     "milvus-server-langchain-cosine": (
         milvus,
         {"by": by_langchain, "metric": "COSINE", "kind": "FLAT", "remote": True},
+    ),
+    "milvus-langchain-alias": (
+        milvus,
+        {"by": by_langchain, "metric": "COSINE", "kind": "FLAT", "remote": False, "alias": True},
+    ),
+    "milvus-server-llama-index-alias": (
+        milvus,
+        {"by": by_llama_index, "metric": "IP", "kind": "FLAT", "remote": True, "alias": True},
     ),
 }

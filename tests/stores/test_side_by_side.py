@@ -34,7 +34,8 @@ DICTIONARIES = ["simple", "simple-persisted", "in-memory", "in-memory-persisted"
 FAISS = [name for name, store in STORE_OF.items() if store == "faiss"]
 IN_PROCESS = [*DICTIONARIES, *FAISS]
 CHROMA = [name for name, store in STORE_OF.items() if store == "chroma"]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS, *CHROMA]
+MILVUS = ["milvus-langchain-alias", "milvus-server-llama-index-alias"]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS, *CHROMA, *MILVUS]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 
