@@ -7,7 +7,7 @@ The core needs numpy alone; databases and frameworks are imported only when they
 from nudge_rag.evaluate import Evaluation, evaluate
 from nudge_rag.health import Status, reapply, status
 from nudge_rag.incremental import TuningState
-from nudge_rag.journal import Version, versions
+from nudge_rag.journal import JournalError, Version, versions
 from nudge_rag.locks import LockedError
 from nudge_rag.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
 from nudge_rag.nudge import Nudge
@@ -26,6 +26,7 @@ __all__ = [
     "MRR",
     "CappedRecall",
     "Evaluation",
+    "JournalError",
     "LabeledPairs",
     "LabeledQueries",
     "LockedError",

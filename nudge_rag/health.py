@@ -10,9 +10,10 @@ import numpy as np
 from nudge_rag.journal import DEFAULT_VERSIONS, PushError, Version, journal_folder, live_version, same_vectors, versions
 from nudge_rag.locks import locked
 from nudge_rag.manifest import COMMITTED
+from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.texts import TextsOf, hash_texts
-from nudge_rag.undoing import recover
+from nudge_rag.undoing import read_present, recover
 
 __all__ = ["Status", "reapply", "status"]
 
@@ -60,6 +61,7 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
 
     Raises:
         BrokenFolderError: the record of the push is damaged.
+        StoreError: the store failed.
 
     Example:
         >>> from nudge_rag.stores.mapping import MappingStore
@@ -71,17 +73,18 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
     ready = waiting[-1] if waiting else None
     if live is None:
         return Status(None, None, ready=ready)
-    present = store.matching(live.ids, None)
-    found = [at for at, node_id in enumerate(live.ids) if node_id in present]
+    with reading(store, "its nodes were compared with what was pushed"):
+        present, missing = read_present(store, live.ids)
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
-    for at, vector in zip(found, store.read([live.ids[at] for at in found]), strict=True):
-        if same_vectors(store, vector, live.after[at]):
-            kinds["nudged"].append(live.ids[at])
+    for at, node_id in enumerate(live.ids):
+        if node_id not in present:
+            continue
+        if same_vectors(store, present[node_id], live.after[at]):
+            kinds["nudged"].append(node_id)
         else:
-            kinds["lost" if live.holds(store, vector, at) else "changed"].append(live.ids[at])
-    missing = tuple(node_id for node_id in live.ids if node_id not in present)
+            kinds["lost" if live.holds(store, present[node_id], at) else "changed"].append(node_id)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
-    edited = () if texts is None else _edited(live, [node_id for node_id in live.ids if node_id in present], texts)
+    edited = () if texts is None else _edited(live, list(present), texts)
     return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready)
 
 
@@ -98,7 +101,8 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         The ids written.
 
     Raises:
-        PushError: the store did not keep what was written.
+        PushError: the store failed while it was written to, or did not keep it; a later call starts again.
+        StoreError: the store failed before anything was written.
         LockedError: a push or rollback is under way.
     """
     journal = journal_folder(store, root)
@@ -109,7 +113,14 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
             return ()
         at = {node_id: place for place, node_id in enumerate(live.ids)}
         vectors = np.array([live.after[at[node_id]] for node_id in lost], dtype=live.after.dtype)
-        store.replace(lost, vectors)
-        if not same_vectors(store, store.read(lost), vectors):
+        try:
+            store.replace(lost, vectors)
+            kept = same_vectors(store, store.read(lost), vectors)
+        except Exception as error:
+            raise PushError(
+                f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
+                f" starts again ({type(error).__name__}: {error})"
+            ) from error
+        if not kept:
             raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
     return lost

@@ -33,7 +33,8 @@ from nudge_rag.manifest import (
 from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["DEFAULT_VERSIONS", "PushError", "Version", "as_version", "journal_folder", "live_version", "load_version"]
+__all__ = ["DEFAULT_VERSIONS", "JournalError", "PushError", "Version", "as_version", "journal_folder", "live_version"]
+__all__ += ["load_version"]
 __all__ += ["nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
@@ -41,6 +42,10 @@ DEFAULT_VERSIONS = "nudge-versions"
 
 class PushError(RuntimeError):
     """Raised when a store did not take the vectors, or must not; says what state it was left in."""
+
+
+class JournalError(PushError, OSError):
+    """Raised when the journal cannot be written to, such as on a full disk; says what it still records."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,19 @@ class Version:
         return hashes
 
     def set_state(self, state: str) -> None:
-        """Record ``state`` in the manifest, durably."""
+        """Record ``state`` in the manifest, durably.
+
+        Raises:
+            JournalError: the manifest cannot be written.
+        """
+        try:
+            write_manifest(self.folder, self.manifest | {"state": state})
+        except OSError as error:
+            raise JournalError(
+                f"the journal cannot be written to ({error}): {self.folder} still says {self.state!r}, not {state!r};"
+                " the next call goes on from there"
+            ) from error
         self.manifest["state"] = state
-        write_manifest(self.folder, self.manifest)
 
     def holds(self, store: EmbeddingStore, vector: FloatArray, at: int) -> bool:
         """Whether ``vector`` is one that this push wrote or found at its node ``at``."""
@@ -171,7 +186,7 @@ def record_version(
     details: Mapping[str, Any],
     mode: str = IN_PLACE,
 ) -> Version:
-    """Write a new version to disk, synced, in state ``prepared``."""
+    """Write a new version to disk, synced, in state ``prepared``. Raises JournalError where that fails."""
     folder = journal_folder(store, root)
     taken = [int(part.name) for part in _version_folders(folder)]
     folder = folder / f"{max(taken, default=0) + 1:04d}"
@@ -186,7 +201,10 @@ def record_version(
     if mode == SIDE_BY_SIDE:
         # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
         manifest |= {"mode": mode, "label": f"nudge_{folder.name}_{uuid4().hex[:6]}"}
-    write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
+    try:
+        write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
+    except OSError as error:
+        raise JournalError(f"the journal cannot be written to ({error}): nothing was pushed") from error
     return load_version(folder)
 
 

@@ -20,6 +20,7 @@ from nudge_rag import LockedError, PushError, reapply, rollback, status, version
 from nudge_rag.locks import locked
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import MappingStore
+from nudge_rag.stores.base import StoreError
 
 IDS = [f"n{i}" for i in range(6)]
 ORIGINALS = np.random.default_rng(0).normal(size=(6, 3))
@@ -279,6 +280,41 @@ def test_a_journal_that_fails_at_its_nth_write(table, tmp_path, monkeypatch, act
         assert rollback(store_of(table), tmp_path).exact
     assert table == whole[2]
     assert set(states(table, tmp_path)) <= {"rolled back"}
+
+
+class Breaks(MappingStore):
+    """Loses its connection at one method."""
+
+    broken = ""
+
+    def matching(self, ids, where):
+        self.fail("matching")
+        return super().matching(ids, where)
+
+    def replace(self, ids, vectors):
+        self.fail("replace")
+        super().replace(ids, vectors)
+
+    def fail(self, name):
+        if self.broken == name:
+            raise ConnectionError("connection lost")
+
+
+def test_a_store_that_fails_while_its_status_is_asked_for_or_a_nudge_put_back(table, tmp_path):
+    push(table, tmp_path, FIRST)
+    table["n1"] = ORIGINALS[1].tolist()  # an ingestion pipeline
+    store = Breaks(table, key="test")
+    for store.broken, action, error, message in (
+        ("matching", status, StoreError, "failed while its nodes were compared with what was pushed; nothing was"),
+        ("matching", reapply, StoreError, "failed while its nodes were compared"),
+        ("replace", reapply, PushError, r"failed while 1 node\(s\) got their nudge back.*later call starts again"),
+    ):
+        with pytest.raises(error, match=message) as raised:
+            action(store, tmp_path)
+        assert "ConnectionError: connection lost" in str(raised.value)
+    store.broken = ""
+    assert reapply(store, tmp_path) == ("n1",)
+    assert table == dict(zip(IDS, FIRST.tolist(), strict=True))
 
 
 def test_locks_are_given_back(tmp_path):

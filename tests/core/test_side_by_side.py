@@ -1,4 +1,4 @@
-"""Pushes beside the live version: states of the journal, what is refused and put right, and that nothing is lost."""
+"""Pushes beside the live version: states of the journal, what is refused, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import warnings
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from nudge_rag import LockedError, PushError, drop_beside, reapply, rollback, status, switch, versions
@@ -15,60 +14,12 @@ from nudge_rag.locks import locked
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.base import SideBySideStore
-
-IDS = [f"n{i}" for i in range(6)]
-ORIGINALS = np.random.default_rng(0).normal(size=(6, 3))
-FIRST, SECOND = ORIGINALS + 1, ORIGINALS + 2
-MOVED = slice(0, 4)
-
-
-class TwoTables(MappingStore):
-    """Versions as dictionaries; ``tables[None]`` is the live one."""
-
-    def __init__(self, tables, label=None):
-        super().__init__(tables[label], key="test" if label is None else f"test-{label}")
-        self.tables = tables
-        self._capabilities = type(self._capabilities)("cosine", dtype="float64", side_by_side=True, atomic_switch=True)
-
-    def create_beside(self, label):
-        self.tables[label] = copy.deepcopy(self.tables[None])
-        return self.beside(label)
-
-    def beside(self, label):
-        return TwoTables(self.tables, label)
-
-    def labels_beside(self):
-        return [label for label in self.tables if label is not None]
-
-    def switch(self, label):
-        self.tables[None], self.tables[label] = self.tables[label], self.tables[None]
-        self._table = self.tables[None]
-
-    def drop_beside(self, label):
-        del self.tables[label]
+from tests.core.two_tables import FIRST, IDS, MOVED, ORIGINALS, SECOND, holds, nudged, push, states, two_tables
 
 
 @pytest.fixture
 def store():
-    return TwoTables({None: dict(zip(IDS, ORIGINALS.tolist(), strict=True))})
-
-
-def push(store, root, vectors=FIRST, rows=MOVED, mode="side-by-side", **details):
-    return push_vectors(store, IDS[rows], ORIGINALS[rows], vectors[rows], root=root, details=details, mode=mode)
-
-
-def states(store, root):
-    return [version.state for version in versions(store, root)]
-
-
-def holds(store, rows):
-    return store.read(IDS).tobytes() == np.asarray(rows).tobytes()
-
-
-def nudged(vectors=FIRST, rows=MOVED):
-    expected = ORIGINALS.copy()
-    expected[rows] = vectors[rows]
-    return expected
+    return two_tables()
 
 
 def test_a_store_that_switches_in_several_steps_is_switched_only_where_the_gap_is_accepted(store, tmp_path):
@@ -236,110 +187,6 @@ def test_a_nudge_that_was_lost_is_put_back_in_a_switched_version(store, tmp_path
     assert reapply(store, tmp_path) == ("n1",)
     assert holds(store, nudged())
     assert rollback(store, tmp_path).exact
-    assert holds(store, ORIGINALS)
-
-
-class Dies(Exception):
-    pass
-
-
-def failing(store, name, *, after=False):
-    """Let a method raise, before or after it has done its work."""
-    method = getattr(store, name)
-
-    def fail(*args):
-        if after:
-            method(*args)
-        raise Dies
-
-    setattr(store, name, fail)
-
-
-@pytest.mark.parametrize("name", ["create_beside", "beside"])
-def test_a_copy_that_fails_is_dropped_and_the_live_version_stays(store, tmp_path, name):
-    failing(store, name, after=True)
-    with pytest.raises(
-        PushError, match=r"failed while a copy was written \(\): the live version is as it was, the copy is"
-    ):
-        push(store, tmp_path)
-    assert holds(store, ORIGINALS)
-    assert store.labels_beside() == []
-    assert states(store, tmp_path) == ["rolled back"]
-
-
-def test_a_store_that_changes_while_it_is_copied(store, tmp_path):
-    create = store.create_beside
-
-    def create_and_change(label):
-        made = create(label)
-        store.tables[None]["new"] = [1.0, 2.0, 3.0]
-        return made
-
-    store.create_beside = create_and_change
-    with pytest.raises(PushError, match=r"only in the live version: 'new'.*push again"):
-        push(store, tmp_path)
-    del store.create_beside
-    assert "new" in store.tables[None]
-    assert push(store, tmp_path).pushed
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_a_switch_that_fails_is_told_from_the_vectors(store, tmp_path, after):
-    push(store, tmp_path)
-    failing(store, "switch", after=after)
-    if after:
-        switch(store, tmp_path)
-    else:
-        with pytest.raises(PushError, match="mapping did not switch"):
-            switch(store, tmp_path)
-    assert holds(store, nudged() if after else ORIGINALS)
-    assert states(store, tmp_path) == ["switched" if after else "committed"]
-
-
-UNFINISHED = {
-    "prepared": ("prepared", False, "its copy was not complete: it is dropped", "rolled back"),
-    "writing": ("writing", False, "its copy was not complete: it is dropped", "rolled back"),
-    "verified": ("verified", False, "it is ready beside the live version", "committed"),
-    "switching, not switched": ("switching", False, "the store shows that the version before is live", "committed"),
-    "switching, switched": ("switching", True, "the store shows that it is live", "switched"),
-}
-
-
-@pytest.mark.parametrize("case", UNFINISHED)
-@pytest.mark.parametrize("action", [reapply, drop_beside, rollback])
-def test_the_next_call_puts_right_what_died(store, tmp_path, case, action):
-    state, switched, message, becomes = UNFINISHED[case]
-    push(store, tmp_path)
-    version = versions(store, tmp_path)[0]
-    if switched:
-        store.switch(version.label)
-    version.set_state(state)
-    assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()
-    with pytest.warns(UserWarning, match=f"push 0001 beside test had not finished; .*{message}"):
-        action(store, tmp_path)
-    if action is reapply:
-        assert states(store, tmp_path) == [becomes]
-    assert holds(store, nudged() if switched and action is not rollback else ORIGINALS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        rollback(store, tmp_path)
-        drop_beside(store, tmp_path)
-    assert holds(store, ORIGINALS)
-    assert store.labels_beside() == []
-
-
-@pytest.mark.parametrize("switched", [False, True])
-def test_a_copy_that_somebody_else_dropped(store, tmp_path, switched):
-    push(store, tmp_path)
-    label = versions(store, tmp_path)[0].label
-    if switched:
-        switch(store, tmp_path)
-    store.drop_beside(label)
-    with pytest.warns(UserWarning, match="no longer"):
-        reapply(store, tmp_path)
-    assert holds(store, nudged() if switched else ORIGINALS)
-    assert states(store, tmp_path) == ["committed" if switched else "rolled back"]
-    rollback(store, tmp_path)
     assert holds(store, ORIGINALS)
 
 
