@@ -72,7 +72,7 @@ def tune(
         solver: ``"auto"`` fits the others, keeps what does not harm queries whose answers have no label, and chooses by
             the first metric on the validation pairs (`nudge_rag.solvers.AutoSolver`; ``nudge.candidates`` lists what it
             chose from). Or one of them: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node,
-            slower, needs SciPy), ``"nudge-m"`` (dot-product stores only), or an object with ``fit``.
+            slower), ``"nudge-m"`` (dot-product stores only), or an object with ``fit``.
         metrics: what is compared on held-out pairs; the first one decides whether the nudge improves.
         split: fractions of the queries for training, validation and test.
         seed: of the split.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +136,7 @@ class AutoSolver:
             gamma=best.candidate.gamma if chosen is not None else 0.0,
             improved=chosen is not None,
             descents=best.fit.descents + whole.descents,
-            candidates=(*candidates, *_left_out()),
+            candidates=tuple(candidates),
         )
 
 
@@ -168,8 +167,7 @@ class _Trials:
         yield from self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
         if similarity == "dot":
             yield from self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
-        if importlib.util.find_spec("scipy") is not None:
-            yield from self._contrastive()
+        yield from self._contrastive()
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[_Tried]:
         first = solver.fit(self._nodes, self._train, self._val, background=self._background)
@@ -267,9 +265,3 @@ def _preferred(tried: list[_Tried]) -> _Tried | None:
         if differences.mean() > noise:
             best = one
     return best if best is not None and best.candidate.gamma > 0 else None
-
-
-def _left_out() -> list[Candidate]:
-    if importlib.util.find_spec("scipy") is not None:
-        return []
-    return [Candidate("nudge-contrastive", note="not tried: it needs SciPy (pip install 'nudge-rag[contrastive]')")]

@@ -50,8 +50,7 @@ class NudgeContrastive:
     counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.
 
     Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time and memory
-    grow with training queries times covered nodes. Needs SciPy, whose L-BFGS-B does the descent: a well-kept optimiser
-    is worth the extra dependency, and the other solvers run without it.
+    grow with training queries times covered nodes.
 
     Args:
         metric: what validation maximises.
@@ -158,7 +157,6 @@ class NudgeContrastive:
 
         Raises:
             TypeError: `QuerySums` as training labels, or embeddings of another array library than numpy.
-            ImportError: SciPy is not installed.
         """
         if isinstance(train, QuerySums) or is_foreign(embeddings):
             raise TypeError("NudgeContrastive needs the training queries themselves, and numpy arrays")

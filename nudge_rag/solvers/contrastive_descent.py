@@ -16,6 +16,7 @@ from nudge_rag.solvers.competitors import fixed_scores, query_vectors
 from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
 from nudge_rag.solvers.judge import Judge
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.lbfgs import minimize
 from nudge_rag.solvers.ranks import covered_columns
 from nudge_rag.solvers.result import SAME_VALUE, Descent
 
@@ -24,7 +25,7 @@ __all__ = ["ContrastiveDescent", "Point"]
 Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Relative improvement of the objective below which a step counts as the last.
-TOLERANCE = 1e-5
+TOLERANCE = 3e-3
 # Steps that L-BFGS remembers: twice as many take twice the time and save hardly an evaluation.
 MEMORY = 5
 # The path ends after this many points in a row that are worse than the best one.
@@ -173,20 +174,17 @@ def _log_sum_exp(logits: Float64Array) -> Float64Array:
 def _descend(
     objective: ContrastiveObjective, start: Float64Array, strength: float, iterations: int
 ) -> tuple[Float64Array, Descent]:
-    """L-BFGS-B from ``start`` (c, d)."""
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError("NudgeContrastive needs SciPy: pip install 'nudge-rag[contrastive]'") from error
-
-    def function(flat: Float64Array) -> tuple[float, Float64Array]:
-        value, gradient = objective.value_and_gradient(flat.reshape(start.shape), strength)
-        return value, gradient.ravel()
-
-    options = {"maxiter": iterations, "ftol": TOLERANCE, "maxls": 8, "maxcor": MEMORY}
-    found = minimize(function, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    largest = float(np.abs(found.jac).max(initial=0.0))
-    record = Descent(
-        objective.tau, strength, int(found.nit), int(found.nfev), float(found.fun), largest, bool(found.success)
+    """L-BFGS from ``start`` (c, d)."""
+    found = minimize(
+        lambda vectors: objective.value_and_gradient(vectors, strength),
+        start,
+        curvature=objective.curvature(strength),
+        iterations=iterations,
+        tolerance=TOLERANCE,
+        memory=MEMORY,
     )
-    return found.x.reshape(start.shape), record
+    largest = float(np.abs(found.gradient).max(initial=0.0))
+    record = Descent(
+        objective.tau, strength, found.iterations, found.evaluations, found.value, largest, found.converged
+    )
+    return found.point, record

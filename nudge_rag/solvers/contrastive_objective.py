@@ -15,6 +15,8 @@ Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Blocks of queries are chosen so that this many logits are held at once.
 LOGITS_PER_BLOCK = 2_000_000
+# About how much of the queries' second moment lies in each of the directions that matter.
+COMMON_SHARE = 0.15
 
 
 def _no_pairs() -> tuple[IntArray, IntArray, Float64Array]:
@@ -77,6 +79,11 @@ class ContrastiveObjective:
         gradient = gradient + 2 * strength * moved
         along = (gradient * units).sum(axis=1, keepdims=True)
         return loss, (gradient - along * units) / lengths + 2 * strength * (lengths - 1) * units
+
+    def curvature(self, strength: float) -> float:
+        """A rough guess of the second derivative by a node's vector at the originals, for a first step's length."""
+        per_node = len(self.queries) / max(1, len(self.originals))
+        return 2 * strength + COMMON_SHARE * (1 + self.uncovered_weight) * per_node / self.tau**2
 
     def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
         dtype = self.queries.dtype

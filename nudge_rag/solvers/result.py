@@ -68,7 +68,7 @@ class Candidate:
         held_out_nodes: how many nodes that estimate rests on.
         allowed: whether ``uncovered`` is within the tolerance.
         chosen: whether it is the one.
-        note: why it was not tried, or what to know of it.
+        note: what to know of it.
     """
 
     solver: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 
@@ -18,9 +17,6 @@ from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _of_rarest
 from nudge_rag.stores import MappingStore
 
 METRIC = parse_metric("MRR@10")
-needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None, reason="needs SciPy (the extra 'contrastive')"
-)
 
 
 def unit(rows):
@@ -124,7 +120,6 @@ def test_the_estimate_foretells_what_uncovered_queries_lose():
     assert effect.change == pytest.approx(measured, abs=0.1)
 
 
-@needs_scipy
 def test_the_guard_gives_up_gain_for_uncovered_queries():
     nodes, train, val, covered, uncovered = confusing(n=240, d=16, labelled=160, per_node=4)
     free = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
@@ -189,15 +184,6 @@ def test_nothing_moves_where_nothing_qualifies():
     fit = AutoSolver().fit(nodes, (np.eye(4)[:2], [[0], [1]]), (np.eye(4)[:2], [[0], [1]]))
     assert (fit.gamma, fit.improved) == (0.0, False)
     assert fit.embeddings().tobytes() == nodes.tobytes()
-
-
-def test_without_scipy_the_others_are_tried_and_the_result_says_so(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "scipy" else find(name, *a))
-    nodes, train, val, _, _ = confusing()
-    fit = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
-    assert fit.solver == "nudge-n"
-    assert "pip install 'nudge-rag[contrastive]'" in str(fit.candidates[-1])
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])

@@ -10,8 +10,6 @@ from nudge_rag.similarity import score_matrix
 from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
 from nudge_rag.stores import MappingStore
 
-pytest.importorskip("scipy", reason="NudgeContrastive needs SciPy (the extra 'contrastive')")
-
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
