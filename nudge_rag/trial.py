@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,10 +25,12 @@ from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial", "solver_settings"]
 
-SOLVERS: dict[str, type[NudgeN] | type[NudgeM] | type[NudgeContrastive]] = {
-    "nudge-n": NudgeN,
-    "nudge-m": NudgeM,
-    "nudge-contrastive": NudgeContrastive,
+# NUDGE's own solvers choose their step by top-1 accuracy, as the paper does.
+SOLVERS: dict[str, Callable[[str | Metric, Similarity, float | None], Solver]] = {
+    "auto": lambda metric, similarity, tolerance: AutoSolver(metric=metric, similarity=similarity, tolerance=tolerance),
+    "nudge-n": lambda metric, similarity, tolerance: NudgeN(similarity=similarity),
+    "nudge-m": lambda metric, similarity, tolerance: NudgeM(similarity=similarity),
+    "nudge-contrastive": lambda metric, similarity, tolerance: NudgeContrastive(metric=metric, similarity=similarity),
 }
 
 
@@ -112,18 +114,16 @@ def resolve_solver(
 ) -> Solver:
     """A solver by name or as it is, made sure to suit how the store ranks.
 
-    ``metric`` and ``tolerance`` are what ``"auto"`` chooses by.
+    ``metric`` is what ``"auto"`` and ``"nudge-contrastive"`` choose by, ``tolerance`` is for ``"auto"``.
 
     Raises:
         TypeError, ValueError: an unknown name, no solver, or one that the store's similarity cannot score.
     """
     similarity = store.capabilities.similarity
     if isinstance(solver, str):
-        if solver == AutoSolver.name:
-            return AutoSolver(metric=metric, similarity=similarity, tolerance=tolerance)
         if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of auto, {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
-        return SOLVERS[solver](similarity=similarity)
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
+        return SOLVERS[solver](metric, similarity, tolerance)
     if not callable(getattr(solver, "fit", None)):
         raise TypeError(f"solver must be a name or an object with fit, got {type(solver).__name__}")
     if isinstance(solver, NudgeM):

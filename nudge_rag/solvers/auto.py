@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
+from nudge_rag.solvers.settings import Tried, preferred, search_settings
 from nudge_rag.solvers.uncovered import FEW_NODES, HeldOutNodes, UncoveredEffect
 
 __all__ = ["AutoSolver"]
@@ -36,31 +37,25 @@ HALVINGS = 2
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
-@dataclass(frozen=True)
-class _Tried:
-    solver: str
-    candidate: Candidate
-    values: Float64Array
-    final: Any  # the solver at its chosen, fixed step
-    fit: NudgeFit
-
-
 class AutoSolver:
     """Fit the solvers, keep what harms no uncovered queries, and choose by validation.
 
     Of each solver, settings go from the boldest to the most careful (NUDGE-N and NUDGE-M: ever shorter steps;
-    `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets, the last of which is then narrowed down),
-    until the loss that `HeldOutNodes` estimates for queries whose answers have no label is within ``tolerance``. Of
-    the boldest of each solver that is, the one with the best mean of ``metric`` on the validation queries is chosen; a
-    simpler solver is kept unless the other one is better by more than one standard error of the paired differences. The
-    final solution learns from training and validation labels together. Every setting tried is in ``candidates`` of the
-    result. Nothing moves where no setting qualifies.
+    `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets), until the loss that `HeldOutNodes`
+    estimates for queries whose answers have no label is within ``tolerance``; where that is None, further on to one
+    that is not estimated to lose anything, as long as validation loses no more than one standard error by it. The way
+    from the last offset that does not qualify to the first that does is narrowed down. Of these settings, one a solver,
+    the one with the best mean of ``metric`` on the validation queries is chosen; a simpler solver is kept unless the
+    other one is better by more than one standard error of the paired differences. The final solution learns from
+    training and validation labels together. Every setting tried is in ``candidates`` of the result. Nothing moves where
+    no setting qualifies.
 
     Args:
         metric: what is measured.
         similarity: how the store ranks.
         tolerance: the loss of ``metric`` that uncovered queries may suffer, such as 0.01; None: no significant loss
-            (the 95 % interval reaches 0). ``math.inf`` switches the guard off.
+            (the 95 % interval reaches 0), and none at all where that costs nothing noticeable. ``math.inf`` switches
+            the guard off.
 
     Example:
         >>> import numpy as np
@@ -124,8 +119,9 @@ class AutoSolver:
             trials = _Trials(
                 self, nodes, train, val, HeldOutNodes(nodes, both, self.metric, self.similarity, background), background
             )
-            tried = [*trials.all()]
-        chosen = _preferred([one for one in tried if one.candidate.allowed])
+            found = [*trials.all()]
+        tried = [one for all_of_one_solver, _ in found for one in all_of_one_solver]
+        chosen = preferred([standing for _, standing in found if standing is not None])
         best = chosen if chosen is not None else replace(tried[0], final=NudgeN(gamma=0.0, similarity=self.similarity))
         whole = best.final.fit(nodes, both, background=background)
         candidates = [replace(one.candidate, chosen=one is chosen) for one in tried]
@@ -161,39 +157,39 @@ class _Trials:
         judged = prepare_labels(val, "validation", **size)
         self._judge = Judge(judged, nodes, rows, background, auto.metric, auto.similarity)
 
-    def all(self) -> Iterator[_Tried]:
-        """From the simplest solver to the most elaborate, each from its boldest setting to the first allowed one."""
+    def all(self) -> Iterator[tuple[list[Tried], Tried | None]]:
+        """From the simplest solver to the most elaborate: what was tried of each, and the one to take."""
         metric, similarity = self._auto.metric, self._auto.similarity
-        yield from self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
+        yield self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
         if similarity == "dot":
-            yield from self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
-        yield from self._contrastive()
+            yield self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
+        yield self._contrastive()
 
-    def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[_Tried]:
+    def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> tuple[list[Tried], Tried | None]:
         first = solver.fit(self._nodes, self._train, self._val, background=self._background)
-        for share in SHARES:
+
+        def at(share: float) -> Tried:
             final = kind(gamma=share * first.gamma, similarity=self._auto.similarity)
             fit = first if share == 1 else final.fit(self._nodes, self._train, background=self._background)
             solutions = self._held.solutions(final) if first.gamma else []
             shown = replace(first, vectors=fit.vectors)
-            tried = self._measured(name, shown, share * first.gamma, final, solutions)
-            yield tried
-            if tried.candidate.allowed or not first.gamma:
-                return
+            return self._measured(name, shown, share * first.gamma, final, solutions)
 
-    def _contrastive(self) -> Iterator[_Tried]:
+        return search_settings(at, SHARES if first.gamma else SHARES[:1], self._auto.tolerance, halvings=0)
+
+    def _contrastive(self) -> tuple[list[Tried], Tried | None]:
         auto = self._auto
         solver = NudgeContrastive(metric=auto.metric, similarity=auto.similarity, refit=False)
         fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
         if not fit.averaged:
-            yield self._measured("nudge-contrastive", fit, 0.0, None, [])
-            return
+            untouched = self._measured("nudge-contrastive", fit, 0.0, None, [])
+            return [untouched], untouched
         # Solved once; what an offset does to the solutions costs next to nothing.
         solutions = self._held.solutions(solver.at_points(fit.averaged))
         direction = common_direction(self._train_vectors)
         directions = [common_direction(vectors) for vectors in self._held.training_vectors]
 
-        def at(offset: float) -> _Tried:
+        def at(offset: float) -> Tried:
             moved = [
                 lowered(vectors, each, offset, auto.similarity)
                 for vectors, each in zip(solutions, directions, strict=True)
@@ -202,9 +198,9 @@ class _Trials:
             final = solver.at_points(fit.averaged, offset)
             return self._measured(f"nudge-contrastive, offset {offset:g}", shown, fit.gamma, final, moved)
 
-        yield from _to_the_smallest_allowed(at)
+        return search_settings(at, OFFSETS, auto.tolerance, HALVINGS)
 
-    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]) -> _Tried:
+    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]) -> Tried:
         """``solutions`` are those of the folds."""
         values = self._judge.per_query(fit.vectors)
         effect = self._held.effect(solutions) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
@@ -221,25 +217,7 @@ class _Trials:
                 allowed=effect.within(self._auto.tolerance),
             )
         logger.info("%s", candidate)
-        return _Tried(fit.solver, candidate, values, final, fit)
-
-
-def _to_the_smallest_allowed(at: Callable[[float], _Tried]) -> Iterator[_Tried]:
-    """Up the `OFFSETS` to the first one allowed, then halving the way between it and the last one refused."""
-    refused = 0.0
-    for allowed in OFFSETS:
-        tried = at(allowed)
-        yield tried
-        if tried.candidate.allowed:
-            break
-        refused = allowed
-    else:
-        return
-    for _ in range(HALVINGS if allowed else 0):
-        middle = (refused + allowed) / 2
-        tried = at(middle)
-        yield tried
-        refused, allowed = (refused, middle) if tried.candidate.allowed else (middle, allowed)
+        return Tried(fit.solver, candidate, values, final, fit)
 
 
 def _note(effect: UncoveredEffect | None) -> str:
@@ -248,20 +226,3 @@ def _note(effect: UncoveredEffect | None) -> str:
     if 0 < effect.n_nodes < FEW_NODES:
         return f"only {effect.n_nodes} labelled nodes: too few to tell the effect on uncovered queries"
     return ""
-
-
-def _preferred(tried: list[_Tried]) -> _Tried | None:
-    """The simplest solver's, unless a later one is better by more than noise; None where nothing moves.
-
-    Of each solver the last one stands: the boldest setting that is allowed.
-    """
-    best: _Tried | None = None
-    for one in {each.solver: each for each in tried}.values():
-        if best is None:
-            best = one
-            continue
-        differences = one.values - best.values
-        noise = differences.std() / np.sqrt(len(differences))
-        if differences.mean() > noise:
-            best = one
-    return best if best is not None and best.candidate.gamma > 0 else None

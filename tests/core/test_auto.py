@@ -11,8 +11,9 @@ import pytest
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
-from nudge_rag.solvers.auto import OFFSETS, _preferred, _to_the_smallest_allowed, _Tried
+from nudge_rag.solvers.auto import OFFSETS
 from nudge_rag.solvers.labels import prepare_labels
+from nudge_rag.solvers.settings import Tried, preferred, search_settings
 from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _of_rarest
 from nudge_rag.stores import MappingStore
 
@@ -144,19 +145,32 @@ def test_the_guard_gives_up_gain_for_uncovered_queries():
 
 def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond():
     def tried(name, values, gamma=0.1):
-        return _Tried(name, Candidate(name, gamma, allowed=True), np.array(values), None, None)
+        return Tried(name, Candidate(name, gamma, allowed=True), np.array(values), None, None)
 
     simple = tried("simple", [0.5, 0.5, 0.5, 0.5])
     # Differences 0.25, -0.1, 0.25, -0.1: mean 0.075, standard deviation 0.175, standard error 0.0875: within noise.
     within = tried("within", [0.75, 0.4, 0.75, 0.4])
     beyond = tried("beyond", [0.8, 0.5, 0.8, 0.4])
-    assert _preferred([simple, within]) is simple
-    assert _preferred([simple, beyond]) is beyond
-    assert _preferred([simple, within, beyond]) is beyond
-    assert _preferred([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
-    assert _preferred([]) is None
-    # Of one solver the last one, the boldest that is allowed, whatever the others are worth.
-    assert _preferred([beyond, replace(within, solver="beyond")]).candidate.solver == "within"
+    assert preferred([simple, within]) is simple
+    assert preferred([simple, beyond]) is beyond
+    assert preferred([simple, within, beyond]) is beyond
+    assert preferred([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
+    assert preferred([]) is None
+
+
+def at_offsets(smallest, *, harmless=0.0, alike=1.0):
+    """Allowed from ``smallest`` on, without a loss from ``harmless`` on, and worth the same up to ``alike``."""
+
+    def at(offset):
+        candidate = Candidate("one", allowed=offset >= smallest, uncovered=offset - harmless)
+        values = np.array([0.5, 0.7]) if offset <= alike else np.array([0.4, 0.5])
+        return Tried("one", replace(candidate, gamma=1 + offset), values, None, None)
+
+    return at
+
+
+def offsets_of(tried):
+    return [one.candidate.gamma - 1 for one in tried]
 
 
 @pytest.mark.parametrize(
@@ -170,13 +184,40 @@ def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond
     ],
 )
 def test_the_smallest_offset_allowed_is_come_close_to(smallest, wanted):
-    def at(offset):
-        return _Tried("one", Candidate("one", allowed=offset >= smallest), np.array([offset]), None, None)
+    tried, standing = search_settings(at_offsets(smallest), OFFSETS, None, 2)
+    np.testing.assert_allclose(offsets_of(tried), wanted, rtol=1e-12)
+    allowed = [one for one in tried if one.candidate.allowed]
+    assert (standing is None) == (not allowed)
+    assert standing is None or offsets_of([standing]) == [min(offsets_of(allowed))]
 
-    tried = [*_to_the_smallest_allowed(at)]
-    np.testing.assert_allclose([one.values[0] for one in tried], wanted, rtol=1e-12)
-    allowed = [one.values[0] for one in tried if one.candidate.allowed]
-    assert not allowed or allowed[-1] == min(allowed)
+
+@pytest.mark.parametrize(
+    ("harmless", "alike", "wanted", "taken"),
+    [
+        (0.0, 1.0, [0.0], 0.0),
+        (0.016, 1.0, [0.0, 0.01, 0.02, 0.015, 0.0175], 0.0175),  # to where nothing is lost
+        (0.016, 0.0, [0.0, 0.01], 0.0),  # validation would lose
+        (0.07, 0.03, [0.0, 0.01, 0.02, 0.03, 0.05], 0.03),  # as far as it does not
+        (0.5, 1.0, list(OFFSETS), OFFSETS[-1]),
+    ],
+)
+def test_a_harmless_setting_is_preferred_where_validation_cannot_tell(harmless, alike, wanted, taken):
+    at = at_offsets(0.0, harmless=harmless, alike=alike)
+    tried, standing = search_settings(at, OFFSETS, None, 2)
+    np.testing.assert_allclose(offsets_of(tried), wanted, rtol=1e-12)
+    assert offsets_of([standing]) == pytest.approx([taken])
+    asked_for, standing = search_settings(at, OFFSETS, 0.05, 2)  # a tolerance of the user's
+    assert offsets_of(asked_for) == offsets_of([standing]) == [0.0]
+
+
+def test_shares_of_a_step_go_down():
+    def at(share):
+        candidate = Candidate("one", gamma=share, allowed=share <= 0.5, uncovered=0.3 - share)
+        return Tried("one", candidate, np.array([0.5, 0.7]), None, None)
+
+    tried, standing = search_settings(at, (1.0, 0.5, 0.25, 0.125), None, 0)
+    assert [one.candidate.gamma for one in tried] == [1.0, 0.5, 0.25]
+    assert standing.candidate.gamma == 0.25
 
 
 def test_nothing_moves_where_nothing_qualifies():

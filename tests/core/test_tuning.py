@@ -12,6 +12,7 @@ from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rol
 from nudge_rag.folders import BrokenFolderError
 from nudge_rag.journal import original_vectors
 from nudge_rag.stores import MappingStore
+from nudge_rag.trial import resolve_solver
 
 N, D = 40, 8
 
@@ -295,6 +296,17 @@ def test_unknown_nodes_are_warned_about_by_name(table, tmp_path):
 def test_bad_arguments(table, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         run(table, tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("solver", "chooses_by"),
+    [("auto", "Recall@3"), ("nudge-contrastive", "Recall@3"), ("nudge-n", "CappedRecall@1"), ("nudge-m", "None")],
+)
+def test_what_a_named_solver_chooses_by(table, solver, chooses_by):
+    """The contrastive one by the first metric asked for; the paper's by top-1 accuracy, or pairs ranked first."""
+    made = resolve_solver(solver, MappingStore(table, similarity="dot", key="test"), "Recall@3")
+    assert (made.name, made.similarity) == (solver, "dot")
+    assert str(made.metric) == chooses_by
 
 
 def test_bad_stores_and_embeddings(table, tmp_path):
