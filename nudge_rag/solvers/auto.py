@@ -43,7 +43,7 @@ class AutoSolver:
     Of each solver, settings go from the boldest to the most careful (NUDGE-N and NUDGE-M: ever shorter steps;
     `NudgeContrastive`: scores of moved nodes lowered by ever larger offsets), until the loss that `HeldOutNodes`
     estimates for queries whose answers have no label is within ``tolerance``; where that is None, further on to one
-    that is not estimated to lose anything, as long as validation loses no more than one standard error by it. The way
+    that is not estimated to lose anything, as long as validation does not lose significantly by it. The way
     from the last offset that does not qualify to the first that does is narrowed down. Of these settings, one a solver,
     the one with the best mean of ``metric`` on the validation queries is chosen; a simpler solver is kept unless the
     other one is better by more than one standard error of the paired differences. The final solution learns from
@@ -54,7 +54,7 @@ class AutoSolver:
         metric: what is measured.
         similarity: how the store ranks.
         tolerance: the loss of ``metric`` that uncovered queries may suffer, such as 0.01; None: no significant loss
-            (the 95 % interval reaches 0), and none at all where that costs nothing noticeable. ``math.inf`` switches
+            (the 95 % interval reaches 0), and none at all where that costs nothing significant. ``math.inf`` switches
             the guard off.
 
     Example:

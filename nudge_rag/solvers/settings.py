@@ -14,6 +14,10 @@ __all__ = ["Tried", "preferred", "search_settings"]
 
 Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+# Standard errors: what a more elaborate solver must gain, and what a more careful setting may at most lose. A single
+# query's loss is one of them.
+NOTICEABLE, SIGNIFICANT = 1.0, 1.96
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -60,7 +64,7 @@ def _more_careful(
         for setting in settings:
             if abs(setting - settings[0]) <= abs(boldest - settings[0]):
                 continue
-            if _noticeable(measured(boldest).values - measured(setting).values):
+            if _exceeds(measured(boldest).values - measured(setting).values, SIGNIFICANT):
                 return
             alike.append(setting)
             yield setting
@@ -94,15 +98,15 @@ def _loses(one: Tried) -> bool:
     return one.candidate.uncovered is not None and one.candidate.uncovered < 0
 
 
-def _noticeable(differences: Float64Array) -> bool:
-    """Whether their mean is above its standard error."""
-    return bool(differences.mean() > differences.std() / np.sqrt(len(differences)))
+def _exceeds(differences: Float64Array, errors: float) -> bool:
+    """Whether their mean is above so many of its standard errors."""
+    return bool(differences.mean() > errors * differences.std() / np.sqrt(len(differences)))
 
 
 def preferred(standing: Sequence[Tried]) -> Tried | None:
     """Of one setting a solver the simplest one's, unless a later one is better by more than noise; None for nothing."""
     best: Tried | None = None
     for one in standing:
-        if best is None or _noticeable(one.values - best.values):
+        if best is None or _exceeds(one.values - best.values, NOTICEABLE):
             best = one
     return best if best is not None and best.candidate.gamma > 0 else None
