@@ -59,6 +59,7 @@ test-experimental: .venv-experimental/installed.stamp
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/contrastive_speed.py
 	$(BIN)/python benchmarks/pushdown.py
 
 bench-accuracy: $(INSTALLED)

@@ -61,6 +61,8 @@ METHODS: dict[str, Callable[[Data], Tuned | None]] = {
     "NudgeContrastive": solved(NudgeContrastive(metric=METRIC)),
     "auto": solved(AutoSolver(metric=METRIC)),
     "auto, any loss of uncovered queries": solved(AutoSolver(metric=METRIC, tolerance=math.inf)),
+    "NudgeContrastive, dot product": solved(NudgeContrastive(metric=METRIC, similarity="dot")),
+    "auto, dot product": solved(AutoSolver(metric=METRIC, similarity="dot")),
 }
 
 
