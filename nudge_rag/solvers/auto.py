@@ -163,7 +163,9 @@ class _Trials:
         yield self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
         if similarity == "dot":
             yield self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
-        yield self._contrastive()
+        yield self._contrastive(keep_lengths=True)
+        if similarity == "dot":
+            yield self._contrastive(keep_lengths=False)
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> tuple[list[Tried], Tried | None]:
         first = solver.fit(self._nodes, self._train, self._val, background=self._background)
@@ -177,12 +179,16 @@ class _Trials:
 
         return search_settings(at, SHARES if first.gamma else SHARES[:1], self._auto.tolerance, halvings=0)
 
-    def _contrastive(self) -> tuple[list[Tried], Tried | None]:
+    def _contrastive(self, *, keep_lengths: bool) -> tuple[list[Tried], Tried | None]:
         auto = self._auto
-        solver = NudgeContrastive(metric=auto.metric, similarity=auto.similarity, refit=False)
+        solver = NudgeContrastive(
+            metric=auto.metric, similarity=auto.similarity, refit=False, keep_lengths=keep_lengths
+        )
+        name = "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
+        kind: Similarity = "cosine" if keep_lengths else "dot"
         fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
         if not fit.averaged:
-            untouched = self._measured("nudge-contrastive", fit, 0.0, None, [])
+            untouched = self._measured(name, fit, 0.0, None, [])
             return [untouched], untouched
         # Solved once; what an offset does to the solutions costs next to nothing.
         solutions = self._held.solutions(solver.at_points(fit.averaged))
@@ -190,13 +196,10 @@ class _Trials:
         directions = [common_direction(vectors) for vectors in self._held.training_vectors]
 
         def at(offset: float) -> Tried:
-            moved = [
-                lowered(vectors, each, offset, auto.similarity)
-                for vectors, each in zip(solutions, directions, strict=True)
-            ]
-            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, auto.similarity))
+            moved = [lowered(vectors, each, offset, kind) for vectors, each in zip(solutions, directions, strict=True)]
+            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, kind))
             final = solver.at_points(fit.averaged, offset)
-            return self._measured(f"nudge-contrastive, offset {offset:g}", shown, fit.gamma, final, moved)
+            return self._measured(f"{name}, offset {offset:g}", shown, fit.gamma, final, moved)
 
         return search_settings(at, OFFSETS, auto.tolerance, HALVINGS)
 

@@ -41,13 +41,13 @@ class NudgeContrastive:
 
     where the sums over j run over the covered nodes and, as constants, each training query's nearest other nodes
     (`ContrastiveObjective` has the equation in full, and its gradient). Convex for dot-product stores; for cosine
-    and l2, v_j is a direction, and every node keeps its length. The penalty's strength goes down a path that
-    begins at the untouched embeddings, each solution a warm start for the next; validation chooses the point with the
-    best mean of ``metric``. Of several temperatures, each chooses its own point; then their solutions are averaged,
-    from the best one down, as long as validation gains by it. The embeddings stay as they are where nothing improves on
-    them. Then, with ``refit``, training and validation labels together are solved for at the chosen points, so that no
-    label is lost. Grades weigh the labels of a query; those below 0 are rejections (thumbs-down): the node
-    counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.
+    and l2, or with ``keep_lengths``, v_j is a direction, and every node keeps its length. The penalty's strength goes
+    down a path that begins at the untouched embeddings, each solution a warm start for the next; validation chooses the
+    point with the best mean of ``metric``. Of several temperatures, each chooses its own point; then their solutions
+    are averaged, from the best one down, as long as validation gains by it. The embeddings stay as they are where
+    nothing improves on them. Then, with ``refit``, training and validation labels together are solved for at the chosen
+    points, so that no label is lost. Grades weigh the labels of a query; those below 0 are rejections (thumbs-down):
+    the node counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.
 
     Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time and memory
     grow with training queries times covered nodes.
@@ -68,6 +68,7 @@ class NudgeContrastive:
         rejection: how many nodes more one that a query rejected with grade -1 counts as: its score is kept lower than
             others' by about tau * log(1 + rejection). 0 leaves rejections aside.
         iterations: at most, at each strength of the path; twice as many at a fixed one.
+        keep_lengths: whether nodes only turn; None: unless the store ranks by dot product.
 
     References:
         The setting (non-parametric fine-tuning of embeddings): arXiv 2409.02343. The loss: van den Oord et al.,
@@ -98,6 +99,7 @@ class NudgeContrastive:
         negatives: int = 50,
         rejection: float = 10.0,
         iterations: int = 12,
+        keep_lengths: bool | None = None,
     ) -> None:
         fixed = _fixed_strengths(strength, len(taus))
         for name, values in (
@@ -117,6 +119,8 @@ class NudgeContrastive:
         ):
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
+        if keep_lengths is False and similarity != "dot":
+            raise ValueError(f"lengths may change only where the store ranks by dot product, not by {similarity}")
         if negatives < 0:
             raise ValueError(f"negatives must be at least 0, got {negatives!r}")
         self.metric = parse_metric(metric)
@@ -126,6 +130,7 @@ class NudgeContrastive:
         self.uncovered_weight, self.offset, self.refit = float(uncovered_weight), float(offset), bool(refit)
         self.strength = fixed
         self.negatives, self.iterations, self.rejection = int(negatives), int(iterations), float(rejection)
+        self.keep_lengths = similarity != "dot" if keep_lengths is None else bool(keep_lengths)
 
     @property
     def depth(self) -> int:
@@ -191,6 +196,7 @@ class NudgeContrastive:
             negatives=self.negatives,
             rejection=self.rejection,
             iterations=self.iterations,
+            keep_lengths=self.keep_lengths,
         )
 
     def _chosen(self, problem: Problem, judge: Judge, background: Any) -> NudgeFit:
@@ -241,9 +247,8 @@ class NudgeContrastive:
         )
 
     def _descent(self, problem: Problem, background: Any) -> ContrastiveDescent:
-        return ContrastiveDescent(
-            problem, background, self.similarity, self.uncovered_weight, self.negatives, self.rejection
-        )
+        rest = (self.uncovered_weight, self.negatives, self.rejection, self.keep_lengths)
+        return ContrastiveDescent(problem, background, self.similarity, *rest)
 
     def _result(
         self,

@@ -51,6 +51,7 @@ class ContrastiveDescent:
         uncovered_weight: of the objective's second sum.
         negatives: how many of each training query's nearest unlabelled nodes take part.
         rejection: how many nodes more one that a query rejected with grade -1 counts as.
+        keep_lengths: whether nodes only turn.
     """
 
     def __init__(
@@ -61,14 +62,15 @@ class ContrastiveDescent:
         uncovered_weight: float,
         negatives: int,
         rejection: float,
+        keep_lengths: bool,
     ) -> None:
         if problem.train is None:
             raise TypeError("NudgeContrastive needs the training queries themselves")
         self._train, self._similarity = problem.train, similarity
         self._given, self._uncovered_weight = problem.originals, uncovered_weight
-        self._sphere = similarity != "dot"
-        # On the sphere lengths do not matter, and rivals are those by direction.
-        ranked_by: Similarity = "cosine" if self._sphere else "dot"
+        self._sphere = keep_lengths
+        # For cosine and l2 lengths do not matter, and rivals are those by direction.
+        ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
         self._queries = query_vectors(problem.train, ranked_by)
         self._columns = covered_columns(problem.train.node_of_pair, problem.rows)
         originals = problem.originals.astype(np.float64)
@@ -109,7 +111,8 @@ class ContrastiveDescent:
 
     def lowered(self, vectors: FloatArray, offset: float) -> FloatArray:
         """As `calibration.lowered`, along the training queries' common direction."""
-        return lowered(vectors, common_direction(self._train.vectors), offset, self._similarity) if offset else vectors
+        direction, by = common_direction(self._train.vectors), "cosine" if self._sphere else self._similarity
+        return lowered(vectors, direction, offset, by) if offset else vectors
 
     def _as_given(self, solution: Float64Array) -> FloatArray:
         if self._sphere:
@@ -130,6 +133,7 @@ class ContrastiveDescent:
             self._sphere,
             self._uncovered_weight,
             self._rejected_covered(),
+            self._lengths if self._sphere and self._similarity == "dot" else None,
         )
 
     def _rejected_covered(self) -> tuple[IntArray, IntArray, Float64Array]:
@@ -143,7 +147,7 @@ class ContrastiveDescent:
         queries, nodes = rejected.query_of_pair[fixed], rejected.node_of_pair[fixed]
         summed = np.full(self._train.n_queries, -np.inf)
         vectors = np.asarray(self._embeddings[nodes], dtype=np.float64)
-        if self._sphere:
+        if self._similarity != "dot":
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         scores = np.einsum("pd,pd->p", self._queries[queries], vectors)
         with np.errstate(divide="ignore"):

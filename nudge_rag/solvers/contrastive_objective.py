@@ -36,12 +36,13 @@ class ContrastiveObjective:
     others moved: the lot of queries whose answers nobody has labelled.
 
     For dot products u_j = v_j and P = sum_j |v_j - d_j|^2: a sum of convex functions, strictly convex for a positive
-    strength. On the sphere u_j = v_j / |v_j| and P = sum_j |u_j - d_j|^2 + (|v_j| - 1)^2, whose second term only keeps
-    lengths near 1; f is then not convex in v, and is descended from the originals.
+    strength. On the sphere u_j = l_j v_j / |v_j| and P = sum_j |v_j / |v_j| - d_j|^2 + (|v_j| - 1)^2, whose second term
+    only keeps lengths near 1; f is then not convex in v, and is descended from the originals. There d_j in the second
+    sum stands for l_j d_j.
 
     With p_ij and r_ij the shares of n_ij exp(q_i.u_j / tau) in the two sums (r_ij = 0 for answers), the gradient with
     respect to u_j is sum_i (p_ij - w_ij + uncovered_weight r_ij) q_i / tau, and on the sphere that of v_j its part
-    across u_j, divided by |v_j|.
+    across v_j, times l_j / |v_j|.
 
     Attributes:
         queries: (m, d) float32 unit training queries q_i.
@@ -49,9 +50,10 @@ class ContrastiveObjective:
         others: (m,) b_i, the logarithm of the summed exponentials of all nodes that do not move; -inf for none.
         originals: (c, d) d_j; unit rows on the sphere.
         tau: temperature.
-        sphere: whether nodes are scored by direction.
+        sphere: whether nodes are scored by direction, or by direction times a length of their own.
         uncovered_weight: of the second sum.
         rejected: (queries, columns, log n_ij) arrays of the pairs whose n_ij is not 1, by query; none of them a label.
+        lengths: (c, 1) l_j on the sphere; None for 1.
     """
 
     queries: FloatArray
@@ -64,6 +66,7 @@ class ContrastiveObjective:
     sphere: bool
     uncovered_weight: float = 0.0
     rejected: tuple[IntArray, IntArray, Float64Array] = field(default_factory=_no_pairs)
+    lengths: Float64Array | None = None
 
     def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
         """f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
@@ -71,14 +74,17 @@ class ContrastiveObjective:
             loss, gradient = self._cross_entropy(vectors)
             moved = vectors - self.originals
             return loss + strength * float((moved**2).sum()), gradient + 2 * strength * moved
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        units = vectors / lengths
-        loss, gradient = self._cross_entropy(units)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        units = vectors / norms
+        loss, gradient = self._cross_entropy(self._at_lengths(units))
         moved = units - self.originals
-        loss += strength * (float((moved**2).sum()) + float(((lengths - 1) ** 2).sum()))
-        gradient = gradient + 2 * strength * moved
+        loss += strength * (float((moved**2).sum()) + float(((norms - 1) ** 2).sum()))
+        gradient = self._at_lengths(gradient) + 2 * strength * moved
         along = (gradient * units).sum(axis=1, keepdims=True)
-        return loss, (gradient - along * units) / lengths + 2 * strength * (lengths - 1) * units
+        return loss, (gradient - along * units) / norms + 2 * strength * (norms - 1) * units
+
+    def _at_lengths(self, rows: Float64Array) -> Float64Array:
+        return rows if self.lengths is None else rows * self.lengths
 
     def curvature(self, strength: float) -> float:
         """A rough guess of the second derivative by a node's vector at the originals, for a first step's length."""
@@ -88,7 +94,7 @@ class ContrastiveObjective:
     def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
         dtype = self.queries.dtype
         scaled = np.ascontiguousarray(nodes.T / self.tau, dtype=dtype)
-        originals = np.ascontiguousarray(self.originals / self.tau, dtype=dtype)
+        originals = np.ascontiguousarray(self._at_lengths(self.originals) / self.tau, dtype=dtype)
         gradient, loss = np.zeros(nodes.shape, dtype=np.float64), 0.0
         step = max(1, LOGITS_PER_BLOCK // max(1, len(nodes)))
         for first in range(0, len(self.queries), step):

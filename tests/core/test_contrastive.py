@@ -29,7 +29,7 @@ def problem(seed=0, n=60, d=8, labelled=12, per_node=10, dtype=np.float64):
     return nodes.astype(dtype), labels(labelled * per_node), labels(60), labels(200)
 
 
-def objective(sphere, uncovered_weight=0.0, seed=1, m=9, c=4, d=5):
+def objective(sphere, uncovered_weight=0.0, seed=1, m=9, c=4, d=5, lengths=False):
     rng = np.random.default_rng(seed)
     pairs = np.array([(i, j) for i in range(m) for j in sorted(rng.choice(c, size=rng.integers(1, 3), replace=False))])
     weights = rng.uniform(0.5, 2, size=len(pairs))
@@ -49,6 +49,7 @@ def objective(sphere, uncovered_weight=0.0, seed=1, m=9, c=4, d=5):
         sphere,
         uncovered_weight,
         rejections(rng, pairs, m, c),
+        rng.uniform(0.5, 2, size=(c, 1)) if lengths else None,
     )
 
 
@@ -63,6 +64,8 @@ def by_definition(one, vectors, strength):
     """The docstring's formula, term by term."""
     nodes = unit(vectors) if one.sphere else vectors
     total = strength * ((nodes - one.originals) ** 2).sum()
+    lengths = 1 if one.lengths is None else one.lengths
+    nodes, originals = nodes * lengths, one.originals * lengths
     if one.sphere:
         total += strength * ((np.linalg.norm(vectors, axis=1) - 1) ** 2).sum()
     times = np.ones((len(one.queries), len(nodes)))
@@ -71,7 +74,7 @@ def by_definition(one, vectors, strength):
         total += np.log(times[i] @ np.exp(nodes @ query / one.tau) + np.exp(one.others[i]))
     for i, query in enumerate(one.queries):
         own = set(one.column_of_pair[one.query_of_pair == i].tolist())
-        places = [one.originals[j] if j in own else node for j, node in enumerate(nodes)]
+        places = [originals[j] if j in own else node for j, node in enumerate(nodes)]
         lost = np.log(times[i] @ np.exp(np.array(places) @ query / one.tau) + np.exp(one.others[i]))
         total += one.uncovered_weight * lost
     for i, j, weight in zip(one.query_of_pair, one.column_of_pair, one.weights, strict=True):
@@ -79,12 +82,12 @@ def by_definition(one, vectors, strength):
     return total
 
 
-@pytest.mark.parametrize("sphere", [False, True])
+@pytest.mark.parametrize(("sphere", "lengths"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("block", [3, 1_000_000])
 @pytest.mark.parametrize("uncovered_weight", [0.0, 0.7])
-def test_value_and_gradient(sphere, block, uncovered_weight, monkeypatch):
+def test_value_and_gradient(sphere, lengths, block, uncovered_weight, monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.contrastive_objective.LOGITS_PER_BLOCK", block)
-    one = objective(sphere, uncovered_weight)
+    one = objective(sphere, uncovered_weight, lengths=lengths)
     vectors = one.originals + 0.3 * np.random.default_rng(2).normal(size=one.originals.shape)
     value, gradient = one.value_and_gradient(vectors, 0.7)
     assert value == pytest.approx(by_definition(one, vectors, 0.7), rel=1e-12)
@@ -124,6 +127,26 @@ def test_optimum_by_hand():
         fit = solver.fit(node, wanted, wanted)
     assert fit.gamma == pytest.approx(1 / strength)
     np.testing.assert_allclose(fit.vectors, node + step * query, atol=2e-3)
+
+
+def test_lengths_are_kept_where_that_is_asked_for():
+    """In a dot-product store with long and short nodes, which are scored as long as they are."""
+    nodes, train, val, test = problem()
+    nodes = nodes * np.random.default_rng(1).uniform(0.7, 1.4, size=(len(nodes), 1))
+    fit = NudgeContrastive(similarity="dot", keep_lengths=True).fit(nodes, train, val)
+    assert fit.improved
+    found = np.linalg.norm(fit.vectors, axis=1)
+    np.testing.assert_allclose(found, np.linalg.norm(nodes[fit.rows], axis=1), rtol=1e-12)
+
+    def top1(vectors):
+        return np.mean([best in rows for best, rows in zip((test[0] @ vectors.T).argmax(axis=1), test[1], strict=True)])
+
+    assert top1(fit.embeddings()) > top1(nodes) + 0.2
+    free = NudgeContrastive(similarity="dot").fit(nodes, train, val)
+    assert not np.allclose(np.linalg.norm(free.vectors, axis=1), found)
+    for similarity in ("cosine", "l2"):
+        with pytest.raises(ValueError, match=f"only where the store ranks by dot product, not by {similarity}"):
+            NudgeContrastive(similarity=similarity, keep_lengths=False)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
