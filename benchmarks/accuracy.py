@@ -114,7 +114,7 @@ def page(sections: list[list[str]]) -> list[str]:
         "difference to the untuned embeddings. Seconds are those of training alone, choosing the step, the rate or the",
         "epoch included; they are comparable only side by side, on one machine. Those of fine-tuning are the",
         "processor's over the number of threads, in the run that filled its cache (`accuracy.py --fine-tuning`).",
-        "NudgeM and the last two rows are for stores that rank by dot product, where vectors may change their length too.",
+        "NudgeM and the last two rows are for stores that rank by dot product: there vectors may change their lengths.",
         machine("numpy", "nudge-ft", "torch", "sentence-transformers"),
         "",
         *(line for section in sections for line in section),
