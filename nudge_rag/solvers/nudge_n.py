@@ -50,7 +50,8 @@ class NudgeN:
         similarity: how the store ranks.
         extend: whether to extend the grid beyond its end.
         search: ``"grid"``, or ``"exact"``: the metric is a step function of gamma, all of whose steps are found; gamma
-            is the middle of the first best one. Takes no ``gammas``.
+            is the middle of the first best one. Takes no ``gammas``. Ties count for the answer, and nodes that share
+            all of their queries tie where they arrive: with many of those, prefer the grid.
 
     References:
         Zeighami, Wellmer, Parameswaran: NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval,
