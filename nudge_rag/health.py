@@ -13,7 +13,7 @@ from nudge_rag.manifest import COMMITTED
 from nudge_rag.rivals import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.texts import TextsOf, hash_texts
-from nudge_rag.undoing import read_present, recover
+from nudge_rag.undoing import read_present, recover, write_and_compare
 
 __all__ = ["Status", "reapply", "status"]
 
@@ -114,8 +114,7 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         at = {node_id: place for place, node_id in enumerate(live.ids)}
         vectors = np.array([live.after[at[node_id]] for node_id in lost], dtype=live.after.dtype)
         try:
-            store.replace(lost, vectors)
-            kept = same_vectors(store, store.read(lost), vectors)
+            kept = write_and_compare(store, lost, vectors)
         except Exception as error:
             raise PushError(
                 f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"

@@ -15,6 +15,7 @@ import numpy as np
 from nudge_rag.arrays import FloatArray
 from nudge_rag.journal import (
     DEFAULT_VERSIONS,
+    JournalError,
     PushError,
     Version,
     journal_folder,
@@ -29,7 +30,7 @@ from nudge_rag.rivals import reading
 from nudge_rag.side_by_side import needs_side_by_side, refuse_while_switched, write_beside
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
-from nudge_rag.undoing import commit, read_present, recover, some
+from nudge_rag.undoing import commit, read_present, recover, some, write_and_compare
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 
@@ -168,24 +169,22 @@ def _plan(
 def _write_checked(store: EmbeddingStore, version: Version) -> None:
     version.set_state(WRITING)
     try:
-        store.replace(version.ids, version.after)
-        kept = same_vectors(store, store.read(version.ids), version.after)
+        kept = write_and_compare(store, version.ids, version.after)
     except Exception as error:
         raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
     if not kept:
         raise PushError(f"{store.name} did not keep the vectors as they were written: {_undo(store, version)}")
     try:
         version.set_state(VERIFIED)
-    except OSError as error:
-        raise PushError(f"the journal cannot be written to ({error}): {_undo(store, version)}") from error
+    except JournalError as error:
+        raise PushError(f"the journal cannot be written to ({error.__cause__}): {_undo(store, version)}") from error
 
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
     try:
         restored = same_vectors(store, store.read(version.ids), version.before)
         if not restored:
-            store.replace(version.ids, version.before)
-            restored = same_vectors(store, store.read(version.ids), version.before)
+            restored = write_and_compare(store, version.ids, version.before)
     except Exception as error:
         logger.warning("undoing version %s failed: %s", version.name, error)
         restored = False

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nudge_rag.arrays import FloatArray
-from nudge_rag.journal import PushError, Version, same_vectors, versions
+from nudge_rag.journal import JournalError, PushError, Version, same_vectors, versions
 from nudge_rag.manifest import (
     COMMITTED,
     IN_PLACE,
@@ -119,8 +119,8 @@ def write_beside(store: EmbeddingStore, version: Version, every: Sequence[Versio
         raise PushError(f"the copy is not what it should be ({found}): {_give_up(store, version)}; push again")
     try:
         version.set_state(VERIFIED)
-    except OSError as error:
-        raise PushError(f"the journal cannot be written to ({error}): {_give_up(store, version)}") from error
+    except JournalError as error:
+        raise PushError(f"the journal cannot be written to ({error.__cause__}): {_give_up(store, version)}") from error
     version.set_state(COMMITTED)
 
 

@@ -24,7 +24,7 @@ from nudge_rag.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDE
 from nudge_rag.side_by_side import recover_beside, undo_switch
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "some"]
+__all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "some", "write_and_compare"]
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,7 @@ def _put_back(
     exact = True
     if ours:
         vectors = np.array([wanted[node_id] for node_id in ours], dtype=store.capabilities.dtype)
-        store.replace(ours, vectors)
-        exact = same_vectors(store, store.read(ours), vectors)
+        exact = write_and_compare(store, ours, vectors)
     return RollbackReceipt(len(ours), name, changed, missing, exact, store.capabilities.rounding)
 
 
@@ -207,6 +206,12 @@ def read_present(store: EmbeddingStore, ids: Sequence[str]) -> tuple[dict[str, F
     present = store.matching(ids, None)
     found = [node_id for node_id in ids if node_id in present]
     return dict(zip(found, store.read(found), strict=True)), tuple(n for n in ids if n not in present)
+
+
+def write_and_compare(store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray) -> bool:
+    """Write ``vectors`` and read them back: whether the store kept them."""
+    store.replace(ids, vectors)
+    return same_vectors(store, store.read(ids), vectors)
 
 
 def some(ids: Sequence[str]) -> str:

@@ -29,7 +29,6 @@ __all__ = ["AutoSolver"]
 
 logger = logging.getLogger(__name__)
 
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 HALVINGS = 2
@@ -185,7 +184,6 @@ class _Trials:
             metric=auto.metric, similarity=auto.similarity, refit=False, keep_lengths=keep_lengths
         )
         name = "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
-        kind: Similarity = "cosine" if keep_lengths else "dot"
         fit = solver.fit(self._nodes, self._train, self._val, background=self._background)
         if not fit.averaged:
             untouched = self._measured(name, fit, 0.0, None, [])
@@ -196,8 +194,11 @@ class _Trials:
         directions = [common_direction(vectors) for vectors in self._held.training_vectors]
 
         def at(offset: float) -> Tried:
-            moved = [lowered(vectors, each, offset, kind) for vectors, each in zip(solutions, directions, strict=True)]
-            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, kind))
+            moved = [
+                lowered(vectors, each, offset, keep_lengths=keep_lengths)
+                for vectors, each in zip(solutions, directions, strict=True)
+            ]
+            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, keep_lengths=keep_lengths))
             final = solver.at_points(fit.averaged, offset)
             return self._measured(f"{name}, offset {offset:g}", shown, fit.gamma, final, moved)
 

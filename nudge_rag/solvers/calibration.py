@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.arrays import FloatArray
-from nudge_rag.similarity import Similarity
 
 __all__ = ["common_direction", "lowered"]
 
@@ -38,21 +37,21 @@ def common_direction(queries: FloatArray) -> Float64Array:
     return np.asarray(direction / score) if score > 0 else np.zeros_like(mean)
 
 
-def lowered(vectors: FloatArray, direction: Float64Array, offset: float, similarity: Similarity) -> FloatArray:
+def lowered(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> FloatArray:
     """``vectors`` (c, d) with the score of every query lowered by about ``offset``.
 
-    v - offset |v| u, for cosine and l2 brought back to the length that it had. ``offset`` is a cosine, and for
-    dot-product stores one at the vectors' mean length. As calibrated stacking in zero-shot learning, which lowers the
+    v - offset |v| u, with ``keep_lengths`` brought back to the length that it had. ``offset`` is a cosine, and
+    otherwise one at the vectors' mean length. As calibrated stacking in zero-shot learning, which lowers the
     classes seen in training against the unseen ones: Chao et al., arXiv 1605.04253.
 
     Example:
-        >>> lowered(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, "cosine").tolist()
+        >>> lowered(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, keep_lengths=True).tolist()
         [[0.0, 1.0]]
     """
     if not offset:
         return vectors
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    if similarity == "dot":
+    if not keep_lengths:
         return np.asarray(vectors - offset * lengths.mean() * direction, dtype=vectors.dtype)
     moved = vectors / lengths - offset * direction
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True) * lengths, dtype=vectors.dtype)

@@ -247,8 +247,15 @@ class NudgeContrastive:
         )
 
     def _descent(self, problem: Problem, background: Any) -> ContrastiveDescent:
-        rest = (self.uncovered_weight, self.negatives, self.rejection, self.keep_lengths)
-        return ContrastiveDescent(problem, background, self.similarity, *rest)
+        return ContrastiveDescent(
+            problem,
+            background,
+            self.similarity,
+            self.uncovered_weight,
+            self.negatives,
+            self.rejection,
+            self.keep_lengths,
+        )
 
     def _result(
         self,

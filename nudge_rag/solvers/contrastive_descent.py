@@ -111,8 +111,9 @@ class ContrastiveDescent:
 
     def lowered(self, vectors: FloatArray, offset: float) -> FloatArray:
         """As `calibration.lowered`, along the training queries' common direction."""
-        direction, by = common_direction(self._train.vectors), "cosine" if self._sphere else self._similarity
-        return lowered(vectors, direction, offset, by) if offset else vectors
+        if not offset:
+            return vectors
+        return lowered(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
 
     def _as_given(self, solution: Float64Array) -> FloatArray:
         if self._sphere:

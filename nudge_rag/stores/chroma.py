@@ -11,9 +11,10 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.beside import BesideStore
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
 from nudge_rag.stores.chroma_beside import CollectionsBeside, origin_of, recovered
-from nudge_rag.stores.chroma_rounding import read_back, written_to_read_back
+from nudge_rag.stores.chroma_rounding import read_back, space_of, written_to_read_back
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -41,7 +42,7 @@ class ChromaFilter:
     ids: Sequence[str] | None = None
 
 
-class ChromaStore:
+class ChromaStore(BesideStore):
     """Adapter for a ``chromadb.Collection``. Stores float32; its search is approximate (HNSW).
 
     Scores are larger-is-better: 1 - distance for cosine and inner product, minus the squared distance for l2.
@@ -61,10 +62,10 @@ class ChromaStore:
         if not all(hasattr(collection, part) for part in ("configuration", "query", "update", "id")):
             raise TypeError(f"expected a chromadb Collection, got {type(collection).__name__}")
         self.collection = collection
-        self._beside = CollectionsBeside(collection)
+        self._beside: CollectionsBeside = CollectionsBeside(collection)
         if not collection.count():  # made anew between the steps of a switch?
             self._beside.wait_for_a_switch()
-        space = _space(collection)
+        space = space_of(collection)
         if space not in SIMILARITY:
             raise ValueError(f"Chroma space {space!r} is not one of {', '.join(SIMILARITY)}")
         self._known_dimension: int | None = None
@@ -176,18 +177,6 @@ class ChromaStore:
         """The adapter of the collection at ``label``. Raises ValueError where there is none."""
         return self._sibling(self._beside.collection(label), label)
 
-    def labels_beside(self) -> list[str]:
-        """Labels of the versions beside the live one."""
-        return self._beside.labels()
-
-    def switch(self, label: str) -> None:
-        """Swap two collections' names, in three steps. Raises StoreError where more than vectors differ."""
-        self._beside.switch(label)
-
-    def drop_beside(self, label: str) -> None:
-        """Delete the collection at ``label``."""
-        self._beside.drop(label)
-
     def _sibling(self, collection: Collection, label: str) -> ChromaStore:
         sibling = ChromaStore(collection)
         sibling._key = f"{self._key}-{label}"
@@ -205,12 +194,6 @@ class ChromaStore:
             first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]
             self._known_dimension = None if first is None or not len(first) else len(first[0])
         return self._known_dimension
-
-
-def _space(collection: Any) -> str:
-    configuration = collection.configuration
-    index = configuration.get("hnsw") or configuration.get("spann") or {}
-    return str(index.get("space") or "l2")
 
 
 def _arguments(where: Mapping[str, Any] | ChromaFilter | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.chroma_rounding import written_to_read_back
+from nudge_rag.stores.chroma_rounding import space_of, written_to_read_back
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -127,7 +127,7 @@ class CollectionsBeside:
             if time.monotonic() > patience:
                 self.settle()
             time.sleep(0.01)
-        model = self._named(self._name) if was_switching else None
+        model = self._named() if was_switching else None
         if model is not None:
             self._handle._model = model
 
@@ -138,7 +138,7 @@ class CollectionsBeside:
 
     def _follow(self) -> None:
         """Point the handle that was given at the collection that has its name now, where both are of one origin."""
-        model = self._named(self._name)
+        model = self._named()
         if model is None:
             raise StoreError(f"there is no Chroma collection {self._name!r} any more")
         if model.id != self._handle.id and origin_of(model) == origin_of(self._handle):
@@ -146,7 +146,7 @@ class CollectionsBeside:
 
     def _rename_to_live(self, version: Any, other: Any) -> None:
         for attempt in range(TRIES):
-            taker = self._named(self._name)
+            taker = self._named()
             if taker is not None and taker.id == version.id:
                 return
             if taker is not None:
@@ -156,7 +156,7 @@ class CollectionsBeside:
             try:
                 self._rename(version.id, self._name)
             except Exception:
-                if attempt == TRIES - 1 or self._named(self._name) is None:
+                if attempt == TRIES - 1 or self._named() is None:
                     raise
             else:
                 return
@@ -164,7 +164,9 @@ class CollectionsBeside:
     def _taken(self, taker: Any, version: Any, other: Any) -> str:
         if taker.id == other.id:
             return f"{self._name!r} was switched by somebody else at the same time"
-        names = " and ".join(repr(one.name) for one in self._models() if one.id in (version.id, other.id))
+        named = [one.name for one in self._models() if one.id in (version.id, other.id)]
+        # Chroma lists them in any order: the one that was live, which is called switching, comes first.
+        names = " and ".join(map(repr, sorted(named, reverse=True)))
         return (
             f"a collection {self._name!r} was made anew, and nodes put into it, while it was being switched; its"
             f" versions {names} are safe: add those nodes to both, delete the new collection, and open the store again"
@@ -176,13 +178,12 @@ class CollectionsBeside:
 
     def _add(self, target: Collection, part: dict[str, Any]) -> None:
         rows = np.asarray(part["embeddings"], dtype=np.float32)
-        cosine = (target.configuration.get("hnsw") or target.configuration.get("spann") or {}).get("space") == "cosine"
         uris = part["uris"] if any(uri is not None for uri in part["uris"] or []) else None
         # Not Collection.add, which embeds where a schema asks for it.
         self._api._add(
             ids=part["ids"],
             collection_id=target.id,
-            embeddings=list(written_to_read_back(rows) if cosine else rows),
+            embeddings=list(written_to_read_back(rows) if space_of(target) == "cosine" else rows),
             metadatas=part["metadatas"],
             documents=part["documents"],
             uris=uris,
@@ -207,17 +208,16 @@ class CollectionsBeside:
         matches = ((self._pattern.fullmatch(model.name), model) for model in self._models())
         return {(match[1], match[2]): model for match, model in matches if match}
 
-    def _named(self, name: str) -> Any:
-        return next((model for model in self._models() if model.name == name), None)
+    def _named(self) -> Any:
+        from chromadb.errors import NotFoundError
+
+        try:
+            return self._api.get_collection(self._name, **self._place)
+        except NotFoundError:
+            return None
 
     def _models(self) -> Iterator[Any]:
-        offset = 0
-        while True:
-            page = self._api.list_collections(limit=COLLECTIONS_PER_CALL, offset=offset, **self._place)
-            yield from page
-            if len(page) < COLLECTIONS_PER_CALL:
-                return
-            offset += len(page)
+        return _every_collection(self._api, **self._place)
 
 
 def origin_of(collection: Any) -> str:
@@ -250,14 +250,17 @@ def _beside_of(name: str) -> re.Pattern[str]:
 
 def _any_beside(client: Any, name: str) -> Collection | None:
     pattern = _beside_of(name)
+    return next((one for one in _every_collection(client) if pattern.fullmatch(one.name)), None)
+
+
+def _every_collection(client: Any, **place: str) -> Iterator[Any]:
     offset = 0
-    while page := client.list_collections(limit=COLLECTIONS_PER_CALL, offset=offset):
+    while True:
+        page = client.list_collections(limit=COLLECTIONS_PER_CALL, offset=offset, **place)
+        yield from page
+        if len(page) < COLLECTIONS_PER_CALL:
+            return
         offset += len(page)
-        for collection in page:
-            if pattern.fullmatch(collection.name):
-                found: Collection = collection
-                return found
-    return None
 
 
 def _settings(live: Collection) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_back", "written_to_read_back"]
+__all__ = ["read_back", "space_of", "written_to_read_back"]
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -21,6 +21,13 @@ VALUE_ULPS = range(-3, 4)
 LENGTH_ULPS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, -8)
 MIXTURES = 300
 ROWS_PER_CHUNK = 1_000
+
+
+def space_of(collection: Any) -> str:
+    """The name of the space that a collection ranks in: ``cosine``, ``ip`` or ``l2``."""
+    configuration = collection.configuration
+    index = configuration.get("hnsw") or configuration.get("spann") or {}
+    return str(index.get("space") or "l2")
 
 
 def read_back(vectors: Float32Array) -> Float32Array:

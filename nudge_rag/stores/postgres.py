@@ -11,6 +11,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.beside import BesideStore
 from nudge_rag.stores.checks import (
     check_batch_size,
     check_ids,
@@ -43,12 +44,13 @@ WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', '
 """
 
 
-class PgVectorStore:
+class PgVectorStore(BesideStore):
     """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
 
     Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
     search goes through an HNSW or IVFFlat index where the table has one and is exact otherwise; it is also exact for
-    filtered searches and for k above 1000, which such an index answers short. Writes are one transaction.
+    filtered searches and for k above 1000, which such an index answers short. Writes are one transaction, and so is a
+    switch: it swaps the names of two columns.
 
     Args:
         conninfo: of psycopg, such as ``postgresql://user@host/database``.
@@ -98,7 +100,7 @@ class PgVectorStore:
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexed
-        self._beside = BesideColumns(self._cursor, self._regclass, vector_column, only)
+        self._beside: BesideColumns = BesideColumns(self._cursor, self._regclass, vector_column, only)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
         self._options |= {"table": table, "schema": schema}
         self._capabilities = Capabilities(
@@ -229,18 +231,6 @@ class PgVectorStore:
     def beside(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
         return PgVectorStore(self._conninfo, vector_column=self._beside.column(label), **self._options)
-
-    def labels_beside(self) -> list[str]:
-        """Labels of the columns beside."""
-        return self._beside.labels()
-
-    def switch(self, label: str) -> None:
-        """Swap the names of the two columns in one transaction. Raises StoreError where rows would be lost."""
-        self._beside.switch(label)
-
-    def drop_beside(self, label: str) -> None:
-        """Remove the column ``label``."""
-        self._beside.drop(label)
 
     def _look(self, schema: str, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""

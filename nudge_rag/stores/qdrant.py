@@ -11,6 +11,7 @@ import numpy as np
 
 from nudge_rag.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.beside import BesideStore
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.qdrant_beside import BesideCollections, aliases_of
 
@@ -24,7 +25,7 @@ QUERIES_PER_CALL = 128
 COSINE_ROUNDING = 1e-6
 
 
-class QdrantStore:
+class QdrantStore(BesideStore):
     """Adapter for a Qdrant collection. ``where`` is a ``qdrant_client.models.Filter``; ids are UUIDs or integers.
 
     Scores are larger-is-better: cosine or inner product as Qdrant gives them, minus the squared distance for Euclid.
@@ -68,7 +69,7 @@ class QdrantStore:
             side_by_side=aliased,
             atomic_switch=aliased,
         )
-        self._beside = BesideCollections(client, collection)
+        self._beside: BesideCollections = BesideCollections(client, collection)
 
     @property
     def name(self) -> str:
@@ -205,18 +206,6 @@ class QdrantStore:
         """The store on the collection ``label``."""
         alias = self._beside.alias(label)
         return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
-
-    def labels_beside(self) -> list[str]:
-        """Labels of the collections beside."""
-        return self._beside.labels()
-
-    def switch(self, label: str) -> None:
-        """Swap the aliases of the two collections in one call. Raises StoreError where their payloads differ."""
-        self._beside.switch(label)
-
-    def drop_beside(self, label: str) -> None:
-        """Delete the collection ``label``."""
-        self._beside.drop(label)
 
     def _place(self, pinned: bool) -> str:
         """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""

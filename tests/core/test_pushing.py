@@ -21,6 +21,7 @@ from nudge_rag.locks import locked
 from nudge_rag.pushing import push_vectors
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.base import StoreError
+from tests.core.full_disk import fills_up
 
 IDS = [f"n{i}" for i in range(6)]
 ORIGINALS = np.random.default_rng(0).normal(size=(6, 3))
@@ -252,15 +253,7 @@ def test_a_journal_that_fails_at_its_nth_write(table, tmp_path, monkeypatch, act
         unfinished(table, tmp_path, "writing", 3)
     else:
         push(table, tmp_path, FIRST)
-    write, left = nudge_rag.folders._write_synced, [failing]
-
-    def full(path, content):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, "No space left on device")
-        write(path, content)
-
-    monkeypatch.setattr(nudge_rag.folders, "_write_synced", full)
+    fills_up(monkeypatch, failing)
     actions = {
         "push": lambda: push(table, tmp_path, SECOND),
         "rollback": lambda: rollback(store_of(table), tmp_path),

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
-import nudge_rag.folders
 from nudge_rag import PushError, drop_beside, reapply, rollback, switch, versions
 from nudge_rag.journal import original_vectors
+from tests.core.full_disk import fills_up
 from tests.core.two_tables import IDS, ORIGINALS, holds, nudged, push, states, two_tables
 
 
@@ -129,17 +129,9 @@ def test_a_journal_that_fails_at_its_nth_write(store, tmp_path, monkeypatch, act
         push(store, tmp_path)
     if action in ("rollback", "keep"):
         switch(store, tmp_path)
-    write, left = nudge_rag.folders._write_synced, [failing]
-
-    def full(path, content):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, "No space left on device")
-        write(path, content)
-
     actions = {"push": push, "push again": push, "drop": drop_beside, "keep": drop_beside}
     actions |= {"switch": switch, "rollback": rollback}
-    monkeypatch.setattr(nudge_rag.folders, "_write_synced", full)
+    left = fills_up(monkeypatch, failing)
     failed = False
     try:
         actions[action](store, tmp_path)
