@@ -70,7 +70,7 @@ bench-faults: $(INSTALLED)
 
 # The README's table of stores.
 docs: $(INSTALLED)
-	$(BIN)/python -m nudge_rag.stores.table README.md
+	$(BIN)/python -m scripts.stores_table README.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -23,8 +23,8 @@ from data_sets import METRIC, SETS, Data, Method, Tuned, load, measure
 from report import machine, write_section
 
 from nudge_rag import NudgeContrastive, NudgeM, NudgeN
-from nudge_rag.evaluate import Evaluation
-from nudge_rag.significance import bootstrap_interval
+from nudge_rag.evaluation.evaluate import Evaluation
+from nudge_rag.evaluation.significance import bootstrap_interval
 from nudge_rag.solvers import AutoSolver
 
 # Fine-tuning takes minutes on these, and hours on the others.

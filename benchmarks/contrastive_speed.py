@@ -18,7 +18,7 @@ from report import machine, write_section
 from scipy.optimize import minimize
 
 from nudge_rag import LabeledQueries, NudgeContrastive
-from nudge_rag.similarity import Similarity
+from nudge_rag.common.similarity import Similarity
 
 TAU, STRENGTH = 0.05, 30.0
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot")

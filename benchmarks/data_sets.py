@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from nudge_rag import LabeledPairs, LabeledQueries, Split, evaluate
-from nudge_rag.evaluate import Evaluation
-from nudge_rag.metrics import parse_metric
-from nudge_rag.ranking import rank_nodes
-from nudge_rag.similarity import Similarity
+from nudge_rag.evaluation.evaluate import Evaluation
+from nudge_rag.evaluation.metrics import parse_metric
+from nudge_rag.common.ranking import rank_nodes
+from nudge_rag.common.similarity import Similarity
 
 METRIC = "nDCG@10"
 SETS = ("attack", "scifact", "nfcorpus", "stackfaq")
@@ -139,8 +139,8 @@ def load(name: str) -> Data:
 
 
 def _attack() -> Data:
-    from nudge_rag.datasets.attack import load_attack
-    from nudge_rag.datasets.encoder import CachedEncoder
+    from nudge_rag.demo.attack import load_attack
+    from nudge_rag.demo.encoder import CachedEncoder
 
     data, encoder = load_attack(), CachedEncoder()
     queries, texts = list(data.pairs.queries.values()), list(data.nodes.values())

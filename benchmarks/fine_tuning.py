@@ -22,7 +22,7 @@ from data_sets import METRIC, Data, Tuned, measure
 from report import machine
 
 from nudge_rag import LabeledPairs
-from nudge_rag.datasets.encoder import MODEL, default_cache_folder
+from nudge_rag.demo.encoder import MODEL, default_cache_folder
 
 
 @dataclass(frozen=True)

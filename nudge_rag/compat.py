@@ -26,7 +26,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.arrays import FloatArray, as_matrix, normalize_rows
+from nudge_rag.common.arrays import FloatArray, as_matrix, normalize_rows
 from nudge_rag.solvers import LabeledQueries, NudgeM, NudgeN
 
 __all__ = ["NUDGEM", "NUDGEN", "QueriesAnswersDict"]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nudge_rag.datasets.attack import Attack
-from nudge_rag.datasets.encoder import CachedEncoder
-from nudge_rag.nudge import Nudge
-from nudge_rag.pairs import Split
+from nudge_rag.demo.attack import Attack
+from nudge_rag.demo.encoder import CachedEncoder
+from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.feedback.pairs import Split
 from nudge_rag.stores import EmbeddingStore
 
 __all__ = ["STORES", "Application", "build_application", "check_choice"]

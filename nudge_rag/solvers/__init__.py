@@ -1,7 +1,7 @@
 """Solvers: pure functions of arrays, one file per method."""
 
-from nudge_rag.solvers.auto import AutoSolver
-from nudge_rag.solvers.contrastive import NudgeContrastive
+from nudge_rag.solvers.auto.solver import AutoSolver
+from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 
 __all__ = ["as_device_matrix", "check_rows", "is_foreign", "namespace", "numpy_dtype", "on_device"]
 __all__ += ["replaced_rows", "take", "to_numpy", "top"]
@@ -94,7 +94,7 @@ def check_rows(block: Any, name: str, first_row: int) -> Any:
     norms = xp.sqrt(xp.sum(block * block, axis=1))
     bad = to_numpy(~(xp.isfinite(norms) & (norms > 0)))
     if bad.any():
-        from nudge_rag.arrays import row_norms
+        from nudge_rag.common.arrays import row_norms
 
         row = int(bad.argmax())
         row_norms(to_numpy(block[row : row + 1, :]), name, first_row=first_row + row)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
 __all__ = [

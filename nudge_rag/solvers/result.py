@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.solvers.devices import replaced_rows
 
 __all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]

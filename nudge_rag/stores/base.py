@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray
-from nudge_rag.similarity import Similarity
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 
 __all__ = [
     "Capabilities",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.arrays import FloatArray, as_matrix, check_finite
+from nudge_rag.common.arrays import FloatArray, as_matrix, check_finite
 
 __all__ = [
     "at_unit_length",

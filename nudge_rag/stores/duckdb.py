@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.arrays import FloatArray
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import (
     at_unit_length,

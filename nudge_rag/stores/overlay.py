@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.arrays import FloatArray
-from nudge_rag.similarity import score_matrix
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import check_queries, check_replacement
 
@@ -32,7 +32,7 @@ class OverlayStore:
         TypeError, ValueError: ids given twice, or vectors that do not fit.
 
     Example:
-        >>> from nudge_rag.stores.mapping import MappingStore
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
         >>> store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0]})
         >>> OverlayStore(store, ["b"], np.array([[1.0, 0.05]])).search(np.array([[1.0, 0.1]]), 1).ids
         [['b']]

@@ -110,8 +110,8 @@ def needed_path(parsed: ParseResult) -> str:
 
 
 def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.chroma import ChromaStore
-    from nudge_rag.stores.chroma_beside import recovered
+    from nudge_rag.stores.chroma.store import ChromaStore
+    from nudge_rag.stores.chroma.copies import recovered
 
     options = take("chroma", given, ("collection",), ("ssl", "tenant", "database"))
     path = path_of(parsed)
@@ -130,7 +130,7 @@ def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _qdrant(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.qdrant import QdrantStore
+    from nudge_rag.stores.qdrant.store import QdrantStore
 
     options = take("qdrant", given, ("collection",), ("vector", "ssl", "api_key"))
     try:
@@ -146,7 +146,7 @@ def _qdrant(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _lance(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.lance import LanceStore
+    from nudge_rag.stores.lance.store import LanceStore
 
     options = take("lance", given, ("table",), ("id", "vector"))
     names = {"id": "id_column", "vector": "vector_column"}
@@ -173,14 +173,14 @@ def _sqlite_vec(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _faiss(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.faiss import FaissStore
+    from nudge_rag.stores.faiss.store import FaissStore
 
     options = take("faiss", given, (), ("ids",))
     return FaissStore.open(needed_path(parsed), options.get("ids"))
 
 
 def _milvus(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.milvus import MilvusStore
+    from nudge_rag.stores.milvus.store import MilvusStore
 
     options = take("milvus", given, ("collection",), ("vector", "ssl", "token", "db"))
     path = path_of(parsed)
@@ -194,7 +194,7 @@ def _milvus(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _postgres(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.postgres import PgVectorStore
+    from nudge_rag.stores.postgres.store import PgVectorStore
 
     names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
     others = {name: value for name, value in given.items() if name not in ("table", *names)}
@@ -229,7 +229,7 @@ def _opensearch(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _pinecone(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.pinecone import PineconeStore
+    from nudge_rag.stores.pinecone.store import PineconeStore
 
     options = take("pinecone", given, ("api_key",), ("namespace", "ssl"))
     try:
@@ -264,7 +264,7 @@ def _weaviate(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
 
 
 def _redis(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.redis import RedisStore
+    from nudge_rag.stores.redis.store import RedisStore
 
     names = {"vector": "vector_field", "prefix": "prefix"}
     others = {name: value for name, value in given.items() if name not in ("index", *names)}

@@ -78,7 +78,7 @@ def test_batches_hold_every_pair_once_and_no_false_negative(answers, size, seed)
 def test_rate_0_is_untuned(nonsense, tmp_path):
     from fine_tuning import SETTINGS, fine_tune
 
-    from nudge_rag.datasets.encoder import CachedEncoder
+    from nudge_rag.demo.encoder import CachedEncoder
 
     tuned = fine_tune(nonsense, replace(SETTINGS, rate=0.0), tmp_path)
     encoder = CachedEncoder(tmp_path)

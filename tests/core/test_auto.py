@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
-from nudge_rag.metrics import parse_metric
+from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
-from nudge_rag.solvers.auto import OFFSETS
+from nudge_rag.solvers.auto.solver import OFFSETS
 from nudge_rag.solvers.labels import prepare_labels
-from nudge_rag.solvers.settings import Tried, preferred, search_settings
-from nudge_rag.solvers.uncovered import HeldOutNodes, _folds, _of_rarest
+from nudge_rag.solvers.auto.selection import Tried, preferred, search_settings
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest
 from nudge_rag.stores import MappingStore
 
 METRIC = parse_metric("MRR@10")
@@ -245,7 +245,7 @@ def test_through_a_store(tmp_path, similarity):
 
 
 def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.solvers.auto.OFFSETS", (0.0,))
+    monkeypatch.setattr("nudge_rag.solvers.auto.solver.OFFSETS", (0.0,))
     nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, key="test")
     embedded = {f"q{i}": row for i, row in enumerate(train[0])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag.solvers.calibration import RIDGE, common_direction, lowered
+from nudge_rag.solvers.contrastive.offset import RIDGE, common_direction, lowered
 
 
 def unit(rows):

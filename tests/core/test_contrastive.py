@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, LabeledQueries, NudgeContrastive, TuningState, tune
-from nudge_rag.similarity import score_matrix
-from nudge_rag.solvers.contrastive_objective import ContrastiveObjective
+from nudge_rag.common.similarity import score_matrix
+from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.stores import MappingStore
 
 
@@ -86,7 +86,7 @@ def by_definition(one, vectors, strength):
 @pytest.mark.parametrize("block", [3, 1_000_000])
 @pytest.mark.parametrize("uncovered_weight", [0.0, 0.7])
 def test_value_and_gradient(sphere, lengths, block, uncovered_weight, monkeypatch):
-    monkeypatch.setattr("nudge_rag.solvers.contrastive_objective.LOGITS_PER_BLOCK", block)
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.objective.LOGITS_PER_BLOCK", block)
     one = objective(sphere, uncovered_weight, lengths=lengths)
     vectors = one.originals + 0.3 * np.random.default_rng(2).normal(size=one.originals.shape)
     value, gradient = one.value_and_gradient(vectors, 0.7)

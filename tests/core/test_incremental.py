@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nudge_rag import LabeledPairs, NudgeM, NudgeN, Split, TuningState, tune
-from nudge_rag.folders import BrokenFolderError
+from nudge_rag.common.archive import BrokenFolderError
 from nudge_rag.stores import MappingStore, StoreError, UnknownIdError
 
 D = 5

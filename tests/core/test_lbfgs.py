@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nudge_rag.solvers.lbfgs import minimize
+from nudge_rag.solvers.contrastive.lbfgs import minimize
 
 
 class Counted:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nudge_rag.similarity import score_matrix
+from nudge_rag.common.similarity import score_matrix
 from nudge_rag.solvers import LabeledQueries, NudgeN
 
 
@@ -100,11 +100,11 @@ def test_background_competes_and_is_never_returned():
 def test_result_does_not_depend_on_block_sizes(monkeypatch):
     nodes, train, val = problem(3, n=200, train=150, val=60)
     whole = NudgeN(metric="nDCG@5").fit(nodes, train, val)
-    monkeypatch.setattr("nudge_rag.solvers.competitors.SCORES_PER_BLOCK", 70)
-    monkeypatch.setattr("nudge_rag.solvers.ranks.SCORES_PER_BLOCK", 300)
-    monkeypatch.setattr("nudge_rag.solvers.products.SCORES_IN_CACHE", 300)
-    monkeypatch.setattr("nudge_rag.solvers.competitors.QUERIES_PER_BLOCK", 7)
-    monkeypatch.setattr("nudge_rag.solvers.directions.PAIRS_PER_CHUNK", 5)
+    monkeypatch.setattr("nudge_rag.solvers.scoring.fixed_scores.SCORES_PER_BLOCK", 70)
+    monkeypatch.setattr("nudge_rag.solvers.step_search.ranks.SCORES_PER_BLOCK", 300)
+    monkeypatch.setattr("nudge_rag.solvers.step_search.products.SCORES_IN_CACHE", 300)
+    monkeypatch.setattr("nudge_rag.solvers.scoring.fixed_scores.QUERIES_PER_BLOCK", 7)
+    monkeypatch.setattr("nudge_rag.solvers.step_search.arcs.PAIRS_PER_CHUNK", 5)
     blocked = NudgeN(metric="nDCG@5").fit(nodes, train, val)
     assert np.allclose(blocked.curve.values, whole.curve.values)
     assert np.allclose(blocked.vectors, whole.vectors, atol=1e-12)

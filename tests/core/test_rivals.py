@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nudge_rag import LabeledPairs, LabeledQueries, NudgeM, NudgeN, tune
-from nudge_rag.rivals import find_rivals
-from nudge_rag.similarity import score_matrix
+from nudge_rag.tuning.competitors import find_rivals
+from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import Capabilities, MappingStore, SearchResult, StoreError, UnknownIdError
 
 D = 6

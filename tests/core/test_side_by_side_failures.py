@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from nudge_rag import PushError, drop_beside, reapply, rollback, switch, versions
-from nudge_rag.journal import original_vectors
+from nudge_rag.journal.versions import original_vectors
 from tests.core.full_disk import fills_up
 from tests.core.two_tables import IDS, ORIGINALS, holds, nudged, push, states, two_tables
 

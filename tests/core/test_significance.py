@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nudge_rag import evaluate
-from nudge_rag.report.comparison import compare
-from nudge_rag.significance import bootstrap_interval, randomization_p_value
+from nudge_rag.evaluation.comparison import compare
+from nudge_rag.evaluation.significance import bootstrap_interval, randomization_p_value
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -23,8 +23,8 @@ def test_small_samples_count_every_flip(seed):
 def test_random_flips_approach_full_enumeration(monkeypatch):
     differences = np.random.default_rng(1).normal(0.5, 1, size=11)
     exact = randomization_p_value(np.zeros(11), differences)
-    monkeypatch.setattr("nudge_rag.significance.EXACT_UP_TO", 0)
-    monkeypatch.setattr("nudge_rag.significance.VALUES_PER_CHUNK", 1000)
+    monkeypatch.setattr("nudge_rag.evaluation.significance.EXACT_UP_TO", 0)
+    monkeypatch.setattr("nudge_rag.evaluation.significance.VALUES_PER_CHUNK", 1000)
     assert randomization_p_value(np.zeros(11), differences) == pytest.approx(exact, abs=0.02)
 
 

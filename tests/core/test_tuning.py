@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
-from nudge_rag.folders import BrokenFolderError
-from nudge_rag.journal import original_vectors
+from nudge_rag.common.archive import BrokenFolderError
+from nudge_rag.journal.versions import original_vectors
 from nudge_rag.stores import MappingStore
-from nudge_rag.trial import resolve_solver
+from nudge_rag.tuning.trial import resolve_solver
 
 N, D = 40, 8
 

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 
 from nudge_rag import versions
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MappingStore
 
 IDS = [f"n{i}" for i in range(6)]

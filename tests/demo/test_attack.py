@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nudge_rag.datasets.attack import load_attack, plain_text
+from nudge_rag.demo.attack import load_attack, plain_text
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from nudge_rag.datasets.encoder import CachedEncoder
+from nudge_rag.demo.encoder import CachedEncoder
 
 TEXTS = [
     "Adversaries may dump credentials.",
@@ -36,7 +36,7 @@ def test_equals_the_model(folder):
 
 def test_cached_texts_load_no_model(folder):
     code = (
-        "import sys; from nudge_rag.datasets.encoder import CachedEncoder;"
+        "import sys; from nudge_rag.demo.encoder import CachedEncoder;"
         f"print(CachedEncoder({str(folder)!r}).encode({TEXTS!r}).shape, 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import pytest
 from llama_index.retrievers import nudge as llama_index_nudge
 
 from nudge_rag.stores import ElasticsearchStore, OpenSearchStore, PineconeStore, WeaviateStore
-from nudge_rag.stores.records import RECORDS
+from nudge_rag.stores.catalog import RECORDS
 from tests.doubles.registry import every, only
 
 ADAPTERS = {

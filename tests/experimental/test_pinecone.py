@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nudge_rag.stores import PineconeStore, StoreError
-from nudge_rag.stores.pinecone_filters import passes
+from nudge_rag.stores.pinecone.filters import passes
 from nudge_rag.stores.urls import open_store
 from tests.doubles.pinecone import Pinecone
 from tests.doubles.registry import why

@@ -9,9 +9,9 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 from llama_index.retrievers.nudge import NudgeRetriever as LlamaIndexRetriever
-from llama_index.retrievers.nudge.clauses import clause_of
+from llama_index.retrievers.nudge.filters.lucene import clause_of
 
-from nudge_rag.similarity import score_matrix
+from nudge_rag.common.similarity import score_matrix
 from tests.doubles.registry import only
 from tests.store_builders.common import LlamaIndexEmbedding, vectors_of
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.folders import CHECKSUM, BrokenFolderError, _manifest_checksum, parse_folder
-from nudge_rag.journal import Version, as_version
+from nudge_rag.common.archive import CHECKSUM, BrokenFolderError, _manifest_checksum, parse_folder
+from nudge_rag.journal.versions import Version, as_version
 
 FOLDER = Path("nowhere") / "0001"
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from nudge_rag import reapply, rollback, status, versions
-from nudge_rag.pushing import PushError, push_vectors
+from nudge_rag.journal.push import PushError, push_vectors
 from tests.stores.killed_worker import COLLECTION, nudged, open_store
 from tests.stores.killing import fill, is_whole, losses, quietly
 

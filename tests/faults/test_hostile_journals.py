@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nudge_rag import reapply, rollback, status, versions
-from nudge_rag.folders import BrokenFolderError, read_folder, write_folder
-from nudge_rag.journal import as_version
-from nudge_rag.pushing import push_vectors
+from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
+from nudge_rag.journal.versions import as_version
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MappingStore
 from tests.faults.hostile import (
     FOLDER,
@@ -251,7 +251,7 @@ def test_a_push_of_another_dimension_is_refused(pushed):
 @pytest.mark.parametrize("writes", range(3))
 def test_overwriting_a_folder_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, writes):
     """Also where the process dies between the two files, twice."""
-    import nudge_rag.folders as folders
+    import nudge_rag.common.archive as folders
 
     folder, write, put = tmp_path / "folder", folders._write_synced, folders.put_in_place
     write_folder(folder, {"number": 0}, {"a": np.zeros(3)})

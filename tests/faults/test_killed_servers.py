@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import PushError, reapply, rollback, status, versions
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import StoreError
 from tests.faults.mortal_servers import SERVERS, ServerSteps
 from tests.stores.killed_worker import loop, nudged, open_store

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import rollback, status, versions
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.push import push_vectors
 from tests.stores.killed_worker import nudged, open_store
 from tests.stores.killing import KINDS, Killer, fill, is_whole, losses, quietly
 

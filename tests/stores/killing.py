@@ -19,7 +19,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 import nudge_rag
-from nudge_rag.journal import Version
+from nudge_rag.journal.versions import Version
 from nudge_rag.stores import EmbeddingStore
 from tests.store_builders.common import Servers
 from tests.stores.killed_worker import COLLECTION, nudged

@@ -14,10 +14,10 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.vector_stores.postgres import PGVectorStore
 
-import nudge_rag.stores.postgres_beside
+import nudge_rag.stores.postgres.copies
 from nudge_rag import PushError, rollback, switch
-from nudge_rag.manifest import SIDE_BY_SIDE
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import LanceStore, PgVectorStore, StoreError
 from tests.store_builders.common import DIMENSION, LangChainEmbeddings, LlamaIndexEmbedding, documents, uuid_id
 from tests.store_builders.postgres import new_database, with_driver
@@ -154,8 +154,8 @@ def test_postgres_rows_added_at_the_last_moment_stop_the_switch(servers):
 
 
 def test_postgres_a_table_that_others_hold_is_waited_for_and_then_left_alone(servers, monkeypatch):
-    monkeypatch.setattr(nudge_rag.stores.postgres_beside, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(nudge_rag.stores.postgres_beside, "BETWEEN_TRIES", 0.1)
+    monkeypatch.setattr(nudge_rag.stores.postgres.copies, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(nudge_rag.stores.postgres.copies, "BETWEEN_TRIES", 0.1)
     uri = new_database(servers)
     store = make_postgres(uri)
     store.create_beside("a").replace(IDS, -VECTORS)

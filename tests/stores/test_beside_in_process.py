@@ -17,8 +17,8 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from nudge_rag import PushError, drop_beside, reapply, rollback, status, switch, versions
-from nudge_rag.manifest import SIDE_BY_SIDE
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import FaissStore, InMemoryStore, SimpleStore
 from tests.store_builders.common import LangChainEmbeddings, documents, plain_id
 

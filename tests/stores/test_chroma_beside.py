@@ -15,10 +15,10 @@ from llama_index.vector_stores.chroma import ChromaVectorStore
 
 import nudge_rag
 from nudge_rag import drop_beside, open_store, rollback, versions
-from nudge_rag.manifest import SIDE_BY_SIDE
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ChromaStore, StoreError
-from nudge_rag.stores.chroma_beside import recovered
+from nudge_rag.stores.chroma.copies import recovered
 from tests.store_builders.common import LangChainEmbeddings
 from tests.stores.killing import switch
 from tests.stores.test_contract import everything
@@ -167,7 +167,7 @@ def test_texts_edited_since_the_push_stop_the_switch(edit, client, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_opening_puts_a_switch_right_that_died(n, client, tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.stores.chroma_beside.SECONDS_TO_SWITCH", 0.2)
+    monkeypatch.setattr("nudge_rag.stores.chroma.copies.SECONDS_TO_SWITCH", 0.2)
     store = waiting(client, tmp_path / "v")
     stop_after(store, n)
     with pytest.raises(KeyboardInterrupt):
@@ -182,7 +182,7 @@ def test_opening_puts_a_switch_right_that_died(n, client, tmp_path, monkeypatch)
 
 
 def test_an_empty_collection_made_in_the_gap_makes_room(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.stores.chroma_beside.SECONDS_TO_SWITCH", 0.2)
+    monkeypatch.setattr("nudge_rag.stores.chroma.copies.SECONDS_TO_SWITCH", 0.2)
     store = waiting(client, tmp_path)
     stop_after(store, 1)
     with pytest.raises(KeyboardInterrupt):

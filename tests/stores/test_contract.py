@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, rollback, tune
-from nudge_rag.similarity import score_matrix
+from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import EmbeddingStore, OverlayStore, UnknownIdError
 from tests.store_builders.registry import BUILDERS
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from nudge_rag import reapply, rollback, versions
-from nudge_rag.journal import record_version
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.versions import record_version
+from nudge_rag.journal.push import push_vectors
 from tests.stores.killed_worker import nudged, open_store
 from tests.stores.killing import KINDS, Killer, at_all, fill, is_whole, losses, quietly
 

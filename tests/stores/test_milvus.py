@@ -7,7 +7,7 @@ import pytest
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
 
 from nudge_rag.stores import MilvusStore, UnknownIdError
-from nudge_rag.stores.milvus import _merges
+from nudge_rag.stores.milvus.store import _merges
 
 IDS = ["a'b", 'a"b', "a\\b", '" or id != "x', "é\n\t", "%s {x}", "\x00\x0b", "] or true"]
 VECTORS = np.random.default_rng(0).normal(size=(len(IDS), 4)).astype(np.float32)

@@ -16,10 +16,10 @@ import pytest
 import qdrant_client.local.qdrant_local
 from qdrant_client import QdrantClient
 
-import nudge_rag.stores.qdrant_beside
+import nudge_rag.stores.qdrant.copies
 from nudge_rag import PushError, drop_beside, rollback, switch, versions
-from nudge_rag.manifest import SIDE_BY_SIDE
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import QdrantStore, StoreError
 from tests.stores.killed_worker import nudged
 from tests.stores.killing import Killer, is_whole, quietly
@@ -131,7 +131,7 @@ def test_a_reader_between_any_two_lines_of_a_switch_sees_one_version_or_the_othe
     store = fill(client, IDS, ORIGINALS)
     store.create_beside("a").replace(IDS, MOVED)
     known, answers = [seen(one, LOOKS, 12) for one in (store, store.beside("a"))], []
-    lines_of = (nudge_rag.stores.qdrant_beside.__file__, qdrant_client.local.qdrant_local.__file__)
+    lines_of = (nudge_rag.stores.qdrant.copies.__file__, qdrant_client.local.qdrant_local.__file__)
 
     def look(frame, event, argument):
         if frame.f_code.co_filename not in lines_of:

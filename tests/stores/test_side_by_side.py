@@ -17,8 +17,8 @@ import pytest
 from llama_index.core.vector_stores import VectorStoreQuery
 
 from nudge_rag import PushError, drop_beside, rollback, status, versions
-from nudge_rag.manifest import SIDE_BY_SIDE
-from nudge_rag.pushing import push_vectors
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores.base import SideBySideStore
 from tests.store_builders.registry import STORE_OF
 from tests.stores.killed_worker import COLLECTION, nudged, open_store

@@ -9,8 +9,8 @@ import pytest
 from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient
 
-import nudge_rag.stores.milvus
-import nudge_rag.stores.qdrant
+import nudge_rag.stores.milvus.store
+import nudge_rag.stores.qdrant.store
 from nudge_rag.stores import MilvusStore, QdrantStore
 from tests.stores import qdrant_killed_worker
 
@@ -69,7 +69,7 @@ def milvus(folder):
 @pytest.fixture(params=[qdrant, milvus], ids=["qdrant", "milvus"])
 def pair(request, tmp_path, monkeypatch):
     """A store whose client may switch, and one that does it; every request is of a few nodes or queries."""
-    for module in (nudge_rag.stores.qdrant, nudge_rag.stores.milvus):
+    for module in (nudge_rag.stores.qdrant.store, nudge_rag.stores.milvus.store):
         monkeypatch.setattr(module, "IDS_PER_CALL", PER_CALL)
         monkeypatch.setattr(module, "QUERIES_PER_CALL", PER_CALL)
     client, opened = request.param(tmp_path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-import langchain_nudge.databases
-import llama_index.retrievers.nudge.databases
+import langchain_nudge.databases.registry
+import llama_index.retrievers.nudge.databases.registry
 import pytest
 
 from nudge_rag.stores import Capabilities
-from nudge_rag.stores.records import RECORDS, StoreRecord
-from nudge_rag.stores.table import main, with_table
+from nudge_rag.stores.catalog import RECORDS, StoreRecord
+from scripts.stores_table import main, with_table
 from nudge_rag.stores.urls import OPENERS
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +39,8 @@ def test_every_departure_is_named():
 
 
 def test_records_name_what_the_integrations_the_urls_and_the_extras_offer():
-    assert sorted(c for r in RECORDS for c in r.llama_index) == sorted(llama_index.retrievers.nudge.databases.DATABASES)
-    assert sorted(c for r in RECORDS for c in r.langchain) == sorted(langchain_nudge.databases.DATABASES)
+    assert sorted(c for r in RECORDS for c in r.llama_index) == sorted(llama_index.retrievers.nudge.databases.registry.DATABASES)
+    assert sorted(c for r in RECORDS for c in r.langchain) == sorted(langchain_nudge.databases.registry.DATABASES)
     # Over TLS, redis:// is rediss://.
     assert sorted([*(r.scheme for r in RECORDS if r.scheme), "rediss"]) == sorted(OPENERS)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -1,6 +1,6 @@
 """Retrieve from, and tune, a LangChain vector store with nudge-rag."""
 
-from langchain_nudge.retrievers import NudgeRetriever
+from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
 from langchain_nudge.tuning import tune
 

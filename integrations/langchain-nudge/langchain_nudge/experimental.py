@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from nudge_rag.similarity import Similarity
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore, WeaviateStore
 
 __all__ = [

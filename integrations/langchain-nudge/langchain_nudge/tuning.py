@@ -8,10 +8,10 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 import nudge_rag
-from langchain_nudge.databases import embeddings_of
+from langchain_nudge.databases.registry import embeddings_of
 from langchain_nudge.stores import embedding_store, texts_of
-from nudge_rag.pairs import LabeledPairs, Split
-from nudge_rag.texts import where_readable
+from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.text_hashes import where_readable
 
 __all__ = ["tune"]
 

@@ -11,7 +11,7 @@ from llama_index.core.indices.vector_store.retrievers import VectorIndexRetrieve
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
-from llama_index.retrievers.nudge.databases import database_of
+from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge

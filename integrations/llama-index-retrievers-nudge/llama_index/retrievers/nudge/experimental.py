@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
-from llama_index.retrievers.nudge.clauses import clause_of
+from llama_index.retrievers.nudge.filters.lucene import clause_of
 
 from nudge_rag.stores import ElasticsearchStore, EmbeddingStore, OpenSearchStore, PineconeStore, WeaviateStore
 

@@ -10,8 +10,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 
 import nudge_rag
-from nudge_rag.pairs import LabeledPairs, Split
-from nudge_rag.texts import where_readable
+from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.text_hashes import where_readable
 
 __all__ = ["tune"]
 

@@ -1,0 +1,42 @@
+"""Exact top-k ranking of nodes, a block of scores at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.similarity import Similarity, score_matrix
+
+__all__ = ["rank_nodes"]
+
+SCORES_PER_BLOCK = 8_000_000
+
+
+def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Similarity) -> tuple[IntArray, FloatArray]:
+    """Rows of the k best ``vectors`` for each query, best first, and their scores; ties go to the lower row.
+
+    Args:
+        queries: (m, d).
+        vectors: (n, d).
+        k: at least 1; at most n rows come back.
+        similarity: cosine, dot or l2, see `nudge_rag.common.similarity.score_matrix`.
+
+    Returns:
+        rows and scores, (m, min(k, n)) each.
+
+    Example:
+        >>> rank_nodes(np.array([[1.0, 0.0]]), np.eye(2), 2, "cosine")
+        (array([[0, 1]]), array([[1., 0.]]))
+    """
+    k = min(k, len(vectors))
+    rows = np.empty((len(queries), k), dtype=np.int64)
+    best = np.empty((len(queries), k), dtype=np.result_type(queries, vectors))
+    step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
+    for first in range(0, len(queries) if k else 0, step):
+        scores = score_matrix(queries[first : first + step], vectors, similarity)
+        for at, line in enumerate(scores, start=first):
+            # Everything that ties with the k-th score is a candidate; a stable sort then keeps the lower rows.
+            candidates = np.flatnonzero(line >= np.partition(line, len(line) - k)[len(line) - k])
+            rows[at] = candidates[np.argsort(-line[candidates], kind="stable")][:k]
+            best[at] = line[rows[at]]
+    return rows, best

@@ -1,0 +1,125 @@
+"""What became of a nudge in a store that lives on, and putting it back where an ingestion pipeline undid it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, live_version, same_vectors, versions
+from nudge_rag.journal.lock import locked
+from nudge_rag.journal.manifest import COMMITTED
+from nudge_rag.tuning.competitors import reading
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.journal.text_hashes import TextsOf, hash_texts
+from nudge_rag.journal.rollback import read_present, recover, write_and_compare
+
+__all__ = ["Status", "reapply", "status"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the nodes of the last push are now.
+
+    Attributes:
+        version: its name; None when nothing is pushed.
+        state: ``committed``, ``switched`` for one pushed side by side, or where a push that died had got to.
+        nudged: ids that hold what was written.
+        lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
+        changed: ids that hold something else: embedded again from another text or by another model, or edited.
+        missing: ids that are no longer in the store.
+        edited: ids whose texts changed since they were tuned; looked for where `status` is given the texts.
+        ready: name of the version that waits beside the live one for `switch`; None where none does.
+    """
+
+    version: str | None
+    state: str | None
+    nudged: tuple[str, ...] = field(default=(), repr=False)
+    lost: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
+    ready: str | None = None
+
+    def __str__(self) -> str:
+        waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
+        if self.version is None:
+            return f"nothing is pushed{waits}"
+        counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
+        edited = f", {len(self.edited)} edited" if self.edited else ""
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{waits}"
+
+
+def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts: TextsOf | None = None) -> Status:
+    """Compare what the last push wrote with what the store holds; reads only.
+
+    Args:
+        store: the vector store.
+        root: the folder of the journal.
+        texts: node ids to their texts, as `nudge_rag.tune` took them: finds the nodes whose texts were edited since.
+
+    Raises:
+        BrokenFolderError: the record of the push is damaged.
+        StoreError: the store failed.
+
+    Example:
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> print(status(MappingStore({"a": [1.0, 0.0]}, key="new")))
+        nothing is pushed
+    """
+    live = live_version(store, root)
+    waiting = [one.name for one in versions(store, root) if one.is_beside and one.state == COMMITTED]
+    ready = waiting[-1] if waiting else None
+    if live is None:
+        return Status(None, None, ready=ready)
+    with reading(store, "its nodes were compared with what was pushed"):
+        present, missing = read_present(store, live.ids)
+    kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
+    for at, node_id in enumerate(live.ids):
+        if node_id not in present:
+            continue
+        if same_vectors(store, present[node_id], live.after[at]):
+            kinds["nudged"].append(node_id)
+        else:
+            kinds["lost" if live.holds(store, present[node_id], at) else "changed"].append(node_id)
+    nudged, lost, changed = (tuple(ids) for ids in kinds.values())
+    edited = () if texts is None else _edited(live, list(present), texts)
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready)
+
+
+def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:
+    then = live.text_hashes
+    now = hash_texts(texts, [node_id for node_id in present if node_id in then])
+    return tuple(node_id for node_id, found in now.items() if found != then[node_id])
+
+
+def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+    """Write the nudge again to the nodes that lost it, and read it back; nodes that changed are left alone.
+
+    Returns:
+        The ids written.
+
+    Raises:
+        PushError: the store failed while it was written to, or did not keep it; a later call starts again.
+        StoreError: the store failed before anything was written.
+        LockedError: a push or rollback is under way.
+    """
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
+        recover(store, root)
+        live, lost = live_version(store, root), status(store, root).lost
+        if live is None or not lost:
+            return ()
+        at = {node_id: place for place, node_id in enumerate(live.ids)}
+        vectors = np.array([live.after[at[node_id]] for node_id in lost], dtype=live.after.dtype)
+        try:
+            kept = write_and_compare(store, lost, vectors)
+        except Exception as error:
+            raise PushError(
+                f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
+                f" starts again ({type(error).__name__}: {error})"
+            ) from error
+        if not kept:
+            raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
+    return lost

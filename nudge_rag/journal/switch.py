@@ -1,0 +1,115 @@
+"""Make a version that was pushed side by side live, and clean up after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
+from nudge_rag.journal.lock import locked
+from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
+from nudge_rag.tuning.competitors import reading
+from nudge_rag.journal.copies import (
+    compare,
+    drop_copy,
+    keep,
+    labels_of,
+    needs_side_by_side,
+    refuse_a_gap,
+    refuse_while_switched,
+    swap,
+)
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.journal.rollback import recover
+
+__all__ = ["SwitchReceipt", "drop_beside", "switch"]
+
+
+@dataclass(frozen=True)
+class SwitchReceipt:
+    """What a switch did.
+
+    Attributes:
+        version: the version that is live now.
+        nodes: number of nodes whose vectors differ from the version that was live before.
+    """
+
+    version: str
+    nodes: int
+
+
+def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept_gap: bool = False) -> SwitchReceipt:
+    """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
+
+    Whoever reads the store sees one version or the other, never a mixture. Both are compared first: nodes that were
+    added, deleted or embedded again since the push would be lost, so the switch is refused then.
+
+    Args:
+        store: the vector store.
+        root: the folder of the journal.
+        accept_gap: switch also where the store takes more steps than one for it
+            (``capabilities.atomic_switch``): between them, whoever opens the store by its name does not find it. Still
+            nobody sees a mixture. A `rollback` has that gap again.
+
+    Raises:
+        PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
+        ValueError: a store that holds no two versions side by side, or does not swap them in one step.
+        StoreError: the store failed while the two were compared.
+        LockedError: another push or rollback is under way.
+        BrokenFolderError: the record of a push is damaged.
+    """
+    needs_side_by_side(store)
+    if not accept_gap:
+        refuse_a_gap(store)
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
+        recover(store, root)
+        every = versions(store, root)
+        refuse_while_switched(_first(every, SWITCHED))
+        ready = _first(every, COMMITTED)
+        if ready is None:
+            raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
+        with reading(store, "its versions were compared"):
+            copy = needs_side_by_side(store).beside(ready.label)
+            found = compare(store, copy, ready.ids, ready.before, ready.after)
+        if found:
+            raise PushError(
+                f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
+                " again, side by side"
+            )
+        swap(store, ready, SWITCHED)
+    return SwitchReceipt(ready.name, len(ready.ids))
+
+
+def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+    """Remove what pushes side by side left beside the live version, and give its space back.
+
+    A version that waited to be switched to is discarded. One that is live stays so, and counts from then on as one that
+    was pushed in place: `rollback` writes the original vectors, which are in the journal, back.
+
+    Returns:
+        The names of the versions whose copies were removed.
+
+    Raises:
+        ValueError: a store that holds no two versions side by side.
+        PushError, StoreError: the store failed; a later call starts again.
+        LockedError: another push or rollback is under way.
+    """
+    needs_side_by_side(store)
+    journal = journal_folder(store, root)
+    with locked(journal, f"a push or rollback on {journal.name}"):
+        recover(store, root)
+        every, labels = versions(store, root), labels_of(store)
+        dropped = [version for version in every if version.label and version.label in labels]
+        for version in dropped:
+            if version.is_beside and version.state == SWITCHED:
+                # First in the journal: a rollback that finds the copy gone writes the vectors back.
+                keep(version, every)
+            drop_copy(store, version)
+            if version.is_beside:
+                version.set_state(ROLLED_BACK)
+    return tuple(version.name for version in dropped)
+
+
+def _first(every: list[Version], state: str) -> Version | None:
+    return next((version for version in every if version.is_beside and version.state == state), None)

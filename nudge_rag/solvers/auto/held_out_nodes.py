@@ -1,0 +1,195 @@
+"""What a nudge does to queries whose answers have no label: estimated by holding out the labels of whole nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
+from nudge_rag.solvers.result import NudgeFit
+
+__all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+# A fold's solution lacks the fold's labels: with three folds it loses far more than the final one, with ten hardly.
+FOLDS = 10
+ROUNDS = 2_000
+# With fewer held-out nodes than this an interval says little, and the report says so.
+FEW_NODES = 20
+# Nodes with one label are preferred as long as there are so many of them.
+ENOUGH_NODES = 50
+
+
+class _Fixed(Protocol):
+    """A solver that needs no validation queries."""
+
+    def fit(self, embeddings: ArrayLike, train: LabelsLike, val: None = None, *, background: Any = None) -> NudgeFit:
+        """Moved embeddings of the covered rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class UncoveredEffect:
+    """Estimated mean change of a metric, its 95 % interval, and how many nodes it rests on."""
+
+    change: float
+    low: float
+    high: float
+    n_nodes: int
+
+    def within(self, tolerance: float | None) -> bool:
+        """Whether the loss is at most ``tolerance``; None: whether it is not significant."""
+        return self.high >= 0 if tolerance is None else self.change >= -tolerance
+
+
+@dataclass(frozen=True)
+class _Fold:
+    train: LabeledQueries
+    held: PreparedLabels
+    ignored: tuple[IntArray, IntArray]
+    nodes: IntArray
+    rows: IntArray  # of the nodes that its training labels move
+
+
+class HeldOutNodes:
+    """The labels, cut into folds of nodes: each fold's nodes are treated as if nobody had labelled them.
+
+    Every query belongs to the fold of one of its answers, drawn at random; it is judged there by its answers in the
+    fold, while its other answers do not compete. A fold's solution is fitted to the queries of the other folds, without
+    their labels on the fold's nodes. All of it serves the estimate only: the final solution learns from every label.
+
+    Queries of the least labelled nodes alone are counted. Leave out any one labelled query: no other label covers its
+    node exactly if the node has this one label, so queries of nodes with one label are distributed as uncovered queries
+    to come (the argument of Good, The Population Frequencies of Species, Biometrika 1953). Where fewer than
+    `ENOUGH_NODES` nodes have one label, those with two count as well, and so on. Intervals are bootstrapped over
+    nodes, since queries of one node fare alike.
+    """
+
+    def __init__(
+        self,
+        embeddings: FloatArray,
+        labels: LabeledQueries,
+        metric: Metric,
+        similarity: Similarity,
+        background: Any = None,
+        seed: int = 0,
+    ) -> None:
+        self._embeddings, self._background = embeddings, background
+        n_nodes, dimension = embeddings.shape
+        prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
+        self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
+        self._folds = _folds(prepared, n_nodes, seed)
+        self._judges = [
+            Judge(fold.held, embeddings, fold.rows, background, metric, similarity, fold.ignored)
+            for fold in self._folds
+        ]
+        self._before = [
+            judge.per_query(embeddings[fold.rows]) for judge, fold in zip(self._judges, self._folds, strict=True)
+        ]
+
+    @property
+    def training_vectors(self) -> list[FloatArray]:
+        """Of each fold, the queries that its solution learns from."""
+        return [np.asarray(fold.train.vectors) for fold in self._folds]
+
+    def solutions(self, solver: _Fixed) -> list[FloatArray]:
+        """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
+        return [solver.fit(self._embeddings, fold.train, background=self._background).vectors for fold in self._folds]
+
+    def effect(self, solutions: Sequence[FloatArray]) -> UncoveredEffect | None:
+        """Cross-fitted effect of ``solutions``, one a fold; None where the labels cannot be divided."""
+        changes = [
+            judge.per_query(vectors) - before
+            for judge, before, vectors in zip(self._judges, self._before, solutions, strict=True)
+        ]
+        if not changes:
+            return None
+        return _of_rarest(np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds]), self._counts)
+
+
+def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
+    rng = np.random.default_rng(seed)
+    known = np.unique(labels.node_of_pair)
+    fold_of_node = np.full(n_nodes, -1)
+    fold_of_node[rng.permutation(known)] = np.arange(len(known)) % FOLDS
+    order = np.lexsort((rng.random(len(labels.query_of_pair)), labels.query_of_pair))
+    first = order[np.searchsorted(labels.query_of_pair, np.arange(labels.n_queries))]
+    node_of_query = labels.node_of_pair[first]
+    fold_of_query = fold_of_node[node_of_query]
+    folds = []
+    for number in range(min(FOLDS, len(known))):
+        here = fold_of_query[labels.query_of_pair] == number
+        inside = fold_of_node[labels.node_of_pair] == number
+        train, held = ~here & ~inside, here & inside
+        if not train.any() or not held.any():
+            continue
+        queries = np.flatnonzero(fold_of_query == number)
+        position = np.full(labels.n_queries, -1)
+        position[queries] = np.arange(len(queries))
+        others = here & ~inside
+        folds.append(
+            _Fold(
+                _as_labels(labels, train, fold_of_node != number),
+                _part(labels, queries, position, held),
+                (position[labels.query_of_pair[others]], labels.node_of_pair[others]),
+                node_of_query[queries],
+                np.unique(labels.node_of_pair[train]),
+            )
+        )
+    return folds
+
+
+def _as_labels(labels: PreparedLabels, pairs: Flags, known: Flags) -> LabeledQueries:
+    """The queries of ``pairs``, with these answers and with their rejections of ``known`` nodes."""
+    queries = np.unique(labels.query_of_pair[pairs])
+    rejected = labels.rejected
+    kept = np.isin(rejected.query_of_pair, queries) & known[rejected.node_of_pair]
+    of_pair = np.concatenate([labels.query_of_pair[pairs], rejected.query_of_pair[kept]])
+    nodes = np.concatenate([labels.node_of_pair[pairs], rejected.node_of_pair[kept]])
+    grades = np.concatenate([labels.grades[pairs], -rejected.weights[kept]])
+    order = np.argsort(of_pair, kind="stable")
+    begins = np.searchsorted(of_pair[order], queries)
+    return LabeledQueries(
+        labels.vectors[queries],
+        [part.tolist() for part in np.split(nodes[order], begins[1:])],
+        [part.tolist() for part in np.split(grades[order], begins[1:])],
+        None if labels.rivals is None else labels.rivals[queries],
+    )
+
+
+def _part(labels: PreparedLabels, queries: IntArray, position: IntArray, pairs: Flags) -> PreparedLabels:
+    return PreparedLabels(
+        labels.vectors[queries],
+        position[labels.query_of_pair[pairs]],
+        labels.node_of_pair[pairs],
+        labels.grades[pairs],
+        0,
+        None if labels.rivals is None else labels.rivals[queries],
+    )
+
+
+def _of_rarest(changes: Float64Array, nodes: IntArray, counts: IntArray) -> UncoveredEffect:
+    """The mean of ``changes`` over queries whose node has the fewest labels; ``counts`` are those of all nodes."""
+    judged = np.sort(counts[np.unique(nodes)])
+    few = counts[nodes] <= judged[min(ENOUGH_NODES, len(judged)) - 1]
+    distinct, which = np.unique(nodes[few], return_inverse=True)
+    sums: Float64Array = np.bincount(which, weights=changes[few]).astype(np.float64)
+    totals: Float64Array = np.bincount(which).astype(np.float64)
+    return UncoveredEffect(float(sums.sum() / totals.sum()), *_node_interval(sums, totals), len(distinct))
+
+
+def _node_interval(sums: Float64Array, totals: Float64Array) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(0, len(sums), size=len(sums)) for _ in range(ROUNDS))
+    means = [float(sums[rows].sum() / totals[rows].sum()) for rows in drawn]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,195 @@
+"""Solutions of the contrastive objective at any temperature and strength, for one set of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.solvers.problem import Problem
+from nudge_rag.solvers.contrastive.offset import common_direction, lowered
+from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
+from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.contrastive.lbfgs import minimize
+from nudge_rag.solvers.step_search.ranks import covered_columns
+from nudge_rag.solvers.result import SAME_VALUE, Descent
+
+__all__ = ["ContrastiveDescent", "Point"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Relative improvement of the objective below which a step counts as the last.
+TOLERANCE = 3e-3
+# Steps that L-BFGS remembers: twice as many take twice the time and save hardly an evaluation.
+MEMORY = 5
+# The path ends after this many points in a row that are worse than the best one.
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a path: the vectors of the covered nodes (c, d), their value, and how they were come to."""
+
+    vectors: FloatArray
+    value: float
+    descent: Descent | None
+
+
+class ContrastiveDescent:
+    """The labels of ``problem``, and what of the other nodes matters to them, ready to be descended on.
+
+    Args:
+        problem: checked input.
+        background: more nodes that only compete.
+        similarity: how the store ranks.
+        uncovered_weight: of the objective's second sum.
+        negatives: how many of each training query's nearest unlabelled nodes take part.
+        rejection: how many nodes more one that a query rejected with grade -1 counts as.
+        keep_lengths: whether nodes only turn.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        background: Any,
+        similarity: Similarity,
+        uncovered_weight: float,
+        negatives: int,
+        rejection: float,
+        keep_lengths: bool,
+    ) -> None:
+        if problem.train is None:
+            raise TypeError("NudgeContrastive needs the training queries themselves")
+        self._train, self._similarity = problem.train, similarity
+        self._given, self._uncovered_weight = problem.originals, uncovered_weight
+        self._sphere = keep_lengths
+        # For cosine and l2 lengths do not matter, and rivals are those by direction.
+        ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
+        self._queries = query_vectors(problem.train, ranked_by)
+        self._columns = covered_columns(problem.train.node_of_pair, problem.rows)
+        originals = problem.originals.astype(np.float64)
+        self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
+        self._originals = originals / self._lengths if self._sphere else originals
+        self._others = self._best_others(problem, background, ranked_by, negatives)
+        self._embeddings = problem.embeddings
+        self._rejected_columns = covered_columns(problem.train.rejected.node_of_pair, problem.rows)
+        self._rejected_weights = rejection * problem.train.rejected.weights
+
+    def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: Judge) -> list[Point]:
+        """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes."""
+        objective = self._objective(tau)
+        path = [Point(self._given, judge.value(self._given), None)]
+        current = objective.originals
+        for strength in strengths:
+            current, descent = _descend(objective, current, strength, iterations)
+            vectors = self._as_given(current)
+            path.append(Point(vectors, judge.value(vectors), descent))
+            if max(one.value for one in path[-PATIENCE:]) < max(one.value for one in path) - SAME_VALUE:
+                break
+        return path
+
+    def at(self, tau: float, strength: float, iterations: int) -> Point:
+        """From the untouched nodes to one strength; of no known value."""
+        objective = self._objective(tau)
+        solution, descent = _descend(objective, objective.originals, strength, iterations)
+        return Point(self._as_given(solution), float("nan"), descent)
+
+    def averaged(self, solutions: Sequence[FloatArray]) -> FloatArray:
+        """The mean of ``solutions``; for cosine and l2 its direction, at the nodes' own lengths.
+
+        As model soups average weights: Wortsman et al., arXiv 2203.05482.
+        """
+        if len(solutions) == 1:
+            return solutions[0]
+        return self._as_given(np.mean([one.astype(np.float64) for one in solutions], axis=0))
+
+    def lowered(self, vectors: FloatArray, offset: float) -> FloatArray:
+        """As `calibration.lowered`, along the training queries' common direction."""
+        if not offset:
+            return vectors
+        return lowered(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
+
+    def _as_given(self, solution: Float64Array) -> FloatArray:
+        if self._sphere:
+            solution = solution / np.linalg.norm(solution, axis=1, keepdims=True) * self._lengths
+        return solution.astype(self._given.dtype)
+
+    def _objective(self, tau: float) -> ContrastiveObjective:
+        train = self._train
+        total = np.bincount(train.query_of_pair, weights=train.grades, minlength=train.n_queries)
+        return ContrastiveObjective(
+            self._queries,
+            train.query_of_pair,
+            self._columns,
+            train.grades / total[train.query_of_pair],
+            np.logaddexp(_log_sum_exp(self._others / tau), self._rejected_others(tau)),
+            self._originals,
+            tau,
+            self._sphere,
+            self._uncovered_weight,
+            self._rejected_covered(),
+            self._lengths if self._sphere and self._similarity == "dot" else None,
+        )
+
+    def _rejected_covered(self) -> tuple[IntArray, IntArray, Float64Array]:
+        covered = self._rejected_columns >= 0
+        queries = self._train.rejected.query_of_pair[covered]
+        return queries, self._rejected_columns[covered], np.log1p(self._rejected_weights[covered])
+
+    def _rejected_others(self, tau: float) -> Float64Array:
+        """log sum weight exp(q.v / tau) over the rejected nodes that do not move, (m,); -inf for none."""
+        rejected, fixed = self._train.rejected, self._rejected_columns < 0
+        queries, nodes = rejected.query_of_pair[fixed], rejected.node_of_pair[fixed]
+        summed = np.full(self._train.n_queries, -np.inf)
+        vectors = np.asarray(self._embeddings[nodes], dtype=np.float64)
+        if self._similarity != "dot":
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        scores = np.einsum("pd,pd->p", self._queries[queries], vectors)
+        with np.errstate(divide="ignore"):
+            np.logaddexp.at(summed, queries, scores / tau + np.log(self._rejected_weights[fixed]))
+        return summed
+
+    def _best_others(self, problem: Problem, background: Any, ranked_by: Similarity, depth: int) -> Float64Array:
+        """Scores of each training query's nearest nodes that do not move, (m, depth); -inf where there are fewer."""
+        train: PreparedLabels = self._train
+        if self._similarity == "l2":
+            train = replace(train, rivals=None)  # distances do not tell directions
+        if train.rivals is not None:
+            depth = min(depth, train.rivals.shape[1])
+        if not depth:
+            return np.full((train.n_queries, 1), -np.inf)
+        found = fixed_scores(train, problem.embeddings, problem.rows, background, depth=depth, similarity=ranked_by)
+        return found.best.astype(np.float64)
+
+
+def _log_sum_exp(logits: Float64Array) -> Float64Array:
+    """Of each row; -inf for rows of nothing else."""
+    highest = logits.max(axis=1, keepdims=True)
+    highest = np.where(np.isfinite(highest), highest, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0])
+
+
+def _descend(
+    objective: ContrastiveObjective, start: Float64Array, strength: float, iterations: int
+) -> tuple[Float64Array, Descent]:
+    """L-BFGS from ``start`` (c, d)."""
+    found = minimize(
+        lambda vectors: objective.value_and_gradient(vectors, strength),
+        start,
+        curvature=objective.curvature(strength),
+        iterations=iterations,
+        tolerance=TOLERANCE,
+        memory=MEMORY,
+    )
+    largest = float(np.abs(found.gradient).max(initial=0.0))
+    record = Descent(
+        objective.tau, strength, found.iterations, found.evaluations, found.value, largest, found.converged
+    )
+    return found.point, record

@@ -1,0 +1,57 @@
+"""Lower the scores of moved nodes by a constant, so that they do not win the queries of nodes that nobody labelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+
+__all__ = ["common_direction", "lowered"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Of the mean variance of a coordinate: enough for directions that few queries have told of.
+RIDGE = 0.2
+
+
+def common_direction(queries: FloatArray) -> Float64Array:
+    """The vector u (d,) that all ``queries`` (m, d) score nearly 1 with.
+
+        u = argmin_u sum_i (q_i.u - 1)^2 + m ridge |u|^2, scaled so that the mean score is 1,
+
+    over unit queries; a multiple of (C + ridge I)^-1 mean(q) with C their covariance. Zero where their mean is.
+
+    Example:
+        >>> common_direction(np.array([[0.6, 0.8], [0.6, -0.8]])).round(6).tolist()
+        [1.666667, 0.0]
+    """
+    units = queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+    mean = units.mean(axis=0)
+    covariance = units.T @ units / len(units) - np.outer(mean, mean)
+    ridge = RIDGE * float(np.trace(covariance)) / len(mean)
+    # A pseudo-inverse, since few queries without any spread leave nothing to invert.
+    direction = np.linalg.pinv(covariance + ridge * np.eye(len(mean)), hermitian=True) @ mean if ridge > 0 else mean
+    score = float(direction @ mean)
+    return np.asarray(direction / score) if score > 0 else np.zeros_like(mean)
+
+
+def lowered(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> FloatArray:
+    """``vectors`` (c, d) with the score of every query lowered by about ``offset``.
+
+    v - offset |v| u, with ``keep_lengths`` brought back to the length that it had. ``offset`` is a cosine, and
+    otherwise one at the vectors' mean length. As calibrated stacking in zero-shot learning, which lowers the
+    classes seen in training against the unseen ones: Chao et al., arXiv 1605.04253.
+
+    Example:
+        >>> lowered(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, keep_lengths=True).tolist()
+        [[0.0, 1.0]]
+    """
+    if not offset:
+        return vectors
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    if not keep_lengths:
+        return np.asarray(vectors - offset * lengths.mean() * direction, dtype=vectors.dtype)
+    moved = vectors / lengths - offset * direction
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True) * lengths, dtype=vectors.dtype)

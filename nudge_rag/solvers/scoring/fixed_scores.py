@@ -1,0 +1,198 @@
+"""Nodes without training queries never move: all that matters of them is each validation query's best few scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
+from nudge_rag.solvers.labels import PreparedLabels
+
+__all__ = ["FixedScores", "fixed_scores", "query_vectors"]
+
+# One block of scores stays near 4 MB of float32.
+SCORES_PER_BLOCK = 1_000_000
+QUERIES_PER_BLOCK = 2_048
+# An accelerator is kept busy by larger blocks: near 256 MB of float32.
+SCORES_ON_DEVICE = 64_000_000
+# Rows this close to unit length, as models return them in float32, need no second pass over their scores.
+ALREADY_UNIT = 1e-6
+
+
+@dataclass(frozen=True)
+class FixedScores:
+    """Scores that no step size changes.
+
+    Attributes:
+        best: (m, depth) the best scores of uncovered nodes for each validation query, in no order; -inf where there
+            are fewer nodes than depth.
+        answer: (p,) score of each validation pair whose node is uncovered; NaN where the node is covered.
+    """
+
+    best: FloatArray
+    answer: FloatArray
+
+
+def query_vectors(labels: PreparedLabels, similarity: Similarity) -> FloatArray:
+    """Validation queries as they are scored: unit length, except for l2, where the length matters."""
+    if similarity == "l2":
+        return labels.vectors
+    norms = np.linalg.norm(labels.vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(labels.vectors / norms, dtype=labels.vectors.dtype)
+
+
+def fixed_scores(
+    val: PreparedLabels,
+    embeddings: Any,
+    covered: IntArray,
+    background: FloatArray | Iterable[FloatArray] | None,
+    *,
+    depth: int,
+    similarity: Similarity,
+) -> FixedScores:
+    """One blocked pass over all nodes; never holds more than a block of scores. Checks every row on the way.
+
+    Args:
+        val: validation labels.
+        embeddings: (n, d), only read, a block at a time.
+        covered: increasing rows to leave out.
+        background: more nodes that only compete: an array (b, d) or blocks of one.
+        depth: how many best scores to keep per query.
+        similarity: how the store ranks.
+
+    Raises:
+        ValueError: a zero, NaN or infinite row, with its number; rivals that are less than ``depth`` deep.
+    """
+    if is_foreign(embeddings):
+        return _fixed_scores_on_device(val, embeddings, covered, background, depth, similarity)
+    queries = query_vectors(val, similarity)
+    best = _best_rivals(val, depth, similarity).astype(embeddings.dtype)
+    answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
+    step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
+    for first in range(0, len(embeddings), step):
+        block = np.asarray(embeddings[first : first + step])
+        norms = row_norms(block, "embeddings", first_row=first)
+        hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first
+        for part, scores in _score_blocks(queries, block, norms, similarity):
+            _read_answers(answer, scores, val, part, first)
+            scores[:, hidden] = -np.inf
+            best[part] = _merge_best(best[part], scores)
+    for first, block in _background_blocks(background, step, embeddings):
+        norms = row_norms(block, "background embeddings", first_row=first)
+        for part, scores in _score_blocks(queries, block, norms, similarity):
+            best[part] = _merge_best(best[part], scores)
+    answer[np.isin(val.node_of_pair, covered)] = np.nan
+    return FixedScores(best, answer)
+
+
+def _fixed_scores_on_device(
+    val: PreparedLabels, embeddings: Any, covered: IntArray, background: Any, depth: int, similarity: Similarity
+) -> FixedScores:
+    """The same for embeddings of another array library, on their device; only the results come to the host."""
+    dtype = val.vectors.dtype
+    queries = on_device(query_vectors(val, similarity), embeddings)
+    xp = namespace(embeddings)
+    best = on_device(_best_rivals(val, depth, similarity).astype(dtype), embeddings)
+    answer = np.full(len(val.node_of_pair), np.nan, dtype=dtype)
+    step = max(1, SCORES_ON_DEVICE // max(1, val.n_queries))
+    for first in range(0, embeddings.shape[0], step):
+        scores = _device_scores(queries, embeddings[first : first + step, :], similarity, "embeddings", first)
+        width = scores.shape[1]
+        here = np.flatnonzero((val.node_of_pair >= first) & (val.node_of_pair < first + width))
+        flat = on_device(val.query_of_pair[here] * width + val.node_of_pair[here] - first, embeddings)
+        answer[here] = to_numpy(xp.take(xp.reshape(scores, (-1,)), flat))
+        hidden = np.zeros(width, dtype=bool)
+        hidden[covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + width)] - first] = True
+        worst = on_device(np.array(-np.inf, dtype=dtype), embeddings)
+        scores = xp.where(on_device(hidden, embeddings)[None, :], worst, scores)
+        best = top(xp.concat([best, top(scores, depth)], axis=1), depth)
+    for first, block in _background_blocks(background, step, val.vectors):
+        scores = _device_scores(queries, on_device(block, embeddings), similarity, "background embeddings", first)
+        best = top(xp.concat([best, top(scores, depth)], axis=1), depth)
+    answer[np.isin(val.node_of_pair, covered)] = np.nan
+    return FixedScores(np.asarray(to_numpy(best)), answer)
+
+
+def _device_scores(queries: Any, block: Any, similarity: Similarity, name: str, first_row: int) -> Any:
+    norms = check_rows(block, name, first_row)
+    scores = queries @ block.T
+    if similarity == "cosine":
+        return scores / norms[None, :]
+    return scores - (norms * norms / 2)[None, :] if similarity == "l2" else scores
+
+
+def _best_rivals(val: PreparedLabels, depth: int, similarity: Similarity) -> FloatArray:
+    """What the labels bring along of nodes that are not among the embeddings, as scores of this module: (m, depth)."""
+    if val.rivals is None:
+        return np.full((val.n_queries, depth), -np.inf)
+    if val.rivals.shape[1] < depth:
+        raise ValueError(f"rivals must be at least {depth} deep for this metric, got {val.rivals.shape[1]}")
+    best = np.partition(val.rivals, val.rivals.shape[1] - depth, axis=1)[:, val.rivals.shape[1] - depth :]
+    if similarity == "l2":
+        # Here a score is q.v - |v|^2 / 2, that is (|q|^2 - |q - v|^2) / 2.
+        return np.asarray((best + (val.vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True)) / 2)
+    return np.asarray(best)
+
+
+def _score_blocks(
+    queries: FloatArray, block: FloatArray, norms: FloatArray, similarity: Similarity
+) -> Iterator[tuple[slice, FloatArray]]:
+    unit = bool((np.abs(norms - 1) < ALREADY_UNIT).all())
+    for first in range(0, len(queries), QUERIES_PER_BLOCK):
+        part = slice(first, min(first + QUERIES_PER_BLOCK, len(queries)))
+        scores = queries[part] @ block.T
+        if similarity == "cosine" and not unit:
+            scores *= (1 / norms).astype(scores.dtype)
+        elif similarity == "l2":
+            scores -= (norms**2 / 2).astype(scores.dtype)
+        yield part, scores
+
+
+def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, part: slice, first: int) -> None:
+    """Answers are read from the block that ranks them, so that a node never outranks itself by a rounding error."""
+    pairs = slice(*np.searchsorted(val.query_of_pair, [part.start, part.stop]))
+    queries, nodes = val.query_of_pair[pairs], val.node_of_pair[pairs]
+    here = np.flatnonzero((nodes >= first) & (nodes < first + scores.shape[1]))
+    answer[pairs.start + here] = scores[queries[here] - part.start, nodes[here] - first]
+
+
+def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:
+    depth = best.shape[1]
+    if depth == 1:
+        return np.asarray(np.maximum(best, scores.max(axis=1, keepdims=True)))
+    # Once a few blocks are behind, hardly any score beats the worst of the best: only those are sorted in.
+    worst = best.min(axis=1)
+    rows, _ = np.nonzero(scores > worst[:, None])
+    if len(rows) > scores.size // 8:
+        together = np.concatenate([best, scores], axis=1)
+        return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
+    every = np.arange(len(best))
+    rows = np.concatenate([np.repeat(every, depth), rows])
+    values = np.concatenate([best.ravel(), scores[scores > worst[:, None]]])
+    order = np.lexsort((values, rows))
+    ends = np.searchsorted(rows[order], every, side="right")
+    return np.asarray(values[order][ends[:, None] - np.arange(depth, 0, -1)])
+
+
+def _background_blocks(
+    background: FloatArray | Iterable[FloatArray] | None, step: int, embeddings: FloatArray
+) -> Iterator[tuple[int, FloatArray]]:
+    if background is None:
+        return
+    first = 0
+    given: Any
+    for given in [background] if isinstance(background, np.ndarray) or is_foreign(background) else background:
+        part = as_matrix(to_numpy(given) if is_foreign(given) else given, "background embeddings")
+        if part.shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"background embeddings have dimension {part.shape[1]}, the nodes have {embeddings.shape[1]}"
+            )
+        for start in range(0, len(part), step):
+            block = np.asarray(part[start : start + step], dtype=embeddings.dtype)
+            yield first, block
+            first += len(block)

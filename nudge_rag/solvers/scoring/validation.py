@@ -1,0 +1,69 @@
+"""The metric on judged queries for any vectors of the covered nodes, everything else in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.common.similarity import Similarity, score_matrix
+from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin
+
+__all__ = ["Judge"]
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Judge:
+    """Ranks the answers of ``labels`` among all nodes, those in ``rows`` wherever they are moved.
+
+    Args:
+        labels: judged queries.
+        embeddings: (n, d) all node embeddings as they are.
+        rows: (c,) increasing rows of those that may move.
+        background: more nodes that only compete.
+        metric, similarity: what is measured, and how the store ranks.
+        ignored: (queries, rows) arrays: nodes that do not compete for a query, where they are among ``rows``.
+    """
+
+    def __init__(
+        self,
+        labels: PreparedLabels,
+        embeddings: Any,
+        rows: IntArray,
+        background: Any,
+        metric: Metric,
+        similarity: Similarity,
+        ignored: tuple[IntArray, IntArray] | None = None,
+    ) -> None:
+        self._labels, self._metric, self._similarity = labels, metric, similarity
+        self._fixed = fixed_scores(labels, embeddings, rows, background, depth=metric.k, similarity=similarity)
+        self._columns = covered_columns(labels.node_of_pair, rows)
+        queries, nodes = ignored if ignored is not None else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        columns = covered_columns(nodes, rows)
+        self._ignored = queries[columns >= 0], columns[columns >= 0]
+
+    def value(self, vectors: FloatArray) -> float:
+        """Mean of the metric when the covered nodes have these ``vectors`` (c, d)."""
+        return float(self.per_query(vectors).mean())
+
+    def per_query(self, vectors: FloatArray) -> Float64Array:
+        """The metric of each query, (m,)."""
+        labels, queries = self._labels, query_vectors(self._labels, self._similarity)
+        ranks = np.empty(len(self._columns), dtype=np.int64)
+        for part, pairs in pair_blocks(labels, len(vectors)):
+            scores = score_matrix(queries[part], vectors, self._similarity)
+            if self._similarity == "l2":
+                scores = (scores + (queries[part] ** 2).sum(axis=1, keepdims=True)) / 2
+            rows, columns = labels.query_of_pair[pairs] - part.start, self._columns[pairs]
+            own = np.where(columns >= 0, scores[rows, columns], self._fixed.answer[pairs])
+            here = (self._ignored[0] >= part.start) & (self._ignored[0] < part.stop)
+            scores[self._ignored[0][here] - part.start, self._ignored[1][here]] = -np.inf
+            own = own + (tie_margin(queries.dtype) * (1 + np.abs(own))).astype(own.dtype)
+            ranks[pairs] = (scores[rows] > own[:, None]).sum(axis=1)
+            ranks[pairs] += (self._fixed.best[part][rows] > own[:, None]).sum(axis=1)
+        return self._metric.per_query(ranks, labels.grades, labels.query_of_pair, labels.n_queries)

@@ -1,0 +1,108 @@
+"""Ranks of the validation answers along NUDGE-N's path, from two matrix products that serve every step size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.solvers.scoring.fixed_scores import SCORES_PER_BLOCK, FixedScores, query_vectors
+from nudge_rag.solvers.step_search.arcs import Arcs
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.step_search.paths import Paths
+from nudge_rag.solvers.step_search.products import ScorePairs, above
+
+# Nodes that reach the same target tie; rounding must not decide which of them comes first. In units of the last place
+# of 1 + |score|: products add up to a few in float32, sines and cosines of float64 to some tens in float64.
+SAME_SCORE = {np.dtype(np.float32): 4.0, np.dtype(np.float64): 64.0}
+ENTRIES_AT_ONCE = 20_000
+# A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
+ROUNDING = 1e-5
+
+__all__ = ["covered_columns", "pair_blocks", "ranks_along_paths", "tie_margin"]
+
+
+def tie_margin(dtype: Any) -> float:
+    """Scores that differ by less than this, times 1 + |score|, tie."""
+    return float(SAME_SCORE[np.dtype(dtype)] * np.finfo(dtype).eps)
+
+
+def ranks_along_paths(val: PreparedLabels, arcs: Arcs, paths: Paths, fixed: FixedScores, gammas: Any) -> IntArray:
+    """0-based rank of every validation pair at every step size, (p, G).
+
+    The score of query q and covered node j is q.A_j cos(t_j) + q.B_j sin(t_j) + c_j (`Paths`). A tie, up to rounding,
+    does not outrank. Ranks are exact below the depth of ``fixed.best`` and only known to be at least that depth
+    otherwise.
+    """
+    queries = query_vectors(val, paths.similarity)
+    dtype = queries.dtype
+    turns = [arcs.turned(gamma) for gamma in gammas]
+    cos, sin = (np.array([turn[part] for turn in turns], dtype=dtype) for part in (0, 1))
+    columns = covered_columns(val.node_of_pair, paths.rows)
+    ranks = np.empty((len(columns), len(turns)), dtype=np.int64)
+    products = paths.products(dtype)
+    for part, pairs in pair_blocks(val, len(paths.rows), products.scores_at_once):
+        block = _Block(products.of(queries[part]), cos, sin)
+        rows = val.query_of_pair[pairs] - part.start
+        own = np.repeat(fixed.answer[pairs][None], len(turns), axis=0)
+        covered = np.flatnonzero(columns[pairs] >= 0)
+        own[:, covered] = block.scores(rows[covered], columns[pairs][covered])
+        own += (tie_margin(dtype) * (1 + np.abs(own))).astype(dtype)
+        still = (fixed.best[part][rows] > own[:, :, None]).sum(axis=2)
+        ranks[pairs] = (block.count_greater(rows, own, products.scores_at_once) + still).T
+    return ranks
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Scores a cos + b sin + c of a block of queries with covered nodes whose turns are (G, c)."""
+
+    pairs: ScorePairs
+    cos: FloatArray
+    sin: FloatArray
+
+    def scores(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        """Scores of some (row, column) entries at every step, (G, entries)."""
+        a, b = self.pairs.entries(rows, columns)
+        moved = a * self.cos[:, columns]
+        moved += b * self.sin[:, columns]
+        return np.asarray(moved + self.pairs.bias[columns])
+
+    def count_greater(self, rows: IntArray, own: FloatArray, scores_at_once: int) -> IntArray:
+        """How many columns score above ``own`` (G, p), in the row of each pair, at every step: (G, p).
+
+        Only the few entries whose bound lets them are looked at.
+        """
+        highest = self.pairs.highest()
+        lowest = own.min(axis=0, initial=np.inf)
+        lowest -= ROUNDING * (1 + np.abs(lowest))
+        counts = np.zeros(own.shape, dtype=np.int64)
+        step = max(1, scores_at_once // max(1, len(self.pairs.bias)))
+        for first in range(0, len(rows), step):
+            which, columns = above(highest, rows[first : first + step], lowest[first : first + step])
+            which = which + first
+            for start in range(0, len(which), ENTRIES_AT_ONCE):
+                entries = slice(start, start + ENTRIES_AT_ONCE)
+                ahead = self.scores(rows[which[entries]], columns[entries]) > own[:, which[entries]]
+                pairs, begins = np.unique(which[entries], return_index=True)
+                counts[:, pairs] += np.add.reduceat(ahead, begins, axis=1, dtype=np.int64)
+        return counts
+
+
+def covered_columns(nodes: IntArray, covered: IntArray) -> IntArray:
+    """Position of each node among the increasing ``covered`` rows; -1 for nodes that are not."""
+    if not len(covered):
+        return np.full(len(nodes), -1, dtype=np.int64)
+    at = np.minimum(np.searchsorted(covered, nodes), len(covered) - 1)
+    return np.where(covered[at] == nodes, at, -1)
+
+
+def pair_blocks(val: PreparedLabels, n_covered: int, scores: int = SCORES_PER_BLOCK) -> Iterator[tuple[slice, slice]]:
+    """Slices of the queries, each with the slice of their pairs, so that queries x covered stays near a block."""
+    step = max(1, scores // max(1, n_covered))
+    for first in range(0, val.n_queries, step):
+        part = slice(first, min(first + step, val.n_queries))
+        yield part, slice(*(int(at) for at in np.searchsorted(val.query_of_pair, [part.start, part.stop])))

@@ -1,0 +1,248 @@
+"""FAISS indexes: flat, IVF and HNSW over full vectors, bare or in an IDMap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError, UnknownIdError
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_label, check_queries, check_replacement
+from nudge_rag.stores.faiss.index import FaissRows, FaissVersion, imported, save_index
+from nudge_rag.stores.memory.mapping import path_key
+from nudge_rag.stores.memory.copies import VersionsBeside, versions_of
+
+__all__ = ["FaissStore"]
+
+Ids = Mapping[int, str]
+
+
+class FaissStore:
+    """Adapter for a ``faiss.Index`` in memory. Stores float32; exact where the index is flat or probes every list.
+
+    Flat indexes are changed in place; IVF and HNSW indexes are emptied and filled again, in the same object, with the
+    same training, parameters and order. Scores are the inner product, or minus the squared distance. ``where`` is a
+    predicate on the node id.
+
+    Args:
+        index: the index.
+        ids: node id of each FAISS id (of each position, where there is no IDMap); or a function that gives them, called
+            whenever they are needed. FAISS ids without a node id are left alone and never found.
+        persist_path: the index's file; written, atomically, after every `replace`. Without it changes stay in memory.
+            Other versions are then in memory as well, and otherwise in files beside it.
+        held_by: the object and its attribute that hold the index, for those who search it. `switch` assigns another
+            index to the attribute, once: a search has taken one or the other. Without it, no version is kept beside
+            the live one.
+
+    Raises:
+        TypeError: anything but an index.
+        ValueError: an index that does not keep full vectors, or ranks by another metric.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.IndexFlatIP(2)
+        >>> index.add(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+        >>> FaissStore(index, {0: "a", 1: "b"}).search(np.array([[0.1, 1.0]]), 1).ids
+        [['b']]
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        ids: Ids | Callable[[], Ids],
+        *,
+        persist_path: str | Path | None = None,
+        held_by: tuple[Any, str] | None = None,
+    ) -> None:
+        rows = FaissRows(index)
+        self._index, self._held_by = index, held_by
+        self._ids = ids if callable(ids) else lambda: ids
+        self._path = None if persist_path is None else Path(persist_path)
+        self._capabilities = Capabilities(
+            "l2" if index.metric_type == imported().METRIC_L2 else "dot",
+            exact_search=rows.exact,
+            persistent=self._path is not None,
+            side_by_side=held_by is not None,
+            atomic_switch=held_by is not None,
+        )
+
+    @classmethod
+    def open(cls, persist_path: str | Path, ids: Ids | str | Path | None = None) -> FaissStore:
+        """The index in a file.
+
+        ``ids``, where not given, come from the ``id_map.json`` or ``index_store.json`` that LlamaIndex writes beside
+        it, or else from the JSON file that ``ids`` names: a list by position, or an object of FAISS id to node id.
+        LangChain keeps them in a pickle, which is not read: load the store with LangChain.
+        """
+        path = Path(persist_path)
+        if not path.is_file():
+            raise ValueError(f"no FAISS index at {path}")
+        known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
+        index = imported().read_index(str(path))
+        return cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
+
+    @property
+    def index(self) -> Any:
+        """The live index."""
+        return self._index if self._held_by is None else getattr(*self._held_by)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return "faiss"
+
+    @property
+    def key(self) -> str:
+        """Names the index's file."""
+        return "faiss-memory" if self._path is None else path_key("faiss", self._path)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
+    def count(self) -> int:
+        """Number of vectors that have a node id."""
+        return len(FaissRows(self.index).positions(self._ids()))
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
+        names, rows = check_ids(ids), FaissRows(self.index)
+        return rows.vectors()[self._places(rows, names)]
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes, in the index's order."""
+        step, rows = check_batch_size(batch_size), FaissRows(self.index)
+        positions = rows.positions(self._ids())
+        names, places, vectors = list(positions), list(positions.values()), rows.vectors()
+        return ((names[at : at + step], vectors[places[at : at + step]]) for at in range(0, len(names), step))
+
+    def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
+        """The k best nodes of each query, as far as the index finds them."""
+        rows = FaissRows(self.index)
+        checked = check_queries(queries, k, dimension=rows.index.d).astype(np.float32)
+        ids = dict(self._ids())
+        chosen = [label for label in rows.labels().tolist() if label in ids and (where is None or where(ids[label]))]
+        if not chosen or not len(checked):
+            return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
+        every = len(chosen) == rows.index.ntotal
+        options = {} if every else {"params": rows.selecting(np.array(chosen, dtype=np.int64))}
+        scores, labels = rows.index.search(checked, min(int(k), len(chosen)), **options)
+        sign = -1.0 if self.capabilities.similarity == "l2" else 1.0
+        found = [line >= 0 for line in labels]
+        return SearchResult(
+            [[ids[label] for label in line[kept].tolist()] for line, kept in zip(labels, found, strict=True)],
+            [sign * line[kept].astype(np.float64) for line, kept in zip(scores, found, strict=True)],
+        )
+
+    def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
+        """Those of ``ids`` that exist and pass ``where``."""
+        known = FaissRows(self.index).positions(self._ids())
+        return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back: as float32."""
+        return np.asarray(vectors, dtype=np.float32)
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite vectors; where the file cannot be written, those in memory are put back first."""
+        rows = FaissRows(self.index)
+        names, given = check_replacement(ids, vectors, dimension=rows.index.d, dtype="float32")
+        places, before = self._places(rows, names), rows.vectors()
+        after = before.copy()
+        after[places] = given
+        try:
+            rows.put(places, after)
+            if self._path is not None:
+                save_index(rows.index, self._path)
+        except BaseException:
+            rows.put(places, before)
+            raise
+
+    def create_beside(self, label: str) -> EmbeddingStore:
+        """Copy the index to a version ``label``."""
+        ids = dict(self._ids())
+        self._versions().put(check_label(label), FaissVersion(FaissRows(self.index).copied(), ids))
+        return self.beside(label)
+
+    def beside(self, label: str) -> EmbeddingStore:
+        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        version, path = self._versions().get(label), self._versions().path(label)
+        return FaissStore(version.index, version.ids, persist_path=path)
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._versions().labels()
+
+    def switch(self, label: str) -> None:
+        """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
+        versions, live = self._versions(), FaissRows(self.index)
+        incoming, outgoing = versions.get(label), FaissVersion(live.index, dict(self._ids()))
+        FaissRows(incoming.index).search_as(live)
+        versions.prepare(label, incoming, outgoing)
+        if incoming.named() != FaissVersion(live.index, dict(self._ids())).named():
+            raise StoreError(
+                "nodes no longer have the FAISS ids that they had when the index was copied: nothing was switched"
+            )
+        versions.make_live(label)
+        setattr(*self._holder(), incoming.index)
+        versions.settle(label, outgoing)
+
+    def drop_beside(self, label: str) -> None:
+        """Remove the version ``label``. Raises ValueError where there is none."""
+        self._versions().drop(label)
+
+    def _versions(self) -> VersionsBeside[FaissVersion]:
+        owner, path = self._holder()[0], self._path
+        return versions_of(owner, path, lambda version, place: version.save(place, path), FaissVersion.load)
+
+    def _holder(self) -> tuple[Any, str]:
+        if self._held_by is None:
+            raise ValueError(
+                "whoever holds this FAISS index would not see another take its place: give held_by=, the object and the"
+                " attribute that it is searched through"
+            )
+        return self._held_by
+
+    def _places(self, rows: FaissRows, names: list[str]) -> list[int]:
+        positions = rows.positions(self._ids())
+        unknown = [name for name in names if name not in positions]
+        if unknown:
+            raise UnknownIdError(unknown, self.name)
+        return [positions[name] for name in names]
+
+
+@dataclass
+class _Holder:
+    """Of an index that nobody else has."""
+
+    index: Any
+
+
+def _ids_beside(path: Path) -> dict[int, str]:
+    """Node ids from the files that LlamaIndex persists in the same folder."""
+    mapped, structs = path.with_name("id_map.json"), path.with_name("index_store.json")
+    if mapped.is_file():
+        return {int(label): name for label, name in json.loads(mapped.read_text())["faiss_id_to_node_id_map"].items()}
+    if not structs.is_file():
+        raise ValueError(f"no id_map.json or index_store.json beside {path}: give ids=")
+    entries = list(json.loads(structs.read_text())["index_store/data"].values())
+    if len(entries) != 1:
+        raise ValueError(f"{structs} describes {len(entries)} indexes: give ids=")
+    data = entries[0]["__data__"]
+    nodes = (json.loads(data) if isinstance(data, str) else data)["nodes_dict"]
+    return {int(label): name for label, name in nodes.items()}
+
+
+def _ids_in(path: Path) -> dict[int, str]:
+    try:
+        given = json.loads(path.read_text())
+        pairs = enumerate(given) if isinstance(given, list) else ((int(k), name) for k, name in given.items())
+        return {label: name for label, name in pairs if isinstance(name, str)}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON list or object of node ids: {error}") from error

@@ -1,0 +1,197 @@
+"""Where an index in memory keeps its other versions: in memory as well or, where it has a file, in files beside that.
+
+Both are swapped in four steps: `prepare`, `make_live`, the caller's exchange of what is in memory, and `settle`.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from nudge_rag.common.archive import put_in_place
+from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.memory.mapping import TEMPORARY
+
+__all__ = ["VersionsBeside", "companion", "versions_of"]
+
+T = TypeVar("T")
+# Of a file, what else belongs to the version in it: its node ids, where the file itself does not hold them.
+COMPANION = ".ids"
+IN_MEMORY: dict[int, dict[str, Any]] = {}
+
+
+class VersionsBeside(Protocol[T]):
+    """The other versions of one index, by label."""
+
+    def labels(self) -> list[str]:
+        """Labels of all versions."""
+        ...
+
+    def get(self, label: str) -> T:
+        """The version ``label``. Raises ValueError where there is none."""
+        ...
+
+    def path(self, label: str) -> Path | None:
+        """The file of that version, where it has one."""
+        ...
+
+    def put(self, label: str, version: T) -> None:
+        """Keep ``version`` under that label."""
+        ...
+
+    def prepare(self, label: str, incoming: T, outgoing: T) -> None:
+        """Whatever of a switch takes its time, and can be left undone."""
+        ...
+
+    def make_live(self, label: str) -> None:
+        """The one step of a switch."""
+        ...
+
+    def settle(self, label: str, outgoing: T) -> None:
+        """What was live is the version ``label`` from now on."""
+        ...
+
+    def drop(self, label: str) -> None:
+        """Forget the version ``label``. Raises ValueError where there is none."""
+        ...
+
+
+def versions_of(
+    owner: Any, path: Path | None, save: Callable[[Any, Path], None], load: Callable[[Path], Any]
+) -> VersionsBeside[Any]:
+    """The other versions of what ``owner`` holds, which may be written to ``path``."""
+    return InMemory(owner) if path is None else InFiles(path, save, load)
+
+
+class InMemory(Generic[T]):
+    """Versions that end with ``owner``, and are the same for all who ask for those of it."""
+
+    def __init__(self, owner: Any) -> None:
+        if id(owner) not in IN_MEMORY:
+            weakref.finalize(owner, IN_MEMORY.pop, id(owner), None)
+        self._versions: dict[str, T] = IN_MEMORY.setdefault(id(owner), {})
+
+    def labels(self) -> list[str]:
+        """Labels of all versions."""
+        return list(self._versions)
+
+    def get(self, label: str) -> T:
+        """The version ``label``."""
+        return self._versions[_known(label, self.labels())]
+
+    def path(self, label: str) -> None:
+        """There is no file."""
+
+    def put(self, label: str, version: T) -> None:
+        """Keep ``version``."""
+        self._versions[check_label(label)] = version
+
+    def prepare(self, label: str, incoming: T, outgoing: T) -> None:
+        """There is nothing to do."""
+
+    def make_live(self, label: str) -> None:
+        """That is the caller's exchange."""
+
+    def settle(self, label: str, outgoing: T) -> None:
+        """Keep what was live."""
+        self._versions[label] = outgoing
+
+    def drop(self, label: str) -> None:
+        """Forget the version."""
+        del self._versions[_known(label, self.labels())]
+
+
+class InFiles(Generic[T]):
+    """Versions in the files ``<path>.beside_<label>``.
+
+    A switch writes what was live to ``<path>.switching_<label>``, and then moves the version's file over ``path``: that
+    it is gone from its place shows, after a crash, that the switch had taken place.
+    """
+
+    def __init__(self, path: Path, save: Callable[[T, Path], None], load: Callable[[Path], T]) -> None:
+        self._path, self._save, self._load = path, save, load
+
+    def labels(self) -> list[str]:
+        """Labels of all versions."""
+        return sorted({label for label, _, end in self._files() if not end})
+
+    def get(self, label: str) -> T:
+        """The version ``label``, read from its file."""
+        return self._load(self.path(label))
+
+    def path(self, label: str) -> Path:
+        """The file of that version."""
+        place = self._place(_known(label, self.labels()))
+        return place if place.exists() else self._outgoing(label)
+
+    def put(self, label: str, version: T) -> None:
+        """Write ``version`` to its file."""
+        place = self._place(check_label(label))
+        self._tidy()
+        self._save(version, place)
+
+    def prepare(self, label: str, incoming: T, outgoing: T) -> None:
+        """Write both versions as they are now: their texts and metadata may be others than when they were copied."""
+        self._tidy()
+        self._save(outgoing, self._outgoing(label))
+        self._save(incoming, self._place(label))
+
+    def make_live(self, label: str) -> None:
+        """Move the version's file over the live one."""
+        put_in_place(self._place(label), self._path)
+
+    def settle(self, label: str, outgoing: T) -> None:
+        """Move the file of what was live to where the version's was."""
+        self._tidy()
+
+    def drop(self, label: str) -> None:
+        """Delete the file."""
+        self._tidy()
+        place = self.path(label)
+        place.unlink()
+        companion(place).unlink(missing_ok=True)
+
+    def _place(self, label: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.beside_{label}")
+
+    def _outgoing(self, label: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.switching_{label}")
+
+    def _tidy(self) -> None:
+        """Complete switches that were cut off, and delete what was cut off before it mattered."""
+        for label, file, end in self._files():
+            if file == self._outgoing(label):
+                if self._place(label).exists():
+                    file.unlink()
+                else:
+                    put_in_place(file, self._place(label))
+            elif end.endswith(TEMPORARY):
+                file.unlink()
+        for _, file, end in self._files():
+            if end == COMPANION and not file.with_name(file.name.removesuffix(COMPANION)).exists():
+                file.unlink()
+
+    def _files(self) -> Iterator[tuple[str, Path, str]]:
+        """Label, path, and what its name ends with after the label."""
+        if not self._path.parent.is_dir():
+            return
+        ends = f"((?:{re.escape(COMPANION)})?(?:{re.escape(TEMPORARY)})?)"
+        pattern = re.compile(re.escape(self._path.name) + r"\.(?:beside|switching)_([A-Za-z0-9_]{1,24})" + ends)
+        for file in list(self._path.parent.iterdir()):
+            match = pattern.fullmatch(file.name)
+            if match:
+                yield match[1], file, match[2]
+
+
+def companion(path: Path) -> Path:
+    """The file of what else belongs to the version in ``path``."""
+    return path.with_name(path.name + COMPANION)
+
+
+def _known(label: str, labels: list[str]) -> str:
+    if check_label(label) not in labels:
+        raise ValueError(f"there is no version {label!r} beside the live one; there are {', '.join(labels) or 'none'}")
+    return label

@@ -1,0 +1,107 @@
+"""Stores over a framework's object in memory, whose other versions are twins of that object."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.memory.mapping import MappingStore, path_key, save_beside
+from nudge_rag.stores.memory.copies import VersionsBeside, versions_of
+
+__all__ = ["TwinStore"]
+
+
+class TwinStore(MappingStore, ABC):
+    """A `MappingStore` over an object that keeps everything that is searched in one dictionary, in one attribute.
+
+    A switch assigns that attribute, once: whoever searches has taken one dictionary or the other.
+
+    Args:
+        vector_store: the framework's object.
+        name: the store's name.
+        persist_path: the file that changes are written through to.
+        key: of the store, where it has no file.
+    """
+
+    def __init__(self, vector_store: Any, name: str, persist_path: str | Path | None, key: str) -> None:
+        self.vector_store = vector_store
+        path = self._path = None if persist_path is None else Path(persist_path)
+        super().__init__(
+            {},
+            name=name,
+            key=key if path is None else path_key(name, path),
+            save=None if path is None else lambda: self._persist(vector_store, path),
+        )
+        self._capabilities = replace(self._capabilities, side_by_side=True, atomic_switch=True)
+        self._beside: VersionsBeside[Any] = versions_of(vector_store, path, self._persist, self._loaded)
+
+    def create_beside(self, label: str) -> EmbeddingStore:
+        """Copy the vectors of all nodes to a version ``label``."""
+        self._beside.put(check_label(label), self._twin(self._holding({})))
+        return self.beside(label)
+
+    def beside(self, label: str) -> EmbeddingStore:
+        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        twin, path = self._beside.get(label), self._beside.path(label)
+        copy: TwinStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
+        copy._capabilities = replace(copy.capabilities, side_by_side=False, atomic_switch=False)
+        return copy
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._beside.labels()
+
+    def switch(self, label: str) -> None:
+        """Swap the vectors of the live version and of the one at ``label``; texts and metadata stay.
+
+        Nodes that only the live version has stay in it, with the vectors that they have.
+        """
+        vectors = dict(self._vectors_of(self._beside.get(label)))
+        outgoing = self._twin(self._contents())
+        self._beside.prepare(label, self._twin(self._holding(vectors)), outgoing)
+        self._beside.make_live(label)
+        before, after = self._contents(), self._holding(vectors)
+        self._assign(after)
+        for node_id in list(before):  # what another thread has added just now
+            after.setdefault(node_id, before[node_id])
+        self._beside.settle(label, outgoing)
+
+    def drop_beside(self, label: str) -> None:
+        """Remove the version ``label``. Raises ValueError where there is none."""
+        self._beside.drop(label)
+
+    def _persist(self, vector_store: Any, path: Path) -> None:
+        save_beside(path, self._writer(vector_store), like=self._path)
+
+    @abstractmethod
+    def _contents(self) -> dict[str, Any]:
+        """The dictionary by node id that is live."""
+
+    @abstractmethod
+    def _assign(self, contents: dict[str, Any]) -> None:
+        """Make ``contents`` the live ones, in one assignment."""
+
+    @abstractmethod
+    def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
+        """What is live, in a new dictionary, with ``vectors`` for the nodes that are among them."""
+
+    @abstractmethod
+    def _twin(self, contents: dict[str, Any]) -> Any:
+        """An object like the framework's, with these contents."""
+
+    @abstractmethod
+    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
+        """Vectors by node id in such an object."""
+
+    @abstractmethod
+    def _writer(self, twin: Any) -> Callable[[str], Any]:
+        """Writes such an object to a file."""
+
+    @abstractmethod
+    def _loaded(self, path: Path) -> Any:
+        """Such an object from a file."""

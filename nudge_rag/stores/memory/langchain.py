@@ -1,0 +1,94 @@
+"""LangChain's InMemoryVectorStore: a dictionary of documents with their vectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.stores.memory.mapping import Vectors
+from nudge_rag.stores.memory.framework_dict import TwinStore
+
+__all__ = ["InMemoryStore"]
+
+
+class _VectorsOf(MutableMapping[str, list[float]]):
+    """The vectors inside a dictionary of documents; everything else in it is out of reach."""
+
+    def __init__(self, documents: dict[str, dict[str, Any]]) -> None:
+        self._documents = documents
+
+    def __getitem__(self, node_id: str) -> list[float]:
+        vector: list[float] = self._documents[node_id]["vector"]
+        return vector
+
+    def __setitem__(self, node_id: str, vector: list[float]) -> None:
+        self._documents[node_id]["vector"] = vector
+
+    def __delitem__(self, node_id: str) -> None:
+        raise TypeError("nodes are not deleted through their vectors")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+
+class InMemoryStore(TwinStore):
+    """Adapter for ``langchain_core.vectorstores.InMemoryVectorStore``, which ranks by cosine.
+
+    Args:
+        vector_store: the store.
+        persist_path: the file of its ``dump``; written, atomically, after every `replace`. Without it changes stay in
+            memory. Other versions are then in memory as well, and otherwise in files beside it.
+
+    Raises:
+        TypeError: anything but an InMemoryVectorStore.
+    """
+
+    def __init__(self, vector_store: Any, *, persist_path: str | Path | None = None) -> None:
+        if not isinstance(getattr(vector_store, "store", None), dict) or not callable(
+            getattr(vector_store, "dump", None)
+        ):
+            raise TypeError(f"expected a LangChain InMemoryVectorStore, got {type(vector_store).__name__}")
+        super().__init__(vector_store, "in-memory", persist_path, key="in-memory")
+
+    @classmethod
+    def open(cls, persist_path: str | Path, embedding: Any = None) -> InMemoryStore:
+        """The store that a dumped file holds; ``embedding`` is only needed to search by text."""
+        try:
+            from langchain_core.vectorstores import InMemoryVectorStore
+        except ImportError as error:
+            raise ImportError("InMemoryStore.open needs LangChain: pip install 'nudge-rag[langchain]'") from error
+        return cls(InMemoryVectorStore.load(str(persist_path), embedding), persist_path=persist_path)
+
+    def _mapping(self) -> Vectors:
+        return _VectorsOf(self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        contents: dict[str, Any] = self.vector_store.store
+        return contents
+
+    def _assign(self, contents: dict[str, Any]) -> None:
+        self.vector_store.store = contents
+
+    def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
+        entries = list(self._contents().items())
+        return {node_id: {**entry, "vector": vectors.get(node_id, entry["vector"])} for node_id, entry in entries}
+
+    def _twin(self, contents: dict[str, Any]) -> Any:
+        twin = copy.copy(self.vector_store)
+        twin.store = contents
+        return twin
+
+    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
+        return _VectorsOf(twin.store)
+
+    def _writer(self, twin: Any) -> Callable[[str], Any]:
+        write: Callable[[str], Any] = twin.dump
+        return write
+
+    def _loaded(self, path: Path) -> Any:
+        return type(self.vector_store).load(str(path), self.vector_store.embedding)

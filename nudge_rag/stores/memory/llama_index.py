@@ -1,0 +1,71 @@
+"""LlamaIndex's SimpleVectorStore: a dictionary in memory, persisted as JSON."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.stores.memory.mapping import Vectors
+from nudge_rag.stores.memory.framework_dict import TwinStore
+
+__all__ = ["SimpleStore"]
+
+
+class SimpleStore(TwinStore):
+    """Adapter for ``llama_index.core.vector_stores.SimpleVectorStore``, which ranks by cosine.
+
+    Args:
+        vector_store: the store.
+        persist_path: its JSON file; written, atomically, after every `replace`, so that other processes find it.
+            Without it changes stay in memory, as with the framework's own store. Other versions are then in memory as
+            well, and otherwise in files beside it.
+
+    Raises:
+        TypeError: anything but a SimpleVectorStore.
+    """
+
+    def __init__(self, vector_store: Any, *, persist_path: str | Path | None = None) -> None:
+        if not isinstance(getattr(getattr(vector_store, "data", None), "embedding_dict", None), dict):
+            raise TypeError(f"expected a LlamaIndex SimpleVectorStore, got {type(vector_store).__name__}")
+        super().__init__(vector_store, "simple", persist_path, key="simple-memory")
+
+    @classmethod
+    def open(cls, persist_path: str | Path) -> SimpleStore:
+        """The store that a JSON file holds, without an index."""
+        try:
+            from llama_index.core.vector_stores import SimpleVectorStore
+        except ImportError as error:
+            raise ImportError("SimpleStore.open needs LlamaIndex: pip install 'nudge-rag[llama-index]'") from error
+        return cls(SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
+
+    def _mapping(self) -> Vectors:
+        return self._contents()
+
+    def _contents(self) -> dict[str, Any]:
+        contents: dict[str, Any] = self.vector_store.data.embedding_dict
+        return contents
+
+    def _assign(self, contents: dict[str, Any]) -> None:
+        self.vector_store.data.embedding_dict = contents
+
+    def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
+        return {node_id: vectors.get(node_id, vector) for node_id, vector in list(self._contents().items())}
+
+    def _twin(self, contents: dict[str, Any]) -> Any:
+        twin = copy.copy(self.vector_store)
+        twin.data = dataclasses.replace(twin.data, embedding_dict=contents)
+        return twin
+
+    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
+        vectors: dict[str, list[float]] = twin.data.embedding_dict
+        return vectors
+
+    def _writer(self, twin: Any) -> Callable[[str], Any]:
+        write: Callable[[str], Any] = twin.persist
+        return write
+
+    def _loaded(self, path: Path) -> Any:
+        return type(self.vector_store).from_persist_path(str(path))

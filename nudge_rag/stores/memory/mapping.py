@@ -1,0 +1,170 @@
+"""Stores that are a dictionary in memory: node id to a list of floats."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.archive import put_in_place
+from nudge_rag.common.ranking import rank_nodes
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
+
+__all__ = ["MappingStore", "Vectors", "path_key", "save_beside"]
+
+Vectors = MutableMapping[str, list[float]]
+TEMPORARY = ".nudge-tmp"
+
+
+class MappingStore:
+    """An `EmbeddingStore` over any mapping of node id to list of floats. Exact; Python floats are kept bit for bit.
+
+    ``where`` is a predicate on the node id.
+
+    Args:
+        table: the mapping, changed by `replace`.
+        similarity: how nodes are ranked.
+        name: the store's name.
+        key: names this store among all; required for telling apart the saved originals of several stores.
+        save: called after every `replace`; where it raises, the vectors in memory are put back first.
+
+    Example:
+        >>> store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0]})
+        >>> store.search(np.array([[0.9, 0.1]]), 1).ids
+        [['a']]
+    """
+
+    def __init__(
+        self,
+        table: Vectors,
+        *,
+        similarity: Similarity = "cosine",
+        name: str = "mapping",
+        key: str | None = None,
+        save: Callable[[], None] | None = None,
+    ) -> None:
+        self._table = table
+        self._name = name
+        self._key = key or f"{name}-memory"
+        self._save = save
+        self._capabilities = Capabilities(similarity, dtype="float64", persistent=save is not None)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return self._name
+
+    @property
+    def key(self) -> str:
+        """A string that names this store among all stores."""
+        return self._key
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
+    def count(self) -> int:
+        """Number of nodes."""
+        return len(self._mapping())
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d) float64, in the order asked."""
+        names, table = check_ids(ids), self._mapping()
+        unknown = [node_id for node_id in names if node_id not in table]
+        if unknown:
+            raise UnknownIdError(unknown, self.name)
+        return _rows(table, names)
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes, in insertion order."""
+        step, table = check_batch_size(batch_size), self._mapping()
+        names = list(table)
+        return ((names[at : at + step], _rows(table, names[at : at + step])) for at in range(0, len(names), step))
+
+    def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
+        """The k best nodes of each query; ties go to the node inserted first."""
+        table = self._mapping()
+        checked = check_queries(queries, k, dimension=_dimension(table))
+        names = [node_id for node_id in list(table) if where is None or where(node_id)]
+        if not names:
+            return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
+        rows, scores = rank_nodes(checked.astype(np.float64), _rows(table, names), k, self.capabilities.similarity)
+        return SearchResult([[names[row] for row in line] for line in rows], list(scores.astype(np.float64)))
+
+    def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
+        """Those of ``ids`` that exist and pass ``where``."""
+        table = self._mapping()
+        return {node_id for node_id in check_ids(ids) if node_id in table and (where is None or where(node_id))}
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back: as float64."""
+        return np.asarray(vectors, dtype=np.float64)
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
+        table = self._mapping()
+        names, rows = check_replacement(ids, vectors, dimension=_dimension(table), dtype="float64")
+        unknown = [node_id for node_id in names if node_id not in table]
+        if unknown:
+            raise UnknownIdError(unknown, self.name)
+        before = {node_id: table[node_id] for node_id in names}
+        table.update(zip(names, rows.tolist(), strict=True))
+        if self._save is None:
+            return
+        try:
+            self._save()
+        except BaseException:
+            table.update(before)
+            raise
+
+    def _mapping(self) -> Vectors:
+        """The live mapping, asked for once by each call: another one may take its place at any time."""
+        return self._table
+
+
+def _dimension(table: Vectors) -> int | None:
+    return next((len(vector) for vector in table.values()), None)
+
+
+def _rows(table: Vectors, names: Sequence[str]) -> FloatArray:
+    if not names:
+        return np.zeros((0, _dimension(table) or 0))
+    return np.array([table[node_id] for node_id in names], dtype=np.float64)
+
+
+def path_key(name: str, path: Path) -> str:
+    """A folder name that tells stores on disk apart by where they are."""
+    resolved = path.resolve()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", resolved.stem).strip("-")[:40]
+    return f"{name}-{slug}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
+
+
+def save_beside(path: Path, write: Callable[[str], Any], *, like: Path | None = None) -> None:
+    """Let a framework write to a temporary file beside ``path``, then put it in place in one step.
+
+    It gets the rights of ``like``, or else of what was there before.
+
+    Raises:
+        PermissionError: the file, or its folder, may not be written to.
+    """
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "it may not be written to", str(place))
+    temporary, model = path.with_name(path.name + TEMPORARY), like or path
+    try:
+        write(str(temporary))
+        if model.exists():
+            shutil.copymode(model, temporary)
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,283 @@
+"""Milvus collections, in a Milvus Lite file or on a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
+from nudge_rag.stores.milvus.copies import AliasVersions
+from nudge_rag.stores.milvus.schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
+
+__all__ = ["MilvusStore"]
+
+SIMILARITY: dict[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
+EXACT_INDEXES = ("FLAT", "GPU_BRUTE_FORCE")
+IDS_PER_CALL = 1_000
+QUERIES_PER_CALL = 256
+ROWS_PER_ANSWER = 16_384  # Milvus gives no more in one answer
+WHOLE_ROWS_PER_CALL = 200  # a text has up to 64 kB
+BYTES_PER_WRITE = 16_000_000  # a server takes messages of 64 MB
+
+
+class MilvusStore:
+    """Adapter for a collection, or an alias of one, of a ``pymilvus.MilvusClient``.
+
+    Ranks by the metric of the vector field's index: exactly with FLAT, approximately with any other index. ``where`` is
+    a Milvus filter expression. Every read sees every earlier write. A collection that is not loaded is loaded. Opened
+    on an alias it is a `SideBySideStore`: versions are collections, and a switch points the alias at another one.
+
+    Vectors are replaced by an upsert of the id and the vector, which Milvus merges into the row; a server that is older
+    than 2.6.2 cannot, and there whole rows are read and written back, losing edits made to them in between.
+
+    Args:
+        client: the client; from a file's path or a URL, `open` makes one.
+        collection: name of the collection or alias.
+        vector_field: name of the vector field; not needed where there is only one.
+        search_params: of the index, such as ``{"ef": 128}`` for HNSW.
+        merge: whether the server merges upserts into rows; None asks for its version.
+
+    Raises:
+        TypeError: anything but a synchronous client.
+        ValueError: no such collection or field, a vector that is not a FLOAT_VECTOR, no index, another metric.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        collection: str,
+        *,
+        vector_field: str | None = None,
+        search_params: dict[str, Any] | None = None,
+        merge: bool | None = None,
+    ) -> None:
+        check_client(client)
+        if not client.has_collection(collection):
+            raise ValueError(f"there is no Milvus collection {collection!r}")
+        self.client, self.collection = client, collection
+        self._schema = schema_of(client.describe_collection(collection), vector_field)
+        index = _index(client, collection, self._schema)
+        self._search_params = {"metric_type": index["metric_type"], "params": search_params or {}}
+        self._merges = _merges(client.get_server_version()) if merge is None else merge
+        self._is_alias = collection in client.list_aliases()["aliases"]
+        self._capabilities = Capabilities(
+            SIMILARITY[index["metric_type"]],
+            exact_search=index["index_type"] in EXACT_INDEXES,
+            persistent=True,
+            side_by_side=self._is_alias,
+            atomic_switch=self._is_alias,
+        )
+        if getattr(client.get_load_state(collection)["state"], "name", "") != "Loaded":
+            client.load_collection(collection)
+
+    @classmethod
+    def open(
+        cls, uri: str | Path, collection: str, *, token: str = "", db_name: str = "", **options: Any
+    ) -> MilvusStore:
+        """The collection or alias at ``http://host:port`` or in a Milvus Lite file ``….db``; ``options`` as above."""
+        try:
+            from pymilvus import MilvusClient
+        except ImportError as error:
+            raise ImportError("MilvusStore.open needs Milvus' client: pip install 'nudge-rag[milvus]'") from error
+        if "://" not in str(uri) and (not Path(uri).exists() or Path(uri).suffix != ".db"):
+            raise ValueError(f"there is no Milvus Lite file at {str(uri)!r}: its name must end with .db")
+        return cls(MilvusClient(str(uri), token=token, db_name=db_name), collection, **options)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return "milvus"
+
+    @property
+    def key(self) -> str:
+        """From the server or file, the collection or alias, and the vector field."""
+        place = f"{address_of(self.client)} {self.collection} {self._schema.vector_field}"
+        return store_key("milvus", place)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
+    def count(self) -> int:
+        """Number of nodes."""
+        return count(self.client, self.collection)
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id that is there twice."""
+        names = check_ids(ids)
+        found = self._vectors(self._place(len(names) > IDS_PER_CALL), names)
+        if not names:
+            return np.zeros((0, self._schema.dimension), dtype=np.float32)
+        return np.stack([found[node_id] for node_id in names])
+
+    def _vectors(self, place: str, names: Sequence[str]) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for rows in self._rows(place, names, [self._schema.vector_field]):
+            for node_id, vector in zip(*self._parts(rows), strict=True):
+                if node_id in found:
+                    raise ValueError(f"id {node_id!r} is more than once in {self.name}: each node must have one vector")
+                found[node_id] = vector
+        unknown = [node_id for node_id in names if node_id not in found]
+        if unknown:
+            raise UnknownIdError(unknown, self.name)
+        return found
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes by their primary key; on a server those at the start of the scan, in Lite as they are by then."""
+        return self._batches(min(check_batch_size(batch_size), ROWS_PER_ANSWER))
+
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        fields = [self._schema.id_field, self._schema.vector_field]
+        for rows in pages(self.client, self._place(pinned=True), self._schema.id_field, fields, batch_size):
+            yield self._parts(rows)
+
+    def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
+        """The k best nodes of each query. Raises ValueError where k is more than Milvus gives."""
+        checked = check_queries(queries, k, dimension=self._schema.dimension).astype(np.float32)
+        if k > ROWS_PER_ANSWER and (nodes := self.count()) > ROWS_PER_ANSWER:
+            raise ValueError(f"Milvus finds at most {ROWS_PER_ANSWER} of the {nodes} nodes per query, k is {k}")
+        place = self._place(len(checked) > QUERIES_PER_CALL)
+        sign = -1.0 if self.capabilities.similarity == "l2" else 1.0
+        ids: list[list[str]] = []
+        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        for first in range(0, len(checked), QUERIES_PER_CALL):
+            for hits in self.client.search(
+                place,
+                data=list(checked[first : first + QUERIES_PER_CALL]),
+                anns_field=self._schema.vector_field,
+                limit=min(int(k), ROWS_PER_ANSWER),
+                filter=where or "",
+                output_fields=[self._schema.id_field],
+                search_params=self._search_params,
+                **STRONG,
+            ):
+                ids.append([str(hit[self._schema.id_field]) for hit in hits])
+                scores.append(sign * np.array([hit["distance"] for hit in hits], dtype=np.float64))
+        return SearchResult(ids, scores)
+
+    def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
+        """Those of ``ids`` that exist and pass ``where``."""
+        names = sorted(set(check_ids(ids)))
+        place = self._place(len(names) > IDS_PER_CALL)
+        found = self._rows(place, names, [], where=where)
+        return {str(row[self._schema.id_field]) for rows in found for row in rows}
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` in float32."""
+        return np.asarray(vectors, dtype=np.float32)
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite vectors by upserts, each row in its partition. Raises ValueError where Milvus makes the ids."""
+        names, rows = check_replacement(ids, vectors, dimension=self._schema.dimension, dtype="float32")
+        if self._schema.auto_id:
+            raise ValueError(f"{self.collection!r} has auto_id: Milvus would give each node that it replaces a new id")
+        if not self._merges and self._schema.opaque:
+            raise ValueError(f"rows with {', '.join(self._schema.opaque)} need Milvus 2.6.2 to have a vector replaced")
+        place = self._place(pinned=True)
+        self._vectors(place, names)  # raises for ids that are unknown or there twice
+        new = dict(zip(names, rows, strict=True))
+        size = max(1, BYTES_PER_WRITE // (4 * self._schema.dimension))
+        size = min(size, IDS_PER_CALL if self._merges else WHOLE_ROWS_PER_CALL)
+        for partition, members in self._by_partition(place, names):
+            for chunk in chunks(members, size):
+                self._write(place, partition, {node_id: new[node_id] for node_id in chunk})
+
+    def create_beside(self, label: str) -> MilvusStore:
+        """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""
+        return self._sibling(self._versions().create(label))
+
+    def beside(self, label: str) -> MilvusStore:
+        """The adapter of the collection at ``label``. Raises ValueError where there is none."""
+        return self._sibling(self._versions().collection_of(label))
+
+    def labels_beside(self) -> list[str]:
+        """Labels of the versions beside the live one."""
+        return self._versions().labels()
+
+    def switch(self, label: str) -> None:
+        """Point the alias at the version ``label``, in one call. Raises StoreError where more than vectors differ."""
+        self._versions().switch(label)
+
+    def drop_beside(self, label: str) -> None:
+        """Drop the collection at ``label``, unless another alias names it."""
+        self._versions().drop(label)
+
+    def _versions(self) -> AliasVersions:
+        if not self._is_alias:
+            raise ValueError(
+                f"{self.collection!r} is a Milvus collection, not an alias: two versions are swapped by an alias."
+                " Make one with client.create_alias(), and let the application open the collection by it"
+            )
+        return AliasVersions(self.client, self.collection, self._schema)
+
+    def _sibling(self, collection: str) -> MilvusStore:
+        options: dict[str, Any] = {"search_params": self._search_params["params"], "merge": self._merges}
+        return MilvusStore(self.client, collection, vector_field=self._schema.vector_field, **options)
+
+    def _write(self, place: str, partition: str, new: dict[str, FloatArray]) -> None:
+        id_field, vector = self._schema.id_field, self._schema.vector_field
+        if self._merges:
+            keys = self._schema.keys(list(new))
+            merged = [{id_field: keys[node_id], vector: row.tolist()} for node_id, row in new.items()]
+            self.client.upsert(place, merged, partition_name=partition, partial_update=True)
+            return
+        whole = [
+            self._schema.plain(row) | {vector: new[str(row[id_field])].tolist()}
+            for rows in self._rows(place, list(new), ["*"])
+            for row in rows
+        ]
+        self.client.upsert(place, whole, partition_name=partition)
+
+    def _by_partition(self, place: str, names: list[str]) -> list[tuple[str, list[str]]]:
+        """Ids by partition: an upsert that names none moves its rows to the default one."""
+        partitions = self.client.list_partitions(place)
+        if self._schema.partition_key or len(partitions) == 1:
+            return [("", names)]
+        members = []
+        for partition in partitions:
+            found = self._rows(place, names, [], partition_names=[partition])
+            members.append((partition, [str(row[self._schema.id_field]) for rows in found for row in rows]))
+        return members
+
+    def _rows(
+        self, place: str, names: Sequence[str], fields: list[str], *, where: str | None = None, **options: Any
+    ) -> Iterator[list[dict[str, Any]]]:
+        keys = self._schema.keys(list(dict.fromkeys(names)))
+        for chunk in chunks(list(keys), IDS_PER_CALL):
+            condition = among(self._schema.id_field, [keys[node_id] for node_id in chunk])
+            condition += f" and ({where})" if where else ""
+            wanted = [self._schema.id_field, *fields]
+            yield self.client.query(place, filter=condition, output_fields=wanted, **options, **STRONG)
+
+    def _parts(self, rows: Sequence[dict[str, Any]]) -> tuple[list[str], FloatArray]:
+        vectors = np.array([row[self._schema.vector_field] for row in rows], dtype=np.float32)
+        ids = [str(row[self._schema.id_field]) for row in rows]
+        return ids, vectors.reshape(len(rows), self._schema.dimension)
+
+    def _place(self, pinned: bool) -> str:
+        """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""
+        if not (pinned and self._is_alias):
+            return self.collection
+        return str(self.client.describe_alias(self.collection)["collection_name"])
+
+
+def _index(client: Any, collection: str, schema: Schema) -> dict[str, Any]:
+    for name in client.list_indexes(collection, field_name=schema.vector_field):
+        index: dict[str, Any] = client.describe_index(collection, name)
+        if index["metric_type"] not in SIMILARITY:
+            raise ValueError(f"Milvus metric {index['metric_type']!r} is not one of {', '.join(SIMILARITY)}")
+        return index
+    raise ValueError(f"field {schema.vector_field!r} of {collection!r} has no index: create one with a metric")
+
+
+def _merges(version: str) -> bool:
+    """Whether a server of that version, or Milvus Lite, has partial updates."""
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
+    return found is not None and tuple(map(int, found.groups())) >= (2, 6, 2)

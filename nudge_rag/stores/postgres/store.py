@@ -1,0 +1,291 @@
+"""PostgreSQL tables with a pgvector column."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.copies import BesideStore
+from nudge_rag.stores.checks import (
+    check_batch_size,
+    check_ids,
+    check_queries,
+    check_replacement,
+    chunks,
+    store_key,
+    ungrouped,
+)
+from nudge_rag.stores.postgres.copies import BesideColumns
+
+if TYPE_CHECKING:
+    from psycopg import Connection, sql
+
+__all__ = ["PgVectorStore"]
+
+OPERATORS: dict[Similarity, str] = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
+IDS_PER_CALL = 5_000
+QUERIES_PER_CALL = 128
+# pgvector's own limit on hnsw.ef_search: an index returns no more rows than that.
+LARGEST_EF_SEARCH = 1_000
+COLUMN = """
+SELECT t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped
+"""
+INDEXED = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', 'ivfflat'))
+"""
+
+
+class PgVectorStore(BesideStore):
+    """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
+
+    Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
+    search goes through an HNSW or IVFFlat index where the table has one and is exact otherwise; it is also exact for
+    filtered searches and for k above 1000, which such an index answers short. Writes are one transaction, and so is a
+    switch: it swaps the names of two columns.
+
+    Args:
+        conninfo: of psycopg, such as ``postgresql://user@host/database``.
+        table: the table's name.
+        schema: the schema's name.
+        id_column, vector_column: their names; ids are read as text.
+        similarity: how the application ranks.
+        only: an SQL condition that every node of this store meets, for tables that hold several.
+        exact: search without the index.
+
+    Raises:
+        ImportError: psycopg is not installed.
+        ValueError: no such table or column, a column of another type.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        table: str,
+        *,
+        schema: str = "public",
+        id_column: str = "id",
+        vector_column: str = "embedding",
+        similarity: Similarity = "cosine",
+        only: str | None = None,
+        exact: bool = False,
+    ) -> None:
+        try:
+            from psycopg import sql
+        except ImportError as error:
+            raise ImportError("PgVectorStore needs psycopg: pip install 'nudge-rag[pgvector]'") from error
+        if similarity not in OPERATORS:
+            raise ValueError(f"similarity must be one of {', '.join(OPERATORS)}, got {similarity!r}")
+        self._conninfo, self._lock = conninfo, threading.RLock()
+        self._kept: Connection[Any] | None = None
+        self._regclass = sql.Identifier(schema, table).as_string()
+        # Every query is sent with parameters, also with none: percent signs in names must be doubled.
+        self._table = sql.SQL(_doubled(self._regclass))
+        self._id, self._vector = (
+            sql.SQL(_doubled(sql.Identifier(column).as_string())) for column in (id_column, vector_column)
+        )
+        # Rows without a vector are no nodes.
+        self._only = sql.SQL("{} AND {} IS NOT NULL").format(sql.SQL(f"({_doubled(only or 'TRUE')})"), self._vector)
+        self._place = f"{schema}.{table}.{vector_column} {only or ''}"
+        kind, self._dimension, indexed = self._look(schema, table, id_column, vector_column)
+        self._kind = sql.SQL(kind)
+        self._half = kind == "halfvec"
+        self._operator = sql.SQL(OPERATORS[similarity])
+        self._exact = exact or not indexed
+        self._beside: BesideColumns = BesideColumns(self._cursor, self._regclass, vector_column, only)
+        self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
+        self._options |= {"table": table, "schema": schema}
+        self._capabilities = Capabilities(
+            similarity, exact_search=self._exact, persistent=True, side_by_side=True, atomic_switch=True
+        )
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return "postgres"
+
+    @property
+    def key(self) -> str:
+        """From the server, the database, the table and the column."""
+        with self._cursor() as cursor:
+            info = cursor.connection.info
+            place = f"{info.host} {info.port} {info.dbname} {self._place}"
+        return store_key("postgres", place)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
+    def count(self) -> int:
+        """Number of nodes that have a vector."""
+        return int(self._rows("SELECT count(*) FROM {table} WHERE {only}")[0][0])
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d) float32, in the order asked. Raises ValueError for an id in two rows."""
+        names = check_ids(ids)
+        found: dict[str, Any] = {}
+        rows_found = 0
+        distinct = list(dict.fromkeys(names))
+        for chunk in chunks(distinct, IDS_PER_CALL):
+            rows = self._rows(
+                "SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only} AND {id}::text = ANY(%s)",
+                [chunk],
+            )
+            found.update(rows)
+            rows_found += len(rows)
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise UnknownIdError(unknown, self.name)
+        if rows_found != len(distinct):
+            raise ValueError(
+                f"{rows_found} rows in {self.name} for {len(distinct)} ids: each node must have one vector"
+                f" ({self._twice(distinct)!r} has several)"
+            )
+        return np.array([found[name] for name in names], dtype=np.float32).reshape(
+            len(names), -1 if names else self._dimension
+        )
+
+    def _twice(self, names: list[str]) -> str:
+        query = "SELECT {id}::text FROM {table} WHERE {only} AND {id}::text = ANY(%s) GROUP BY 1 HAVING count(*) > 1"
+        return str(self._rows(query, [names])[0][0])
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes as they were when the scan began, through a cursor on the server."""
+        return self._pages(check_batch_size(batch_size))
+
+    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        import psycopg
+
+        # A connection of its own: a scan may take long, and other calls are not to wait for it.
+        with psycopg.connect(self._conninfo) as connection, connection.cursor("nudge_rag_scan", binary=True) as cursor:
+            cursor.execute(self._query("SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only}"), [])
+            while rows := cursor.fetchmany(batch_size):
+                yield [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
+
+    def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
+        """The k best nodes of each query."""
+        checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
+        ids: list[list[str]] = []
+        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        query = (
+            "SELECT q.n, t.id, t.distance FROM unnest(%s::text[]) WITH ORDINALITY AS q(v, n), LATERAL ("
+            "SELECT {id}::text AS id, {vector} {operator} q.v::{kind} AS distance FROM {table}"
+            " WHERE {only} AND {where} ORDER BY {vector} {operator} q.v::{kind} LIMIT %s) t"
+        )
+        for first in range(0, len(checked), QUERIES_PER_CALL):
+            part = checked[first : first + QUERIES_PER_CALL]
+            rows = self._rows(query, [[str(row.tolist()) for row in part], k], where=where, k=k)
+            numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
+            given = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
+            found_ids, found_scores = ungrouped(numbers, [row[1] for row in rows], given, len(part), k)
+            ids.extend(found_ids)
+            scores.extend(found_scores)
+        return SearchResult(ids, scores)
+
+    def _scores(self, distances: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if self.capabilities.similarity == "cosine":
+            return 1 - distances
+        return -distances if self.capabilities.similarity == "dot" else -(distances**2)
+
+    def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
+        """Those of ``ids`` that exist and pass ``where``."""
+        found: set[str] = set()
+        for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
+            query = "SELECT {id}::text FROM {table} WHERE {only} AND {where} AND {id}::text = ANY(%s)"
+            found.update(row[0] for row in self._rows(query, [chunk], where=where))
+        return found
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` in the column's precision: float32, or what float16 keeps of it."""
+        rows = np.asarray(vectors, dtype=np.float32)
+        return rows.astype(np.float16).astype(np.float32) if self._half else rows
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite vectors in one transaction: all of them, or none."""
+        names, rows = check_replacement(ids, vectors, dimension=self._dimension or None, dtype="float32")
+        self.read(names)  # raises for ids that are unknown or there twice
+        if not names:
+            return
+        update = self._query("UPDATE {table} SET {vector} = %s::{kind} WHERE {only} AND {id}::text = %s")
+        with self._cursor() as cursor:
+            cursor.executemany(update, [(str(row.tolist()), name) for name, row in zip(names, rows, strict=True)])
+            if cursor.rowcount != len(names):
+                raise RuntimeError(
+                    f"{cursor.rowcount} rows for {len(names)} ids: the table changed; nothing was written"
+                )
+
+    def create_beside(self, label: str) -> PgVectorStore:
+        """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""
+        self._beside.create(label)
+        return self.beside(label)
+
+    def beside(self, label: str) -> PgVectorStore:
+        """The store on the column ``label``."""
+        return PgVectorStore(self._conninfo, vector_column=self._beside.column(label), **self._options)
+
+    def _look(self, schema: str, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
+        """Type and dimension of the vector column, and whether an index serves it."""
+        with self._cursor() as cursor:
+            name = self._regclass
+            if cursor.execute("SELECT to_regclass(%s)", [name]).fetchone() == (None,):
+                raise ValueError(f"there is no table {schema}.{table}")
+            for column in (id_column, vector_column):
+                found = cursor.execute(COLUMN, [name, column]).fetchone()
+                if found is None:
+                    raise ValueError(f"table {schema}.{table} has no column {column!r}")
+            if found is None or found[0] not in ("vector", "halfvec"):
+                raise ValueError(f"column {vector_column!r} must be a vector or halfvec, it is {found and found[0]}")
+            kind, dimension = str(found[0]), int(found[1])
+            if dimension < 1:
+                query = self._query("SELECT vector_dims({vector}::vector) FROM {table} WHERE {only} LIMIT 1")
+                first = cursor.execute(query, []).fetchone()
+                dimension = 0 if first is None else int(first[0])
+            indexed = cursor.execute(INDEXED, [name, vector_column]).fetchone()
+            return kind, dimension, bool(indexed and indexed[0])
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """A cursor in a transaction of its own, on a connection that is kept while it lives."""
+        import psycopg
+
+        with self._lock:
+            if self._kept is None or self._kept.closed or self._kept.broken:
+                self._kept = psycopg.connect(self._conninfo, autocommit=True)
+            with self._kept.transaction(), self._kept.cursor(binary=True) as cursor:
+                yield cursor
+
+    def _rows(
+        self, query: str, values: Sequence[Any] = (), *, where: str | None = None, k: int | None = None
+    ) -> list[Any]:
+        with self._cursor() as cursor:
+            if k is not None and (self._exact or where or k > LARGEST_EF_SEARCH):
+                cursor.execute("SET LOCAL enable_indexscan = off")
+            elif k is not None:
+                # Settings of pgvector exist once its library is loaded; set_config accepts them before, too.
+                cursor.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(max(100, k))])
+                cursor.execute("SELECT set_config('ivfflat.probes', '32', true)")
+            return list(cursor.execute(self._query(query, where), list(values)).fetchall())
+
+    def _query(self, query: str, where: str | None = None) -> sql.Composed:
+        from psycopg import sql
+
+        parts = {"table": self._table, "id": self._id, "vector": self._vector, "only": self._only}
+        parts |= {"where": sql.SQL(f"({_doubled(where or 'TRUE')})")}
+        for name in ("kind", "operator"):
+            if hasattr(self, f"_{name}"):
+                parts[name] = getattr(self, f"_{name}")
+        return sql.SQL(query).format(**parts)
+
+
+def _doubled(text: str) -> str:
+    """Part of a query with placeholders, where a percent sign stands for itself only when it is doubled."""
+    return text.replace("%", "%%")

@@ -1,0 +1,262 @@
+"""Qdrant collections: a server, or the client's local mode."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
+from nudge_rag.stores.copies import BesideStore
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
+from nudge_rag.stores.qdrant.copies import BesideCollections, aliases_of
+
+__all__ = ["QdrantStore"]
+
+SIMILARITY: dict[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "l2"}
+IDS_PER_CALL = 500
+QUERIES_PER_CALL = 128
+# A cosine collection scales vectors to unit length in float32, and local mode does so again at every search: the last
+# bit or two of each number are not the store's to keep.
+COSINE_ROUNDING = 1e-6
+
+
+class QdrantStore(BesideStore):
+    """Adapter for a Qdrant collection. ``where`` is a ``qdrant_client.models.Filter``; ids are UUIDs or integers.
+
+    Scores are larger-is-better: cosine or inner product as Qdrant gives them, minus the squared distance for Euclid.
+    Cosine collections keep directions only: vectors come back at unit length, to within 1e-6.
+
+    Args:
+        client: a ``qdrant_client.QdrantClient``.
+        collection: the collection's name, or an alias of it. By an alias the store holds other versions beside, each in
+            a collection of its own; switching to one swaps the aliases.
+        vector_name: the named vector to move, where the collection has several.
+        exact: search without the HNSW index on a server; local mode always does.
+
+    Raises:
+        TypeError: anything but a client.
+        ValueError: a collection that does not exist; an unknown or missing vector name; Manhattan distance; vectors
+            stored as anything but float32.
+    """
+
+    def __init__(self, client: Any, collection: str, *, vector_name: str | None = None, exact: bool = False) -> None:
+        if not all(hasattr(client, part) for part in ("query_batch_points", "update_vectors", "get_collection")):
+            raise TypeError(f"expected a QdrantClient, got {type(client).__name__}")
+        aliased = self._is_alias = collection in aliases_of(client)
+        if not aliased and not client.collection_exists(collection):
+            raise ValueError(f"there is no Qdrant collection {collection!r}")
+        self.client, self.collection = client, collection
+        self.vector_name, params = _vector_params(client, collection, vector_name)
+        self._dimension = int(params.size)
+        self._location = _location(client)
+        local = hasattr(client._client, "collections")
+        distance = str(getattr(params.distance, "value", params.distance))
+        if distance not in SIMILARITY:
+            raise ValueError(f"Qdrant distance {distance!r} is not one of {', '.join(SIMILARITY)}")
+        cosine = distance == "Cosine"
+        self._exact = exact
+        self._capabilities = Capabilities(
+            SIMILARITY[distance],
+            keeps_norms=not cosine,
+            exact_search=exact or local,
+            persistent=self._location != ":memory:",
+            rounding=COSINE_ROUNDING if cosine else 0.0,
+            side_by_side=aliased,
+            atomic_switch=aliased,
+        )
+        self._beside: BesideCollections = BesideCollections(client, collection)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return "qdrant"
+
+    @property
+    def key(self) -> str:
+        """From where the collection is, its name and the vector's."""
+        place = f"{self._location} {self.collection} {self.vector_name}"
+        return store_key("qdrant", place)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
+    def count(self) -> int:
+        """Number of nodes."""
+        return int(self.client.count(self.collection, exact=True).count)
+
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
+        names = check_ids(ids)
+        place = self._place(len(names) > IDS_PER_CALL)
+        found: dict[str, Any] = {}
+        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
+            points = self.client.retrieve(place, _point_ids(chunk), with_payload=False, with_vectors=self._with_vectors)
+            found.update((str(point.id), self._vector_of(point)) for point in points)
+        keys = [_canonical(name) for name in names]
+        unknown = [name for name, key in zip(names, keys, strict=True) if key not in found]
+        if unknown:
+            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs or integers)")
+        return np.array([found[str(key)] for key in keys], dtype=np.float32).reshape(len(names), self._dimension)
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes, page by page; by an alias, those of the collection that it names at the start."""
+        return self._pages(check_batch_size(batch_size))
+
+    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        place, offset = self._place(pinned=True), None
+        while True:
+            points, offset = self.client.scroll(
+                place, limit=batch_size, offset=offset, with_payload=False, with_vectors=self._with_vectors
+            )
+            if points:
+                vectors = np.array([self._vector_of(point) for point in points], dtype=np.float32)
+                yield [str(point.id) for point in points], vectors
+            if offset is None:
+                return
+
+    def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
+        """The k best nodes of each query."""
+        from qdrant_client import models
+
+        checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
+        parameters = models.SearchParams(exact=True) if self._exact else None
+        place = self._place(len(checked) > QUERIES_PER_CALL)
+        ids: list[list[str]] = []
+        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        for first in range(0, len(checked), QUERIES_PER_CALL):
+            requests = [
+                models.QueryRequest(
+                    query=row.tolist(), limit=k, filter=where, using=self.vector_name, params=parameters
+                )
+                for row in checked[first : first + QUERIES_PER_CALL]
+            ]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Local mode performs exact")
+                answers = self.client.query_batch_points(place, requests)
+            for answer in answers:
+                ids.append([str(point.id) for point in answer.points])
+                scores.append(self._scores(np.array([point.score for point in answer.points], dtype=np.float64)))
+        return SearchResult(ids, scores)
+
+    def _scores(self, given: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return -(given**2) if self.capabilities.similarity == "l2" else given
+
+    def matching(self, ids: Sequence[str], where: Any) -> set[str]:
+        """Those of ``ids`` that exist and pass ``where``; ids of another kind than Qdrant's do not exist."""
+        names = check_ids(ids)
+        return self._matching(self._place(len(names) > IDS_PER_CALL), names, where)
+
+    def _matching(self, place: str, names: Sequence[str], where: Any) -> set[str]:
+        from qdrant_client import models
+
+        named = {key: name for name in names if (key := _canonical(name)) is not None}
+        found: set[str] = set()
+        for chunk in chunks(sorted(named), IDS_PER_CALL):
+            conditions: list[Any] = [models.HasIdCondition(has_id=_point_ids(chunk))]
+            points, _ = self.client.scroll(
+                place,
+                scroll_filter=models.Filter(must=conditions if where is None else [*conditions, where]),
+                limit=len(chunk),
+                with_payload=False,
+                with_vectors=False,
+            )
+            found.update(named[str(point.id)] for point in points)
+        return found
+
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as they will be read back: at unit length in a cosine collection, to within 1e-6."""
+        wide = np.asarray(vectors, dtype=np.float64)
+        if not self.capabilities.keeps_norms:
+            norms = np.linalg.norm(wide, axis=1, keepdims=True)
+            wide = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+        return wide.astype(np.float32)
+
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Overwrite vectors. Qdrant ignores, or stops half-way at, an id it lacks: every id is looked up first."""
+        from qdrant_client import models
+
+        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
+        place = self._place(pinned=True)
+        present = self._matching(place, names, None)
+        unknown = [name for name in names if name not in present]
+        if unknown:
+            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs or integers)")
+        written = self.as_stored(rows).tolist()
+        for first in range(0, len(names), IDS_PER_CALL):
+            part = slice(first, first + IDS_PER_CALL)
+            points = [
+                models.PointVectors(id=point, vector=vector if self.vector_name is None else {self.vector_name: vector})
+                for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
+            ]
+            self.client.update_vectors(place, points, wait=True)
+
+    def create_beside(self, label: str) -> QdrantStore:
+        """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
+        self._beside.create(label)
+        return self.beside(label)
+
+    def beside(self, label: str) -> QdrantStore:
+        """The store on the collection ``label``."""
+        alias = self._beside.alias(label)
+        return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
+
+    def _place(self, pinned: bool) -> str:
+        """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""
+        if not (pinned and self._is_alias):
+            return self.collection
+        return aliases_of(self.client).get(self.collection, self.collection)
+
+    @property
+    def _with_vectors(self) -> Any:
+        return True if self.vector_name is None else [self.vector_name]
+
+    def _vector_of(self, point: Any) -> Any:
+        vector = point.vector if self.vector_name is None else (point.vector or {}).get(self.vector_name)
+        if vector is None:
+            raise ValueError(f"node {str(point.id)!r} has no vector {self.vector_name!r} in {self.name}")
+        return vector
+
+
+def _vector_params(client: Any, collection: str, vector_name: str | None) -> tuple[str | None, Any]:
+    """The name (None for a collection with one unnamed vector) and parameters of the vector to move."""
+    vectors = client.get_collection(collection).config.params.vectors
+    if not isinstance(vectors, dict):
+        if vector_name:
+            raise ValueError(f"collection {collection!r} has one unnamed vector, not {vector_name!r}")
+        name, params = None, vectors
+    else:
+        name = vector_name if vector_name is not None or len(vectors) != 1 else next(iter(vectors))
+        if name not in vectors:
+            raise ValueError(f"vector_name must be one of {', '.join(map(repr, vectors))}, got {vector_name!r}")
+        params = vectors[name]
+    kind = str(getattr(params.datatype, "value", params.datatype) or "float32")
+    if kind != "float32" or params.multivector_config is not None:
+        raise ValueError(f"vectors of collection {collection!r} must be single float32 vectors, they are {kind}")
+    return name, params
+
+
+def _location(client: Any) -> str:
+    inner = client._client
+    return str(getattr(inner, "location", None) or getattr(inner, "rest_uri", None) or type(inner).__name__)
+
+
+def _canonical(name: str) -> str | None:
+    """An id as Qdrant gives it back: a decimal integer or a hyphenated UUID; None where it is neither."""
+    if name.isascii() and name.isdigit():
+        return str(int(name))
+    try:
+        return str(uuid.UUID(name))
+    except ValueError:
+        return None
+
+
+def _point_ids(names: Sequence[str]) -> list[Any]:
+    keys = [key for key in map(_canonical, names) if key is not None]
+    return [int(key) if key.isdigit() else key for key in keys]

@@ -1,0 +1,256 @@
+"""The best nodes of each query among those without a label: asked from the store's own search, or streamed once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.progress import track
+from nudge_rag.common.similarity import score_matrix
+from nudge_rag.stores.base import EmbeddingStore, StoreError
+
+__all__ = ["CandidateMethod", "Rivals", "StoreReads", "find_rivals", "reading"]
+
+CandidateMethod: TypeAlias = Literal["search", "scan"]
+METHODS: tuple[CandidateMethod, ...] = ("search", "scan")
+SCAN_BATCH = 1_000
+SCORES_PER_BLOCK = 4_000_000
+# Stores add up in another order than numpy: scores this close, relative to 1 + |score|, count as equal.
+ROUNDING = 1e-5
+# Below this share of known nodes found, a store's index is too coarse to choose a step by.
+ENOUGH_FOUND = 0.95
+
+Float64Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class StoreReads:
+    """What was read from a store, and how far its answers can be trusted.
+
+    Attributes:
+        method: ``search`` (the store's own nearest-neighbour search) or ``scan`` (everything streamed once).
+        exact: whether the store's lists are exact: always for scan.
+        vectors_read: number of vectors that left the store.
+        queries: number of queries whose best unlabelled nodes were looked for.
+        expected: how many labelled nodes belong in the lists that the store returned, by their exact scores.
+        found: how many of those were in them.
+        short: queries for which the store returned fewer nodes than asked for although it holds more.
+    """
+
+    method: CandidateMethod
+    exact: bool
+    vectors_read: int
+    queries: int
+    expected: int = 0
+    found: int = 0
+    short: int = 0
+
+    @property
+    def recall(self) -> float:
+        """Share of the labelled nodes that the store's search should have returned and did; 1 where none should.
+
+        A node that it misses can only make a rank look better than it is, by one place per node. Measured on the
+        labelled nodes, whose exact scores are known anyway; the unlabelled ones are searched by the same index.
+        """
+        return self.found / self.expected if self.expected else 1.0
+
+    def __add__(self, other: StoreReads) -> StoreReads:
+        """Both together, for reads of one store by one method."""
+        names = ("vectors_read", "queries", "expected", "found", "short")
+        sums = (getattr(self, name) + getattr(other, name) for name in names)
+        return StoreReads(other.method, self.exact and other.exact, *sums)
+
+    def __str__(self) -> str:
+        if self.method == "scan":
+            return f"{self.vectors_read} vectors read (scan, exact)"
+        how = "exact" if self.exact else f"approximate: {self.found} of {self.expected} known nodes found"
+        return f"{self.vectors_read} vectors read (search, {how})"
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """For each query the best nodes that are not among the known ones, best first, and how they were found.
+
+    Attributes:
+        ids: one list of node ids per query.
+        scores: one float64 array per query, larger is better, in the store's similarity.
+        reads: what was asked of the store.
+    """
+
+    ids: list[list[str]]
+    scores: list[Float64Array]
+    reads: StoreReads
+
+
+@contextmanager
+def reading(store: EmbeddingStore, what: str) -> Iterator[None]:
+    """Turn whatever a database's client raises into a StoreError that says what failed; bad arguments stay as they are.
+
+    Raises:
+        StoreError: the client failed, for instance because the connection was lost.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, StoreError):
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{store.name} failed while {what}; nothing was written ({detail})") from error
+
+
+def find_rivals(
+    store: EmbeddingStore,
+    queries: FloatArray,
+    known: Sequence[str],
+    vectors: FloatArray,
+    depth: int,
+    method: CandidateMethod,
+) -> Rivals:
+    """The ``depth`` best nodes of each query that are not among ``known``.
+
+    Args:
+        store: the vector store.
+        queries: (m, d).
+        known: ids left out; all of them are in the store.
+        vectors: (c, d), what the store holds now for the first c of them: they tell how good its search is.
+        depth: how many nodes per query, fewer where the store holds fewer.
+        method: ``"search"`` asks the store for more and more neighbours until enough unknown ones are among them;
+            ``"scan"`` reads every vector once, a batch at a time, and is exact.
+
+    Raises:
+        ValueError: an unknown method; a scanned vector that is not finite, by its id.
+        StoreError: the store failed, or gave another number of lists than asked for.
+
+    Warns:
+        UserWarning: the store returned too few neighbours, or its index missed more than 5 % of the known nodes.
+    """
+    if method not in METHODS:
+        raise ValueError(f"candidates must be 'search' or 'scan', got {method!r}")
+    if not len(queries) or depth < 1:
+        return Rivals([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads(method, True, 0, 0))
+    if method == "scan":
+        return _scanned(store, queries, set(known), depth)
+    return _searched(store, queries, known, vectors, depth)
+
+
+def _searched(
+    store: EmbeddingStore, queries: FloatArray, known: Sequence[str], vectors: FloatArray, depth: int
+) -> Rivals:
+    hidden, size = set(known), store.count()
+    wanted = min(depth, size - len(known))
+    lists: list[tuple[list[str], Float64Array]] = [([], np.zeros(0)) for _ in queries]
+    asked, short = min(wanted + min(wanted, len(known)), size), set[int]()
+    pending = list(range(len(queries))) if wanted > 0 else []
+    while pending:
+        for row, ids, scores in zip(pending, *_neighbours(store, queries[pending], asked), strict=True):
+            if len(ids) < asked:
+                short.add(row)
+            if len(ids) > len(lists[row][0]):
+                lists[row] = ids, scores
+        pending = [row for row in pending if row not in short and len(set(lists[row][0]) - hidden) < wanted]
+        if asked == size:
+            break
+        asked = min(2 * asked, size)
+    expected, found = _known_found(store, queries, known, vectors, lists)
+    kept = [_without(ids, scores, hidden, depth) for ids, scores in lists]
+    incomplete = sum(len(kept[row][0]) < wanted for row in short)
+    reads = StoreReads(
+        "search", store.capabilities.exact_search, 0, len(queries), expected=expected, found=found, short=incomplete
+    )
+    _warn_of_gaps(store, reads)
+    return Rivals([ids for ids, _ in kept], [scores for _, scores in kept], reads)
+
+
+def _neighbours(store: EmbeddingStore, queries: FloatArray, k: int) -> tuple[list[list[str]], list[Float64Array]]:
+    with reading(store, f"searching the nearest nodes of {len(queries)} queries"):
+        found = store.search(queries, k)
+    if len(found.ids) != len(queries) or len(found.scores) != len(queries):
+        raise StoreError(f"{store.name} returned {len(found.ids)} lists of neighbours for {len(queries)} queries")
+    return found.ids, found.scores
+
+
+def _without(ids: list[str], scores: Float64Array, hidden: set[str], depth: int) -> tuple[list[str], Float64Array]:
+    at = [place for place, node_id in enumerate(ids) if node_id not in hidden][:depth]
+    return [ids[place] for place in at], np.asarray(scores, dtype=np.float64)[at]
+
+
+def _known_found(
+    store: EmbeddingStore,
+    queries: FloatArray,
+    known: Sequence[str],
+    vectors: FloatArray,
+    lists: list[tuple[list[str], Float64Array]],
+) -> tuple[int, int]:
+    """How many known nodes score above the last node of each list, and how many of those are in it."""
+    expected = found = 0
+    step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
+    for first in range(0, len(queries), step):
+        part = lists[first : first + step]
+        last = np.array([scores[-1] if len(scores) else np.inf for _, scores in part])
+        scores = score_matrix(queries[first : first + step], vectors, store.capabilities.similarity)
+        rows, columns = np.nonzero(scores > (last + ROUNDING * (1 + np.abs(last)))[:, None])
+        members = [set(ids) for ids, _ in part]
+        expected += len(rows)
+        found += sum(known[column] in members[row] for row, column in zip(rows.tolist(), columns.tolist(), strict=True))
+    return expected, found
+
+
+def _warn_of_gaps(store: EmbeddingStore, reads: StoreReads) -> None:
+    if reads.short:
+        warnings.warn(
+            f"{store.name} returned fewer neighbours than asked for {reads.short} of {reads.queries} queries although"
+            " it holds more: their ranks may look better than they are (candidates='scan' reads everything)",
+            stacklevel=5,
+        )
+    if reads.recall < ENOUGH_FOUND:
+        warnings.warn(
+            f"the index of {store.name} finds only {reads.found} of {reads.expected} labelled nodes that belong among"
+            " the nearest: choose the step with candidates='scan', or make the index search more widely",
+            stacklevel=5,
+        )
+
+
+def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth: int) -> Rivals:
+    scores = np.full((len(queries), depth), -np.inf)
+    ids = np.full((len(queries), depth), None, dtype=object)
+    read = 0
+    batches = track(store.scan(SCAN_BATCH), "scanning the store", total=-(-store.count() // SCAN_BATCH))
+    with reading(store, "it was scanned"):
+        for names, vectors in batches:
+            read += len(names)
+            _check_scanned(names, vectors)
+            shown = [row for row, name in enumerate(names) if name not in hidden]
+            if shown:
+                block = score_matrix(queries, vectors[shown], store.capabilities.similarity)
+                scores, ids = _merged(scores, ids, block, np.array([names[row] for row in shown], dtype=object))
+    counts = (scores > -np.inf).sum(axis=1)
+    found = [[str(name) for name in line[:count]] for line, count in zip(ids, counts, strict=True)]
+    kept = [line[:count] for line, count in zip(scores, counts, strict=True)]
+    return Rivals(found, kept, StoreReads("scan", True, read, len(queries)))
+
+
+def _merged(scores: Float64Array, ids: Any, block: FloatArray, names: Any) -> tuple[Float64Array, Any]:
+    """The best of what was kept so far and of a block, best first; ties stay in the order of the scan."""
+    depth = scores.shape[1]
+    better = np.flatnonzero((block > scores[:, -1:]).any(axis=1))
+    if not len(better):
+        return scores, ids
+    together = np.concatenate([scores[better], block[better].astype(np.float64)], axis=1)
+    order = np.argsort(-together, axis=1, kind="stable")[:, :depth]
+    labels = np.concatenate([ids[better], np.broadcast_to(names, (len(better), len(names)))], axis=1)
+    scores, ids = scores.copy(), ids.copy()
+    scores[better] = np.take_along_axis(together, order, axis=1)
+    ids[better] = np.take_along_axis(labels, order, axis=1)
+    return scores, ids
+
+
+def _check_scanned(names: Sequence[str], vectors: FloatArray) -> None:
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise ValueError(f"the vector of node {names[int(bad.argmax())]!r} holds NaN or infinite values")

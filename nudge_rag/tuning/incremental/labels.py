@@ -1,0 +1,146 @@
+"""Labels folded together: sums of training queries that can be added to and taken from, and held-out queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.archive import BrokenFolderError
+from nudge_rag.solvers.step_search.arcs import summable_queries
+from nudge_rag.tuning.incremental.held_out import WatchedQuery
+
+__all__ = ["PARTS", "FoldedLabels", "TrainingQuery"]
+
+PARTS = ("train", "val", "test")
+KIND = "tuning state"
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class TrainingQuery:
+    """A training query: its embedding (d,) and the grades of its nodes."""
+
+    vector: FloatArray
+    grades: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class FoldedLabels:
+    """All that a solve needs, kept up to date pair by pair.
+
+    Attributes:
+        nodes: known node id to original vector (d,).
+        sums: node id with a training query to the sum of its unit training queries (d,), float64, exact.
+        counts: node id to the number of those queries.
+        train: text to training query.
+        watched: part (``val``, ``test``) to text to held-out query.
+    """
+
+    nodes: dict[str, FloatArray] = field(default_factory=dict)
+    sums: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    train: dict[str, TrainingQuery] = field(default_factory=dict)
+    watched: dict[str, dict[str, WatchedQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
+
+    def part_of(self, text: str) -> str | None:
+        """The part that a query is in; None for one that is not there."""
+        return next((part for part in PARTS if text in self.of(part)), None)
+
+    def of(self, part: str) -> Mapping[str, TrainingQuery | WatchedQuery]:
+        """The queries of a part, by text."""
+        return self.train if part == "train" else self.watched[part]
+
+    def held_out(self) -> Iterator[WatchedQuery]:
+        """Every validation and test query."""
+        for part in self.watched.values():
+            yield from part.values()
+
+    def add(self, part: str, text: str, grades: Mapping[str, float]) -> None:
+        """Fold in pairs of a query that is there; the higher of two grades of a pair stays."""
+        query = self.of(part)[text]
+        for node_id, grade in grades.items():
+            before = query.grades.get(node_id, -np.inf)
+            query.grades[node_id] = max(grade, before)
+            if part == "train" and before <= 0 < grade:
+                self._count(node_id, query.vector, 1)
+
+    def remove(self, text: str, node_ids: list[str]) -> None:
+        """Take pairs out; a query without pairs goes too."""
+        part = self.part_of(text)
+        if part is None:
+            return
+        query = self.of(part)[text]
+        for node_id in node_ids:
+            grade = query.grades.pop(node_id, -np.inf)
+            if part == "train" and grade > 0:
+                self._count(node_id, query.vector, -1)
+        if not query.grades:
+            self.train.pop(text, None) if part == "train" else self.watched[part].pop(text)
+
+    def _count(self, node_id: str, vector: FloatArray, sign: int) -> None:
+        unit = summable_queries(vector[None])[0]
+        self.counts[node_id] = self.counts.get(node_id, 0) + sign
+        if self.counts[node_id]:
+            self.sums[node_id] = self.sums.get(node_id, 0.0) + sign * unit
+        else:
+            del self.counts[node_id], self.sums[node_id]
+
+    def pack(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """A manifest and arrays that hold everything; `unpack` reads them."""
+        queries = {part: self.of(part) for part in PARTS}
+        lists = list(self.held_out())
+        manifest = {
+            "kind": KIND,
+            "nodes": list(self.nodes),
+            "counts": self.counts,
+            "grades": {part: {text: query.grades for text, query in found.items()} for part, found in queries.items()},
+            "lists": [query.ids for query in lists],
+            "complete": [query.complete for query in lists],
+        }
+        arrays = {part: _stacked([query.vector for query in found.values()]) for part, found in queries.items()}
+        arrays |= {"nodes": _stacked(list(self.nodes.values())), "sums": _stacked(list(self.sums.values()))}
+        arrays["scores"] = np.array([score for query in lists for score in query.scores], dtype=np.float64)
+        return manifest | {"summed": list(self.sums)}, arrays
+
+    @classmethod
+    def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> FoldedLabels:
+        """What `pack` packed. Raises BrokenFolderError for anything else."""
+        if manifest.get("kind") != KIND:
+            raise BrokenFolderError("the folder does not hold a tuning state")
+        try:
+            return cls._unpacked(manifest, arrays)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BrokenFolderError(f"the parts of the tuning state do not agree: {error}") from error
+
+    @classmethod
+    def _unpacked(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> FoldedLabels:
+        labels = cls(
+            nodes=dict(zip(manifest["nodes"], arrays["nodes"], strict=True)),
+            sums=dict(zip(manifest["summed"], arrays["sums"], strict=True)),
+            counts={node_id: int(count) for node_id, count in manifest["counts"].items()},
+        )
+        if labels.counts.keys() != labels.sums.keys() or not labels.counts.keys() <= labels.nodes.keys():
+            raise ValueError("sums, counts and nodes name other ids")
+        for part in PARTS:
+            for (text, grades), vector in zip(manifest["grades"][part].items(), arrays[part], strict=True):
+                if part == "train":
+                    labels.train[text] = TrainingQuery(vector, dict(grades))
+                else:
+                    labels.watched[part][text] = WatchedQuery(vector, dict(grades))
+        bounds = np.cumsum([0, *(len(ids) for ids in manifest["lists"])])
+        if bounds[-1] != len(arrays["scores"]):
+            raise ValueError(f"{bounds[-1]} ids but {len(arrays['scores'])} scores")
+        held_out = zip(labels.held_out(), manifest["lists"], manifest["complete"], strict=True)
+        for at, (query, ids, complete) in enumerate(held_out):
+            query.ids, query.complete = list(ids), bool(complete)
+            query.scores = arrays["scores"][bounds[at] : bounds[at + 1]].tolist()
+        return labels
+
+
+def _stacked(rows: list[Any]) -> Array:
+    return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)

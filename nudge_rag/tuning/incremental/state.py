@@ -1,0 +1,333 @@
+"""A tuned state that follows the store and its feedback: a change costs what it is worth, not what came before it."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.tuning.incremental.labels import PARTS, FoldedLabels, TrainingQuery
+from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
+from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
+from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_rivals, reading
+from nudge_rag.common.similarity import score_matrix
+from nudge_rag.solvers.labels import QuerySums
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.trial import Judged, Solver, Trial, resolve_solver, run_trial
+from nudge_rag.tuning.tune import DEFAULT_METRICS, DEFAULT_SPLIT, EmbedQueries, embed_texts
+from nudge_rag.tuning.incremental.held_out import WatchedQuery, offer
+
+__all__ = ["TuningState"]
+
+# Lists of unlabelled nodes are kept longer than needed, so that some can leave before the store is asked again.
+SPARE = 10
+NODES_PER_BATCH = 1_000
+
+
+class TuningState:
+    """Labels folded in one change at a time; `solve` gives what `tune` gives from scratch with the same parts.
+
+    Kept: the original vectors of the labelled nodes, for each the sum of its unit training queries and their number,
+    and for each held-out query its best unlabelled nodes. The sums are exact
+    (`nudge_rag.solvers.step_search.arcs.summable_queries`), so that any sequence of additions and removals leaves what the
+    remaining pairs alone would have given.
+
+    A query falls into the training, validation or test part by a hash of its text, and stays there whatever else is
+    added; a `Split` says it outright.
+
+    Args:
+        store: the vector store.
+        embed_queries: texts to (m, d) query embeddings.
+        solver, metrics, versions, candidates: as `nudge_rag.tune`; the solver is NUDGE-N or NUDGE-M.
+        split: fractions of the queries for training, validation and test.
+        seed: of the hash.
+
+    Raises:
+        TypeError, ValueError: as `nudge_rag.tune`.
+
+    Example:
+        >>> import numpy as np, nudge_rag
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> store = MappingStore({"exit": [1.0, 0.0, 0.0], "enter": [0.0, 1.0, 0.0], "bill": [0.0, 0.0, 1.0]})
+        >>> state = nudge_rag.TuningState(store, lambda texts: np.tile([0.6, 0.7, 0.1], (len(texts), 1)))
+        >>> for day in range(2):
+        ...     new = [(f"how do I leave, {n} on day {day}", "exit") for n in range(20)]
+        ...     state.add_pairs(nudge_rag.LabeledPairs.from_pairs(new))
+        >>> nudge = state.solve()
+        >>> len(state), nudge.ids, nudge.improves
+        (40, ('exit',), True)
+    """
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        embed_queries: EmbedQueries,
+        *,
+        solver: str | Solver = "nudge-n",
+        metrics: Sequence[str | Metric] = DEFAULT_METRICS,
+        split: tuple[float, float, float] = DEFAULT_SPLIT,
+        seed: int = 0,
+        versions: str | Path = DEFAULT_VERSIONS,
+        candidates: CandidateMethod = "search",
+    ) -> None:
+        self.store = store
+        self.embed_queries = embed_queries
+        self.solver = resolve_solver(solver, store)
+        if getattr(self.solver, "train_depth", 0):
+            raise ValueError(
+                f"{self.solver.name} needs the training queries, of which TuningState keeps sums: use tune"
+            )
+        self.metrics = [parse_metric(metric) for metric in metrics]
+        if not self.metrics:
+            raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
+        LabeledPairs.from_pairs([("query", "node")]).split(*split)  # checks the fractions
+        self.split, self.seed = split, seed
+        self.versions, self.candidates = Path(versions), candidates
+        self._depth = max(getattr(self.solver, "depth", 1), *(metric.k for metric in self.metrics))
+        self._labels = FoldedLabels()
+        self._reads = StoreReads(candidates, True, 0, 0)
+
+    def __len__(self) -> int:
+        """Number of labelled pairs."""
+        return sum(len(query.grades) for part in PARTS for query in self._labels.of(part).values())
+
+    def pairs(self) -> Split:
+        """The pairs folded in so far; query ids are the texts."""
+        grades = [{text: query.grades for text, query in self._labels.of(part).items()} for part in PARTS]
+        return Split(*(LabeledPairs({text: text for text in part}, part) for part in grades))
+
+    def add_pairs(self, pairs: LabeledPairs | Split) -> None:
+        """Fold in new pairs; one that is there already keeps the higher of its grades. Only new texts are embedded.
+
+        Raises:
+            ValueError: a text of a `Split` that is already in another part; embeddings of another dimension.
+            nudge_rag.stores.StoreError: the store failed; no pair was folded in.
+
+        Warns:
+            UserWarning: labels that name unknown nodes.
+        """
+        incoming = self._by_text(pairs)
+        fresh = self._read_new([node for _, grades in incoming.values() for node in grades])
+        known = self._labels.nodes.keys() | fresh.keys()
+        incoming = _of_known_nodes(incoming, known)
+        vectors = self._embed([text for text in incoming if self._labels.part_of(text) is None], fresh)
+        held_out = {text: vector for text, vector in vectors.items() if incoming[text][0] != "train"}
+        lists = self._lists(list(held_out.values()), self._labels.nodes | fresh)
+        # From here on nothing can fail: the change is made as a whole.
+        self._labels.nodes.update(fresh)
+        for query in self._labels.held_out():
+            query.drop(fresh.keys())
+        for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
+            watched = self._labels.watched[incoming[text][0]][text] = WatchedQuery(vector)
+            watched.fill(ids, scores, self._length)
+        for text, (part, grades) in incoming.items():
+            if part == "train" and text in vectors:
+                self._labels.train[text] = TrainingQuery(vectors[text])
+            self._labels.add(part, text, grades)
+
+    def remove_pairs(self, pairs: LabeledPairs) -> None:
+        """Take pairs out again; those that are not there are ignored. A query without pairs goes too."""
+        for query, text in pairs.queries.items():
+            self._labels.remove(text, list(pairs.qrels[query]))
+
+    def add_nodes(self, ids: Iterable[str]) -> None:
+        """Take notice of nodes that were added to the store, or whose vectors were changed there.
+
+        Raises:
+            nudge_rag.stores.UnknownIdError: ids that are not in the store.
+        """
+        names = list(dict.fromkeys(ids))
+        for first in range(0, len(names), NODES_PER_BATCH):
+            batch = names[first : first + NODES_PER_BATCH]
+            vectors = self._read(batch)
+            queries = list(self._labels.held_out())
+            for query in queries:
+                query.drop(set(batch))
+            known = [node_id in self._labels.nodes for node_id in batch]
+            self._labels.nodes.update({batch[row]: vectors[row] for row in np.flatnonzero(known)})
+            new = np.flatnonzero(np.logical_not(known))
+            if len(new) and queries:
+                scores = score_matrix(_stack(queries), vectors[new], self.store.capabilities.similarity)
+                offer(queries, [batch[row] for row in new], scores, self._length)
+
+    def remove_nodes(self, ids: Iterable[str]) -> None:
+        """Take notice of nodes that were deleted from the store; their pairs go with them."""
+        gone = set(ids)
+        for part in PARTS:
+            for text, query in list(self._labels.of(part).items()):
+                self._labels.remove(text, [node_id for node_id in query.grades if node_id in gone])
+        for node_id in gone & self._labels.nodes.keys():
+            del self._labels.nodes[node_id]
+        for watched in self._labels.held_out():
+            watched.drop(gone)
+
+    def solve(self) -> Nudge:
+        """A nudge for the pairs as they are now; asks the store only about lists that have become too short.
+
+        Raises:
+            ValueError: no training or no held-out pair.
+            nudge_rag.stores.StoreError: the store failed; the state is as it was.
+        """
+        held_out = "test" if self._labels.watched["test"] else "val"
+        counts = self._labels.counts
+        if not counts or not self._labels.watched[held_out]:
+            raise ValueError(f"{len(counts)} nodes have training queries, held-out queries: 0; add more pairs")
+        self._refill()
+        ids = sorted(self._labels.nodes)
+        row_of = {node_id: row for row, node_id in enumerate(ids)}
+        trained = sorted(counts)
+        train = QuerySums(
+            np.array([row_of[node_id] for node_id in trained], dtype=np.int64),
+            np.stack([self._labels.sums[node_id] for node_id in trained]),
+            np.array([counts[node_id] for node_id in trained], dtype=np.int64),
+        )
+        sizes = len(self._labels.train), len(self._labels.watched["val"]), len(self._labels.watched["test"])
+        trial = Trial(
+            store=self.store,
+            ids=ids,
+            originals=np.stack([self._labels.nodes[node_id] for node_id in ids]),
+            train=train,
+            trained=counts.keys(),
+            val=self._judged("val"),
+            held_out=self._judged(held_out),
+            sizes=sizes,
+            metrics=self.metrics,
+            reads=self._reads,
+        )
+        return run_trial(trial, self.solver, self.versions)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the state to ``folder`` (JSON and npz, no pickle)."""
+        manifest, arrays = self._labels.pack()
+        settings = {"split": list(self.split), "seed": self.seed, "store": self.store.key, "length": self._length}
+        write_folder(Path(folder), manifest | settings, arrays)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Any
+    ) -> TuningState:
+        """A state that `save` wrote; split and seed are those it was made with, other options as for a new one.
+
+        Raises:
+            BrokenFolderError: the folder does not hold a state, or is damaged.
+            ValueError: the state was made for another store.
+        """
+        manifest, arrays = read_folder(Path(folder))
+        labels = FoldedLabels.unpack(manifest, arrays)
+        try:
+            key, split, seed = manifest["store"], tuple(manifest["split"]), manifest["seed"]
+        except (KeyError, TypeError) as error:
+            raise BrokenFolderError(f"{folder} does not hold a tuning state: {error}") from error
+        if key != store.key:
+            raise ValueError(f"the state in {folder} was made for {key}, not for {store.key}")
+        state = cls(store, embed_queries, split=split, seed=seed, **options)
+        state._labels = labels
+        return state
+
+    @property
+    def _length(self) -> int:
+        return self._depth + SPARE
+
+    def _by_text(self, pairs: LabeledPairs | Split) -> dict[str, tuple[str, dict[str, float]]]:
+        """Text to part and grades."""
+        if not isinstance(pairs, LabeledPairs | Split):
+            raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+        found: dict[str, tuple[str, dict[str, float]]] = {}
+        for wanted, given in [(None, pairs)] if isinstance(pairs, LabeledPairs) else zip(PARTS, pairs, strict=True):
+            for query, text in given.queries.items():
+                there = self._labels.part_of(text) or found.get(text, (None,))[0]
+                part = there or wanted or _hashed_part(text, self.split, self.seed)
+                if wanted not in (None, part):
+                    raise ValueError(f"query {text!r} is in the {part} part already, not in {wanted}")
+                grades = found.setdefault(text, (part, {}))[1]
+                for node_id, grade in given.qrels[query].items():
+                    grades[node_id] = max(grade, grades.get(node_id, grade))
+        return found
+
+    def _read_new(self, named: Sequence[str]) -> dict[str, FloatArray]:
+        """Originals of the named nodes, and of those nudged by an earlier push, that are not known yet."""
+        wanted = list(dict.fromkeys([*named, *nudged_ids(self.store, self.versions)]))
+        wanted = [node_id for node_id in wanted if node_id not in self._labels.nodes]
+        with reading(self.store, "the labelled nodes were read"):
+            present = self.store.matching(wanted, None)
+        unknown = {node_id: named.count(node_id) for node_id in wanted if node_id not in present}
+        unknown = {node_id: count for node_id, count in unknown.items() if count}
+        if unknown:
+            warnings.warn(str(UnknownNodes(unknown, ())), stacklevel=4)
+        ids = [node_id for node_id in wanted if node_id in present]
+        return dict(zip(ids, self._read(ids), strict=True)) if ids else {}
+
+    def _read(self, ids: list[str]) -> FloatArray:
+        with reading(self.store, "nodes were read"):
+            current = self.store.read(ids)
+        bad = ~np.isfinite(current).all(axis=1)
+        if bad.any():
+            raise ValueError(f"the vector of node {ids[int(bad.argmax())]!r} holds NaN or infinite values")
+        self._reads = replace(self._reads, vectors_read=self._reads.vectors_read + len(ids))
+        return original_vectors(self.store, ids, current, self.versions)
+
+    def _embed(self, texts: list[str], fresh: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        if not texts:
+            return {}
+        sample = next(iter((fresh or self._labels.nodes).values()))
+        embedded = embed_texts(texts, self.embed_queries, len(sample), self.store.capabilities.similarity)
+        return {text: vector.astype(sample.dtype) for text, vector in embedded.items()}
+
+    def _lists(
+        self, vectors: list[FloatArray], nodes: Mapping[str, FloatArray]
+    ) -> list[tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]]:
+        """Best unlabelled nodes of queries; the search is checked on known nodes that hold their originals."""
+        if not vectors:
+            return []
+        nudged = set(nudged_ids(self.store, self.versions))
+        known = sorted(nodes, key=lambda node_id: node_id in nudged)
+        checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, len(vectors[0]))
+        rivals = find_rivals(self.store, np.stack(vectors), known, checked, self._length, self.candidates)
+        self._reads += rivals.reads
+        return list(zip(rivals.ids, rivals.scores, strict=True))
+
+    def _refill(self) -> None:
+        short = [query for query in self._labels.held_out() if query.needs_more(self._depth)]
+        lists = self._lists([query.vector for query in short], self._labels.nodes)
+        for query, (ids, scores) in zip(short, lists, strict=True):
+            query.fill(ids, scores, self._length)
+
+    def _judged(self, part: str) -> Judged:
+        queries = self._labels.watched[part]
+        vectors = _stack(list(queries.values())) if queries else np.zeros((0, 0))
+        return Judged(
+            {text: query.grades for text, query in queries.items()},
+            vectors,
+            [query.ids for query in queries.values()],
+            [np.array(query.scores, dtype=np.float64) for query in queries.values()],
+        )
+
+
+def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:
+    """The part that a text falls into, whatever else there is."""
+    place = int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8]) / 2**64
+    return PARTS[min(2, int(np.searchsorted(np.cumsum(split), place, side="right")))]
+
+
+def _stack(queries: Sequence[WatchedQuery]) -> FloatArray:
+    return np.stack([query.vector for query in queries])
+
+
+def _of_known_nodes(
+    incoming: Mapping[str, tuple[str, dict[str, float]]], known: set[str]
+) -> dict[str, tuple[str, dict[str, float]]]:
+    """Only the pairs of known nodes, and only queries that have any."""
+    kept = {
+        text: (part, {node_id: grade for node_id, grade in grades.items() if node_id in known})
+        for text, (part, grades) in incoming.items()
+    }
+    return {text: judged for text, judged in kept.items() if judged[1]}

@@ -1,0 +1,174 @@
+"""A nudge: moved vectors for the labelled nodes of one store, and what they gain on held-out pairs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
+from nudge_rag.journal.versions import DEFAULT_VERSIONS
+from nudge_rag.journal.manifest import IN_PLACE
+from nudge_rag.feedback.pairs import Split
+from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
+from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.solvers import Candidate, ValidationCurve
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.journal.switch import SwitchReceipt, switch
+from nudge_rag.journal.rollback import RollbackReceipt, rollback
+
+if TYPE_CHECKING:
+    from nudge_rag.stores.overlay import OverlayStore
+
+__all__ = ["Nudge"]
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """Moved embeddings for the covered nodes of ``store``; nothing is written before `push`.
+
+    Attributes:
+        ids: covered node ids.
+        vectors: (len(ids), d) their moved embeddings, in the store's dtype.
+        originals: (len(ids), d) their embeddings before any nudge.
+        gamma: the step size; 0 when nothing was to be gained.
+        curve: validation score along the step size.
+        improves: whether held-out pairs improve; `push` does nothing otherwise, unless forced.
+        summary: one line: what was tuned, on how many queries, and whether it helps.
+        solver: the solver's name.
+        comparison: before and after on held-out pairs; None for a nudge loaded from disk.
+        split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
+        reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
+        settings: the solver's name and parameters, for the record.
+        text_hashes: node id to a hash of its text when it was tuned, where texts were given: `nudge_rag.status` finds
+            the nodes whose texts changed since.
+        candidates: of ``solver="auto"``, every setting that it chose from, with its value on the validation queries
+            and its estimated effect on queries whose answers have no label.
+        model: name of the embedding model, where it is known; a push over one for another model is refused.
+    """
+
+    store: EmbeddingStore = field(repr=False)
+    ids: tuple[str, ...] = field(repr=False)
+    vectors: FloatArray = field(repr=False)
+    originals: FloatArray = field(repr=False)
+    gamma: float
+    curve: ValidationCurve = field(repr=False)
+    improves: bool
+    summary: str
+    solver: str
+    versions: Path = Path(DEFAULT_VERSIONS)
+    comparison: Comparison | None = field(default=None, repr=False)
+    split: Split | None = field(default=None, repr=False)
+    reads: StoreReads | None = field(default=None, repr=False)
+    model: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        choice = "\n".join(["chosen from:", *(f"  {one}" for one in self.candidates)]) if self.candidates else None
+        return "\n\n".join(str(part) for part in (self.summary, self.comparison, choice) if part is not None)
+
+    def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
+        """Write the moved vectors to the store, after saving the originals in ``versions``.
+
+        Text and metadata stay as they are. Without ``force`` nothing is written, with a warning and a receipt that says
+        so, when held-out pairs do not improve. Nodes changed or deleted since they were read are left alone, counted
+        and listed.
+
+        With ``mode="side-by-side"`` the vectors go to a copy of all nodes beside the live version, where the store can
+        hold one; nothing that readers see changes until `switch`.
+
+        Raises:
+            ValueError: another mode, or a store that holds no two versions side by side.
+            nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
+            nudge_rag.LockedError: another push or rollback on the store is under way.
+        """
+        check_mode(self.store, mode)
+        if self.gamma == 0:
+            return self._not_pushed("gamma is 0: no step helped on validation pairs and spared uncovered ones")
+        if not (self.improves or force):
+            return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
+        details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
+        if self.comparison is not None:
+            details["comparison"] = self.comparison.to_dict()
+        return push_vectors(
+            self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details, mode=mode
+        )
+
+    def _record(self) -> dict[str, Any]:
+        """How the nudge came about, as every record of it says."""
+        return {
+            "solver": self.solver,
+            "settings": dict(self.settings),
+            "candidates": [asdict(one) for one in self.candidates],
+            "model": self.model,
+            "text_hashes": dict(self.text_hashes),
+        }
+
+    def _not_pushed(self, reason: str) -> PushReceipt:
+        warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
+        return PushReceipt(False, 0, None, reason)
+
+    def switch(self, *, accept_gap: bool = False) -> SwitchReceipt:
+        """Make what ``push(mode="side-by-side")`` wrote live, in one atomic step; see `nudge_rag.switch`."""
+        return switch(self.store, self.versions, accept_gap=accept_gap)
+
+    def rollback(self) -> RollbackReceipt:
+        """Give every nudged node of the store its original vector back, bit for bit; see `nudge_rag.rollback`."""
+        return rollback(self.store, self.versions)
+
+    def overlay(self) -> OverlayStore:
+        """The store as it would be after `push`, without writing to it: reads and searches only."""
+        from nudge_rag.stores.overlay import OverlayStore
+
+        return OverlayStore(self.store, self.ids, self.vectors)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
+        manifest = {
+            "kind": "nudge",
+            "ids": list(self.ids),
+            "gamma": self.gamma,
+            "improves": self.improves,
+            "summary": str(replace(self, candidates=())),
+            "metric": self.curve.metric,
+            "store": self.store.key,
+            **self._record(),
+        }
+        arrays = {"vectors": self.vectors, "originals": self.originals}
+        write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
+
+    @classmethod
+    def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) -> Nudge:
+        """A nudge that `save` wrote, for the same store.
+
+        Raises:
+            BrokenFolderError: the folder is not a nudge, or is damaged.
+            ValueError: the nudge was made for another store.
+        """
+        manifest, arrays = read_folder(Path(folder))
+        if manifest.get("kind") != "nudge":
+            raise BrokenFolderError(f"{folder} does not hold a nudge")
+        if manifest["store"] != store.key:
+            raise ValueError(f"the nudge in {folder} was made for {manifest['store']}, not for {store.key}")
+        return cls(
+            store=store,
+            ids=tuple(manifest["ids"]),
+            vectors=arrays["vectors"],
+            originals=arrays["originals"],
+            gamma=float(manifest["gamma"]),
+            curve=ValidationCurve(arrays["gammas"], arrays["values"], manifest["metric"]),
+            improves=bool(manifest["improves"]),
+            summary=manifest["summary"],
+            solver=manifest["solver"],
+            versions=Path(versions),
+            model=manifest.get("model"),
+            settings=manifest.get("settings", {}),
+            text_hashes=manifest.get("text_hashes", {}),
+            candidates=tuple(Candidate(**one) for one in manifest.get("candidates", [])),
+        )

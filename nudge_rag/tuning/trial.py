@@ -1,0 +1,218 @@
+"""Fit on the labelled nodes, and measure what it does to held-out queries among everything else in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.evaluation.evaluate import Evaluation, evaluate
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.feedback.pairs import Split
+from nudge_rag.common.ranking import rank_nodes
+from nudge_rag.evaluation.comparison import compare
+from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.solvers import AutoSolver, LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
+from nudge_rag.solvers.labels import LabelsLike
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial", "solver_settings"]
+
+# NUDGE's own solvers choose their step by top-1 accuracy, as the paper does.
+SOLVERS: dict[str, Callable[[str | Metric, Similarity, float | None], Solver]] = {
+    "auto": lambda metric, similarity, tolerance: AutoSolver(metric=metric, similarity=similarity, tolerance=tolerance),
+    "nudge-n": lambda metric, similarity, tolerance: NudgeN(similarity=similarity),
+    "nudge-m": lambda metric, similarity, tolerance: NudgeM(similarity=similarity),
+    "nudge-contrastive": lambda metric, similarity, tolerance: NudgeContrastive(metric=metric, similarity=similarity),
+}
+
+
+class Solver(Protocol):
+    """What `tune` asks of a solver object.
+
+    ``val`` brings along the scores of the best nodes outside ``embeddings`` (`LabeledQueries.rivals`), as deep as the
+    solver's ``depth`` (1 where it has none); they compete in validation. So does ``train``, ``train_depth`` deep, for a
+    solver that has one. One whose ``learns_from_validation`` is true moves the nodes of validation labels too.
+    """
+
+    name: str
+    similarity: Similarity
+
+    def fit(self, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None = None) -> NudgeFit:
+        """Moved embeddings of the covered rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries with their answers and with the best nodes that have no label.
+
+    Attributes:
+        qrels: query id to {node id: grade}.
+        queries: (m, d) embeddings, in the order of ``qrels``.
+        rival_ids, rival_scores: per query the best unlabelled nodes, best first, as a store ranks them.
+    """
+
+    qrels: Mapping[str, Mapping[str, float]]
+    queries: FloatArray
+    rival_ids: Sequence[Sequence[str]]
+    rival_scores: Sequence[np.ndarray[Any, np.dtype[np.float64]]]
+
+    def labels(self, rows: Mapping[str, int], depth: int) -> LabeledQueries:
+        """As a solver takes them; ``rows`` are those of the labelled nodes."""
+        table = np.full((len(self.qrels), depth), -np.inf)
+        for row, scores in enumerate(self.rival_scores):
+            table[row, : min(depth, len(scores))] = scores[:depth]
+        return LabeledQueries(
+            self.queries,
+            [[rows[node] for node in grades] for grades in self.qrels.values()],
+            [list(grades.values()) for grades in self.qrels.values()],
+            table,
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that a solver and its judgement need.
+
+    Attributes:
+        store: the vector store.
+        ids, originals: the known nodes (labelled now, or nudged before) and their original vectors (n, d).
+        train: what is learned from, with rows of ``ids``.
+        trained: ids of the nodes that have a training label.
+        val: queries that choose the step.
+        held_out: queries that it is measured on.
+        sizes: number of queries for training, validation and test.
+        metrics: what is measured; the first one decides.
+        reads: what was read of the store.
+    """
+
+    store: EmbeddingStore
+    ids: Sequence[str]
+    originals: FloatArray
+    train: Any
+    trained: Collection[str]
+    val: Judged
+    held_out: Judged
+    sizes: tuple[int, int, int]
+    metrics: Sequence[Metric]
+    reads: StoreReads
+
+
+def resolve_solver(
+    solver: str | Solver,
+    store: EmbeddingStore,
+    metric: str | Metric = "nDCG@10",
+    tolerance: float | None = None,
+) -> Solver:
+    """A solver by name or as it is, made sure to suit how the store ranks.
+
+    ``metric`` is what ``"auto"`` and ``"nudge-contrastive"`` choose by, ``tolerance`` is for ``"auto"``.
+
+    Raises:
+        TypeError, ValueError: an unknown name, no solver, or one that the store's similarity cannot score.
+    """
+    similarity = store.capabilities.similarity
+    if isinstance(solver, str):
+        if solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
+        return SOLVERS[solver](metric, similarity, tolerance)
+    if not callable(getattr(solver, "fit", None)):
+        raise TypeError(f"solver must be a name or an object with fit, got {type(solver).__name__}")
+    if isinstance(solver, NudgeM):
+        NudgeM(similarity=similarity)  # raises with what to do instead
+    if solver.similarity != similarity:
+        raise ValueError(
+            f"the solver scores by {solver.similarity} but {store.name} ranks by {similarity}:"
+            f" make it with similarity={similarity!r}"
+        )
+    return solver
+
+
+def solver_settings(solver: Solver) -> dict[str, Any]:
+    """A solver's name and its public attributes, in the types of JSON: numbers, strings, and lists of them.
+
+    Example:
+        >>> settings = solver_settings(NudgeN(metric="nDCG@10", gammas=[0.1, 0.2]))
+        >>> settings["solver"], settings["metric"], settings["gammas"]
+        ('nudge-n', 'nDCG@10', [0.0, 0.1, 0.2])
+    """
+    public = {name: value for name, value in vars(solver).items() if not name.startswith("_") and not callable(value)}
+    return {"solver": solver.name} | {name: _as_json(value) for name, value in public.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)  # JSON has no infinity
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split | None = None) -> Nudge:
+    """Solve, rank the held-out queries before and after, and compare."""
+    rows = {node_id: row for row, node_id in enumerate(trial.ids)}
+    fit = solver.fit(trial.originals, trial.train, trial.val.labels(rows, getattr(solver, "depth", 1)))
+    before, after = (_evaluate(trial, vectors) for vectors in (trial.originals, fit.embeddings()))
+    gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
+    return Nudge(
+        store=trial.store,
+        ids=tuple(trial.ids[row] for row in fit.rows),
+        vectors=fit.vectors,
+        originals=trial.originals[fit.rows],
+        gamma=fit.gamma,
+        curve=fit.curve,
+        improves=fit.gamma > 0 and gain > 0,
+        summary=_summary(fit, trial, gain),
+        solver=fit.solver,
+        settings=solver_settings(solver),
+        candidates=fit.candidates,
+        versions=Path(versions),
+        comparison=compare(before, after, _groups(trial)),
+        split=split,
+        reads=trial.reads,
+    )
+
+
+def _evaluate(trial: Trial, vectors: FloatArray) -> Evaluation:
+    """Rank the known nodes, with ``vectors``, among the best of all others."""
+    judged, depth = trial.held_out, max(metric.k for metric in trial.metrics)
+    best, scores = rank_nodes(judged.queries, vectors, depth, trial.store.capabilities.similarity)
+    run = {}
+    for at, query in enumerate(judged.qrels):
+        names = [*(trial.ids[row] for row in best[at]), *judged.rival_ids[at]]
+        order = np.argsort(-np.concatenate([scores[at], judged.rival_scores[at]]), kind="stable")[:depth]
+        run[query] = [names[place] for place in order]
+    return evaluate(judged.qrels, run, trial.metrics)
+
+
+def _groups(trial: Trial) -> dict[str, list[str]]:
+    """Held-out queries with an answer that has a training label, and those without."""
+    groups: dict[str, list[str]] = {"all": list(trial.held_out.qrels), "covered": [], "uncovered": []}
+    for query, grades in trial.held_out.qrels.items():
+        covered = any(grade > 0 and node in trial.trained for node, grade in grades.items())
+        groups["covered" if covered else "uncovered"].append(query)
+    return groups
+
+
+def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
+    sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
+    if fit.gamma == 0 and any(not one.allowed and one.gamma for one in fit.candidates):
+        verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
+    elif fit.gamma == 0:
+        verdict = "no step helps on the validation queries: nothing to push"
+    else:
+        verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"
+    return (
+        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {trial.store.count()} nodes labelled, {trial.reads};"
+        f" queries: {sizes}; {verdict}"
+    )
