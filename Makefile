@@ -36,9 +36,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) $(CORE_INSTALLED)
 	rm -rf $(REPORTS)
-	$(CORE)/bin/python -m pytest tests/core -q
+	$(CORE)/bin/python -m pytest tests/unit -q
 	NUDGE_RAG_STORES="$(STORES)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/main.json $(BIN)/python -m pytest -q
-	$(foreach job,$(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/stores_tested.py $(REPORTS)
+	$(foreach job,$(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/support/stores_tested.py $(REPORTS)
 
 .venv-%/installed.stamp: pyproject.toml constraints.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
@@ -48,14 +48,14 @@ test: $(INSTALLED) $(CORE_INSTALLED)
 # One store: the contract, the retrievers, and its own tests in tests/stores/test_<database>.py.
 $(JOBS:%=test-%): test-%: .venv-%/installed.stamp
 	NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python -m pytest -q \
-		tests/stores/test_contract.py tests/stores/test_table.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
+		tests/stores/test_contract.py tests/stores/test_catalog_table.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
 		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
 		-k "$* or test_$(firstword $(subst -, ,$*))"
 
 # A store named in NUDGE_RAG_STORES that cannot be tested is an error.
 test-experimental: .venv-experimental/installed.stamp
 	NUDGE_RAG_STORES="$(EXPERIMENTAL)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/experimental.json $(<D)/bin/python -m pytest -q \
-		tests/experimental
+		tests/stores/experimental
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/solvers.py

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from nudge_rag import LabeledPairs, LabeledQueries, Split, evaluate
-from nudge_rag.evaluation.evaluate import Evaluation
-from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.evaluation.evaluate import Evaluation
+from nudge_rag.evaluation.metrics import parse_metric
 
 METRIC = "nDCG@10"
 SETS = ("attack", "scifact", "nfcorpus", "stackfaq")

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 from report import machine, write_section
 
 ROOT = Path(__file__).parent.parent
-TESTS = ("tests/faults", "tests/stores/test_kills.py")
+TESTS = ("tests/faults", "tests/faults/test_killed_processes.py")
 DEFAULTS = {"NUDGE_RAG_KILL_EVERY": "1", "NUDGE_RAG_KILL_ROUNDS": "20", "NUDGE_RAG_FUZZ": "500000"}
 PACKAGES = ("chromadb", "faiss-cpu", "lancedb", "llama-index-core", "psycopg", "numpy")
 SECONDS_PER_TEST = 7200

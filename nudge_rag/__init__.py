@@ -4,21 +4,21 @@ nudge-rag moves the node embeddings in a vector store towards the queries that t
 The core needs numpy alone; databases and frameworks are imported only when they are used.
 """
 
-from nudge_rag.evaluation.evaluate import Evaluation, evaluate
-from nudge_rag.journal.status import Status, reapply, status
-from nudge_rag.tuning.incremental.state import TuningState
-from nudge_rag.journal.versions import JournalError, Version, versions
-from nudge_rag.journal.lock import LockedError
-from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
-from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.common.progress import track
+from nudge_rag.evaluation.evaluate import Evaluation, evaluate
+from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
+from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.lock import LockedError
 from nudge_rag.journal.push import PushError, PushReceipt
+from nudge_rag.journal.rollback import RollbackReceipt, rollback
+from nudge_rag.journal.status import Status, reapply, status
+from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
+from nudge_rag.journal.versions import JournalError, Version, versions
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.stores.urls import open_store
-from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
+from nudge_rag.tuning.incremental.state import TuningState
+from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.tune import tune
-from nudge_rag.journal.rollback import RollbackReceipt, rollback
 
 __version__ = "0.1.0"
 

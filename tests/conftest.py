@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 # They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
-collect_ignore_glob = ["store_builders/*", "doubles/*", "redis_server.py"]
+collect_ignore_glob = ["support/*"]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def beir_data() -> Path:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Which stores were tested in this run, which were not, and why; also to the file NUDGE_RAG_STORES_REPORT."""
-    registry = sys.modules.get("tests.store_builders.registry")
+    registry = sys.modules.get("tests.support.builders.registry")
     if registry is None:
         return
     known = {*registry.MISSING, *registry.STORE_OF.values()}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BrokenFolderError", "parse_folder", "put_in_place", "read_folder", "write_folder", "write_manifest"]
+__all__ = ["CorruptArchiveError", "parse_folder", "put_in_place", "read_folder", "write_folder", "write_manifest"]
 
 FORMAT = 1
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
@@ -27,7 +27,7 @@ CHECKSUM = "manifest_sha256"
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class BrokenFolderError(ValueError):
+class CorruptArchiveError(ValueError):
     """Raised when a manifest or its arrays are missing, malformed, or do not belong together."""
 
 
@@ -70,11 +70,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Manifest and arrays of ``folder``; nothing in it is ever unpickled.
 
     Raises:
-        BrokenFolderError: what is missing, malformed or does not match its checksum.
+        CorruptArchiveError: what is missing, malformed or does not match its checksum.
     """
     manifest, newer = _content(folder / MANIFEST), folder / NEWER_ARRAYS
     if newer.exists():
-        with contextlib.suppress(BrokenFolderError):
+        with contextlib.suppress(CorruptArchiveError):
             return parse_folder(folder, manifest, _content(newer))
     return parse_folder(folder, manifest, _content(folder / ARRAYS))
 
@@ -83,15 +83,15 @@ def parse_folder(folder: Path, manifest: bytes, arrays: bytes) -> tuple[dict[str
     """What `read_folder` reads, from the contents of both files; ``folder`` is for messages.
 
     Raises:
-        BrokenFolderError: as `read_folder`.
+        CorruptArchiveError: as `read_folder`.
     """
     parsed = _parse_manifest(folder, manifest)
     if parsed.get("arrays_sha256") != _sha256(arrays):
-        raise BrokenFolderError(f"{folder / ARRAYS} does not match the checksum in its manifest")
+        raise CorruptArchiveError(f"{folder / ARRAYS} does not match the checksum in its manifest")
     try:
         return parsed, _parse_arrays(arrays)
     except Exception as error:  # zipfile and numpy raise nearly anything
-        raise BrokenFolderError(f"{folder / ARRAYS} is not what nudge-rag writes: {error}") from error
+        raise CorruptArchiveError(f"{folder / ARRAYS} is not what nudge-rag writes: {error}") from error
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -124,11 +124,11 @@ def _parse_manifest(folder: Path, content: bytes) -> dict[str, Any]:
         parsed = json.loads(content.decode("utf-8", "surrogatepass"), object_pairs_hook=_without_duplicates)
         checksum = _manifest_checksum(parsed) if isinstance(parsed, dict) else None
     except (ValueError, RecursionError) as error:
-        raise BrokenFolderError(f"{path} is not a manifest: {error}") from error
+        raise CorruptArchiveError(f"{path} is not a manifest: {error}") from error
     if checksum is None or parsed.get("format") != FORMAT:
-        raise BrokenFolderError(f"{path} is not a manifest of format {FORMAT}")
+        raise CorruptArchiveError(f"{path} is not a manifest of format {FORMAT}")
     if parsed.get(CHECKSUM) != checksum:
-        raise BrokenFolderError(f"{path} does not match its own checksum")
+        raise CorruptArchiveError(f"{path} does not match its own checksum")
     return dict(parsed)
 
 
@@ -177,10 +177,10 @@ def _content(path: Path) -> bytes:
     try:
         # A link would lead out of the folder, a pipe would never end.
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise BrokenFolderError(f"{path} is not a regular file")
+            raise CorruptArchiveError(f"{path} is not a regular file")
         return path.read_bytes()
     except (OSError, MemoryError) as error:
-        raise BrokenFolderError(f"{path} cannot be read: {error or 'it is too large'}") from error
+        raise CorruptArchiveError(f"{path} cannot be read: {error or 'it is too large'}") from error
 
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:

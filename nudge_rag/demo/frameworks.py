@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nudge_rag.demo.attack import Attack
 from nudge_rag.demo.encoder import CachedEncoder
-from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.stores import EmbeddingStore
+from nudge_rag.tuning.nudge import Nudge
 
 __all__ = ["STORES", "Application", "build_application", "check_choice"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nudge_rag import pair_files
+from nudge_rag.feedback import formats
 
 __all__ = ["LabeledPairs", "Split", "UnknownNodes"]
 
@@ -137,32 +137,32 @@ class LabeledPairs:
     @classmethod
     def from_jsonl(cls, path: str | Path) -> LabeledPairs:
         """From a file of JSON objects, one a line: ``query``, ``node_id`` and, or not, ``grade``, ``query_id``."""
-        return cls._from_rows(pair_files.read_jsonl(Path(path)))
+        return cls._from_rows(formats.read_jsonl(Path(path)))
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write what `from_jsonl` reads."""
-        pair_files.write_jsonl(Path(path), self._rows())
+        formats.write_jsonl(Path(path), self._rows())
 
     @classmethod
     def from_csv(cls, path: str | Path) -> LabeledPairs:
         """From a CSV file with the columns ``query``, ``node_id`` and, or not, ``grade``, ``query_id``."""
-        return cls._from_rows(pair_files.read_csv(Path(path)))
+        return cls._from_rows(formats.read_csv(Path(path)))
 
     def to_csv(self, path: str | Path) -> None:
         """Write what `from_csv` reads."""
-        pair_files.write_csv(Path(path), self._rows())
+        formats.write_csv(Path(path), self._rows())
 
     @classmethod
     def from_beir(cls, folder: str | Path, split: str = "train") -> LabeledPairs:
         """From a BEIR folder: ``queries.jsonl`` and ``qrels/<split>.tsv``."""
-        return cls(*pair_files.read_beir(Path(folder), split))
+        return cls(*formats.read_beir(Path(folder), split))
 
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
         """Write ``qrels/<split>.tsv`` and add the queries to ``queries.jsonl``; other splits stay as they are.
 
         Raises ValueError where a query id is there already with another text.
         """
-        pair_files.write_beir(Path(folder), split, self.queries, self.qrels)
+        formats.write_beir(Path(folder), split, self.queries, self.qrels)
 
     @classmethod
     def from_finetune_dataset(cls, dataset: Any) -> LabeledPairs:
@@ -171,7 +171,7 @@ class LabeledPairs:
         Args:
             dataset: an object with ``queries`` and ``relevant_docs``, a mapping with these keys, or the file's path.
         """
-        return cls(*pair_files.read_finetune_dataset(dataset))
+        return cls(*formats.read_finetune_dataset(dataset))
 
     def subset(self, query_ids: Iterable[str]) -> LabeledPairs:
         """Only the queries named, in that order. Raises ValueError for an unknown one."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.journal.versions import JournalError, PushError, Version, same_vectors, versions
 from nudge_rag.journal.manifest import (
     COMMITTED,
     IN_PLACE,
@@ -25,18 +24,19 @@ from nudge_rag.journal.manifest import (
     VERIFIED,
     WRITING,
 )
-from nudge_rag.tuning.competitors import reading
+from nudge_rag.journal.versions import JournalError, PushError, Version, same_vectors, versions
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
+from nudge_rag.tuning.competitors import reading
 
 __all__ = [
     "compare",
     "drop_copy",
     "keep",
     "labels_of",
-    "needs_side_by_side",
     "recover_beside",
-    "refuse_a_gap",
-    "refuse_while_switched",
+    "require_atomic_switch",
+    "require_copies",
+    "require_not_switched",
     "swap",
     "undo_switch",
     "write_beside",
@@ -68,7 +68,7 @@ class Differences:
         )
 
 
-def needs_side_by_side(store: EmbeddingStore) -> SideBySideStore:
+def require_copies(store: EmbeddingStore) -> SideBySideStore:
     """``store``, where it holds two versions of its vectors. Raises ValueError where it does not."""
     if not store.capabilities.side_by_side or not isinstance(store, SideBySideStore):
         raise ValueError(
@@ -78,7 +78,7 @@ def needs_side_by_side(store: EmbeddingStore) -> SideBySideStore:
     return store
 
 
-def refuse_a_gap(store: EmbeddingStore) -> None:
+def require_atomic_switch(store: EmbeddingStore) -> None:
     """Raise ValueError where ``store`` swaps its versions in more steps than one."""
     if not store.capabilities.atomic_switch:
         raise ValueError(
@@ -87,7 +87,7 @@ def refuse_a_gap(store: EmbeddingStore) -> None:
         )
 
 
-def refuse_while_switched(live: Version | None) -> None:
+def require_not_switched(live: Version | None) -> None:
     """Raise PushError where ``live`` was made live by a switch: a push over it could not be switched back."""
     if live is not None and live.is_beside:
         raise PushError(
@@ -108,7 +108,7 @@ def write_beside(store: EmbeddingStore, version: Version, every: Sequence[Versio
             waiting.set_state(ROLLED_BACK)
     version.set_state(WRITING)
     try:
-        copy = needs_side_by_side(store).create_beside(version.label)
+        copy = require_copies(store).create_copy(version.label)
         copy.replace(version.ids, version.after)
         found = compare(store, copy, version.ids, version.before, version.after)
     except Exception as error:
@@ -181,7 +181,7 @@ def swap(store: EmbeddingStore, version: Version, state: str) -> None:
     """
     version.set_state(SWITCHING)
     try:
-        needs_side_by_side(store).switch(version.label)
+        require_copies(store).switch(version.label)
     except Exception as error:
         if settle(store, version) != state:
             raise PushError(f"{store.name} did not switch: {error}") from error
@@ -275,7 +275,7 @@ def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version 
     if live is None or live.number < first:
         return None
     with reading(store, "its versions were compared"):
-        copy = needs_side_by_side(store).beside(live.label)
+        copy = require_copies(store).open_copy(live.label)
         why: object = compare(store, copy, live.ids, live.after, live.before)
     if not why:
         try:
@@ -308,7 +308,7 @@ def keep(version: Version, every: Sequence[Version]) -> None:
 def labels_of(store: EmbeddingStore) -> list[str]:
     """Labels of the versions beside the live one. Raises StoreError where the store fails."""
     with reading(store, "the versions beside it were listed"):
-        return needs_side_by_side(store).labels_beside()
+        return require_copies(store).copy_labels()
 
 
 def drop_copy(store: EmbeddingStore, version: Version) -> None:
@@ -321,7 +321,7 @@ def drop_copy(store: EmbeddingStore, version: Version) -> None:
     if version.label not in labels_of(store):
         return
     try:
-        needs_side_by_side(store).drop_beside(version.label)
+        require_copies(store).drop_copy(version.label)
     except (ValueError, TypeError, StoreError):
         raise
     except Exception as error:

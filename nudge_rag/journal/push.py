@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
+from nudge_rag.journal.lock import locked
+from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
+from nudge_rag.journal.rollback import commit, read_present, recover, some, write_and_compare
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
     JournalError,
@@ -24,13 +28,9 @@ from nudge_rag.journal.versions import (
     same_vectors,
     versions,
 )
-from nudge_rag.journal.lock import locked
-from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.tuning.competitors import reading
-from nudge_rag.journal.copies import needs_side_by_side, refuse_while_switched, write_beside
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
-from nudge_rag.journal.rollback import commit, read_present, recover, some, write_and_compare
+from nudge_rag.tuning.competitors import reading
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 
@@ -83,7 +83,7 @@ def push_vectors(
             nudge that was made for another embedding model or dimension.
         StoreError: the store failed while it was read; nothing was written.
         LockedError: another push or rollback is under way.
-        BrokenFolderError: the record of an earlier push is damaged.
+        CorruptArchiveError: the record of an earlier push is damaged.
     """
     check_mode(store, mode)
     names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
@@ -92,7 +92,7 @@ def push_vectors(
     with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
         live = live_version(store, root)
-        refuse_while_switched(live)
+        require_not_switched(live)
         _check_fits(live, (details or {}).get("model"), moved.shape[1])
         with reading(store, "the nodes to push were read"):
             plan, changed, missing = _plan(store, names, np.asarray(originals), moved, live)
@@ -119,7 +119,7 @@ def check_mode(store: EmbeddingStore, mode: str) -> None:
     if mode not in (IN_PLACE, SIDE_BY_SIDE):
         raise ValueError(f"mode must be {IN_PLACE!r} or {SIDE_BY_SIDE!r}, got {mode!r}")
     if mode == SIDE_BY_SIDE:
-        needs_side_by_side(store)
+        require_copies(store)
 
 
 def _check_fits(live: Version | None, model: str | None, dimension: int) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.journal.copies import recover_beside, undo_switch
+from nudge_rag.journal.lock import locked
+from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
     PushError,
@@ -19,9 +22,6 @@ from nudge_rag.journal.versions import (
     same_vectors,
     versions,
 )
-from nudge_rag.journal.lock import locked
-from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
-from nudge_rag.journal.copies import recover_beside, undo_switch
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "some", "write_and_compare"]
@@ -69,7 +69,7 @@ def rollback(
         PushError: the store failed; a later call starts again.
         StoreError: the store failed while two versions were compared; a later call starts again.
         LockedError: another push or rollback is under way.
-        BrokenFolderError: the record is damaged; nothing was written.
+        CorruptArchiveError: the record is damaged; nothing was written.
     """
     journal = journal_folder(store, root)
     with locked(journal, f"a push or rollback on {journal.name}"):

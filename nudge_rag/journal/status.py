@@ -7,13 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, live_version, same_vectors, versions
 from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import COMMITTED
-from nudge_rag.tuning.competitors import reading
-from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.rollback import read_present, recover, write_and_compare
+from nudge_rag.journal.text_hashes import TextsOf, hash_texts
+from nudge_rag.journal.versions import (
+    DEFAULT_VERSIONS,
+    PushError,
+    Version,
+    journal_folder,
+    live_version,
+    same_vectors,
+    versions,
+)
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.competitors import reading
 
 __all__ = ["Status", "reapply", "status"]
 
@@ -60,7 +68,7 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
         texts: node ids to their texts, as `nudge_rag.tune` took them: finds the nodes whose texts were edited since.
 
     Raises:
-        BrokenFolderError: the record of the push is damaged.
+        CorruptArchiveError: the record of the push is damaged.
         StoreError: the store failed.
 
     Example:

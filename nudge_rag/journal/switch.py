@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
-from nudge_rag.journal.lock import locked
-from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
-from nudge_rag.tuning.competitors import reading
 from nudge_rag.journal.copies import (
     compare,
     drop_copy,
     keep,
     labels_of,
-    needs_side_by_side,
-    refuse_a_gap,
-    refuse_while_switched,
+    require_atomic_switch,
+    require_copies,
+    require_not_switched,
     swap,
 )
-from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.journal.lock import locked
+from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.journal.rollback import recover
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.competitors import reading
 
 __all__ = ["SwitchReceipt", "drop_beside", "switch"]
 
@@ -56,21 +56,21 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept
         ValueError: a store that holds no two versions side by side, or does not swap them in one step.
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
-        BrokenFolderError: the record of a push is damaged.
+        CorruptArchiveError: the record of a push is damaged.
     """
-    needs_side_by_side(store)
+    require_copies(store)
     if not accept_gap:
-        refuse_a_gap(store)
+        require_atomic_switch(store)
     journal = journal_folder(store, root)
     with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)
         every = versions(store, root)
-        refuse_while_switched(_first(every, SWITCHED))
+        require_not_switched(_first(every, SWITCHED))
         ready = _first(every, COMMITTED)
         if ready is None:
             raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
         with reading(store, "its versions were compared"):
-            copy = needs_side_by_side(store).beside(ready.label)
+            copy = require_copies(store).open_copy(ready.label)
             found = compare(store, copy, ready.ids, ready.before, ready.after)
         if found:
             raise PushError(
@@ -95,7 +95,7 @@ def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> t
         PushError, StoreError: the store failed; a later call starts again.
         LockedError: another push or rollback is under way.
     """
-    needs_side_by_side(store)
+    require_copies(store)
     journal = journal_folder(store, root)
     with locked(journal, f"a push or rollback on {journal.name}"):
         recover(store, root)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-__all__ = ["TextsOf", "hash_texts", "where_readable"]
+__all__ = ["TextsOf", "hash_texts", "skip_unreadable_texts"]
 
 # Node ids to their texts, in the same order; None for a node that has none.
 TextsOf: TypeAlias = Callable[[list[str]], Sequence[str | None]]
@@ -35,7 +35,7 @@ def hash_texts(texts_of: TextsOf, ids: Sequence[str]) -> dict[str, str]:
     return {node_id: _hash(text) for node_id, text in pairs if text is not None}
 
 
-def where_readable(texts_of: TextsOf) -> TextsOf:
+def skip_unreadable_texts(texts_of: TextsOf) -> TextsOf:
     """The same texts; none, with a warning, where they cannot be read: a record without hashes is better than none.
 
     Warns:

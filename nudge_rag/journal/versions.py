@@ -16,8 +16,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, read_folder, write_folder, write_manifest
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.archive import MANIFEST, BrokenFolderError, read_folder, write_folder, write_manifest
 from nudge_rag.journal.manifest import (
     ARRAY_NAMES,
     COMMITTED,
@@ -30,8 +30,8 @@ from nudge_rag.journal.manifest import (
     wrong_arrays,
     wrong_manifest,
 )
-from nudge_rag.tuning.competitors import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.competitors import reading
 
 __all__ = ["DEFAULT_VERSIONS", "JournalError", "PushError", "Version", "as_version", "journal_folder", "live_version"]
 __all__ += ["load_version"]
@@ -139,7 +139,7 @@ def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list
     """All recorded pushes to ``store``, oldest first; print one to see what it was.
 
     Raises:
-        BrokenFolderError: a record is damaged; the message names it.
+        CorruptArchiveError: a record is damaged; the message names it.
     """
     folder = journal_folder(store, root)
     # Without a manifest there is no version: the process died before it had written one, and before it wrote vectors.
@@ -219,10 +219,10 @@ def load_version(folder: Path) -> Version:
     """The version that ``folder`` records.
 
     Raises:
-        BrokenFolderError: it is a link or a file, or anything in it is not as a push writes it.
+        CorruptArchiveError: it is a link or a file, or anything in it is not as a push writes it.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise BrokenFolderError(f"{folder} is not a folder: it cannot be the record of a push")
+        raise CorruptArchiveError(f"{folder} is not a folder: it cannot be the record of a push")
     return as_version(folder, *read_folder(folder))
 
 
@@ -230,13 +230,13 @@ def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.n
     """What was read of ``folder``, checked.
 
     Raises:
-        BrokenFolderError: anything is not as a push writes it.
+        CorruptArchiveError: anything is not as a push writes it.
     """
     wrong = wrong_manifest(manifest)
     if wrong is None:
         wrong = wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
     if wrong is not None:
-        raise BrokenFolderError(f"{folder} is not the record of a push: {wrong}")
+        raise CorruptArchiveError(f"{folder} is not the record of a push: {wrong}")
     return Version(folder, manifest, tuple(manifest["ids"]), *(arrays[name] for name in ARRAY_NAMES))
 
 

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.solvers.problem import Problem, check_gamma, make_problem
-from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.devices import to_numpy
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
+from nudge_rag.solvers.problem import Problem, check_gamma, make_problem
+from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
+from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
 from nudge_rag.solvers.step_search.exact import metric_along_paths
 from nudge_rag.solvers.step_search.paths import Paths, paths_of_lines
 from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks
-from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 
 __all__ = ["NudgeM"]
 

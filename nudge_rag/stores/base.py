@@ -139,15 +139,15 @@ class SideBySideStore(Protocol):
     seen by anyone who reads or searches the store as usual.
     """
 
-    def create_beside(self, label: str) -> EmbeddingStore:
+    def create_copy(self, label: str) -> EmbeddingStore:
         """Copy every node to a version ``label``; a leftover of that label is replaced. Returns its adapter."""
         ...
 
-    def beside(self, label: str) -> EmbeddingStore:
+    def open_copy(self, label: str) -> EmbeddingStore:
         """The adapter of the version ``label``. Raises ValueError where there is none."""
         ...
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         ...
 
@@ -155,6 +155,6 @@ class SideBySideStore(Protocol):
         """Swap the live version and the one at ``label``, in one step: the same call again undoes it."""
         ...
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         ...

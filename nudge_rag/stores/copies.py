@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["BesideStore", "SwitchableVersions"]
+__all__ = ["CopiesMixin", "SwitchableCopies"]
 
 
-class SwitchableVersions(Protocol):
+class SwitchableCopies(Protocol):
     """The versions beside a live one, by label."""
 
     def labels(self) -> list[str]:
@@ -23,12 +23,12 @@ class SwitchableVersions(Protocol):
         ...
 
 
-class BesideStore:
+class CopiesMixin:
     """The part of a `SideBySideStore` that goes to ``_beside`` as it is."""
 
-    _beside: SwitchableVersions
+    _beside: SwitchableCopies
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         return self._beside.labels()
 
@@ -36,6 +36,6 @@ class BesideStore:
         """Swap the live version and the one at ``label``. Raises StoreError where more than vectors would be lost."""
         self._beside.switch(label)
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._beside.drop(label)

@@ -110,8 +110,8 @@ def needed_path(parsed: ParseResult) -> str:
 
 
 def _chroma(parsed: ParseResult, given: dict[str, str]) -> EmbeddingStore:
-    from nudge_rag.stores.chroma.store import ChromaStore
     from nudge_rag.stores.chroma.copies import recovered
+    from nudge_rag.stores.chroma.store import ChromaStore
 
     options = take("chroma", given, ("collection",), ("ssl", "tenant", "database"))
     path = path_of(parsed)

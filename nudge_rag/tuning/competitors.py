@@ -15,7 +15,7 @@ from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import EmbeddingStore, StoreError
 
-__all__ = ["CandidateMethod", "Rivals", "StoreReads", "find_rivals", "reading"]
+__all__ = ["CandidateMethod", "Competitors", "StoreReads", "find_competitors", "reading"]
 
 CandidateMethod: TypeAlias = Literal["search", "scan"]
 METHODS: tuple[CandidateMethod, ...] = ("search", "scan")
@@ -74,7 +74,7 @@ class StoreReads:
 
 
 @dataclass(frozen=True)
-class Rivals:
+class Competitors:
     """For each query the best nodes that are not among the known ones, best first, and how they were found.
 
     Attributes:
@@ -104,14 +104,14 @@ def reading(store: EmbeddingStore, what: str) -> Iterator[None]:
         raise StoreError(f"{store.name} failed while {what}; nothing was written ({detail})") from error
 
 
-def find_rivals(
+def find_competitors(
     store: EmbeddingStore,
     queries: FloatArray,
     known: Sequence[str],
     vectors: FloatArray,
     depth: int,
     method: CandidateMethod,
-) -> Rivals:
+) -> Competitors:
     """The ``depth`` best nodes of each query that are not among ``known``.
 
     Args:
@@ -133,7 +133,7 @@ def find_rivals(
     if method not in METHODS:
         raise ValueError(f"candidates must be 'search' or 'scan', got {method!r}")
     if not len(queries) or depth < 1:
-        return Rivals([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads(method, True, 0, 0))
+        return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads(method, True, 0, 0))
     if method == "scan":
         return _scanned(store, queries, set(known), depth)
     return _searched(store, queries, known, vectors, depth)
@@ -141,7 +141,7 @@ def find_rivals(
 
 def _searched(
     store: EmbeddingStore, queries: FloatArray, known: Sequence[str], vectors: FloatArray, depth: int
-) -> Rivals:
+) -> Competitors:
     hidden, size = set(known), store.count()
     wanted = min(depth, size - len(known))
     lists: list[tuple[list[str], Float64Array]] = [([], np.zeros(0)) for _ in queries]
@@ -164,7 +164,7 @@ def _searched(
         "search", store.capabilities.exact_search, 0, len(queries), expected=expected, found=found, short=incomplete
     )
     _warn_of_gaps(store, reads)
-    return Rivals([ids for ids, _ in kept], [scores for _, scores in kept], reads)
+    return Competitors([ids for ids, _ in kept], [scores for _, scores in kept], reads)
 
 
 def _neighbours(store: EmbeddingStore, queries: FloatArray, k: int) -> tuple[list[list[str]], list[Float64Array]]:
@@ -216,7 +216,7 @@ def _warn_of_gaps(store: EmbeddingStore, reads: StoreReads) -> None:
         )
 
 
-def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth: int) -> Rivals:
+def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth: int) -> Competitors:
     scores = np.full((len(queries), depth), -np.inf)
     ids = np.full((len(queries), depth), None, dtype=object)
     read = 0
@@ -232,7 +232,7 @@ def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth
     counts = (scores > -np.inf).sum(axis=1)
     found = [[str(name) for name in line[:count]] for line, count in zip(ids, counts, strict=True)]
     kept = [line[:count] for line, count in zip(scores, counts, strict=True)]
-    return Rivals(found, kept, StoreReads("scan", True, read, len(queries)))
+    return Competitors(found, kept, StoreReads("scan", True, read, len(queries)))
 
 
 def _merged(scores: Float64Array, ids: Any, block: FloatArray, names: Any) -> tuple[Float64Array, Any]:

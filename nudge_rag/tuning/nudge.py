@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
-from nudge_rag.journal.versions import DEFAULT_VERSIONS
-from nudge_rag.journal.manifest import IN_PLACE
-from nudge_rag.feedback.pairs import Split
-from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.evaluation.comparison import Comparison
-from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.feedback.pairs import Split
+from nudge_rag.journal.manifest import IN_PLACE
+from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
+from nudge_rag.journal.rollback import RollbackReceipt, rollback
+from nudge_rag.journal.switch import SwitchReceipt, switch
+from nudge_rag.journal.versions import DEFAULT_VERSIONS
 from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.journal.switch import SwitchReceipt, switch
-from nudge_rag.journal.rollback import RollbackReceipt, rollback
+from nudge_rag.tuning.competitors import StoreReads
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -148,12 +148,12 @@ class Nudge:
         """A nudge that `save` wrote, for the same store.
 
         Raises:
-            BrokenFolderError: the folder is not a nudge, or is damaged.
+            CorruptArchiveError: the folder is not a nudge, or is damaged.
             ValueError: the nudge was made for another store.
         """
         manifest, arrays = read_folder(Path(folder))
         if manifest.get("kind") != "nudge":
-            raise BrokenFolderError(f"{folder} does not hold a nudge")
+            raise CorruptArchiveError(f"{folder} does not hold a nudge")
         if manifest["store"] != store.key:
             raise ValueError(f"the nudge in {folder} was made for {manifest['store']}, not for {store.key}")
         return cls(

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.ranking import rank_nodes
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.evaluation.comparison import compare
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import Metric
-from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.feedback.pairs import Split
-from nudge_rag.common.ranking import rank_nodes
-from nudge_rag.evaluation.comparison import compare
-from nudge_rag.tuning.competitors import StoreReads
-from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers import AutoSolver, LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.tuning.nudge import Nudge
 
 __all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial", "solver_settings"]
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix, row_norms
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
-from nudge_rag.evaluation.metrics import Metric, parse_metric
-from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.tuning.competitors import CandidateMethod, Rivals, StoreReads, find_rivals, reading
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.text_hashes import TextsOf, hash_texts
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.journal.text_hashes import TextsOf, hash_texts
+from nudge_rag.tuning.competitors import CandidateMethod, Competitors, StoreReads, find_competitors, reading
+from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.trial import Judged, Solver, Trial, resolve_solver, run_trial
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "EmbedQueries", "Solver", "embed_texts", "tune"]
@@ -35,7 +35,7 @@ EmbedQueries = Callable[[list[str]], ArrayLike]
 
 
 @dataclass(frozen=True)
-class _Known:
+class LabelledNodes:
     """The nodes that labels name and those that were nudged before: what the store holds, and the originals."""
 
     ids: list[str]
@@ -119,10 +119,10 @@ def tune(
     depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
     queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, known.originals.shape[1]))
-    rivals = find_rivals(store, queries, known.ids, known.current, depth, candidates)
+    rivals = find_competitors(store, queries, known.ids, known.current, depth, candidates)
     train = _training(parts.train, embedded, known.ids)
     train, training_reads = _with_rivals(train, ready, store, known, candidates)
-    judged = _Lists(queries, rivals, {text: row for row, text in enumerate(asked)})
+    judged = QueryTable(queries, rivals, {text: row for row, text in enumerate(asked)})
     reads = rivals.reads if training_reads is None else rivals.reads + training_reads
     learned = (parts.train, parts.val) if getattr(ready, "learns_from_validation", False) else (parts.train,)
     trial = Trial(
@@ -144,11 +144,11 @@ def tune(
 
 
 @dataclass(frozen=True)
-class _Lists:
+class QueryTable:
     """Embeddings and rivals of every query that was asked for, by its text."""
 
     queries: FloatArray
-    rivals: Rivals
+    rivals: Competitors
     row_of: dict[str, int]
 
     def of(self, part: LabeledPairs) -> Judged:
@@ -157,7 +157,7 @@ class _Lists:
         return Judged(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
 
 
-def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> _Known:
+def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> LabelledNodes:
     """Vectors of the labelled nodes and of those that an earlier push moved: no others can differ from the store's."""
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
@@ -178,10 +178,12 @@ def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: st
     bad = ~np.isfinite(originals).all(axis=1)
     if bad.any():
         raise ValueError(f"the vector of node {ids[int(bad.argmax())]!r} holds NaN or infinite values")
-    return _Known(ids, current, originals)
+    return LabelledNodes(ids, current, originals)
 
 
-def _known_parts(pairs: LabeledPairs | Split, nodes: _Known, fractions: tuple[float, float, float], seed: int) -> Split:
+def _known_parts(
+    pairs: LabeledPairs | Split, nodes: LabelledNodes, fractions: tuple[float, float, float], seed: int
+) -> Split:
     given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
     known = []
     for part in given:
@@ -214,14 +216,14 @@ def embed_texts(
 
 
 def _with_rivals(
-    train: LabeledQueries, solver: Solver, store: EmbeddingStore, known: _Known, candidates: CandidateMethod
+    train: LabeledQueries, solver: Solver, store: EmbeddingStore, known: LabelledNodes, candidates: CandidateMethod
 ) -> tuple[LabeledQueries, StoreReads | None]:
     """For solvers that learn from what training queries are confused with: each one's best unlabelled nodes."""
     depth = getattr(solver, "train_depth", 0)
     # Such solvers work with directions, of which Euclidean distances do not tell enough.
     if not depth or store.capabilities.similarity == "l2" or not len(train.answers):
         return train, None
-    rivals = find_rivals(store, np.asarray(train.vectors), known.ids, known.current, depth, candidates)
+    rivals = find_competitors(store, np.asarray(train.vectors), known.ids, known.current, depth, candidates)
     table = np.full((len(train.answers), depth), -np.inf)
     for row, scores in enumerate(rivals.scores):
         table[row, : len(scores)] = scores

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import store_fixtures
-from tests.stores.killing import Killer
+from tests.support import fixtures as store_fixtures
+from tests.support.killing import Killer
 
 servers = store_fixtures.servers
 

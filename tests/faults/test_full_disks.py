@@ -14,8 +14,8 @@ import pytest
 
 from nudge_rag import reapply, rollback, status, versions
 from nudge_rag.journal.push import PushError, push_vectors
-from tests.stores.killed_worker import COLLECTION, nudged, open_store
-from tests.stores.killing import fill, is_whole, losses, quietly
+from tests.support.killed_worker import COLLECTION, nudged, open_store
+from tests.support.killing import fill, is_whole, losses, quietly
 
 KINDS = ["simple", "faiss", "lancedb", "chroma"]
 NOBODY = 65534

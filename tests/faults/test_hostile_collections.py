@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from nudge_rag.stores import ChromaStore, MilvusStore, QdrantStore
 from tests.faults.test_hostile_names import IDS, NAMES, ORIGINALS, push_and_roll_back, record
-from tests.stores.killing import losses
+from tests.support.killing import losses
 
 FILTERS = ['n0" or id != "', "n0' || id != '", 'n0"]}, {"$or": [{}]', "*"]
 QDRANT_IDS = [f"00000000-0000-0000-0000-00000000000{at}" for at in range(len(IDS))]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from nudge_rag import reapply, rollback, status, versions
-from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
-from nudge_rag.journal.versions import as_version
+from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
 from nudge_rag.journal.push import push_vectors
+from nudge_rag.journal.versions import as_version
 from nudge_rag.stores import MappingStore
-from tests.faults.hostile import (
+from tests.support.hostile import (
     FOLDER,
     assert_whole,
     hostile_arrays,
@@ -62,7 +62,7 @@ def assert_refused(store, root):
         "push": lambda: push_vectors(store, IDS, ORIGINALS, ORIGINALS + 5, root=root),
     }
     for name, action in actions.items():
-        with pytest.raises(BrokenFolderError, match="0001"):
+        with pytest.raises(CorruptArchiveError, match="0001"):
             action()
             raise AssertionError(f"{name} went through")
     assert store.writes == 0

@@ -14,8 +14,8 @@ from psycopg.sql import SQL, Identifier
 from nudge_rag import open_store, rollback, status
 from nudge_rag.journal.push import PushError, push_vectors
 from nudge_rag.stores import LanceStore, PgVectorStore
-from tests.store_builders.postgres import new_database
-from tests.stores.killing import is_whole, losses
+from tests.support.builders.postgres import new_database
+from tests.support.killing import is_whole, losses
 
 NAMES = [
     'x"; DROP TABLE y; --',

@@ -17,9 +17,9 @@ import pytest
 from nudge_rag import PushError, reapply, rollback, status, versions
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import StoreError
-from tests.faults.mortal_servers import SERVERS, ServerSteps
-from tests.stores.killed_worker import loop, nudged, open_store
-from tests.stores.killing import at_all, fill, is_whole, losses, quietly
+from tests.support.killed_worker import loop, nudged, open_store
+from tests.support.killing import at_all, fill, is_whole, losses, quietly
+from tests.support.mortal_servers import SERVERS, ServerSteps
 
 IDS = [f"n{i}" for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)

@@ -10,8 +10,8 @@ import pytest
 
 from nudge_rag import rollback, status, versions
 from nudge_rag.journal.push import push_vectors
-from tests.stores.killed_worker import nudged, open_store
-from tests.stores.killing import KINDS, Killer, fill, is_whole, losses, quietly
+from tests.support.killed_worker import nudged, open_store
+from tests.support.killing import KINDS, Killer, fill, is_whole, losses, quietly
 
 IDS = [f"n{i}" for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)

@@ -13,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from nudge_rag import LabeledPairs
-from tests import store_fixtures
+from tests.support import fixtures as store_fixtures
 
 servers = store_fixtures.servers
 

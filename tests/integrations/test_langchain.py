@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 import nudge_rag
 from nudge_rag.stores import InMemoryStore
-from tests.store_builders.registry import here
+from tests.support.builders.registry import here
 
 numbers = itertools.count()
 
@@ -52,8 +52,8 @@ def make_vectorstore(kind, world, folder, servers):
     if kind.startswith("milvus"):
         return make_milvus(kind, world, folder, servers)
     if kind == "redis-langchain":
-        from tests.redis_server import storable
-        from tests.store_builders.redis_langchain import vectorstore_on
+        from tests.support.builders.redis_langchain import vectorstore_on
+        from tests.support.redis_server import storable
 
         world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
         return vectorstore_on(servers.address("redis_langchain"), world.langchain, 16)
@@ -84,7 +84,7 @@ def make_duckdb(world):
     import duckdb
     from langchain_community.vectorstores import DuckDB
 
-    from tests.store_builders.duckdb import add_documents
+    from tests.support.builders.duckdb import add_documents
 
     class WithIds(DuckDB):
         def add_documents(self, documents, **kwargs):
@@ -96,7 +96,7 @@ def make_duckdb(world):
 def make_sqlite_vec(world, folder):
     from langchain_community.vectorstores import SQLiteVec
 
-    from tests.store_builders.sqlite_vec import connect
+    from tests.support.builders.sqlite_vec import connect
 
     class OfSixteen(SQLiteVec):
         def get_dimensionality(self):  # otherwise by embedding a text that this world does not know
@@ -126,7 +126,7 @@ def make_milvus(kind, world, folder, servers):
 def make_postgres(kind, world, servers):
     from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
 
-    from tests.store_builders.postgres import new_database, with_driver
+    from tests.support.builders.postgres import new_database, with_driver
 
     if kind == "postgres":
         # Ids are global in a database, across collections: every test has a database of its own.
@@ -370,7 +370,7 @@ def test_redis_filters(world, tmp_path, servers):
 
 def test_redis_indexes_that_share_their_keys(world, servers):
     pytest.importorskip("langchain_redis")
-    from tests.store_builders.redis_langchain import vectorstore_on
+    from tests.support.builders.redis_langchain import vectorstore_on
 
     port = servers.address("redis_langchain")
     first, second = (vectorstore_on(port, world.langchain, 16, key_prefix="shared") for _ in range(2))

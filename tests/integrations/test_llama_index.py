@@ -22,7 +22,7 @@ from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
-from tests.store_builders.registry import here
+from tests.support.builders.registry import here
 
 numbers = itertools.count()
 
@@ -68,7 +68,7 @@ def make_vector_store(kind, world, folder, servers):
     if kind == "postgres":
         from llama_index.vector_stores.postgres import PGVectorStore
 
-        from tests.store_builders.postgres import with_driver
+        from tests.support.builders.postgres import with_driver
 
         uri = servers.address("postgres")
         return PGVectorStore(
@@ -78,12 +78,12 @@ def make_vector_store(kind, world, folder, servers):
             embed_dim=16,
         )
     if kind == "duckdb":
-        from tests.store_builders.duckdb import llama_index_store
+        from tests.support.builders.duckdb import llama_index_store
 
         return llama_index_store(folder, table_name="world", embed_dim=16)
     if kind == "redis-llama-index":
-        from tests.redis_server import storable
-        from tests.store_builders.redis_llama_index import vector_store_on
+        from tests.support.builders.redis_llama_index import vector_store_on
+        from tests.support.redis_server import storable
 
         world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
         return vector_store_on(servers.address("redis_llama_index"), 16)

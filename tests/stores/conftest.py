@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import store_fixtures
-from tests.store_builders.common import Built
-from tests.store_builders.registry import builders
+from tests.support import fixtures as store_fixtures
+from tests.support.builders.common import Built
+from tests.support.builders.registry import builders
 
 build = store_fixtures.build
 servers = store_fixtures.servers

@@ -8,7 +8,7 @@ import pytest
 from nudge_rag import LabeledPairs, rollback, tune
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import EmbeddingStore, OverlayStore, UnknownIdError
-from tests.store_builders.registry import BUILDERS
+from tests.support.builders.registry import BUILDERS
 
 QUERIES = np.random.default_rng(11).normal(size=(7, 12))
 

@@ -11,7 +11,7 @@ redis = pytest.importorskip("redis")
 
 from nudge_rag import open_store  # noqa: E402
 from nudge_rag.stores import RedisStore, StoreError, UnknownIdError  # noqa: E402
-from tests.store_builders.registry import STARTERS  # noqa: E402
+from tests.support.builders.registry import STARTERS  # noqa: E402
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 IDS = ["a'b", "a b*?[", "%s", "a\\b\r\nDEL x", "{é}", ":"]

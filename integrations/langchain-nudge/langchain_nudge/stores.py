@@ -8,8 +8,8 @@ from typing import Any
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_nudge.databases.registry import DATABASES, database_of
-from nudge_rag.stores import EmbeddingStore, InMemoryStore
 from nudge_rag.journal.text_hashes import TextsOf
+from nudge_rag.stores import EmbeddingStore, InMemoryStore
 
 __all__ = ["embedding_store", "texts_of"]
 

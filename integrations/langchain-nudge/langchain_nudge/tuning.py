@@ -11,7 +11,7 @@ import nudge_rag
 from langchain_nudge.databases.registry import embeddings_of
 from langchain_nudge.stores import embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.text_hashes import where_readable
+from nudge_rag.journal.text_hashes import skip_unreadable_texts
 
 __all__ = ["tune"]
 
@@ -44,7 +44,7 @@ def tune(
     name = getattr(model, "model_name", None) or getattr(model, "model", None)
     options.setdefault("model", name if isinstance(name, str) else None)
     own_texts = texts_of(vectorstore)
-    options.setdefault("texts", None if own_texts is None else where_readable(own_texts))
+    options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.embed_query(text) for text in nudge_rag.track(texts)], **options

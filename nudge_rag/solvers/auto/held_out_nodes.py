@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, IntArray
-from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
 from nudge_rag.solvers.result import NudgeFit
+from nudge_rag.solvers.scoring.validation import Judge
 
 __all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
 

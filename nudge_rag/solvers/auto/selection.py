@@ -10,7 +10,7 @@ import numpy as np
 
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["Tried", "preferred", "search_settings"]
+__all__ = ["TriedSetting", "preferred", "search_setting"]
 
 Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -20,7 +20,7 @@ NOTICEABLE, SIGNIFICANT = 1.0, 1.96
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedSetting:
     """A setting of a solver, what it is worth on each validation query, and how to solve with it."""
 
     solver: str
@@ -30,17 +30,17 @@ class Tried:
     fit: NudgeFit
 
 
-def search_settings(
-    at: Callable[[float], Tried], settings: Sequence[float], tolerance: float | None, halvings: int
-) -> tuple[list[Tried], Tried | None]:
+def search_setting(
+    at: Callable[[float], TriedSetting], settings: Sequence[float], tolerance: float | None, halvings: int
+) -> tuple[list[TriedSetting], TriedSetting | None]:
     """Try ``settings``, from the boldest on: all that were tried, and the one to take, if any.
 
     That is the boldest one allowed. Without a tolerance of the user's, one that is not estimated to lose anything is
     preferred to it, or at least one that loses less, as long as validation cannot tell the two apart.
     """
-    tried: dict[float, Tried] = {}
+    tried: dict[float, TriedSetting] = {}
 
-    def measured(setting: float) -> Tried:
+    def measured(setting: float) -> TriedSetting:
         if setting not in tried:
             tried[setting] = at(setting)
         return tried[setting]
@@ -54,7 +54,7 @@ def search_settings(
 
 
 def _more_careful(
-    measured: Callable[[float], Tried], boldest: float, settings: Sequence[float], halvings: int
+    measured: Callable[[float], TriedSetting], boldest: float, settings: Sequence[float], halvings: int
 ) -> float:
     """The boldest setting from there on that loses nothing; else the last one that is worth as much."""
     alike = [boldest]
@@ -74,7 +74,10 @@ def _more_careful(
 
 
 def _boldest(
-    measured: Callable[[float], Tried], settings: Iterable[float], good: Callable[[Tried], bool], halvings: int
+    measured: Callable[[float], TriedSetting],
+    settings: Iterable[float],
+    good: Callable[[TriedSetting], bool],
+    halvings: int,
 ) -> float | None:
     """The first good setting; then the way between it and the last one that is not is halved a few times."""
     refused: list[float] = []
@@ -93,7 +96,7 @@ def _boldest(
     return setting
 
 
-def _loses(one: Tried) -> bool:
+def _loses(one: TriedSetting) -> bool:
     """Whether the estimate for uncovered queries, where there is one, is a loss."""
     return one.candidate.uncovered is not None and one.candidate.uncovered < 0
 
@@ -103,9 +106,9 @@ def _exceeds(differences: Float64Array, errors: float) -> bool:
     return bool(differences.mean() > errors * differences.std() / np.sqrt(len(differences)))
 
 
-def preferred(standing: Sequence[Tried]) -> Tried | None:
+def preferred(standing: Sequence[TriedSetting]) -> TriedSetting | None:
     """Of one setting a solver the simplest one's, unless a later one is better by more than noise; None for nothing."""
-    best: Tried | None = None
+    best: TriedSetting | None = None
     for one in standing:
         if best is None or _exceeds(one.values - best.values, NOTICEABLE):
             best = one

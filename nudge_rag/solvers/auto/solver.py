@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix
-from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, HeldOutNodes, UncoveredEffect
+from nudge_rag.solvers.auto.selection import TriedSetting, preferred, search_setting
 from nudge_rag.solvers.contrastive.offset import common_direction, lowered
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
-from nudge_rag.solvers.scoring.validation import Judge
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
-from nudge_rag.solvers.auto.selection import Tried, preferred, search_settings
-from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, HeldOutNodes, UncoveredEffect
+from nudge_rag.solvers.scoring.validation import Judge
 
 __all__ = ["AutoSolver"]
 
@@ -156,7 +156,7 @@ class _Trials:
         judged = prepare_labels(val, "validation", **size)
         self._judge = Judge(judged, nodes, rows, background, auto.metric, auto.similarity)
 
-    def all(self) -> Iterator[tuple[list[Tried], Tried | None]]:
+    def all(self) -> Iterator[tuple[list[TriedSetting], TriedSetting | None]]:
         """From the simplest solver to the most elaborate: what was tried of each, and the one to take."""
         metric, similarity = self._auto.metric, self._auto.similarity
         yield self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
@@ -166,19 +166,21 @@ class _Trials:
         if similarity == "dot":
             yield self._contrastive(keep_lengths=False)
 
-    def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> tuple[list[Tried], Tried | None]:
+    def _steps(
+        self, name: str, kind: Callable[..., Any], solver: Any
+    ) -> tuple[list[TriedSetting], TriedSetting | None]:
         first = solver.fit(self._nodes, self._train, self._val, background=self._background)
 
-        def at(share: float) -> Tried:
+        def at(share: float) -> TriedSetting:
             final = kind(gamma=share * first.gamma, similarity=self._auto.similarity)
             fit = first if share == 1 else final.fit(self._nodes, self._train, background=self._background)
             solutions = self._held.solutions(final) if first.gamma else []
             shown = replace(first, vectors=fit.vectors)
             return self._measured(name, shown, share * first.gamma, final, solutions)
 
-        return search_settings(at, SHARES if first.gamma else SHARES[:1], self._auto.tolerance, halvings=0)
+        return search_setting(at, SHARES if first.gamma else SHARES[:1], self._auto.tolerance, halvings=0)
 
-    def _contrastive(self, *, keep_lengths: bool) -> tuple[list[Tried], Tried | None]:
+    def _contrastive(self, *, keep_lengths: bool) -> tuple[list[TriedSetting], TriedSetting | None]:
         auto = self._auto
         solver = NudgeContrastive(
             metric=auto.metric, similarity=auto.similarity, refit=False, keep_lengths=keep_lengths
@@ -193,7 +195,7 @@ class _Trials:
         direction = common_direction(self._train_vectors)
         directions = [common_direction(vectors) for vectors in self._held.training_vectors]
 
-        def at(offset: float) -> Tried:
+        def at(offset: float) -> TriedSetting:
             moved = [
                 lowered(vectors, each, offset, keep_lengths=keep_lengths)
                 for vectors, each in zip(solutions, directions, strict=True)
@@ -202,9 +204,11 @@ class _Trials:
             final = solver.at_points(fit.averaged, offset)
             return self._measured(f"{name}, offset {offset:g}", shown, fit.gamma, final, moved)
 
-        return search_settings(at, OFFSETS, auto.tolerance, HALVINGS)
+        return search_setting(at, OFFSETS, auto.tolerance, HALVINGS)
 
-    def _measured(self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]) -> Tried:
+    def _measured(
+        self, name: str, fit: NudgeFit, gamma: float, final: Any, solutions: list[FloatArray]
+    ) -> TriedSetting:
         """``solutions`` are those of the folds."""
         values = self._judge.per_query(fit.vectors)
         effect = self._held.effect(solutions) if gamma else UncoveredEffect(0.0, 0.0, 0.0, 0)
@@ -221,7 +225,7 @@ class _Trials:
                 allowed=effect.within(self._auto.tolerance),
             )
         logger.info("%s", candidate)
-        return Tried(fit.solver, candidate, values, final, fit)
+        return TriedSetting(fit.solver, candidate, values, final, fit)
 
 
 def _note(effect: UncoveredEffect | None) -> str:

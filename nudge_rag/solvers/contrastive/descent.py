@@ -10,15 +10,15 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.solvers.problem import Problem
-from nudge_rag.solvers.contrastive.offset import common_direction, lowered
-from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
-from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
-from nudge_rag.solvers.scoring.validation import Judge
-from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.contrastive.lbfgs import minimize
-from nudge_rag.solvers.step_search.ranks import covered_columns
+from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
+from nudge_rag.solvers.contrastive.offset import common_direction, lowered
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.problem import Problem
 from nudge_rag.solvers.result import SAME_VALUE, Descent
+from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.step_search.ranks import covered_columns
 
 __all__ = ["ContrastiveDescent", "Point"]
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.solvers.problem import Problem, make_problem
+from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.contrastive.descent import ContrastiveDescent, Point
 from nudge_rag.solvers.devices import is_foreign
-from nudge_rag.solvers.scoring.validation import Judge
 from nudge_rag.solvers.labels import LabelsLike, QuerySums, join_labels
+from nudge_rag.solvers.problem import Problem, make_problem
 from nudge_rag.solvers.result import SAME_VALUE, Descent, NudgeFit, ValidationCurve, first_best
+from nudge_rag.solvers.scoring.validation import Judge
 
 __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import IntArray
-from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.step_search.paths import Paths
 from nudge_rag.solvers.step_search.products import ScorePairs, above
 from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin

@@ -9,8 +9,8 @@ import numpy as np
 
 from nudge_rag.common.arrays import IntArray
 from nudge_rag.evaluation.metrics import Metric
-from nudge_rag.solvers.scoring.fixed_scores import FixedScores
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.scoring.fixed_scores import FixedScores
 from nudge_rag.solvers.step_search.crossings import overtakings
 from nudge_rag.solvers.step_search.paths import Paths
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.fixed_scores import SCORES_PER_BLOCK, FixedScores, query_vectors
 from nudge_rag.solvers.step_search.arcs import Arcs
-from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.step_search.paths import Paths
 from nudge_rag.solvers.step_search.products import ScorePairs, above
 

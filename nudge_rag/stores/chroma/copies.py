@@ -17,7 +17,7 @@ from nudge_rag.stores.chroma.rounding import space_of, written_to_read_back
 if TYPE_CHECKING:
     from chromadb import Collection
 
-__all__ = ["CollectionsBeside", "origin_of", "recovered"]
+__all__ = ["ChromaCopies", "origin_of", "recovered"]
 
 # In the metadata of a copy: the id of the collection that it goes back to, by which journals know the store.
 ORIGIN = "nudge_rag:origin"
@@ -30,7 +30,7 @@ TRIES = 20
 SECONDS_TO_SWITCH = 2.0
 
 
-class CollectionsBeside:
+class ChromaCopies:
     """The collections ``<name>.<label>.beside`` are the other versions of the one called ``name``.
 
     Chroma has no aliases and renames one collection at a time, so a switch takes three steps: the live one becomes
@@ -239,7 +239,7 @@ def recovered(client: Any, name: str) -> Collection:
         beside = _any_beside(client, name)
         if beside is None:
             raise
-        CollectionsBeside(beside, name).wait_for_a_switch()
+        ChromaCopies(beside, name).wait_for_a_switch()
         found = client.get_collection(name, embedding_function=None)
     return found
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.copies import BesideStore
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
-from nudge_rag.stores.chroma.copies import CollectionsBeside, origin_of, recovered
+from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
+from nudge_rag.stores.copies import CopiesMixin
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -42,7 +42,7 @@ class ChromaFilter:
     ids: Sequence[str] | None = None
 
 
-class ChromaStore(BesideStore):
+class ChromaStore(CopiesMixin):
     """Adapter for a ``chromadb.Collection``. Stores float32; its search is approximate (HNSW).
 
     Scores are larger-is-better: 1 - distance for cosine and inner product, minus the squared distance for l2.
@@ -62,7 +62,7 @@ class ChromaStore(BesideStore):
         if not all(hasattr(collection, part) for part in ("configuration", "query", "update", "id")):
             raise TypeError(f"expected a chromadb Collection, got {type(collection).__name__}")
         self.collection = collection
-        self._beside: CollectionsBeside = CollectionsBeside(collection)
+        self._beside: ChromaCopies = ChromaCopies(collection)
         if not collection.count():  # made anew between the steps of a switch?
             self._beside.wait_for_a_switch()
         space = space_of(collection)
@@ -169,11 +169,11 @@ class ChromaStore(BesideStore):
             part = slice(first, first + IDS_PER_CALL)
             self.collection.update(ids=names[part], embeddings=written[part])
 
-    def create_beside(self, label: str) -> ChromaStore:
+    def create_copy(self, label: str) -> ChromaStore:
         """Copy all nodes to a collection ``<name>.<label>.beside``."""
         return self._sibling(self._beside.create(label), label)
 
-    def beside(self, label: str) -> ChromaStore:
+    def open_copy(self, label: str) -> ChromaStore:
         """The adapter of the collection at ``label``. Raises ValueError where there is none."""
         return self._sibling(self._beside.collection(label), label)
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.stores.memory.mapping import save_beside
 from nudge_rag.stores.memory.copies import companion
+from nudge_rag.stores.memory.mapping import save_beside
 
-__all__ = ["FaissRows", "FaissVersion", "imported", "save_index"]
+__all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
 
 
-class FaissRows:
+class FaissIndex:
     """What is in ``index``, by position; as long as this exists, so does the index.
 
     Raises:
@@ -99,7 +99,7 @@ class FaissRows:
         """An index with the same vectors, training, parameters and graph."""
         return imported().clone_index(self.index)
 
-    def search_as(self, other: FaissRows) -> None:
+    def search_as(self, other: FaissIndex) -> None:
         """Take over how much of it ``other`` searches, which may have been set since the one was copied."""
         if self._ivf:
             self._inner.nprobe = other._inner.nprobe
@@ -108,7 +108,7 @@ class FaissRows:
 
 
 @dataclass(frozen=True)
-class FaissVersion:
+class FaissCopy:
     """An index, and the node ids that its FAISS ids had when it was the live one, or copied from that."""
 
     index: Any
@@ -116,7 +116,7 @@ class FaissVersion:
 
     def named(self) -> dict[int, str | None]:
         """The node id of each FAISS id in the index."""
-        return {label: self.ids.get(label) for label in FaissRows(self.index).labels().tolist()}
+        return {label: self.ids.get(label) for label in FaissIndex(self.index).labels().tolist()}
 
     def save(self, path: Path, like: Path | None) -> None:
         """Write both, to files with the rights of ``like``; the index last, since that makes the version."""
@@ -125,7 +125,7 @@ class FaissVersion:
         save_index(self.index, path, like)
 
     @classmethod
-    def load(cls, path: Path) -> FaissVersion:
+    def load(cls, path: Path) -> FaissCopy:
         """What `save` wrote. Without its node ids, a version holds no node: it is not switched to."""
         try:
             pairs = json.loads(companion(path).read_text())

@@ -13,9 +13,9 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_label, check_queries, check_replacement
-from nudge_rag.stores.faiss.index import FaissRows, FaissVersion, imported, save_index
+from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
+from nudge_rag.stores.memory.copies import Copies, versions_of
 from nudge_rag.stores.memory.mapping import path_key
-from nudge_rag.stores.memory.copies import VersionsBeside, versions_of
 
 __all__ = ["FaissStore"]
 
@@ -59,7 +59,7 @@ class FaissStore:
         persist_path: str | Path | None = None,
         held_by: tuple[Any, str] | None = None,
     ) -> None:
-        rows = FaissRows(index)
+        rows = FaissIndex(index)
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
         self._path = None if persist_path is None else Path(persist_path)
@@ -108,23 +108,23 @@ class FaissStore:
 
     def count(self) -> int:
         """Number of vectors that have a node id."""
-        return len(FaissRows(self.index).positions(self._ids()))
+        return len(FaissIndex(self.index).positions(self._ids()))
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names, rows = check_ids(ids), FaissRows(self.index)
+        names, rows = check_ids(ids), FaissIndex(self.index)
         return rows.vectors()[self._places(rows, names)]
 
     def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, in the index's order."""
-        step, rows = check_batch_size(batch_size), FaissRows(self.index)
+        step, rows = check_batch_size(batch_size), FaissIndex(self.index)
         positions = rows.positions(self._ids())
         names, places, vectors = list(positions), list(positions.values()), rows.vectors()
         return ((names[at : at + step], vectors[places[at : at + step]]) for at in range(0, len(names), step))
 
     def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
         """The k best nodes of each query, as far as the index finds them."""
-        rows = FaissRows(self.index)
+        rows = FaissIndex(self.index)
         checked = check_queries(queries, k, dimension=rows.index.d).astype(np.float32)
         ids = dict(self._ids())
         chosen = [label for label in rows.labels().tolist() if label in ids and (where is None or where(ids[label]))]
@@ -142,7 +142,7 @@ class FaissStore:
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
-        known = FaissRows(self.index).positions(self._ids())
+        known = FaissIndex(self.index).positions(self._ids())
         return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
@@ -151,7 +151,7 @@ class FaissStore:
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors; where the file cannot be written, those in memory are put back first."""
-        rows = FaissRows(self.index)
+        rows = FaissIndex(self.index)
         names, given = check_replacement(ids, vectors, dimension=rows.index.d, dtype="float32")
         places, before = self._places(rows, names), rows.vectors()
         after = before.copy()
@@ -164,28 +164,28 @@ class FaissStore:
             rows.put(places, before)
             raise
 
-    def create_beside(self, label: str) -> EmbeddingStore:
+    def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
         ids = dict(self._ids())
-        self._versions().put(check_label(label), FaissVersion(FaissRows(self.index).copied(), ids))
-        return self.beside(label)
+        self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
+        return self.open_copy(label)
 
-    def beside(self, label: str) -> EmbeddingStore:
+    def open_copy(self, label: str) -> EmbeddingStore:
         """The adapter of the version ``label``. Raises ValueError where there is none."""
         version, path = self._versions().get(label), self._versions().path(label)
         return FaissStore(version.index, version.ids, persist_path=path)
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         return self._versions().labels()
 
     def switch(self, label: str) -> None:
         """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
-        versions, live = self._versions(), FaissRows(self.index)
-        incoming, outgoing = versions.get(label), FaissVersion(live.index, dict(self._ids()))
-        FaissRows(incoming.index).search_as(live)
+        versions, live = self._versions(), FaissIndex(self.index)
+        incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
+        FaissIndex(incoming.index).search_as(live)
         versions.prepare(label, incoming, outgoing)
-        if incoming.named() != FaissVersion(live.index, dict(self._ids())).named():
+        if incoming.named() != FaissCopy(live.index, dict(self._ids())).named():
             raise StoreError(
                 "nodes no longer have the FAISS ids that they had when the index was copied: nothing was switched"
             )
@@ -193,13 +193,13 @@ class FaissStore:
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._versions().drop(label)
 
-    def _versions(self) -> VersionsBeside[FaissVersion]:
+    def _versions(self) -> Copies[FaissCopy]:
         owner, path = self._holder()[0], self._path
-        return versions_of(owner, path, lambda version, place: version.save(place, path), FaissVersion.load)
+        return versions_of(owner, path, lambda version, place: version.save(place, path), FaissCopy.load)
 
     def _holder(self) -> tuple[Any, str]:
         if self._held_by is None:
@@ -209,7 +209,7 @@ class FaissStore:
             )
         return self._held_by
 
-    def _places(self, rows: FaissRows, names: list[str]) -> list[int]:
+    def _places(self, rows: FaissIndex, names: list[str]) -> list[int]:
         positions = rows.positions(self._ids())
         unknown = [name for name in names if name not in positions]
         if unknown:

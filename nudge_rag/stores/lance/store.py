@@ -197,21 +197,21 @@ class LanceStore:
         new = pyarrow.table(arrays, names=[self._id, *columns])
         self.table.merge_insert(self._id).when_matched_update_all().execute(new)
 
-    def create_beside(self, label: str) -> LanceStore:
+    def create_copy(self, label: str) -> LanceStore:
         """Copy the vectors of all rows to a second column, in one commit."""
         from nudge_rag.stores.lance.copies import create_column
 
         self._needs_latest()
         create_column(self, label)
-        return self.beside(label)
+        return self.open_copy(label)
 
-    def beside(self, label: str) -> LanceStore:
+    def open_copy(self, label: str) -> LanceStore:
         """The version ``label``; its searches look at every row."""
         from nudge_rag.stores.lance.copies import LanceCopy
 
         return LanceCopy(self, label)
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         from nudge_rag.stores.lance.copies import labels_of
 
@@ -224,7 +224,7 @@ class LanceStore:
         self._needs_latest()
         swap_columns(self, label)
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Remove the version ``label``."""
         from nudge_rag.stores.lance.copies import drop_column
 

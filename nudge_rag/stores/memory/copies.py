@@ -15,7 +15,7 @@ from nudge_rag.common.archive import put_in_place
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.memory.mapping import TEMPORARY
 
-__all__ = ["VersionsBeside", "companion", "versions_of"]
+__all__ = ["Copies", "companion", "versions_of"]
 
 T = TypeVar("T")
 # Of a file, what else belongs to the version in it: its node ids, where the file itself does not hold them.
@@ -23,7 +23,7 @@ COMPANION = ".ids"
 IN_MEMORY: dict[int, dict[str, Any]] = {}
 
 
-class VersionsBeside(Protocol[T]):
+class Copies(Protocol[T]):
     """The other versions of one index, by label."""
 
     def labels(self) -> list[str]:
@@ -61,7 +61,7 @@ class VersionsBeside(Protocol[T]):
 
 def versions_of(
     owner: Any, path: Path | None, save: Callable[[Any, Path], None], load: Callable[[Path], Any]
-) -> VersionsBeside[Any]:
+) -> Copies[Any]:
     """The other versions of what ``owner`` holds, which may be written to ``path``."""
     return InMemory(owner) if path is None else InFiles(path, save, load)
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.memory.copies import Copies, versions_of
 from nudge_rag.stores.memory.mapping import MappingStore, path_key, save_beside
-from nudge_rag.stores.memory.copies import VersionsBeside, versions_of
 
-__all__ = ["TwinStore"]
+__all__ = ["FrameworkDictStore"]
 
 
-class TwinStore(MappingStore, ABC):
+class FrameworkDictStore(MappingStore, ABC):
     """A `MappingStore` over an object that keeps everything that is searched in one dictionary, in one attribute.
 
     A switch assigns that attribute, once: whoever searches has taken one dictionary or the other.
@@ -38,21 +38,21 @@ class TwinStore(MappingStore, ABC):
             save=None if path is None else lambda: self._persist(vector_store, path),
         )
         self._capabilities = replace(self._capabilities, side_by_side=True, atomic_switch=True)
-        self._beside: VersionsBeside[Any] = versions_of(vector_store, path, self._persist, self._loaded)
+        self._beside: Copies[Any] = versions_of(vector_store, path, self._persist, self._loaded)
 
-    def create_beside(self, label: str) -> EmbeddingStore:
+    def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the vectors of all nodes to a version ``label``."""
         self._beside.put(check_label(label), self._twin(self._holding({})))
-        return self.beside(label)
+        return self.open_copy(label)
 
-    def beside(self, label: str) -> EmbeddingStore:
+    def open_copy(self, label: str) -> EmbeddingStore:
         """The adapter of the version ``label``. Raises ValueError where there is none."""
         twin, path = self._beside.get(label), self._beside.path(label)
-        copy: TwinStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
+        copy: FrameworkDictStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
         copy._capabilities = replace(copy.capabilities, side_by_side=False, atomic_switch=False)
         return copy
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         return self._beside.labels()
 
@@ -71,7 +71,7 @@ class TwinStore(MappingStore, ABC):
             after.setdefault(node_id, before[node_id])
         self._beside.settle(label, outgoing)
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._beside.drop(label)
 

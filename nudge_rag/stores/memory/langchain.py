@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
-from nudge_rag.stores.memory.framework_dict import TwinStore
 
 __all__ = ["InMemoryStore"]
 
@@ -36,7 +36,7 @@ class _VectorsOf(MutableMapping[str, list[float]]):
         return len(self._documents)
 
 
-class InMemoryStore(TwinStore):
+class InMemoryStore(FrameworkDictStore):
     """Adapter for ``langchain_core.vectorstores.InMemoryVectorStore``, which ranks by cosine.
 
     Args:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
-from nudge_rag.stores.memory.framework_dict import TwinStore
 
 __all__ = ["SimpleStore"]
 
 
-class SimpleStore(TwinStore):
+class SimpleStore(FrameworkDictStore):
     """Adapter for ``llama_index.core.vector_stores.SimpleVectorStore``, which ranks by cosine.
 
     Args:

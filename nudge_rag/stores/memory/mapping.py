@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.archive import put_in_place
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement

@@ -10,7 +10,7 @@ from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.milvus.schema import STRONG, Schema, among, count, pages
 
-__all__ = ["AliasVersions"]
+__all__ = ["MilvusCopies"]
 
 ROWS_PER_CALL = 200  # of up to 64 kB of text each
 # What describe_index says of an index beside the parameters that it was made with.
@@ -18,7 +18,7 @@ STATE = {"index_name", "field_name", "index_type", "metric_type", "state", "tota
 STATE |= {"pending_index_rows", "min_index_version", "max_index_version"}
 
 
-class AliasVersions:
+class MilvusCopies:
     """An alias, and the aliases ``<alias>__beside_<label>`` of the other versions.
 
     Milvus points one alias at another collection in one step, not two: only that of the alias itself is seen by

@@ -12,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
-from nudge_rag.stores.milvus.copies import AliasVersions
+from nudge_rag.stores.milvus.copies import MilvusCopies
 from nudge_rag.stores.milvus.schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
 __all__ = ["MilvusStore"]
@@ -189,15 +189,15 @@ class MilvusStore:
             for chunk in chunks(members, size):
                 self._write(place, partition, {node_id: new[node_id] for node_id in chunk})
 
-    def create_beside(self, label: str) -> MilvusStore:
+    def create_copy(self, label: str) -> MilvusStore:
         """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""
         return self._sibling(self._versions().create(label))
 
-    def beside(self, label: str) -> MilvusStore:
+    def open_copy(self, label: str) -> MilvusStore:
         """The adapter of the collection at ``label``. Raises ValueError where there is none."""
         return self._sibling(self._versions().collection_of(label))
 
-    def labels_beside(self) -> list[str]:
+    def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
         return self._versions().labels()
 
@@ -205,17 +205,17 @@ class MilvusStore:
         """Point the alias at the version ``label``, in one call. Raises StoreError where more than vectors differ."""
         self._versions().switch(label)
 
-    def drop_beside(self, label: str) -> None:
+    def drop_copy(self, label: str) -> None:
         """Drop the collection at ``label``, unless another alias names it."""
         self._versions().drop(label)
 
-    def _versions(self) -> AliasVersions:
+    def _versions(self) -> MilvusCopies:
         if not self._is_alias:
             raise ValueError(
                 f"{self.collection!r} is a Milvus collection, not an alias: two versions are swapped by an alias."
                 " Make one with client.create_alias(), and let the application open the collection by it"
             )
-        return AliasVersions(self.client, self.collection, self._schema)
+        return MilvusCopies(self.client, self.collection, self._schema)
 
     def _sibling(self, collection: str) -> MilvusStore:
         options: dict[str, Any] = {"search_params": self._search_params["params"], "merge": self._merges}

@@ -15,7 +15,7 @@ from nudge_rag.stores.checks import check_label
 if TYPE_CHECKING:
     from psycopg import sql
 
-__all__ = ["BesideColumns"]
+__all__ = ["PostgresCopies"]
 
 # Whoever asks for the table while this waits for its lock waits as well: better to try again than to wait long.
 LOCK_TIMEOUT, TRIES, BETWEEN_TRIES = "1s", 10, 0.5
@@ -38,7 +38,7 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = to_regclass(%s) AND a.
 """
 
 
-class BesideColumns:
+class PostgresCopies:
     """Columns of a table that hold other versions of the vectors in one of them.
 
     Args:

@@ -11,7 +11,6 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.copies import BesideStore
 from nudge_rag.stores.checks import (
     check_batch_size,
     check_ids,
@@ -21,7 +20,8 @@ from nudge_rag.stores.checks import (
     store_key,
     ungrouped,
 )
-from nudge_rag.stores.postgres.copies import BesideColumns
+from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.postgres.copies import PostgresCopies
 
 if TYPE_CHECKING:
     from psycopg import Connection, sql
@@ -44,7 +44,7 @@ WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', '
 """
 
 
-class PgVectorStore(BesideStore):
+class PgVectorStore(CopiesMixin):
     """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
 
     Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
@@ -100,7 +100,7 @@ class PgVectorStore(BesideStore):
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexed
-        self._beside: BesideColumns = BesideColumns(self._cursor, self._regclass, vector_column, only)
+        self._beside: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
         self._options |= {"table": table, "schema": schema}
         self._capabilities = Capabilities(
@@ -223,12 +223,12 @@ class PgVectorStore(BesideStore):
                     f"{cursor.rowcount} rows for {len(names)} ids: the table changed; nothing was written"
                 )
 
-    def create_beside(self, label: str) -> PgVectorStore:
+    def create_copy(self, label: str) -> PgVectorStore:
         """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""
         self._beside.create(label)
-        return self.beside(label)
+        return self.open_copy(label)
 
-    def beside(self, label: str) -> PgVectorStore:
+    def open_copy(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
         return PgVectorStore(self._conninfo, vector_column=self._beside.column(label), **self._options)
 

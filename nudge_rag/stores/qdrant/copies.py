@@ -7,13 +7,13 @@ from typing import Any
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 
-__all__ = ["BesideCollections", "aliases_of"]
+__all__ = ["QdrantCopies", "aliases_of"]
 
 POINTS_PER_CALL = 500
 PARTS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
 
 
-class BesideCollections:
+class QdrantCopies:
     """Collections that hold other versions of the one that ``alias`` stands for."""
 
     def __init__(self, client: Any, alias: str) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.copies import BesideStore
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
-from nudge_rag.stores.qdrant.copies import BesideCollections, aliases_of
+from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.qdrant.copies import QdrantCopies, aliases_of
 
 __all__ = ["QdrantStore"]
 
@@ -25,7 +25,7 @@ QUERIES_PER_CALL = 128
 COSINE_ROUNDING = 1e-6
 
 
-class QdrantStore(BesideStore):
+class QdrantStore(CopiesMixin):
     """Adapter for a Qdrant collection. ``where`` is a ``qdrant_client.models.Filter``; ids are UUIDs or integers.
 
     Scores are larger-is-better: cosine or inner product as Qdrant gives them, minus the squared distance for Euclid.
@@ -69,7 +69,7 @@ class QdrantStore(BesideStore):
             side_by_side=aliased,
             atomic_switch=aliased,
         )
-        self._beside: BesideCollections = BesideCollections(client, collection)
+        self._beside: QdrantCopies = QdrantCopies(client, collection)
 
     @property
     def name(self) -> str:
@@ -197,12 +197,12 @@ class QdrantStore(BesideStore):
             ]
             self.client.update_vectors(place, points, wait=True)
 
-    def create_beside(self, label: str) -> QdrantStore:
+    def create_copy(self, label: str) -> QdrantStore:
         """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
         self._beside.create(label)
-        return self.beside(label)
+        return self.open_copy(label)
 
-    def beside(self, label: str) -> QdrantStore:
+    def open_copy(self, label: str) -> QdrantStore:
         """The store on the collection ``label``."""
         alias = self._beside.alias(label)
         return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)

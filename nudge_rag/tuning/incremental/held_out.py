@@ -10,11 +10,11 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 
-__all__ = ["WatchedQuery", "offer"]
+__all__ = ["HeldOutQuery", "offer"]
 
 
 @dataclass
-class WatchedQuery:
+class HeldOutQuery:
     """A judged query with its best unlabelled nodes, best first.
 
     Invariant: no unlabelled node outside the list scores above the last one in it; where ``complete``, there is none.
@@ -59,7 +59,7 @@ class WatchedQuery:
 
 
 def offer(
-    queries: Iterable[WatchedQuery], ids: Sequence[str], scores: np.ndarray[Any, np.dtype[Any]], length: int
+    queries: Iterable[HeldOutQuery], ids: Sequence[str], scores: np.ndarray[Any, np.dtype[Any]], length: int
 ) -> None:
     """Offer nodes to every query; ``scores`` is (queries, nodes). Only those that may be taken are looked at."""
     for query, line in zip(queries, scores, strict=True):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.archive import BrokenFolderError
 from nudge_rag.solvers.step_search.arcs import summable_queries
-from nudge_rag.tuning.incremental.held_out import WatchedQuery
+from nudge_rag.tuning.incremental.held_out import HeldOutQuery
 
-__all__ = ["PARTS", "FoldedLabels", "TrainingQuery"]
+__all__ = ["PARTS", "RunningLabels", "TrainingQuery"]
 
 PARTS = ("train", "val", "test")
 KIND = "tuning state"
@@ -30,7 +30,7 @@ class TrainingQuery:
 
 
 @dataclass
-class FoldedLabels:
+class RunningLabels:
     """All that a solve needs, kept up to date pair by pair.
 
     Attributes:
@@ -45,17 +45,17 @@ class FoldedLabels:
     sums: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     train: dict[str, TrainingQuery] = field(default_factory=dict)
-    watched: dict[str, dict[str, WatchedQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
+    watched: dict[str, dict[str, HeldOutQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
 
     def part_of(self, text: str) -> str | None:
         """The part that a query is in; None for one that is not there."""
         return next((part for part in PARTS if text in self.of(part)), None)
 
-    def of(self, part: str) -> Mapping[str, TrainingQuery | WatchedQuery]:
+    def of(self, part: str) -> Mapping[str, TrainingQuery | HeldOutQuery]:
         """The queries of a part, by text."""
         return self.train if part == "train" else self.watched[part]
 
-    def held_out(self) -> Iterator[WatchedQuery]:
+    def held_out(self) -> Iterator[HeldOutQuery]:
         """Every validation and test query."""
         for part in self.watched.values():
             yield from part.values()
@@ -108,17 +108,17 @@ class FoldedLabels:
         return manifest | {"summed": list(self.sums)}, arrays
 
     @classmethod
-    def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> FoldedLabels:
-        """What `pack` packed. Raises BrokenFolderError for anything else."""
+    def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
+        """What `pack` packed. Raises CorruptArchiveError for anything else."""
         if manifest.get("kind") != KIND:
-            raise BrokenFolderError("the folder does not hold a tuning state")
+            raise CorruptArchiveError("the folder does not hold a tuning state")
         try:
             return cls._unpacked(manifest, arrays)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BrokenFolderError(f"the parts of the tuning state do not agree: {error}") from error
+            raise CorruptArchiveError(f"the parts of the tuning state do not agree: {error}") from error
 
     @classmethod
-    def _unpacked(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> FoldedLabels:
+    def _unpacked(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
         labels = cls(
             nodes=dict(zip(manifest["nodes"], arrays["nodes"], strict=True)),
             sums=dict(zip(manifest["summed"], arrays["sums"], strict=True)),
@@ -131,7 +131,7 @@ class FoldedLabels:
                 if part == "train":
                     labels.train[text] = TrainingQuery(vector, dict(grades))
                 else:
-                    labels.watched[part][text] = WatchedQuery(vector, dict(grades))
+                    labels.watched[part][text] = HeldOutQuery(vector, dict(grades))
         bounds = np.cumsum([0, *(len(ids) for ids in manifest["lists"])])
         if bounds[-1] != len(arrays["scores"]):
             raise ValueError(f"{bounds[-1]} ids but {len(arrays['scores'])} scores")

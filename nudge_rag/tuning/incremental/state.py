@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.tuning.incremental.labels import PARTS, FoldedLabels, TrainingQuery
-from nudge_rag.common.archive import BrokenFolderError, read_folder, write_folder
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
-from nudge_rag.evaluation.metrics import Metric, parse_metric
-from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
-from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_rivals, reading
 from nudge_rag.common.similarity import score_matrix
+from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
+from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_competitors, reading
+from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer
+from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
+from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.trial import Judged, Solver, Trial, resolve_solver, run_trial
 from nudge_rag.tuning.tune import DEFAULT_METRICS, DEFAULT_SPLIT, EmbedQueries, embed_texts
-from nudge_rag.tuning.incremental.held_out import WatchedQuery, offer
 
 __all__ = ["TuningState"]
 
@@ -38,8 +38,8 @@ class TuningState:
 
     Kept: the original vectors of the labelled nodes, for each the sum of its unit training queries and their number,
     and for each held-out query its best unlabelled nodes. The sums are exact
-    (`nudge_rag.solvers.step_search.arcs.summable_queries`), so that any sequence of additions and removals leaves what the
-    remaining pairs alone would have given.
+    (`nudge_rag.solvers.step_search.arcs.summable_queries`), so that any sequence of additions and removals leaves
+    what the remaining pairs alone would have given.
 
     A query falls into the training, validation or test part by a hash of its text, and stays there whatever else is
     added; a `Split` says it outright.
@@ -93,7 +93,7 @@ class TuningState:
         self.split, self.seed = split, seed
         self.versions, self.candidates = Path(versions), candidates
         self._depth = max(getattr(self.solver, "depth", 1), *(metric.k for metric in self.metrics))
-        self._labels = FoldedLabels()
+        self._labels = RunningLabels()
         self._reads = StoreReads(candidates, True, 0, 0)
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class TuningState:
         for query in self._labels.held_out():
             query.drop(fresh.keys())
         for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
-            watched = self._labels.watched[incoming[text][0]][text] = WatchedQuery(vector)
+            watched = self._labels.watched[incoming[text][0]][text] = HeldOutQuery(vector)
             watched.fill(ids, scores, self._length)
         for text, (part, grades) in incoming.items():
             if part == "train" and text in vectors:
@@ -218,15 +218,15 @@ class TuningState:
         """A state that `save` wrote; split and seed are those it was made with, other options as for a new one.
 
         Raises:
-            BrokenFolderError: the folder does not hold a state, or is damaged.
+            CorruptArchiveError: the folder does not hold a state, or is damaged.
             ValueError: the state was made for another store.
         """
         manifest, arrays = read_folder(Path(folder))
-        labels = FoldedLabels.unpack(manifest, arrays)
+        labels = RunningLabels.unpack(manifest, arrays)
         try:
             key, split, seed = manifest["store"], tuple(manifest["split"]), manifest["seed"]
         except (KeyError, TypeError) as error:
-            raise BrokenFolderError(f"{folder} does not hold a tuning state: {error}") from error
+            raise CorruptArchiveError(f"{folder} does not hold a tuning state: {error}") from error
         if key != store.key:
             raise ValueError(f"the state in {folder} was made for {key}, not for {store.key}")
         state = cls(store, embed_queries, split=split, seed=seed, **options)
@@ -291,7 +291,7 @@ class TuningState:
         nudged = set(nudged_ids(self.store, self.versions))
         known = sorted(nodes, key=lambda node_id: node_id in nudged)
         checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, len(vectors[0]))
-        rivals = find_rivals(self.store, np.stack(vectors), known, checked, self._length, self.candidates)
+        rivals = find_competitors(self.store, np.stack(vectors), known, checked, self._length, self.candidates)
         self._reads += rivals.reads
         return list(zip(rivals.ids, rivals.scores, strict=True))
 
@@ -318,7 +318,7 @@ def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:
     return PARTS[min(2, int(np.searchsorted(np.cumsum(split), place, side="right")))]
 
 
-def _stack(queries: Sequence[WatchedQuery]) -> FloatArray:
+def _stack(queries: Sequence[HeldOutQuery]) -> FloatArray:
     return np.stack([query.vector for query in queries])
 
 

@@ -10,8 +10,8 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.nudge.databases.registry import DATABASES, database_of
 
-from nudge_rag.stores import EmbeddingStore, FaissStore, SimpleStore
 from nudge_rag.journal.text_hashes import TextsOf
+from nudge_rag.stores import EmbeddingStore, FaissStore, SimpleStore
 
 __all__ = ["embedding_store", "texts_of", "vector_store_of"]
 

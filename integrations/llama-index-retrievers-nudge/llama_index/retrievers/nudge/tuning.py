@@ -11,7 +11,7 @@ from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 
 import nudge_rag
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.text_hashes import where_readable
+from nudge_rag.journal.text_hashes import skip_unreadable_texts
 
 __all__ = ["tune"]
 
@@ -39,7 +39,7 @@ def tune(
     model = embed_model or _own_model(index_or_store)
     options.setdefault("model", getattr(model, "model_name", None))
     own_texts = texts_of(index_or_store)
-    options.setdefault("texts", None if own_texts is None else where_readable(own_texts))
+    options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
     # Queries go through the query side: many models put another instruction before a query than before a text.
     return nudge_rag.tune(
         store, pairs, lambda texts: [model.get_query_embedding(text) for text in nudge_rag.track(texts)], **options

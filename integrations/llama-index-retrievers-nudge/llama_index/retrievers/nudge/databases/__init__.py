@@ -1,0 +1,1 @@
+"""One module per database: its adapter, its filters, its nodes or documents by id."""

@@ -1,0 +1,1 @@
+"""LlamaIndex metadata filters in the languages of the databases."""

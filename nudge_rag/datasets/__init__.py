@@ -1,1 +1,0 @@
-"""Public labelled data for demonstrations, from installed packages alone."""

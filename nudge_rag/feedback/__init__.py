@@ -1,0 +1,1 @@
+"""What users tell us: labelled pairs of queries and nodes, and the files that hold them."""

@@ -1,0 +1,1 @@
+"""What was written to a store, and undoing it: one file per verb."""

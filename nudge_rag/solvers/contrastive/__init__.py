@@ -1,0 +1,1 @@
+"""The contrastive solver: cross-entropy over the covered nodes."""

@@ -1,0 +1,1 @@
+"""Score vectors of the covered nodes on judged queries."""

@@ -1,0 +1,1 @@
+"""Find how far to move: exact line searches and their parts."""

@@ -1,0 +1,5 @@
+"""FAISS."""
+
+from nudge_rag.stores.faiss.store import FaissStore
+
+__all__ = ["FaissStore"]

@@ -1,0 +1,5 @@
+"""LanceDB."""
+
+from nudge_rag.stores.lance.store import LanceStore
+
+__all__ = ["LanceStore"]

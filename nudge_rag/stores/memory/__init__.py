@@ -1,0 +1,1 @@
+"""Stores in the memory of this process, those of the frameworks included."""

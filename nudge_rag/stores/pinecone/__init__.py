@@ -1,0 +1,5 @@
+"""Pinecone."""
+
+from nudge_rag.stores.pinecone.store import PineconeStore
+
+__all__ = ["PineconeStore"]

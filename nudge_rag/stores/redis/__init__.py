@@ -1,0 +1,5 @@
+"""Redis."""
+
+from nudge_rag.stores.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

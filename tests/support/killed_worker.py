@@ -1,0 +1,251 @@
+"""Processes that push or roll back and are killed: run by tests through `Killer`, not by pytest.
+
+A parent imports what a kind of store needs, opens nothing, and forks one child per job: a line of JSON on its input.
+The child kills itself at its n-th step, or is killed by the parent after some time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nudge_rag.common.archive
+import nudge_rag.journal.lock
+import nudge_rag.stores.memory.copies
+import nudge_rag.stores.memory.mapping
+from nudge_rag import drop_beside, reapply, rollback, switch, versions
+from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
+from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
+from nudge_rag.stores.chroma.copies import recovered
+
+COLLECTION = "killed"
+OF_THE_PROCESS = (
+    (nudge_rag.common.archive, "_write_synced"),
+    (nudge_rag.stores.memory.mapping, "put_in_place"),
+    (nudge_rag.stores.memory.copies, "put_in_place"),
+    (Path, "unlink"),
+)
+
+
+def import_for(kind: str) -> None:
+    if kind == "simple":
+        import llama_index.core.vector_stores  # noqa: F401
+    elif kind == "faiss":
+        import faiss  # noqa: F401
+    elif kind == "lancedb":
+        import lancedb  # noqa: F401
+    elif kind.startswith("chroma"):
+        import chromadb  # noqa: F401
+    else:
+        import psycopg  # noqa: F401
+
+
+def open_store(kind: str, address: str) -> Any:
+    if kind == "simple":
+        return SimpleStore.open(address)
+    if kind == "faiss":
+        return FaissStore.open(address, Path(address).with_name("ids.json"))
+    if kind == "lancedb":
+        return LanceStore.open(address, "nodes")
+    if kind == "chroma":
+        from chromadb.api.shared_system_client import SharedSystemClient
+
+        SharedSystemClient.clear_system_cache()  # what another process has written is seen by a new client only
+        return ChromaStore.open(address, COLLECTION)
+    if kind == "chroma-server":
+        import chromadb
+
+        client = chromadb.HttpClient(host="127.0.0.1", port=int(address))
+        return ChromaStore(recovered(client, COLLECTION))
+    return PgVectorStore(address, COLLECTION)
+
+
+class Steps:
+    """Dies before, between and after the parts of every write to the store and to the journal."""
+
+    def __init__(self, left: int, pause: float = 0.0) -> None:
+        self.left, self.pause = left, pause
+
+    def step(self) -> None:
+        time.sleep(self.pause)
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+
+    def instrument(self, store: Any, set_attribute: Callable[[Any, str, Any], None] = setattr) -> Any:
+        """Count the steps of this store and the journal; what the whole process shares goes through `set_attribute`."""
+        for owner, name in OF_THE_PROCESS:
+            set_attribute(owner, name, self.around(getattr(owner, name)))
+        for name in ("switch", "drop_copy"):
+            if hasattr(store, name):
+                setattr(store, name, self.around(getattr(store, name)))
+        if isinstance(store, ChromaStore):
+            store._beside._rename = self.around(store._beside._rename)  # a switch has several
+        if hasattr(store, "create_copy"):
+            create = self.around(store.create_copy)
+            store.create_copy = lambda label: self.in_parts(create(label))
+        return self.in_parts(store)
+
+    def around(self, method: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.step()
+            found = method(*arguments, **options)
+            self.step()
+            return found
+
+        return call
+
+    def in_parts(self, store: Any) -> Any:
+        replace = store.replace
+
+        def replace_in_parts(ids: Any, vectors: Any) -> None:
+            self.step()
+            for part in np.array_split(np.arange(len(ids)), 3):
+                replace([ids[at] for at in part], np.asarray(vectors)[part])
+                self.step()
+
+        store.replace = replace_in_parts
+        return store
+
+
+def nudged(originals: np.ndarray, number: int) -> np.ndarray:
+    """The vectors of the nudge of that number, known to whoever checks."""
+    return (originals + np.random.default_rng([7, number]).normal(size=originals.shape)).astype(np.float32)
+
+
+def loop(store: Any, root: Path, ids: list[str], originals: np.ndarray, seed: int, ready: int) -> None:
+    """Push and roll back, as chance has it, until killed."""
+    rng = np.random.default_rng(seed)
+    os.write(ready, b".")
+    while True:
+        chance, number = rng.random(), int(rng.integers(1_000_000))
+        if chance < 0.6:
+            chosen = np.sort(rng.permutation(len(ids))[: len(ids) if chance < 0.3 else len(ids) // 2])
+            vectors = nudged(originals, number)[chosen]
+            push_vectors(
+                store, [ids[at] for at in chosen], originals[chosen], vectors, root=root, details={"number": number}
+            )
+        elif chance < 0.8:
+            rollback(store, root)
+        else:
+            live = [version.name for version in versions(store, root) if version.state == "committed"]
+            if live:
+                rollback(store, root, version=live[-1])
+
+
+def restrict(job: dict[str, Any], store: Any) -> Any:
+    """Take rights or space from this process: its user's, that of writing files beyond a size, or all of a disk."""
+    if "uid" in job:
+        os.setgroups([])
+        os.setgid(job["uid"])
+        os.setuid(job["uid"])
+        return open_store(job["kind"], job["address"])
+    if "ballast" in job:
+        fill_disk(Path(job["ballast"]))
+    elif job.get("limited") == "journal":
+        limit_files(job["bytes"])
+    elif job.get("limited") == "store":
+        replace = store.replace
+
+        def replace_limited(ids: Any, vectors: Any) -> None:
+            hard = limit_files(job["bytes"])
+            try:
+                replace(ids, vectors)
+            finally:
+                limit_files(hard)
+
+        store.replace = replace_limited
+    return store
+
+
+def fill_disk(ballast: Path) -> None:
+    """Take all space that is left where this file is."""
+    size = 1 << 20
+    with ballast.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
+
+
+def limit_files(size: int) -> int:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    return hard
+
+
+def work(job: dict[str, Any], ready: int) -> None:
+    arrays = np.load(job["vectors"])
+    ids, originals, root = arrays["ids"].tolist(), arrays["originals"], Path(job["root"])
+    store = restrict(job, open_store(job["kind"], job["address"]))
+    nudge_rag.journal.lock.SECONDS_TO_WAIT = job.get("patience", nudge_rag.journal.lock.SECONDS_TO_WAIT)
+    if job["action"] == "loop":
+        loop(store, root, ids, originals, job["seed"], ready)
+        return
+    if "steps" in job:
+        store = Steps(job["steps"], job.get("pause", 0.0)).instrument(store)
+    else:
+        os.write(ready, b".")
+    action = job["action"]
+    if action in ("push", "push-beside"):
+        number, mode = job["number"], IN_PLACE if action == "push" else SIDE_BY_SIDE
+        moved, details = nudged(originals, number), {"number": number}
+        push_vectors(store, ids, originals, moved, root=root, details=details, mode=mode)
+    else:
+        calls = {"rollback": rollback, "drop": drop_beside, "recover": reapply}
+        calls["switch"] = functools.partial(switch, accept_gap=True)
+        calls[action](store, root)
+
+
+def fork(job: dict[str, Any]) -> int:
+    """Run a job in a child; the signal that ended it, 0 for none, -1 for an error."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            report = os.open(job["report"], os.O_WRONLY | os.O_CREAT) if "report" in job else -1
+            warnings.simplefilter("ignore")
+            work(job, writer)
+        except BaseException as error:
+            if "report" not in job:
+                traceback.print_exc()
+                os._exit(1)
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            os.write(report, json.dumps({"kinds": kinds, "message": str(error)}).encode())
+        os._exit(0)
+    os.close(writer)
+    if "seconds" in job:
+        os.read(reader, 1)  # nothing where the child died before it was ready
+        time.sleep(job["seconds"])
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    os.close(reader)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    import_for(sys.argv[1])
+    np.random.default_rng(0)  # which imports more, that another user may not read
+    for line in sys.stdin:
+        sys.stdout.write(f"{fork(json.loads(line))}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What the tests with SIGKILL share: stores made anew, processes to kill, and what may be in a store afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import faiss
+import lancedb
+import numpy as np
+import psycopg
+from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores import SimpleVectorStore
+
+import nudge_rag
+from nudge_rag.journal.versions import Version
+from nudge_rag.stores import EmbeddingStore
+from tests.support.builders.common import Servers
+from tests.support.killed_worker import COLLECTION, nudged
+
+KINDS = ["simple", "faiss", "lancedb", "chroma", "postgres"]
+numbers = itertools.count()
+
+
+def switch(store: EmbeddingStore, root: Path) -> nudge_rag.SwitchReceipt:
+    """Switch, with the gap where the store has one."""
+    return nudge_rag.switch(store, root, accept_gap=not store.capabilities.atomic_switch)
+
+
+def fill(kind: str, folder: Path, servers: Servers | None, ids: list[str], vectors: np.ndarray) -> str:
+    """A store with these nodes; its address."""
+    rows = vectors.tolist()
+    if kind == "simple":
+        vector_store = SimpleVectorStore()
+        vector_store.add([TextNode(id_=node, embedding=row) for node, row in zip(ids, rows, strict=True)])
+        vector_store.persist(str(folder / "vectors.json"))
+        return str(folder / "vectors.json")
+    if kind == "faiss":
+        index = faiss.IndexFlatL2(vectors.shape[1])
+        index.add(vectors)
+        faiss.write_index(index, str(folder / "index.faiss"))
+        (folder / "ids.json").write_text(json.dumps(ids))
+        return str(folder / "index.faiss")
+    if kind == "lancedb":
+        table = [{"id": node, "vector": row} for node, row in zip(ids, rows, strict=True)]
+        lancedb.connect(str(folder / "lance")).create_table("nodes", table)
+        return str(folder / "lance")
+    assert servers is not None or kind == "chroma"
+    if kind == "chroma":
+        fill_chroma(chromadb.PersistentClient(path=str(folder / "chroma")), ids, rows)
+        return str(folder / "chroma")
+    assert servers is not None
+    if kind == "chroma-server":
+        port = servers.address("chroma")
+        fill_chroma(chromadb.HttpClient(host="127.0.0.1", port=port), ids, rows)
+        return str(port)
+    fill_postgres(servers.address("postgres"), ids, rows)
+    return str(servers.address("postgres"))
+
+
+def fill_chroma(client: Any, ids: list[str], rows: list[Any]) -> None:
+    if COLLECTION in [collection.name for collection in client.list_collections()]:
+        client.delete_collection(COLLECTION)
+    client.create_collection(COLLECTION, embedding_function=None).add(ids=ids, embeddings=rows)
+
+
+def fill_postgres(uri: str, ids: list[str], rows: list[Any]) -> None:
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE IF EXISTS {COLLECTION}")
+        connection.execute(f"CREATE TABLE {COLLECTION} (id text, embedding vector({len(rows[0])}))")
+        for node, row in zip(ids, rows, strict=True):
+            connection.execute(f"INSERT INTO {COLLECTION} VALUES (%s, %s)", [node, str(row)])
+
+
+class Killer:
+    """Parents of processes that are to be killed, one per kind of store."""
+
+    def __init__(self) -> None:
+        self.parents: dict[str, subprocess.Popen[str]] = {}
+
+    def run(self, kind: str, **job: Any) -> int:
+        """Run a job to its end; the signal that ended it, 0 for none, negative for an error."""
+        if kind not in self.parents:
+            command = [sys.executable, str(Path(__file__).with_name("killed_worker.py")), kind]
+            self.parents[kind] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        parent = self.parents[kind]
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(json.dumps({"kind": kind, **{name: _plain(value) for name, value in job.items()}}) + "\n")
+        parent.stdin.flush()
+        return int(parent.stdout.readline())
+
+    def stop(self) -> None:
+        for parent in self.parents.values():
+            parent.communicate()
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def losses(store: EmbeddingStore, ids: list[str], *known: np.ndarray) -> int:
+    """How many nodes hold a vector that is none of the known ones."""
+    dtype = store.capabilities.dtype
+    sets = [{row.astype(dtype).tobytes() for row in rows} for rows in zip(*known, strict=True)]
+    return sum(row.tobytes() not in allowed for row, allowed in zip(store.read(ids), sets, strict=True))
+
+
+def is_whole(store: EmbeddingStore, ids: list[str], *known: np.ndarray) -> bool:
+    """Whether all nodes hold the vectors of one and the same of the known ones."""
+    found = store.read(ids)
+    return any(found.tobytes() == one.astype(found.dtype).tobytes() for one in known)
+
+
+def at_all(ids: list[str], originals: np.ndarray, version: Version) -> np.ndarray:
+    """The vectors of all nodes once a version is there, which is what its number says."""
+    whole, wanted = originals.copy(), nudged(originals, version.manifest["details"]["number"])
+    at = {node: row for row, node in enumerate(ids)}
+    for node, vector in zip(version.ids, version.after, strict=True):
+        whole[at[node]] = vector
+        assert vector.astype(np.float32).tobytes() in (wanted[at[node]].tobytes(), originals[at[node]].tobytes())
+    return whole
+
+
+def quietly(action: Any, *arguments: Any, **options: Any) -> Any:
+    """Call it without the warnings that tell of what had died."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return action(*arguments, **options)

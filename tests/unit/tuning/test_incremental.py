@@ -1,0 +1,248 @@
+"""A tuned state after any sequence of changes is what tuning from scratch gives, and a change costs what it must."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nudge_rag import LabeledPairs, NudgeM, NudgeN, Split, TuningState, tune
+from nudge_rag.common.archive import CorruptArchiveError
+from nudge_rag.stores import MappingStore, StoreError, UnknownIdError
+
+D = 5
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def place(node, version=0):
+    """A node's vector, in the version of its text."""
+    return unit(np.random.default_rng([int(node[1:]), version]).normal(size=D))
+
+
+def embed(texts):
+    """Queries of a node lie off it, always to the same side."""
+    rows = []
+    for text in texts:
+        node = text.split()[1]
+        shift = unit(np.random.default_rng([int(node[1:]), 99]).normal(size=D))
+        rows.append(place(node) + 0.9 * shift + np.random.default_rng(list(text.encode())).normal(size=D) * 0.2)
+    return np.array(rows)
+
+
+def make_store(n, similarity="cosine", kind=MappingStore):
+    return kind({f"n{i}": place(f"n{i}").tolist() for i in range(n)}, similarity=similarity, key="test")
+
+
+def pairs_of(node, first, count, also=None):
+    rows = [(f"{i} {node}", node) for i in range(first, first + count)]
+    return LabeledPairs.from_pairs(rows + [(text, also, 2.0) for text, _ in rows if also])
+
+
+def assert_same_as_from_scratch(state, store, folder, **options):
+    parts = state.pairs()
+    expected = tune(store, parts, embed, versions=folder, **{"solver": "nudge-n"} | options)
+    found = state.solve()
+    assert found.gamma == pytest.approx(expected.gamma, abs=1e-9)
+    vectors = dict(zip(expected.ids, expected.vectors, strict=True))
+    assert set(found.ids) == set(expected.ids)
+    for node, vector in zip(found.ids, found.vectors, strict=True):
+        np.testing.assert_allclose(vector, vectors[node], rtol=0, atol=1e-9)
+    assert str(found.comparison) == str(expected.comparison)
+    np.testing.assert_allclose(found.curve.values, expected.curve.values, atol=1e-12)
+
+
+NODE = st.integers(0, 24).map(lambda i: f"n{i}")
+CHANGE = st.one_of(
+    st.tuples(st.just("pairs"), NODE, st.integers(0, 12), st.integers(1, 12), st.none() | NODE),
+    st.tuples(st.just("no pairs"), NODE, st.integers(0, 12), st.integers(1, 12), st.none() | NODE),
+    st.tuples(st.just("nodes"), st.lists(NODE, min_size=1, max_size=4)),
+    st.tuples(st.just("no nodes"), st.lists(NODE, min_size=1, max_size=6)),
+    st.tuples(st.just("changed"), NODE, st.integers(1, 5)),
+    st.tuples(st.just("saved")),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    changes=st.lists(CHANGE, max_size=14),
+    how=st.sampled_from(
+        [
+            ("cosine", "nudge-n", "search"),
+            ("cosine", NudgeN(metric="nDCG@3", search="exact"), "scan"),
+            ("l2", "nudge-n", "search"),
+            ("dot", "nudge-m", "search"),
+            ("dot", NudgeM(metric="MRR@4"), "scan"),
+        ]
+    ),
+)
+def test_any_sequence_of_changes_equals_tuning_from_scratch(tmp_path_factory, changes, how):
+    similarity, solver, candidates = how
+    folder = tmp_path_factory.mktemp("state")
+    store = make_store(20, similarity)
+    table = store._table
+    options = {"solver": solver, "candidates": candidates, "metrics": ["nDCG@4", "Recall@1"]}
+    state = TuningState(store, embed, split=(0.5, 0.25, 0.25), versions=folder / "v", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state.add_pairs(Split(*(pairs_of("n1", first, 8) for first in (100, 200, 300))))
+        for kind, *details in changes:
+            if kind == "saved":
+                state.save(folder / "state")
+                state = TuningState.load(folder / "state", store, embed, versions=folder / "v", **options)
+            elif kind == "pairs":
+                state.add_pairs(pairs_of(*details))
+            elif kind == "no pairs":
+                state.remove_pairs(pairs_of(*details))
+            elif kind == "nodes":
+                new = [node for node in details[0] if node not in table]
+                table.update({node: place(node).tolist() for node in new})
+                state.add_nodes(new)
+            elif kind == "no nodes":
+                gone = [node for node in details[0] if node != "n1"]
+                for node in gone:
+                    table.pop(node, None)
+                state.remove_nodes(gone)
+            elif details[0] in table:
+                table[details[0]] = place(*details).tolist()
+                state.add_nodes([details[0]])
+        assert_same_as_from_scratch(state, store, folder / "v", **options)
+
+
+class Counting(MappingStore):
+    """Notes what is asked of the store, and fails when told to."""
+
+    def __init__(self, table, **options):
+        super().__init__(table, **options)
+        self.read_ids, self.searched, self.fails = [], 0, False
+
+    def read(self, ids):
+        if self.fails:
+            raise OSError("connection reset")
+        self.read_ids.extend(ids)
+        return super().read(ids)
+
+    def search(self, queries, k, *, where=None):
+        if self.fails:
+            raise OSError("connection reset")
+        self.searched += len(queries)
+        return super().search(queries, k, where=where)
+
+
+def started(tmp_path, n=60, metrics=("nDCG@4",)):
+    store = make_store(n, kind=Counting)
+    state = TuningState(store, embed, split=(0.5, 0.25, 0.25), versions=tmp_path / "v", metrics=metrics)
+    for node in range(6):
+        state.add_pairs(pairs_of(f"n{node}", 0, 20))
+    return store, state
+
+
+def test_a_change_costs_what_it_is_worth(tmp_path):
+    store, state = started(tmp_path)
+    assert sorted(store.read_ids) == [f"n{i}" for i in range(6)]
+    held_out = sum(part.n_queries for part in state.pairs()[1:])
+    # Every held-out query is asked once; asking for more neighbours than the first time is asking again.
+    assert held_out <= store.searched <= 2 * held_out
+    store.read_ids, store.searched = [], 0
+    embedded = []
+    state.embed_queries = lambda texts: embedded.extend(texts) or embed(texts)
+    more = pairs_of("n2", 15, 8)
+    state.add_pairs(more)
+    new = {f"{i} n2" for i in range(20, 23)}
+    assert set(embedded) == new
+    assert store.read_ids == []
+    assert store.searched <= 2 * sum(text in new for part in state.pairs()[1:] for text in part.queries)
+    store.searched = 0
+    state.solve()
+    state.solve()
+    assert store.searched == 0
+    store._table["n70"] = place("n70").tolist()
+    state.add_nodes(["n70"])
+    assert (store.read_ids, store.searched) == (["n70"], 0)
+    state.solve()
+    assert store.searched == 0
+
+
+def test_push_roll_back_and_tune_on(tmp_path):
+    store, state = started(tmp_path)
+    before = dict(store._table)
+    first = state.solve()
+    assert first.push().pushed
+    state.add_pairs(pairs_of("n9", 0, 20))
+    assert_same_as_from_scratch(state, store, tmp_path / "v", metrics=["nDCG@4"])
+    second = state.solve()
+    assert second.push().pushed
+    # Pairs of one node are withdrawn: it stays known by its original, and the next push gives it back.
+    state.remove_pairs(pairs_of("n3", 0, 20))
+    assert_same_as_from_scratch(state, store, tmp_path / "v", metrics=["nDCG@4"])
+    state.solve().push()
+    assert store._table["n3"] == before["n3"]
+    state.solve().rollback()
+    assert store._table == before
+
+
+def test_a_state_survives_the_process(tmp_path):
+    store, state = started(tmp_path)
+    state.save(tmp_path / "state")
+    again = TuningState.load(tmp_path / "state", store, embed, versions=tmp_path / "v", metrics=["nDCG@4"])
+    assert len(again) == len(state) == 120
+    assert again.pairs() == state.pairs()
+    found, expected = again.solve(), state.solve()
+    assert found.vectors.tobytes() == expected.vectors.tobytes()
+    assert found.comparison == expected.comparison
+    assert again.split == state.split
+    deeper = TuningState.load(tmp_path / "state", store, embed, versions=tmp_path / "v", metrics=["nDCG@30"])
+    assert_same_as_from_scratch(deeper, store, tmp_path / "v", metrics=["nDCG@30"])
+
+
+def test_a_store_that_fails_leaves_the_state_as_it_was(tmp_path):
+    store, state = started(tmp_path)
+    before, size = state.solve(), len(state)
+    store.fails = True
+    for action in (
+        lambda: state.add_pairs(pairs_of("n30", 0, 20)),
+        lambda: state.add_pairs(pairs_of("n1", 50, 20)),
+        lambda: state.add_nodes(["n31"]),
+    ):
+        with pytest.raises(StoreError, match="connection reset"):
+            action()
+    store.fails = False
+    assert len(state) == size
+    assert state.solve().vectors.tobytes() == before.vectors.tobytes()
+    state.embed_queries = lambda texts: np.ones((len(texts), 3))
+    with pytest.raises(ValueError, match="dimension of the store"):
+        state.add_pairs(pairs_of("n1", 50, 20))
+    assert len(state) == size
+
+
+def test_bad_input(tmp_path):
+    store, state = started(tmp_path)
+    with pytest.raises(TypeError, match="must be LabeledPairs or a Split"):
+        state.add_pairs([("a", "n1")])
+    moved = LabeledPairs({"q": next(iter(state.pairs().train.queries))}, {"q": {"n1": 1}})
+    with pytest.raises(ValueError, match="is in the train part already, not in test"):
+        state.add_pairs(Split(LabeledPairs({}, {}), LabeledPairs({}, {}), moved))
+    with pytest.warns(UserWarning, match=r"'gone' \(3\)"):
+        state.add_pairs(LabeledPairs.from_pairs((f"{i} n1 more", "gone") for i in range(3)))
+    with pytest.raises(UnknownIdError, match="'gone'"):
+        state.add_nodes(["gone"])
+    with pytest.raises(ValueError, match="add more pairs"):
+        TuningState(store, embed).solve()
+    with pytest.raises(ValueError, match="sum to 1"):
+        TuningState(store, embed, split=(0.5, 0.1, 0.1))
+    state.save(tmp_path / "state")
+    with pytest.raises(ValueError, match="was made for test, not for other"):
+        TuningState.load(tmp_path / "state", MappingStore(store._table, key="other"), embed)
+    state.solve().save(tmp_path / "nudge")
+    with pytest.raises(CorruptArchiveError, match="does not hold a tuning state"):
+        TuningState.load(tmp_path / "nudge", store, embed)
+    content = bytearray((tmp_path / "state" / "arrays.npz").read_bytes())
+    content[300] ^= 4
+    (tmp_path / "state" / "arrays.npz").write_bytes(content)
+    with pytest.raises(CorruptArchiveError, match="checksum"):
+        TuningState.load(tmp_path / "state", store, embed)
