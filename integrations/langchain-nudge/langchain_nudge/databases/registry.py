@@ -9,7 +9,8 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_nudge import duckdb, experimental, redis, sqlite_vec
+from langchain_nudge import experimental
+from langchain_nudge.databases import duckdb, redis, sqlite_vec
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import (
     ChromaStore,

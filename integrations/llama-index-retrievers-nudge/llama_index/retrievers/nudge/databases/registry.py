@@ -9,7 +9,8 @@ from typing import Any
 from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn, metadata_dict_to_node
-from llama_index.retrievers.nudge import experimental, redis
+from llama_index.retrievers.nudge import experimental
+from llama_index.retrievers.nudge.databases import redis
 from llama_index.retrievers.nudge.filters.milvus import milvus_among, milvus_expression
 from llama_index.retrievers.nudge.filters.sql import among, duckdb_field, lance_field, postgres_field, sql_condition
 
