@@ -7,16 +7,17 @@ from typing import Any
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import FilterCondition
+from llama_index.retrievers.nudge.databases.base import Database
 
 from nudge_rag.stores import EmbeddingStore, RedisStore
 
-__all__ = ["adapter", "condition", "nodes"]
+__all__ = ["DATABASE"]
 
 # Redis has no simpler query that nothing meets.
 NOTHING = "@id:{x} -@id:{x}"
 
 
-def adapter(vector_store: Any) -> EmbeddingStore:
+def make_adapter(vector_store: Any) -> EmbeddingStore:
     """The adapter of its index. Raises ValueError for a store with an asynchronous client alone."""
     if vector_store._index.client is None:
         raise ValueError("this RedisVectorStore has an asynchronous client alone: give it redis_client= or redis_url=")
@@ -29,7 +30,7 @@ def _prefix(vector_store: Any) -> str:
     return f"{vector_store._index.prefix}{vector_store._index.key_separator}"
 
 
-def condition(vector_store: Any, query: VectorStoreQuery, where: str | None = None) -> str | None:
+def make_filter(vector_store: Any, query: VectorStoreQuery, where: str | None = None) -> str | None:
     """Filters as a query of Redis', by the integration's own translation; ``where`` is one already.
 
     Raises:
@@ -59,7 +60,7 @@ def _check(vector_store: Any, filters: MetadataFilters) -> None:
             raise ValueError(f"{part.key!r} is no field of the Redis index, which has {', '.join(fields)}")
 
 
-def nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
+def fetch_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
     """By their keys: the integration's own get_nodes loses ids with a comma in them."""
     names = ("id", "doc_id", "text", "_node_content")
     with vector_store._index.client.pipeline(transaction=False) as pipe:
@@ -72,3 +73,6 @@ def nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+DATABASE = Database(make_adapter, make_filter, fetch_nodes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
-__all__ = ["clause_of"]
+__all__ = ["clause_of", "query_clauses"]
 
 Clause = dict[str, Any]
 RANGES = {
@@ -18,6 +18,16 @@ RANGES = {
 }
 # The integration maps these as keywords themselves; dynamic mapping puts the whole string into a field below.
 KEYWORDS = ("document_id", "doc_id", "ref_doc_id")
+
+
+def query_clauses(query: VectorStoreQuery, given: list[Any], document_field: str) -> list[Any] | None:
+    """Add the node and document ids of a query to the clauses ``given``."""
+    clauses = list(given)
+    if query.node_ids is not None:
+        clauses.append({"ids": {"values": list(query.node_ids)}})
+    if query.doc_ids is not None:
+        clauses.append({"terms": {document_field: list(query.doc_ids)}})
+    return clauses or None
 
 
 def clause_of(filters: MetadataFilters, suffix: str = ".keyword") -> Clause:

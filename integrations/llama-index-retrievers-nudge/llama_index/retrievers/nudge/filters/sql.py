@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
 from nudge_rag.stores.checks import sql_text
 
-__all__ = ["among", "duckdb_field", "lance_field", "literal", "postgres_field", "sql_condition"]
+__all__ = ["among", "duckdb_field", "lance_field", "literal", "postgres_field", "sql_condition", "sql_filter"]
 
 COMPARISONS = {
     FilterOperator.EQ: "=",
@@ -24,6 +24,18 @@ MEMBERSHIP = {FilterOperator.IN: "IN", FilterOperator.NIN: "NOT IN"}
 
 # A metadata key and an example of its values to an SQL expression of that type.
 Field = Callable[[str, Any], str]
+
+
+def sql_filter(query: VectorStoreQuery, where: str | None, field: Field, node_id: str, document_id: str) -> str | None:
+    """Join the metadata filters, node ids and document ids of a query, and a condition of the user's own."""
+    parts = [f"({where})"] if where else []
+    if query.filters is not None:
+        parts.append(sql_condition(query.filters, field))
+    if query.node_ids is not None:
+        parts.append(among(node_id, query.node_ids))
+    if query.doc_ids is not None:
+        parts.append(among(document_id, query.doc_ids))
+    return " AND ".join(parts) or None
 
 
 def sql_condition(filters: MetadataFilters, field: Field) -> str:
