@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Float32Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["FloatArray", "IntArray", "as_matrix", "check_finite", "normalize_rows", "row_norms"]
+__all__ = ["BoolArray", "Float32Array", "Float64Array", "FloatArray", "IntArray"]
+__all__ += ["as_matrix", "check_finite", "normalize_rows", "row_norms"]
 
 
 def as_matrix(values: ArrayLike, name: str) -> FloatArray:

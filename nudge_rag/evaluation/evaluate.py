@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from nudge_rag.common.arrays import Float64Array
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 
 __all__ = ["Evaluation", "Run", "evaluate"]
 
 Run: TypeAlias = Mapping[str, Sequence[str] | Mapping[str, float]]
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 NOT_RETRIEVED = np.iinfo(np.int64).max
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import IntArray
+from nudge_rag.common.arrays import BoolArray, Float64Array, IntArray
 
 __all__ = ["MRR", "CappedRecall", "Metric", "MetricFamily", "Recall", "Success", "nDCG", "parse_metric"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 FAMILIES = ("nDCG", "Recall", "CappedRecall", "MRR", "Success")
 
@@ -94,7 +91,7 @@ class Metric:
     def _gained(
         self,
         ranks: IntArray,
-        hits: np.ndarray[Any, np.dtype[np.bool_]],
+        hits: BoolArray,
         gains: Float64Array,
         queries: IntArray,
         n_queries: int,

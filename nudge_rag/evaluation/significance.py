@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nudge_rag.common.arrays import Float64Array
+
 __all__ = ["bootstrap_interval", "randomization_p_value"]
 
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 EXACT_UP_TO = 12
 VALUES_PER_CHUNK = 4_000_000
 

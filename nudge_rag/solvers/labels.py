@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
 __all__ = [
@@ -61,7 +61,7 @@ class QuerySums:
     """
 
     rows: IntArray
-    sums: np.ndarray[Any, np.dtype[np.float64]]
+    sums: Float64Array
     counts: IntArray
 
 
@@ -74,7 +74,7 @@ class RejectedPairs:
 
     query_of_pair: IntArray
     node_of_pair: IntArray
-    weights: np.ndarray[Any, np.dtype[np.float64]]
+    weights: Float64Array
 
 
 def _none_rejected() -> RejectedPairs:
@@ -88,9 +88,9 @@ class PreparedLabels:
     vectors: FloatArray
     query_of_pair: IntArray
     node_of_pair: IntArray
-    grades: np.ndarray[Any, np.dtype[np.float64]]
+    grades: Float64Array
     without_answers: int
-    rivals: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    rivals: Float64Array | None = None
     rejected: RejectedPairs = field(default_factory=_none_rejected)
 
     @property
@@ -166,9 +166,7 @@ def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
     )
 
 
-def _rejected(
-    queries: IntArray, nodes: IntArray, grades: np.ndarray[Any, np.dtype[np.float64]], kept: IntArray
-) -> RejectedPairs:
+def _rejected(queries: IntArray, nodes: IntArray, grades: Float64Array, kept: IntArray) -> RejectedPairs:
     """The rejections by queries that have answers, numbered as those are."""
     here = (grades < 0) & np.isin(queries, kept)
     return RejectedPairs(np.searchsorted(kept, queries[here]), nodes[here], -grades[here])
@@ -178,7 +176,7 @@ def _on_host(vectors: Any) -> ArrayLike:
     return to_numpy(vectors) if is_foreign(vectors) else vectors
 
 
-def _checked_rivals(labels: LabeledQueries, name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _checked_rivals(labels: LabeledQueries, name: str) -> Float64Array | None:
     if labels.rivals is None:
         return None
     rivals = np.asarray(labels.rivals, dtype=np.float64)
@@ -196,9 +194,7 @@ def _no_vectors(labels: LabeledQueries, name: str) -> FloatArray:
     return np.zeros((0, 0), dtype=np.float32)
 
 
-def _flatten(
-    labels: LabeledQueries, name: str, n_nodes: int
-) -> tuple[IntArray, IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+def _flatten(labels: LabeledQueries, name: str, n_nodes: int) -> tuple[IntArray, IntArray, Float64Array]:
     nodes = _concatenate_rows(labels.answers, name)
     lengths = [len(answers) for answers in labels.answers]
     queries = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
@@ -235,9 +231,7 @@ def _concatenate_rows(answers: Sequence[Sequence[int]], name: str) -> IntArray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _concatenate_grades(
-    grades: Sequence[Sequence[float]] | None, lengths: list[int], name: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _concatenate_grades(grades: Sequence[Sequence[float]] | None, lengths: list[int], name: str) -> Float64Array:
     if grades is None:
         return np.ones(sum(lengths), dtype=np.float64)
     if [len(part) for part in grades] != lengths:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.devices import to_numpy
@@ -22,7 +22,6 @@ from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks
 
 __all__ = ["NudgeM"]
 
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 # A few units in the last place: two nodes with the same queries have the same slope, whatever the product rounds to.
 SAME_SLOPE = 8.0
 # nudge-ft divides by slope + 1e-8, which widens intervals by a hair: two that only touch then overlap.

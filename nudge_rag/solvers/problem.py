@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import as_device_matrix, is_foreign, numpy_dtype, on_device, take, to_numpy
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums, prepare_labels
 from nudge_rag.solvers.step_search.arcs import covered_targets, unit_directions
@@ -28,7 +28,7 @@ class Problem:
     val: PreparedLabels | None
     rows: IntArray
     originals: FloatArray
-    targets: np.ndarray[Any, np.dtype[np.float64]]
+    targets: Float64Array
 
     def as_given(self, vectors: FloatArray) -> Any:
         """``vectors`` as an array of the library, and on the device, of the embeddings."""
@@ -69,7 +69,7 @@ def make_problem(
     return Problem(nodes, learned, checked, rows, originals, targets)
 
 
-def _summed_targets(train: Any, nodes: Any) -> tuple[IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+def _summed_targets(train: Any, nodes: Any) -> tuple[IntArray, Float64Array]:
     if train.sums.shape != (len(train.rows), nodes.shape[1]) or train.counts.shape != train.rows.shape:
         raise ValueError(
             f"training sums have shape {train.sums.shape} for {len(train.rows)} rows and dimension {nodes.shape[1]}"

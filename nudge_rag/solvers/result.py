@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.solvers.devices import replaced_rows
 
 __all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]
@@ -27,8 +24,8 @@ class ValidationCurve:
         metric: the metric's name.
     """
 
-    gammas: np.ndarray[Any, np.dtype[np.float64]]
-    values: np.ndarray[Any, np.dtype[np.float64]]
+    gammas: Float64Array
+    values: Float64Array
     metric: str
 
 
@@ -136,7 +133,7 @@ class NudgeFit:
         return full
 
 
-def first_best(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> int:
+def first_best(values: Sequence[float] | Float64Array) -> int:
     """Index of the first value that no other exceeds by more than rounding."""
     best = 0
     for index, value in enumerate(values):

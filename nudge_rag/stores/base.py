@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
 
 __all__ = [
@@ -77,7 +75,7 @@ class SearchResult:
     """
 
     ids: list[list[str]]
-    scores: list[np.ndarray[Any, np.dtype[np.float64]]]
+    scores: list[Float64Array]
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, as_matrix, check_finite
+from nudge_rag.common.arrays import Float64Array, FloatArray, as_matrix, check_finite
 
 __all__ = [
     "at_unit_length",
@@ -124,7 +124,7 @@ def store_key(name: str, place: str) -> str:
 
 def ungrouped(
     query: np.ndarray[Any, Any], ids: Sequence[str], scores: np.ndarray[Any, Any], n_queries: int, k: int
-) -> tuple[list[list[str]], list[np.ndarray[Any, np.dtype[np.float64]]]]:
+) -> tuple[list[list[str]], list[Float64Array]]:
     """Rows (query, id, score) of a batch search as one list per query, best first, at most k.
 
     Example:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,
@@ -149,7 +149,7 @@ class DuckDBStore:
         """The k best nodes of each query, exactly."""
         checked = check_queries(queries, k, dimension=self._dimension or None)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         zero = f"{[0] * self._dimension}::{self._kind}"
         query = f"""
             WITH q AS (SELECT n, v, v = {zero} AS zero FROM ({self._given})),
@@ -174,7 +174,7 @@ class DuckDBStore:
             return f"if(t.zero OR q.zero OR isnan({score}), 0, {score})"
         return f"-{score}" if self.capabilities.similarity == "l2" else score
 
-    def _scores(self, given: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, given: Float64Array) -> Float64Array:
         return -(given**2) if self.capabilities.similarity == "l2" else given
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import (
     at_unit_length,
@@ -35,7 +35,7 @@ LARGEST_K = 10_000
 ROUNDING = 1e-6
 
 
-def similarities(scores: FloatArray, similarity: Similarity) -> np.ndarray[Any, np.dtype[np.float64]]:
+def similarities(scores: FloatArray, similarity: Similarity) -> Float64Array:
     """Lucene's scores, which are never negative, as the similarities that they stand for.
 
     cosine: (1 + cos) / 2; l2: 1 / (1 + squared distance); dot: 1 + dot where dot > 0, else 1 / (1 - dot).
@@ -156,7 +156,7 @@ class LuceneStore(ABC):
             checked = at_unit_length(checked)
         given = _clauses(where)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL].tolist()
             bodies = [{**self._question(query, int(k), given), "size": int(k), "_source": False} for query in part]

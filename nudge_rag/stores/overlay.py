@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import check_queries, check_replacement
@@ -125,6 +125,6 @@ class OverlayStore:
 
 def _merge(
     unmoved: list[tuple[str, float]], names: list[str], scores: FloatArray, k: int
-) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+) -> tuple[list[str], Float64Array]:
     best = sorted([*unmoved, *zip(names, scores.tolist(), strict=True)], key=lambda pair: -pair[1])[:k]
     return [node_id for node_id, _ in best], np.array([score for _, score in best], dtype=np.float64)

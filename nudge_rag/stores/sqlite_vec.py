@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, sql_name, store_key
 
@@ -142,7 +142,7 @@ class SQLiteVecStore:
             [self._scores(np.array([row[1] for row in rows], dtype=np.float64)) for rows in found],
         )
 
-    def _scores(self, distances: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, distances: Float64Array) -> Float64Array:
         return -(distances**2) if self.capabilities.similarity == "l2" else 1 - distances
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:

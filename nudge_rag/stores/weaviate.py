@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,
@@ -132,7 +132,7 @@ class WeaviateStore:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")
         offset = 1.0 if self.capabilities.similarity == "cosine" else 0.0
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for query in checked.tolist():
             objects = self.collection.query.near_vector(
                 query,

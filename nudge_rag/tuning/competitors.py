@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import EmbeddingStore, StoreError
@@ -25,8 +25,6 @@ SCORES_PER_BLOCK = 4_000_000
 ROUNDING = 1e-5
 # Below this share of known nodes found, a store's index is too coarse to choose a step by.
 ENOUGH_FOUND = 0.95
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.comparison import compare
@@ -63,7 +63,7 @@ class Judged:
     qrels: Mapping[str, Mapping[str, float]]
     queries: FloatArray
     rival_ids: Sequence[Sequence[str]]
-    rival_scores: Sequence[np.ndarray[Any, np.dtype[np.float64]]]
+    rival_scores: Sequence[Float64Array]
 
     def labels(self, rows: Mapping[str, int], depth: int) -> LabeledQueries:
         """As a solver takes them; ``rows`` are those of the labelled nodes."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
@@ -18,8 +18,7 @@ from nudge_rag.solvers.scoring.validation import Judge
 
 __all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
 
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Flags = BoolArray
 # A fold's solution lacks the fold's labels: with three folds it loses far more than the final one, with ten hardly.
 FOLDS = 10
 ROUNDS = 2_000

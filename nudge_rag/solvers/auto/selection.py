@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nudge_rag.common.arrays import Float64Array
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["TriedSetting", "preferred", "search_setting"]
 
-Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Float64Array: TypeAlias = Float64Array
 
 # Standard errors: what a more elaborate solver must gain, and what a more careful setting may at most lose. A single
 # query's loss is one of them.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
@@ -21,8 +21,6 @@ from nudge_rag.solvers.scoring.validation import Judge
 from nudge_rag.solvers.step_search.ranks import covered_columns
 
 __all__ = ["ContrastiveDescent", "Point"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Relative improvement of the objective below which a step counts as the last.
 TOLERANCE = 3e-3

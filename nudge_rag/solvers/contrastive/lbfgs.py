@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from nudge_rag.common.arrays import Float64Array
+
 __all__ = ["Minimum", "minimize"]
 
-Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Float64Array: TypeAlias = Float64Array
 
 # A step must keep this share of the decrease that the gradient promises.
 SUFFICIENT_DECREASE = 1e-4

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 
 __all__ = ["ContrastiveObjective"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Blocks of queries are chosen so that this many logits are held at once.
 LOGITS_PER_BLOCK = 2_000_000

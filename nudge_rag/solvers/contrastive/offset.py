@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 
 __all__ = ["common_direction", "lowered"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Of the mean variance of a coordinate: enough for directions that few queries have told of.
 RIDGE = 0.2

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.contrastive.descent import ContrastiveDescent, Point
@@ -298,7 +298,7 @@ def _worth_averaging(descent: ContrastiveDescent, judge: Judge, tops: Sequence[P
     return parts
 
 
-def _gammas(path: Sequence[Point]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _gammas(path: Sequence[Point]) -> Float64Array:
     return np.array([0.0 if point.descent is None else 1 / point.descent.strength for point in path])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity, score_matrix
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
@@ -14,8 +14,6 @@ from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
 from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin
 
 __all__ = ["Judge"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Judge:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray, normalize_rows, row_norms
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, normalize_rows, row_norms
 from nudge_rag.solvers.labels import PreparedLabels
 
 __all__ = ["Arcs", "covered_targets", "make_arcs", "summable_queries", "unit_directions"]
@@ -17,8 +16,6 @@ SAME_DIRECTION = 1e-7
 PAIRS_PER_CHUNK = 20_000
 # Unit queries are summed as multiples of one over this.
 SUMMABLE = 2.0**36
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def covered_targets(train: PreparedLabels) -> tuple[IntArray, Float64Array]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import IntArray
+from nudge_rag.common.arrays import Float64Array, IntArray
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.step_search.paths import Paths
@@ -20,8 +20,6 @@ from nudge_rag.solvers.step_search.products import ScorePairs, above
 from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin
 
 __all__ = ["overtakings"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import IntArray
+from nudge_rag.common.arrays import Float64Array, IntArray
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.fixed_scores import FixedScores
@@ -15,8 +14,6 @@ from nudge_rag.solvers.step_search.crossings import overtakings
 from nudge_rag.solvers.step_search.paths import Paths
 
 __all__ = ["Steps", "metric_along_paths"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Steps narrower than this, in radians, are rounding: no vector in float32 lies inside them.
 NARROW = 1e-7

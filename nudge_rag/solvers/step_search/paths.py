@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.step_search.arcs import Arcs
 from nudge_rag.solvers.step_search.products import PathProducts
 
 __all__ = ["Paths", "paths_of_arcs", "paths_of_lines"]
-
-Float64Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Nodes that meet where the last of them arrives tie from there on: a step of its own, however narrow, in radians.
 PAST_THE_END = 1e-6

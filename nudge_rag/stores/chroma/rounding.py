@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_back", "space_of", "written_to_read_back"]
+from nudge_rag.common.arrays import BoolArray, Float32Array
 
-Float32Array = np.ndarray[Any, np.dtype[np.float32]]
+__all__ = ["read_back", "space_of", "written_to_read_back"]
 
 VALUE_ULPS = range(-3, 4)
 # Nearest lengths first; below 1 the units are half as wide, so that more of them are in reach.
@@ -66,9 +66,7 @@ def written_to_read_back(vectors: Float32Array) -> Float32Array:
     return written
 
 
-def _with_length(
-    wanted: Float32Array, lengths: Float32Array
-) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Float32Array]:
+def _with_length(wanted: Float32Array, lengths: Float32Array) -> tuple[BoolArray, Float32Array]:
     """Rows of ``wanted`` for which an x of just these lengths was found, and those x."""
     inverse = np.float32(1) / lengths
     small, large = np.full_like(wanted, np.nan), np.full_like(wanted, np.nan)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
@@ -133,7 +133,7 @@ class ChromaStore(CopiesMixin):
         """The k best nodes of each query, as far as Chroma's index finds them."""
         checked = check_queries(queries, k, dimension=self._dimension()).astype(np.float32)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         if self._dimension() is None:
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
         offset = 0.0 if self.capabilities.similarity == "l2" else 1.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.stores.memory.copies import companion
 from nudge_rag.stores.memory.mapping import save_beside
 
@@ -54,7 +54,7 @@ class FaissIndex:
             return np.zeros((0, self.index.d), dtype=np.float32)
         return np.array(self._inner.reconstruct_n(0, self._inner.ntotal), dtype=np.float32)
 
-    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def labels(self) -> IntArray:
         """The FAISS id of each position."""
         if self._mapped:
             return np.asarray(imported().vector_to_array(self._outer.id_map), dtype=np.int64)
@@ -85,7 +85,7 @@ class FaissIndex:
         if remembers:
             self._inner.make_direct_map(True)
 
-    def selecting(self, labels: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
+    def selecting(self, labels: IntArray) -> Any:
         """Search parameters that leave everything but these FAISS ids out, and else are the index's own."""
         faiss = imported()
         chosen = faiss.IDSelectorBatch(labels)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,
@@ -140,7 +140,7 @@ class LanceStore:
         """The k best nodes of each query: exactly, or as far as the index finds them."""
         checked = check_queries(queries, k, dimension=self._dimension).astype(self.capabilities.dtype)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL]
             found = self._nearest(part, k, where)
@@ -161,7 +161,7 @@ class LanceStore:
             return query.bypass_vector_index().to_arrow()
         return query.nprobes(self._nprobes).refine_factor(self._refine).to_arrow()
 
-    def _scores(self, distances: FloatArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, distances: FloatArray) -> Float64Array:
         offset = 0.0 if self.capabilities.similarity == "l2" else 1.0
         return np.asarray(offset - distances.astype(np.float64))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.milvus.copies import MilvusCopies
@@ -146,7 +146,7 @@ class MilvusStore:
         place = self._place(len(checked) > QUERIES_PER_CALL)
         sign = -1.0 if self.capabilities.similarity == "l2" else 1.0
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             for hits in self.client.search(
                 place,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,
@@ -139,7 +139,7 @@ class PineconeStore:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")
         sign = -1.0 if self.capabilities.similarity == "l2" else 1.0
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for query in checked.tolist():
             options: dict[str, Any] = {"filter": dict(where)} if where else {}
             matches = self.index.query(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import (
     check_batch_size,
@@ -175,7 +175,7 @@ class PgVectorStore(CopiesMixin):
         """The k best nodes of each query."""
         checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         query = (
             "SELECT q.n, t.id, t.distance FROM unnest(%s::text[]) WITH ORDINALITY AS q(v, n), LATERAL ("
             "SELECT {id}::text AS id, {vector} {operator} q.v::{kind} AS distance FROM {table}"
@@ -191,7 +191,7 @@ class PgVectorStore(CopiesMixin):
             scores.extend(found_scores)
         return SearchResult(ids, scores)
 
-    def _scores(self, distances: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, distances: Float64Array) -> Float64Array:
         if self.capabilities.similarity == "cosine":
             return 1 - distances
         return -distances if self.capabilities.similarity == "dot" else -(distances**2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.copies import CopiesMixin
@@ -129,7 +129,7 @@ class QdrantStore(CopiesMixin):
         parameters = models.SearchParams(exact=True) if self._exact else None
         place = self._place(len(checked) > QUERIES_PER_CALL)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             requests = [
                 models.QueryRequest(
@@ -145,7 +145,7 @@ class QdrantStore(CopiesMixin):
                 scores.append(self._scores(np.array([point.score for point in answer.points], dtype=np.float64)))
         return SearchResult(ids, scores)
 
-    def _scores(self, given: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, given: Float64Array) -> Float64Array:
         return -(given**2) if self.capabilities.similarity == "l2" else given
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
 from nudge_rag.stores.redis.index import Index, describe
@@ -131,7 +131,7 @@ class RedisStore:
         query = f"{self._condition(where)}=>[KNN {most} @{self._index.attribute} $nudge_vector{effort} AS nudge_score]"
         shape = ("SORTBY", "nudge_score", "RETURN", 1, "nudge_score", "LIMIT", 0, most, *NO_TIMEOUT)
         ids: list[list[str]] = []
-        scores: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             with self.client.pipeline(transaction=False) as pipe:
                 for row in checked[first : first + QUERIES_PER_CALL]:
@@ -145,7 +145,7 @@ class RedisStore:
                     scores.append(found[order])
         return SearchResult(ids, scores)
 
-    def _scores(self, distances: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _scores(self, distances: Float64Array) -> Float64Array:
         if self.capabilities.similarity == "l2":
             return -distances
         # A cosine with a zero vector has no distance, and Redis puts it anywhere among the others.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
@@ -284,7 +284,7 @@ class TuningState:
 
     def _lists(
         self, vectors: list[FloatArray], nodes: Mapping[str, FloatArray]
-    ) -> list[tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]]:
+    ) -> list[tuple[list[str], Float64Array]]:
         """Best unlabelled nodes of queries; the search is checked on known nodes that hold their originals."""
         if not vectors:
             return []
