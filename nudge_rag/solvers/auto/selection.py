@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["TriedSetting", "preferred", "search_setting"]
 
-Float64Array: TypeAlias = Float64Array
 
 # Standard errors: what a more elaborate solver must gain, and what a more careful setting may at most lose. A single
 # query's loss is one of them.

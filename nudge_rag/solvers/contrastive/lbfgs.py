@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from nudge_rag.common.arrays import Float64Array
 
 __all__ = ["Minimum", "minimize"]
 
-Float64Array: TypeAlias = Float64Array
 
 # A step must keep this share of the decrease that the gradient promises.
 SUFFICIENT_DECREASE = 1e-4
