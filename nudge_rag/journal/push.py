@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.text import preview
 from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
 from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.journal.rollback import commit, read_present, recover, some, write_and_compare
+from nudge_rag.journal.rollback import commit, read_present, recover, write_and_compare
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
     JournalError,
@@ -28,9 +29,9 @@ from nudge_rag.journal.versions import (
     same_vectors,
     versions,
 )
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
-from nudge_rag.tuning.competitors import reading
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 
@@ -98,7 +99,7 @@ def push_vectors(
             plan, changed, missing = _plan(store, names, np.asarray(originals), moved, live)
         for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
             if left:
-                warnings.warn(f"{len(left)} node(s) {why} and are left alone: {some(left)}", stacklevel=4)
+                warnings.warn(f"{len(left)} node(s) {why} and are left alone: {preview(left)}", stacklevel=4)
         if not plan.ids:
             return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
         version = record_version(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.text import preview
 from nudge_rag.journal.copies import recover_beside, undo_switch
 from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
@@ -24,7 +25,7 @@ from nudge_rag.journal.versions import (
 )
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "some", "write_and_compare"]
+__all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "write_and_compare"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def rollback(
     if receipt.changed_since or receipt.missing:
         warnings.warn(
             f"left alone: {len(receipt.changed_since)} node(s) changed since the push, {len(receipt.missing)} no longer"
-            f" in the store: {some([*receipt.changed_since, *receipt.missing])}",
+            f" in the store: {preview([*receipt.changed_since, *receipt.missing])}",
             stacklevel=2,
         )
     return receipt
@@ -212,8 +213,3 @@ def write_and_compare(store: EmbeddingStore, ids: Sequence[str], vectors: FloatA
     """Write ``vectors`` and read them back: whether the store kept them."""
     store.replace(ids, vectors)
     return same_vectors(store, store.read(ids), vectors)
-
-
-def some(ids: Sequence[str]) -> str:
-    """The first few, for a message."""
-    return ", ".join(repr(node_id) for node_id in ids[:5]) + (" ..." if len(ids) > 5 else "")

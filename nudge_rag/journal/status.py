@@ -20,8 +20,8 @@ from nudge_rag.journal.versions import (
     same_vectors,
     versions,
 )
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import reading
 
 __all__ = ["Status", "reapply", "status"]
 

@@ -19,8 +19,8 @@ from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.journal.rollback import recover
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import reading
 
 __all__ = ["SwitchReceipt", "drop_beside", "switch"]
 

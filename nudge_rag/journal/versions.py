@@ -18,6 +18,7 @@ import numpy as np
 
 from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, read_folder, write_folder, write_manifest
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.manifest import (
     ARRAY_NAMES,
     COMMITTED,
@@ -30,22 +31,14 @@ from nudge_rag.journal.manifest import (
     wrong_arrays,
     wrong_manifest,
 )
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import reading
 
 __all__ = ["DEFAULT_VERSIONS", "JournalError", "PushError", "Version", "as_version", "journal_folder", "live_version"]
 __all__ += ["load_version"]
 __all__ += ["nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
-
-
-class PushError(RuntimeError):
-    """Raised when a store did not take the vectors, or must not; says what state it was left in."""
-
-
-class JournalError(PushError, OSError):
-    """Raised when the journal cannot be written to, such as on a full disk; says what it still records."""
 
 
 @dataclass(frozen=True)

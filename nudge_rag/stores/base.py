@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.errors import StoreError, UnknownIdError
 
 __all__ = [
     "Capabilities",
@@ -18,20 +19,6 @@ __all__ = [
     "StoreError",
     "UnknownIdError",
 ]
-
-
-class UnknownIdError(ValueError):
-    """Raised when ids are not in the store; names the first few and counts them all."""
-
-    def __init__(self, ids: Sequence[str], store: str) -> None:
-        self.ids = list(ids)
-        shown = ", ".join(repr(node_id) for node_id in self.ids[:5])
-        more = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
-        super().__init__(f"{len(self.ids)} id(s) are not in {store}: {shown}{more}")
-
-
-class StoreError(RuntimeError):
-    """Raised when a database fails: a lost connection, or an answer that does not fit the question."""
 
 
 @dataclass(frozen=True)

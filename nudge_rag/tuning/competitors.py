@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,9 +12,11 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import score_matrix
-from nudge_rag.stores.base import EmbeddingStore, StoreError
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.access import reading
+from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["CandidateMethod", "Competitors", "StoreReads", "find_competitors", "reading"]
+__all__ = ["CandidateMethod", "Competitors", "StoreReads", "find_competitors"]
 
 CandidateMethod: TypeAlias = Literal["search", "scan"]
 METHODS: tuple[CandidateMethod, ...] = ("search", "scan")
@@ -84,22 +85,6 @@ class Competitors:
     ids: list[list[str]]
     scores: list[Float64Array]
     reads: StoreReads
-
-
-@contextmanager
-def reading(store: EmbeddingStore, what: str) -> Iterator[None]:
-    """Turn whatever a database's client raises into a StoreError that says what failed; bad arguments stay as they are.
-
-    Raises:
-        StoreError: the client failed, for instance because the connection was lost.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, StoreError):
-        raise
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise StoreError(f"{store.name} failed while {what}; nothing was written ({detail})") from error
 
 
 def find_competitors(

@@ -23,7 +23,20 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.nudge import Nudge
 
-__all__ = ["SOLVERS", "Judged", "Solver", "Trial", "resolve_solver", "run_trial", "solver_settings"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "DEFAULT_SPLIT",
+    "SOLVERS",
+    "Judged",
+    "Solver",
+    "Trial",
+    "resolve_solver",
+    "run_trial",
+    "solver_settings",
+]
+
+DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
+DEFAULT_SPLIT = (0.7, 0.1, 0.2)
 
 # NUDGE's own solvers choose their step by top-1 accuracy, as the paper does.
 SOLVERS: dict[str, Callable[[str | Metric, Similarity, float | None], Solver]] = {

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, as_matrix, row_norms
-from nudge_rag.common.similarity import Similarity
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers import LabeledQueries
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CandidateMethod, Competitors, StoreReads, find_competitors, reading
+from nudge_rag.tuning.competitors import CandidateMethod, Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.tuning.trial import Judged, Solver, Trial, resolve_solver, run_trial
+from nudge_rag.tuning.queries import EmbedQueries, embed_texts
+from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, Judged, Solver, Trial, resolve_solver, run_trial
 
-__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "EmbedQueries", "Solver", "embed_texts", "tune"]
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
-DEFAULT_SPLIT = (0.7, 0.1, 0.2)
-
-EmbedQueries = Callable[[list[str]], ArrayLike]
+__all__ = ["EmbedQueries", "Solver", "tune"]
 
 
 @dataclass(frozen=True)
@@ -192,27 +184,6 @@ def _known_parts(
             warnings.warn(str(unknown), stacklevel=3)
         known.append(kept)
     return known[0].split(*fractions, seed=seed) if isinstance(pairs, LabeledPairs) else Split(*known)
-
-
-def embed_texts(
-    texts: list[str], embed_queries: EmbedQueries, dimension: int, similarity: Similarity
-) -> dict[str, FloatArray]:
-    """Embedding of each text, at unit length where that changes no ranking (l2 keeps the length).
-
-    Raises:
-        ValueError: embeddings that are not (len(texts), dimension), or hold a zero or non-finite row.
-    """
-    logger.info("embedding %d queries", len(texts))
-    vectors = as_matrix(embed_queries(texts), "query embeddings")
-    if vectors.shape != (len(texts), dimension):
-        raise ValueError(
-            f"query embeddings have shape {vectors.shape}, expected {(len(texts), dimension)}: one row per query, in"
-            " the dimension of the store. Is it the model that the store was built with?"
-        )
-    norms = row_norms(vectors, "query embeddings")
-    if similarity != "l2":
-        vectors = np.asarray(vectors / norms[:, None], dtype=vectors.dtype)
-    return dict(zip(texts, vectors, strict=True))
 
 
 def _with_rivals(

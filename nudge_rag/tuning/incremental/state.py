@@ -18,13 +18,14 @@ from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_competitors, reading
+from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_competitors
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.tuning.trial import Judged, Solver, Trial, resolve_solver, run_trial
-from nudge_rag.tuning.tune import DEFAULT_METRICS, DEFAULT_SPLIT, EmbedQueries, embed_texts
+from nudge_rag.tuning.queries import EmbedQueries, embed_texts
+from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, Judged, Solver, Trial, resolve_solver, run_trial
 
 __all__ = ["TuningState"]
 

@@ -1,0 +1,87 @@
+"""The packages stand on floors: nothing imports upwards, and no two modules import each other."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import nudge_rag
+
+ROOT = Path(nudge_rag.__file__).parent
+# A package may import from the floors below its own, and from the packages named before it on its own floor.
+FLOORS = [
+    ["errors", "common"],
+    ["feedback", "evaluation", "stores", "solvers"],
+    ["journal"],
+    ["tuning"],
+    ["compat", "demo", "cli"],
+]
+
+
+def modules() -> dict[str, Path]:
+    paths = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in paths.items()}
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the library that a file imports, those inside functions included."""
+    names: set[str] = set()
+    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            names |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{path} has a relative import"
+            inside = {f"{statement.module}.{alias.name}" for alias in statement.names}
+            names |= {name if name in MODULES else str(statement.module) for name in inside}
+    return names & MODULES.keys()
+
+
+# The table of a LanceDB copy is opened by the store, whose copies are opened by their owner.
+KNOWN_CIRCLES = {("nudge_rag.stores.lance.copies", "nudge_rag.stores.lance.store")}
+ARROWS = {name: imported(path) - {name} for name, path in MODULES.items()}
+
+
+def room(module: str) -> str:
+    """First part below ``nudge_rag``; empty for the package itself, which re-exports everything."""
+    return module.removeprefix("nudge_rag").removeprefix(".").partition(".")[0]
+
+
+def test_every_package_has_a_floor():
+    assert {room(name) for name in MODULES} - {""} == {name for floor in FLOORS for name in floor}
+
+
+def test_nothing_imports_upwards():
+    height = {name: (floor, at) for floor, names in enumerate(FLOORS) for at, name in enumerate(names)}
+    upwards = {
+        f"{name} imports {target}"
+        for name, targets in ARROWS.items()
+        for target in targets
+        if room(name) and room(name) != room(target) and room(target)
+        if height[room(target)] >= height[room(name)]
+    }
+    assert upwards == set()
+
+
+def test_only_the_command_imports_the_public_face():
+    """Inside the library every name comes from the module that defines it."""
+    assert {room(name) for name, targets in ARROWS.items() if "nudge_rag" in targets} == {"cli"}
+
+
+def test_no_modules_import_each_other():
+    sorter = TopologicalSorter(
+        {name: {to for to in targets if (name, to) not in KNOWN_CIRCLES} for name, targets in ARROWS.items()}
+    )
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_the_graph_is_not_empty():
+    """A graph that found no arrows would pass everything above."""
+    assert "nudge_rag.journal.push" in ARROWS["nudge_rag.tuning.nudge"]
+    assert "nudge_rag.demo.langchain" in ARROWS["nudge_rag.demo.frameworks"]  # inside a function
