@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nudge_rag.feedback import formats
+from nudge_rag.feedback.reading import Errors, ReadReport, RowLog, checked_grade, checked_text
+from nudge_rag.feedback.rows import COLUMNS, Labels, gather_rows, normalise
+from nudge_rag.feedback.tables import table_rows
 
 __all__ = ["LabeledPairs", "Split", "UnknownNodes"]
 
@@ -46,12 +50,18 @@ class UnknownNodes:
 class LabeledPairs:
     """Queries and the nodes that answer them.
 
-    A pair given twice is one pair, with the higher of its grades. A grade of 0 or less says that the node was judged
-    and does not answer the query.
+    Grades add up: a pair that is read from several rows has the sum of their grades, so that 30 thumbs down (-1 each)
+    and one up make -29. A grade of 0 says that the node was judged and does not answer the query, one below 0 rejects
+    it.
+
+    Every reader takes ``errors``: ``"raise"`` stops at the first bad row and names file and line; ``"skip"`` leaves bad
+    rows out, warns, and lists them in ``pairs.report``.
 
     Attributes:
         queries: query id to query text.
         qrels: query id to {node id: grade}; every query has an entry, none is empty.
+        synthetic: ids of generated queries; `split` only trains on them, for they do not show what users ask.
+        report: what the reader skipped; empty for pairs that were not read.
 
     Raises:
         TypeError: ids or texts that are not strings, grades that are not numbers.
@@ -65,17 +75,24 @@ class LabeledPairs:
 
     queries: Mapping[str, str]
     qrels: Qrels = field(repr=False)
+    synthetic: frozenset[str] = field(default=frozenset(), repr=False)
+    report: ReadReport = field(default=ReadReport(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for query, text in self.queries.items():
-            _check_text(query, "query id")
-            _check_text(text, f"text of query {query!r}")
-        unknown = [query for query in self.qrels if query not in self.queries]
+            checked_text(query, "query id")
+            checked_text(text, f"text of query {query!r}")
+        unknown = [query for query in (*self.qrels, *self.synthetic) if query not in self.queries]
         if unknown:
             raise ValueError(f"{len(unknown)} query id(s) in the qrels have no text, such as {unknown[0]!r}")
         checked = {query: MappingProxyType(_checked_grades(query, self.qrels.get(query, {}))) for query in self.queries}
         object.__setattr__(self, "queries", MappingProxyType(dict(self.queries)))
         object.__setattr__(self, "qrels", MappingProxyType(checked))
+        object.__setattr__(self, "synthetic", frozenset(self.synthetic))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only views can be neither pickled nor copied.
+        return LabeledPairs, (dict(self.queries), _plain(self.qrels), self.synthetic, self.report)
 
     def __len__(self) -> int:
         return sum(len(grades) for grades in self.qrels.values())
@@ -83,9 +100,32 @@ class LabeledPairs:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LabeledPairs):
             return NotImplemented
-        return dict(self.queries) == dict(other.queries) and _plain(self.qrels) == _plain(other.qrels)
+        same_labels = dict(self.queries) == dict(other.queries) and _plain(self.qrels) == _plain(other.qrels)
+        return same_labels and self.synthetic == other.synthetic
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: LabeledPairs) -> LabeledPairs:
+        """Labels of both; queries of one text are one query, and the grades of a pair add up.
+
+        Example:
+            >>> monday = LabeledPairs.from_pairs([("reset my password", "doc-7", -1)])
+            >>> tuesday = LabeledPairs.from_pairs([("reset my password", "doc-7", 1), ("log in", "doc-9")])
+            >>> sorted((both := monday + tuesday).queries.values()), both.qrels["q0"]["doc-7"]
+            (['log in', 'reset my password'], 0.0)
+        """
+        return merge_pairs(self, other, add=True) if isinstance(other, LabeledPairs) else NotImplemented
+
+    def __or__(self, other: LabeledPairs) -> LabeledPairs:
+        """Labels of both; queries of one text are one query, and for a pair in both the grade of ``other`` counts.
+
+        Example:
+            >>> monday = LabeledPairs.from_pairs([("reset my password", "doc-7", -1)])
+            >>> reviewed = LabeledPairs.from_pairs([("reset my password", "doc-7", 2)])
+            >>> (monday | reviewed).qrels["q0"]["doc-7"]
+            2.0
+        """
+        return merge_pairs(self, other, add=False) if isinstance(other, LabeledPairs) else NotImplemented
 
     @property
     def n_queries(self) -> int:
@@ -98,80 +138,153 @@ class LabeledPairs:
         return tuple(dict.fromkeys(node for grades in self.qrels.values() for node in grades))
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[str, str] | tuple[str, str, float]]) -> LabeledPairs:
-        """From (query text, node id) or (query text, node id, grade); identical texts are one query.
+    def from_pairs(
+        cls, pairs: Iterable[tuple[str, str] | tuple[str, str, float]], *, errors: Errors = "raise"
+    ) -> LabeledPairs:
+        """Read (query text, node id) or (query text, node id, grade); identical texts are one query.
 
-        Query ids are ``q0``, ``q1``, ... in order of appearance.
+        Query ids are ``q0``, ``q1``, ... in order of appearance. Integer node ids become strings.
         """
-        rows = []
-        for number, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) not in (2, 3):
-                raise ValueError(f"pair {number} must be (query, node id) or (query, node id, grade), got {pair!r}")
-            rows.append({"query": pair[0], "node_id": pair[1], "grade": pair[2] if len(pair) == 3 else 1.0})
-        return cls._from_rows(rows)
+        log = RowLog("from_pairs", errors, "pair")
+        return cls._read(gather_rows(_tuple_rows(pairs, log), log), log)
 
     @classmethod
-    def _from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> LabeledPairs:
-        """From dictionaries with query, node_id, grade and, or not, query_id."""
-        queries: dict[str, str] = {}
-        qrels: dict[str, dict[str, float]] = {}
-        id_of_text: dict[str, str] = {}
-        for row in rows:
-            text = row["query"]
-            query = row.get("query_id")
-            if query is None:
-                _check_text(text, "query text")
-                query = id_of_text.setdefault(text, f"q{len(id_of_text)}")
-            if queries.setdefault(query, text) != text:
-                raise ValueError(f"query id {query!r} has two texts: {queries[query]!r} and {text!r}")
-            grades = qrels.setdefault(query, {})
-            grade = _checked_grade(query, row["node_id"], row["grade"])
-            grades[row["node_id"]] = max(grade, grades.get(row["node_id"], -math.inf))
-        return cls(queries, qrels)
+    def _read(cls, labels: Labels, log: RowLog, known: Collection[str] = ()) -> LabeledPairs:
+        report = log.report(known)
+        if not labels.queries and report.skipped:
+            raise ValueError(f"no row could be read: {report}")
+        return cls(labels.queries, labels.qrels, labels.synthetic, report)
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for query, grades in self.qrels.items():
+            mark = {"synthetic": True} if query in self.synthetic else {}
             for node, grade in grades.items():
-                yield {"query": self.queries[query], "node_id": node, "grade": grade, "query_id": query}
+                yield {"query": self.queries[query], "node_id": node, "grade": grade, "query_id": query, **mark}
 
     @classmethod
-    def from_jsonl(cls, path: str | Path) -> LabeledPairs:
-        """From a file of JSON objects, one a line: ``query``, ``node_id`` and, or not, ``grade``, ``query_id``."""
-        return cls._from_rows(formats.read_jsonl(Path(path)))
+    def from_jsonl(cls, path: str | Path, *, errors: Errors = "raise", encoding: str | None = None) -> LabeledPairs:
+        """Read JSON objects, one a line: ``query``, ``node_id`` and optionally ``grade`` (1 without it), ``query_id``.
+
+        Files of several days may stand one behind the other: if a query id has two texts, texts tell queries apart.
+
+        Args:
+            path: the file.
+            errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+            encoding: that of the file; without it, what its byte order mark says, else UTF-8.
+
+        Raises:
+            ValueError: a bad row, with file and line; no row that could be read.
+            TypeError: a value of the wrong type, with file and line.
+
+        Warns:
+            UserWarning: rows that were skipped; keys that nobody reads.
+        """
+        log = RowLog(str(path), errors)
+        return cls._read(gather_rows(formats.read_jsonl(Path(path), log, encoding), log), log, COLUMNS)
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write what `from_jsonl` reads."""
         formats.write_jsonl(Path(path), self._rows())
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> LabeledPairs:
-        """From a CSV file with the columns ``query``, ``node_id`` and, or not, ``grade``, ``query_id``."""
-        return cls._from_rows(formats.read_csv(Path(path)))
+    def from_csv(
+        cls, path: str | Path, *, errors: Errors = "raise", encoding: str | None = None, delimiter: str = ","
+    ) -> LabeledPairs:
+        """Read a CSV file with the columns ``query``, ``node_id`` and optionally ``grade``, ``query_id``.
+
+        Args:
+            path: the file.
+            errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+            encoding: that of the file; without it, what its byte order mark says, else UTF-8.
+            delimiter: between cells.
+
+        Raises:
+            ValueError: a bad row, with file and line; a header without query and node_id; no row that could be read.
+            TypeError: a value of the wrong type, with file and line.
+
+        Warns:
+            UserWarning: rows that were skipped; columns that nobody reads.
+        """
+        log = RowLog(str(path), errors)
+        rows = formats.read_csv(Path(path), log, encoding, delimiter)
+        return cls._read(gather_rows(rows, log), log, COLUMNS)
 
     def to_csv(self, path: str | Path) -> None:
         """Write what `from_csv` reads."""
         formats.write_csv(Path(path), self._rows())
 
     @classmethod
-    def from_beir(cls, folder: str | Path, split: str = "train") -> LabeledPairs:
-        """From a BEIR folder: ``queries.jsonl`` and ``qrels/<split>.tsv``."""
-        return cls(*formats.read_beir(Path(folder), split))
+    def from_dataframe(
+        cls, frame: Any, columns: Mapping[str, str] | None = None, *, errors: Errors = "raise"
+    ) -> LabeledPairs:
+        """Read a pandas, Polars or Arrow table with ``query``, ``node_id`` and optionally ``grade``, ``query_id``.
+
+        Args:
+            frame: the table, or a mapping of column names to sequences.
+            columns: our names to those of the table, such as ``{"query": "question"}``; other columns are then not
+                looked at.
+            errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+
+        Raises:
+            TypeError: no table, or a value of the wrong type, with its row.
+            ValueError: a column that the table lacks; a bad row; no row that could be read.
+
+        Example:
+            >>> table = {"question": ["reset my password", "log in"], "doc": [7, 9], "rating": [1, -1]}
+            >>> names = {"query": "question", "node_id": "doc", "grade": "rating"}
+            >>> LabeledPairs.from_dataframe(table, names).qrels["q1"]["9"]
+            -1.0
+        """
+        log = RowLog("table", errors, "row")
+        return cls._read(gather_rows(table_rows(frame, columns, COLUMNS), log), log, COLUMNS)
+
+    @classmethod
+    def from_beir(
+        cls, folder: str | Path, split: str = "train", *, errors: Errors = "raise", encoding: str | None = None
+    ) -> LabeledPairs:
+        """Read a BEIR folder: ``queries.jsonl`` and ``qrels/<split>.tsv``.
+
+        Scores are judgements: a pair that stands twice with the same score has that score, not twice of it.
+
+        Args:
+            folder: the folder.
+            split: the name of the file in ``qrels``.
+            errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+            encoding: that of the files; without it, what the byte order mark says, else UTF-8.
+
+        Raises:
+            ValueError: a bad row, with file and line; a split that is not there.
+            TypeError: a value of the wrong type, with file and line.
+        """
+        log = RowLog(str(folder), errors)
+        return cls._read(formats.read_beir(Path(folder), split, log, encoding), log)
 
     def to_beir(self, folder: str | Path, split: str = "train") -> None:
         """Write ``qrels/<split>.tsv`` and add the queries to ``queries.jsonl``; other splits stay as they are.
 
-        Raises ValueError where a query id is there already with another text.
+        Raises:
+            ValueError: a query id is there already with another text.
         """
-        formats.write_beir(Path(folder), split, self.queries, self.qrels)
+        formats.write_beir(Path(folder), split, self.queries, self.qrels, self.synthetic)
 
     @classmethod
-    def from_finetune_dataset(cls, dataset: Any) -> LabeledPairs:
-        """From LlamaIndex's ``EmbeddingQAFinetuneDataset``, recognised by its shape, or from its JSON file.
+    def from_finetune_dataset(cls, dataset: Any, *, errors: Errors = "raise") -> LabeledPairs:
+        """Read LlamaIndex's ``EmbeddingQAFinetuneDataset``, recognised by its shape, or its JSON file.
+
+        ``relevant_docs`` holds for each query a node id, several, or a mapping of them to grades. Nodes of
+        ``negative_docs`` are rejected (grade -1).
 
         Args:
             dataset: an object with ``queries`` and ``relevant_docs``, a mapping with these keys, or the file's path.
+            errors: ``"raise"`` at a bad query, or ``"skip"`` it.
+
+        Raises:
+            TypeError: neither of these; a value of the wrong type, with its query.
+            ValueError: a bad query, named.
         """
-        return cls(*formats.read_finetune_dataset(dataset))
+        source = str(dataset) if isinstance(dataset, str | Path) else type(dataset).__name__
+        log = RowLog(source, errors)
+        return cls._read(formats.read_finetune_dataset(dataset, log), log)
 
     def subset(self, query_ids: Iterable[str]) -> LabeledPairs:
         """Only the queries named, in that order. Raises ValueError for an unknown one."""
@@ -179,7 +292,10 @@ class LabeledPairs:
         unknown = [query for query in wanted if query not in self.queries]
         if unknown:
             raise ValueError(f"{len(unknown)} query id(s) are not among the pairs, such as {unknown[0]!r}")
-        return LabeledPairs({q: self.queries[q] for q in wanted}, {q: self.qrels[q] for q in wanted})
+        return self._only({q: self.qrels[q] for q in wanted})
+
+    def _only(self, qrels: Qrels) -> LabeledPairs:
+        return LabeledPairs({q: self.queries[q] for q in qrels}, qrels, self.synthetic & qrels.keys())
 
     def restrict_to(self, known_ids: Collection[str]) -> tuple[LabeledPairs, UnknownNodes]:
         """Only the pairs whose node is known, and a report of the others; queries left without nodes are dropped."""
@@ -192,28 +308,43 @@ class LabeledPairs:
                 lost[node] = lost.get(node, 0) + 1
         empty = tuple(query for query, grades in kept.items() if not grades)
         left = {query: grades for query, grades in kept.items() if grades}
-        return LabeledPairs({q: self.queries[q] for q in left}, left), UnknownNodes(dict(sorted(lost.items())), empty)
+        return self._only(left), UnknownNodes(dict(sorted(lost.items())), empty)
 
     def split(self, train: float = 0.7, val: float = 0.1, test: float = 0.2, *, seed: int = 0) -> Split:
         """Divide by query into three parts.
 
-        The same texts, whatever their order or ids, fall into the same parts for the same seed; queries with identical
-        texts stay together.
+        The same texts, whatever their order or ids, fall into the same parts for the same seed. Queries whose texts
+        differ only in case, spacing or closing punctuation stay together; synthetic queries always train.
 
         Args:
-            train, val, test: fractions of the distinct query texts, summing to 1.
+            train: fraction of the distinct query texts to learn from.
+            val: fraction to choose the step by.
+            test: fraction to measure on; the three sum to 1.
             seed: of the shuffle.
+
+        Raises:
+            ValueError: fractions that do not sum to 1.
         """
         fractions = (train, val, test)
         if not all(math.isfinite(part) and part >= 0 for part in fractions) or abs(sum(fractions) - 1) > 1e-9:
             raise ValueError(f"train, val and test must be fractions that sum to 1, got {fractions}")
-        texts = sorted(set(self.queries.values()))
-        shuffled = np.random.default_rng(seed).permutation(len(texts))
-        cuts = np.round(np.cumsum(fractions) * len(texts)).astype(int)
-        part_of = {texts[at]: int(np.searchsorted(cuts, place, side="right")) for place, at in enumerate(shuffled)}
+        alike: dict[str, set[str]] = {}
+        for query, text in self.queries.items():
+            if query not in self.synthetic:
+                alike.setdefault(normalise(text), set()).add(text)
+        # Sorted by a text of each group, not by what it is reduced to: distinct queries fall as they always did.
+        groups = sorted(alike, key=lambda group: min(alike[group]))
+        shuffled = np.random.default_rng(seed).permutation(len(groups))
+        cuts = np.round(np.cumsum(fractions) * len(groups)).astype(int)
+        part_of = {groups[at]: int(np.searchsorted(cuts, place, side="right")) for place, at in enumerate(shuffled)}
         parts: list[list[str]] = [[], [], []]
         for query, text in self.queries.items():
-            parts[min(part_of[text], 2)].append(query)
+            group = normalise(text)
+            if query not in self.synthetic:
+                parts[min(part_of[group], 2)].append(query)
+            elif part_of.get(group, 0) == 0:
+                # A generated question that a user asked too would carry its answer from the test part into training.
+                parts[0].append(query)
         return Split(*(self.subset(part) for part in parts))
 
 
@@ -225,26 +356,61 @@ class Split(NamedTuple):
     test: LabeledPairs
 
 
-def _check_text(value: object, what: str) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a string, got {value!r}")
-    if not value.strip():
-        raise ValueError(f"{what} is empty")
+def merge_pairs(first: LabeledPairs, second: LabeledPairs, *, add: bool) -> LabeledPairs:
+    """Join two sets of labels by query text; ``add`` sums the grades of a pair, else the second one's count.
+
+    Query ids of ``first`` stay; one of ``second`` that is taken becomes the first free ``q0``, ``q1``, ...
+    A query is synthetic if it is so in both, or in the only one that has it.
+    """
+    id_of: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, float]] = {}
+    real: set[str] = set()
+    taken = {*first.queries, *second.queries}
+    for pairs in (first, second):
+        merged: dict[str, dict[str, float]] = {}
+        for query, text in pairs.queries.items():
+            if text not in id_of:
+                id_of[text] = query if query not in queries else _free_id(taken)
+                queries[id_of[text]] = text
+            if query not in pairs.synthetic:
+                real.add(id_of[text])
+            # Two queries of one text within one set are votes as well.
+            _add_grades(merged.setdefault(id_of[text], {}), pairs.qrels[query])
+        for query, grades in merged.items():
+            total = qrels.setdefault(query, {})
+            _add_grades(total, grades) if add else total.update(grades)
+    return LabeledPairs(queries, qrels, frozenset(queries.keys() - real))
+
+
+def _add_grades(total: dict[str, float], grades: Mapping[str, float]) -> None:
+    for node, grade in grades.items():
+        total[node] = total.get(node, 0.0) + grade
+
+
+def _free_id(taken: set[str]) -> str:
+    number = next(number for number in itertools.count() if f"q{number}" not in taken)
+    taken.add(f"q{number}")
+    return f"q{number}"
+
+
+def _tuple_rows(pairs: Iterable[Any], log: RowLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) not in (2, 3):
+            log.n_rows += 1
+            log.bad(number, f"must be (query, node id) or (query, node id, grade), got {pair!r:.200}")
+        else:
+            yield number, dict(zip(("query", "node_id", "grade"), pair, strict=False))
 
 
 def _checked_grades(query: str, grades: Mapping[str, float]) -> dict[str, float]:
     if not grades:
         raise ValueError(f"query {query!r} has no nodes")
-    return {node: _checked_grade(query, node, grade) for node, grade in grades.items()}
-
-
-def _checked_grade(query: str, node: object, grade: object) -> float:
-    _check_text(node, f"a node id of query {query!r}")
-    if isinstance(grade, bool) or not isinstance(grade, int | float | np.integer | np.floating):
-        raise TypeError(f"grade of query {query!r} and node {node!r} must be a number, got {grade!r}")
-    if not math.isfinite(grade):
-        raise ValueError(f"grade of query {query!r} and node {node!r} must be finite, got {grade!r}")
-    return float(grade)
+    checked = {}
+    for node, grade in grades.items():
+        checked_text(node, f"a node id of query {query!r}")
+        checked[node] = checked_grade(grade, f"grade of query {query!r} and node {node!r}")
+    return checked
 
 
 def _plain(qrels: Qrels) -> dict[str, dict[str, float]]:

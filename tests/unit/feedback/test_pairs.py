@@ -17,11 +17,11 @@ AWKWARD = LabeledPairs(
 )
 
 
-def test_from_pairs_merges_texts_and_keeps_the_highest_grade():
+def test_from_pairs_merges_texts_and_adds_grades_up():
     pairs = LabeledPairs.from_pairs([("a", "n1"), ("b", "n1", 2), ("a", "n2", 0.5), ("a", "n1", 3), ("a", "n1", 1)])
     assert dict(pairs.queries) == {"q0": "a", "q1": "b"}
     assert {query: dict(grades) for query, grades in pairs.qrels.items()} == {
-        "q0": {"n1": 3, "n2": 0.5},
+        "q0": {"n1": 1 + 3 + 1, "n2": 0.5},
         "q1": {"n1": 2},
     }
     assert (len(pairs), pairs.n_queries, pairs.node_ids) == (3, 2, ("n1", "n2"))

@@ -1,0 +1,125 @@
+"""Rows of (query, node, grade) summed up to queries and grades."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nudge_rag.feedback.reading import RowLog, checked_id, checked_text, parsed_grade
+
+__all__ = ["COLUMNS", "Labels", "gather_rows", "normalise"]
+
+COLUMNS = ("query", "node_id", "grade", "query_id", "synthetic")
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
+
+Numbered = tuple[int | None, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What `LabeledPairs` is made of, checked."""
+
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, float]]
+    synthetic: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Row:
+    query_id: str | None
+    text: str
+    node_id: str
+    grade: float
+    synthetic: bool
+
+
+def gather_rows(rows: Iterable[Numbered], log: RowLog) -> Labels:
+    """Sum the grades of each pair; ``log`` decides what a bad row does.
+
+    Rows without a query id are told apart by their text. So are all rows if one id has two texts: ids such as ``q0``
+    are then those of several files, written one behind the other.
+    """
+    checked: list[_Row] = []
+    for line, row in rows:
+        log.n_rows += 1
+        for name in row.keys() - set(COLUMNS):
+            log.ignored[name] += 1
+        try:
+            checked.append(_checked(row))
+        except (TypeError, ValueError) as error:
+            log.bad(line, str(error), type(error))
+    return _summed(checked, _query_ids(checked))
+
+
+def normalise(text: str) -> str:
+    """Reduce a text to what tells it apart: NFKC, case folded, one space between words, no closing punctuation.
+
+    Example:
+        >>> normalise("  Cancel  my plan? ") == normalise("cancel my plan")
+        True
+    """
+    words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return words.rstrip(" ?!.,;:") or words
+
+
+def _checked(row: Mapping[str, Any]) -> _Row:
+    missing = [name for name in COLUMNS[:2] if name not in row]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} missing")
+    query_id = row.get("query_id")
+    return _Row(
+        query_id=None if query_id is None or query_id == "" else checked_id(query_id, "query_id"),
+        text=checked_text(row["query"], "query"),
+        node_id=checked_id(row["node_id"], "node_id"),
+        grade=parsed_grade(row.get("grade", 1.0), "grade"),
+        synthetic=_flag(row.get("synthetic", False)),
+    )
+
+
+def _flag(value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    word = str(value).strip().lower()
+    if word not in TRUE + FALSE:
+        raise ValueError(f"synthetic must be true or false, got {value!r:.200}")
+    return word in TRUE
+
+
+def _query_ids(rows: list[_Row]) -> list[str]:
+    """The query id of each row."""
+    text_of: dict[str, str] = {}
+    trusted = all(row.query_id is None or text_of.setdefault(row.query_id, row.text) == row.text for row in rows)
+    taken = {row.query_id for row in rows if row.query_id is not None}
+    id_of: dict[str, str] = {}
+    used: set[str] = set()
+    free = 0
+    ids = []
+    for row in rows:
+        if trusted and row.query_id is not None:
+            ids.append(row.query_id)
+            continue
+        if row.text not in id_of:
+            query_id = row.query_id
+            if query_id is None or query_id in used:
+                while f"q{free}" in taken or f"q{free}" in used:
+                    free += 1
+                query_id = f"q{free}"
+            id_of[row.text] = query_id
+            used.add(query_id)
+        ids.append(id_of[row.text])
+    return ids
+
+
+def _summed(rows: list[_Row], ids: list[str]) -> Labels:
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, float]] = {}
+    real: set[str] = set()
+    for row, query_id in zip(rows, ids, strict=True):
+        queries[query_id] = row.text
+        grades = qrels.setdefault(query_id, {})
+        grades[row.node_id] = grades.get(row.node_id, 0.0) + row.grade
+        if not row.synthetic:
+            real.add(query_id)
+    return Labels(queries, qrels, frozenset(queries.keys() - real))

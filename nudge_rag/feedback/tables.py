@@ -1,0 +1,61 @@
+"""Rows of tables: pandas, Polars, Arrow, or a mapping of columns, recognised by what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["table_columns", "table_rows"]
+
+
+def table_rows(
+    table: Any, columns: Mapping[str, str] | None, wanted: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and row of a table, under our names of its columns; missing values of text columns are None.
+
+    Raises:
+        TypeError: it is no table.
+        ValueError: the table lacks a column that ``columns`` names, or query or node_id.
+    """
+    values = table_columns(table)
+    names = {name: name for name in values} if columns is None else dict(columns)
+    unknown = [name for name in names if name not in wanted] if columns is not None else []
+    if unknown:
+        raise ValueError(f"columns must map {', '.join(wanted)} to columns of the table, got {unknown[0]!r}")
+    missing = [column for column in names.values() if column not in values]
+    missing += [name for name in wanted[:2] if name not in names]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(values)}")
+    cells = [values[column] for column in names.values()]
+    for number, row in enumerate(zip(*cells, strict=True)):
+        yield number, {name: _plain(cell, name.endswith("id")) for name, cell in zip(names, row, strict=True)}
+
+
+def table_columns(table: Any) -> dict[str, list[Any]]:
+    """Return the columns of a table as lists.
+
+    Raises:
+        TypeError: it is no table.
+    """
+    if isinstance(table, Mapping):
+        return {str(name): list(column) for name, column in table.items()}
+    if hasattr(table, "to_pydict"):  # Arrow
+        return dict(table.to_pydict())
+    if hasattr(table, "iloc"):  # pandas
+        return {str(name): table[name].tolist() for name in table.columns}
+    if hasattr(table, "get_columns"):  # Polars
+        return {column.name: column.to_list() for column in table.get_columns()}
+    raise TypeError(f"expected a pandas, Polars or Arrow table or a mapping of columns, got {type(table).__name__}")
+
+
+def _plain(cell: Any, is_id: bool) -> Any:
+    """Undo what pandas does to gaps: NaN and NA are None, and integer ids that became floats are integers."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if type(cell).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(cell, float) and np.isnan(cell):
+        return None
+    return int(cell) if is_id and isinstance(cell, float) and cell.is_integer() else cell
