@@ -1,85 +1,91 @@
 # make demo: the main job on real data.  make test: everything the library promises.  Both set up what they need.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-CORE := .venv-core
-INSTALLED := $(VENV)/installed.stamp
-CORE_INSTALLED := $(CORE)/installed.stamp
+BIN := .venv/bin
+# Sets up an environment (.venv, .venv-NAME), unless it is up to date.
+ENVIRONMENT := $(PYTHON) scripts/environment.py
 # Stores that the main environment must test, and those whose packages do not fit into it: each of these has an
-# environment .venv-<job> of its own, made from the extra test-<job>.
+# environment of its own.
 STORES := chroma duckdb faiss in-memory lance milvus postgres qdrant simple sqlite-vec
 JOBS := redis-langchain redis-llama-index
 # Stores whose databases cannot be run here; their clients hold grpcio and protobuf back, hence an environment of their own.
 EXPERIMENTAL := elasticsearch opensearch pinecone weaviate
 REPORTS := .stores-tested
+# Tests run in this many processes, each with servers, folders and ports of its own and one thread for linear algebra.
+WORKERS ?= logical
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 DEMO_ARGS ?=
-# Labelled data sets that are not part of the project; tests that need them skip, with a reason, where it is empty.
+# The main environment has all that the demo needs.
+DEMO := $(if $(wildcard .venv/installed.stamp),main,demo)
+# Labelled data sets that are not part of the project; tests that need them skip, with a reason, if it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: setup demo test bench bench-accuracy bench-faults docs lint format clean $(JOBS:%=test-%) test-experimental
+.PHONY: setup setup-all lock demo test test-quick test-core test-main test-experimental $(JOBS:%=test-%) \
+	bench bench-accuracy bench-faults docs lint format clean
 
-setup: $(INSTALLED)
+setup:
+	$(ENVIRONMENT) main
 
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+setup-all:
+	$(ENVIRONMENT) core main $(JOBS) experimental
 
-# The core must work with numpy alone: its tests run once more where nothing else is installed.
-$(CORE_INSTALLED): pyproject.toml
-	test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet -e . 'pytest>=8.3' 'pytest-asyncio>=0.24' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
-	touch $@
+# Versions that are known to work together, one file for each environment in locks/: run it where make test is green.
+lock:
+	$(ENVIRONMENT) --lock core main demo $(JOBS) experimental
 
-demo: $(INSTALLED)
-	$(BIN)/nudge-rag demo $(DEMO_ARGS)
+demo:
+	$(ENVIRONMENT) $(DEMO)
+	$(if $(filter main,$(DEMO)),.venv,.venv-demo)/bin/nudge-rag demo $(DEMO_ARGS)
 
-test: $(INSTALLED) $(CORE_INSTALLED)
+# Less than a minute, with numpy alone.
+test-quick test-core:
+	$(ENVIRONMENT) core
+	$(ONE_THREAD) .venv-core/bin/python $(PYTEST) tests/unit
+
+test: setup-all
 	rm -rf $(REPORTS)
-	$(CORE)/bin/python -m pytest tests/unit -q
-	NUDGE_RAG_STORES="$(STORES)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/main.json $(BIN)/python -m pytest -q
-	$(foreach job,$(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/support/stores_tested.py $(REPORTS)
+	$(foreach job,core main $(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/support/stores_tested.py $(REPORTS)
 
-.venv-%/installed.stamp: pyproject.toml constraints.txt
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[test-$*]'
-	touch $@
+# A store named in NUDGE_RAG_STORES that cannot be tested is an error.
+test-main: setup
+	$(ONE_THREAD) NUDGE_RAG_STORES="$(STORES)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/main.json $(BIN)/python $(PYTEST)
 
 # One store: the contract, the retrievers, and its own tests in tests/stores/test_<database>.py.
-$(JOBS:%=test-%): test-%: .venv-%/installed.stamp
-	NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python -m pytest -q \
+$(JOBS:%=test-%): test-%:
+	$(ENVIRONMENT) $*
+	$(ONE_THREAD) NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python $(PYTEST) \
 		tests/stores/test_contract.py tests/stores/test_catalog_table.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
 		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
 		-k "$* or test_$(firstword $(subst -, ,$*))"
 
-# A store named in NUDGE_RAG_STORES that cannot be tested is an error.
-test-experimental: .venv-experimental/installed.stamp
-	NUDGE_RAG_STORES="$(EXPERIMENTAL)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/experimental.json $(<D)/bin/python -m pytest -q \
-		tests/stores/experimental
+test-experimental:
+	$(ENVIRONMENT) experimental
+	$(ONE_THREAD) NUDGE_RAG_STORES="$(EXPERIMENTAL)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/experimental.json .venv-experimental/bin/python \
+		$(PYTEST) tests/stores/experimental
 
-bench: $(INSTALLED)
+bench: setup
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/contrastive_speed.py
 	$(BIN)/python benchmarks/pushdown.py
 
-bench-accuracy: $(INSTALLED)
+bench-accuracy: setup
 	$(BIN)/python benchmarks/accuracy.py
 
-bench-faults: $(INSTALLED)
+bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
 
 # The README's table of stores.
-docs: $(INSTALLED)
+docs: setup
 	$(BIN)/python -m scripts.stores_table README.md
 
-lint: $(INSTALLED)
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(CORE) .venv-* $(REPORTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* $(REPORTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

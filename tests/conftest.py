@@ -13,6 +13,8 @@ import pytest
 # They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
 collect_ignore_glob = ["support/*"]
 
+STORES = pytest.StashKey[dict[str, Any]]()
+
 
 @pytest.fixture(scope="session")
 def beir_data() -> Path:
@@ -26,12 +28,35 @@ def beir_data() -> Path:
     return path
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Which stores were tested in this run, which were not, and why; also to the file NUDGE_RAG_STORES_REPORT."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which stores this process could build; a worker of pytest-xdist tells the process that reports."""
     registry = sys.modules.get("tests.support.builders.registry")
     if registry is None:
         return
-    known = {*registry.MISSING, *registry.STORE_OF.values()}
+    stores = {
+        "missing": dict(registry.MISSING),
+        "known": sorted({*registry.MISSING, *registry.STORE_OF.values()}),
+        "experimental": list(registry.EXPERIMENTAL),
+    }
+    session.config.stash[STORES] = stores
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["stores"] = stores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take what a worker noted; all of them collect the same tests."""
+    if stores := getattr(node, "workeroutput", {}).get("stores"):
+        node.config.stash[STORES] = stores
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which stores were tested in this run, which were not, and why; also to the file NUDGE_RAG_STORES_REPORT."""
+    stores = config.stash.get(STORES, None)
+    if stores is None:
+        return
+    known = set(stores["known"])
     reasons: dict[str, str] = {}
     tested = set()
     for outcome, reports in terminalreporter.stats.items():
@@ -42,9 +67,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             elif store in known:  # tests of faults have names of their own
                 tested.add(store)
     for store in known - tested:
-        reasons.setdefault(store, registry.MISSING.get(store, "no test was chosen"))
+        reasons.setdefault(store, stores["missing"].get(store, "no test was chosen"))
     left_out = {store: reasons[store] for store in sorted(set(reasons) - tested)}
-    named = [f"{store} (a double)" if store in registry.EXPERIMENTAL else store for store in sorted(tested)]
+    named = [f"{store} (a double)" if store in stores["experimental"] else store for store in sorted(tested)]
     terminalreporter.write_line(f"stores tested here: {', '.join(named) or 'none'}")
     shown = ", ".join(f"{store} ({reason})" for store, reason in left_out.items())
     terminalreporter.write_line(f"stores not tested here: {shown or 'none'}")
