@@ -3,6 +3,7 @@
 from nudge_rag.solvers.auto.solver import AutoSolver
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries
+from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit, ValidationCurve
@@ -15,5 +16,6 @@ __all__ = [
     "NudgeFit",
     "NudgeM",
     "NudgeN",
+    "SolverNeeds",
     "ValidationCurve",
 ]

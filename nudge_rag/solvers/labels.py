@@ -56,7 +56,7 @@ class QuerySums:
 
     Attributes:
         rows: (c,) increasing rows of the node embeddings that have a training query.
-        sums: (c, d) float64, for each the sum of its unit training queries (`directions.summable_queries`).
+        sums: (c, d) float64, for each the sum of its unit training queries (`targets.summable_queries`).
         counts: (c,) how many queries that are.
     """
 

@@ -13,12 +13,13 @@ from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.devices import to_numpy
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums
+from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
+from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
 from nudge_rag.solvers.step_search.exact import metric_along_paths
 from nudge_rag.solvers.step_search.paths import Paths, paths_of_lines
-from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks
 
 __all__ = ["NudgeM"]
 
@@ -85,9 +86,9 @@ class NudgeM:
         self.point = point
 
     @property
-    def depth(self) -> int:
-        """How many of the best unlabelled nodes of a validation query matter: the cut-off of the metric."""
-        return 1 if self.metric is None else self.metric.k
+    def needs(self) -> SolverNeeds:
+        """The unlabelled nodes that validation ranks against, as deep as the metric looks."""
+        return SolverNeeds(depth=1 if self.metric is None else self.metric.k)
 
     def fit(
         self,

@@ -13,6 +13,7 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.labels import LabelsLike, QuerySums
+from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.problem import Problem, check_gamma, make_problem
 from nudge_rag.solvers.result import SAME_VALUE, NudgeFit, ValidationCurve, first_best
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores
@@ -95,9 +96,9 @@ class NudgeN:
         self.search = search
 
     @property
-    def depth(self) -> int:
-        """How many of the best unlabelled nodes of a validation query matter: the cut-off of the metric."""
-        return self.metric.k
+    def needs(self) -> SolverNeeds:
+        """The unlabelled nodes that validation ranks against, as deep as the metric looks."""
+        return SolverNeeds(depth=self.metric.k)
 
     def fit(
         self,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.solvers.devices import as_device_matrix, is_foreign, numpy_dtype, on_device, take, to_numpy
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels, QuerySums, prepare_labels
-from nudge_rag.solvers.step_search.arcs import covered_targets, unit_directions
+from nudge_rag.solvers.targets import covered_targets, unit_directions
 
 __all__ = ["Problem", "check_gamma", "make_problem"]
 

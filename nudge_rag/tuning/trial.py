@@ -2,69 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.ranking import rank_nodes
-from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.comparison import compare
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.feedback.pairs import Split
-from nudge_rag.solvers import AutoSolver, LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
-from nudge_rag.solvers.labels import LabelsLike
+from nudge_rag.solvers import LabeledQueries, NudgeFit
+from nudge_rag.solvers.registry import Solver, solver_settings
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.nudge import Nudge
 
-__all__ = [
-    "DEFAULT_METRICS",
-    "DEFAULT_SPLIT",
-    "SOLVERS",
-    "Judged",
-    "Solver",
-    "Trial",
-    "resolve_solver",
-    "run_trial",
-    "solver_settings",
-]
+__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "HeldOut", "Trial", "run_trial"]
 
 DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
 DEFAULT_SPLIT = (0.7, 0.1, 0.2)
 
-# NUDGE's own solvers choose their step by top-1 accuracy, as the paper does.
-SOLVERS: dict[str, Callable[[str | Metric, Similarity, float | None], Solver]] = {
-    "auto": lambda metric, similarity, tolerance: AutoSolver(metric=metric, similarity=similarity, tolerance=tolerance),
-    "nudge-n": lambda metric, similarity, tolerance: NudgeN(similarity=similarity),
-    "nudge-m": lambda metric, similarity, tolerance: NudgeM(similarity=similarity),
-    "nudge-contrastive": lambda metric, similarity, tolerance: NudgeContrastive(metric=metric, similarity=similarity),
-}
-
-
-class Solver(Protocol):
-    """What `tune` asks of a solver object.
-
-    ``val`` brings along the scores of the best nodes outside ``embeddings`` (`LabeledQueries.rivals`), as deep as the
-    solver's ``depth`` (1 where it has none); they compete in validation. So does ``train``, ``train_depth`` deep, for a
-    solver that has one. One whose ``learns_from_validation`` is true moves the nodes of validation labels too.
-    """
-
-    name: str
-    similarity: Similarity
-
-    def fit(self, embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None = None) -> NudgeFit:
-        """Moved embeddings of the covered rows."""
-        ...
-
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOut:
     """Queries with their answers and with the best nodes that have no label.
 
     Attributes:
@@ -112,69 +76,17 @@ class Trial:
     originals: FloatArray
     train: Any
     trained: Collection[str]
-    val: Judged
-    held_out: Judged
+    val: HeldOut
+    held_out: HeldOut
     sizes: tuple[int, int, int]
     metrics: Sequence[Metric]
     reads: StoreReads
 
 
-def resolve_solver(
-    solver: str | Solver,
-    store: EmbeddingStore,
-    metric: str | Metric = "nDCG@10",
-    tolerance: float | None = None,
-) -> Solver:
-    """A solver by name or as it is, made sure to suit how the store ranks.
-
-    ``metric`` is what ``"auto"`` and ``"nudge-contrastive"`` choose by, ``tolerance`` is for ``"auto"``.
-
-    Raises:
-        TypeError, ValueError: an unknown name, no solver, or one that the store's similarity cannot score.
-    """
-    similarity = store.capabilities.similarity
-    if isinstance(solver, str):
-        if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")
-        return SOLVERS[solver](metric, similarity, tolerance)
-    if not callable(getattr(solver, "fit", None)):
-        raise TypeError(f"solver must be a name or an object with fit, got {type(solver).__name__}")
-    if isinstance(solver, NudgeM):
-        NudgeM(similarity=similarity)  # raises with what to do instead
-    if solver.similarity != similarity:
-        raise ValueError(
-            f"the solver scores by {solver.similarity} but {store.name} ranks by {similarity}:"
-            f" make it with similarity={similarity!r}"
-        )
-    return solver
-
-
-def solver_settings(solver: Solver) -> dict[str, Any]:
-    """A solver's name and its public attributes, in the types of JSON: numbers, strings, and lists of them.
-
-    Example:
-        >>> settings = solver_settings(NudgeN(metric="nDCG@10", gammas=[0.1, 0.2]))
-        >>> settings["solver"], settings["metric"], settings["gammas"]
-        ('nudge-n', 'nDCG@10', [0.0, 0.1, 0.2])
-    """
-    public = {name: value for name, value in vars(solver).items() if not name.startswith("_") and not callable(value)}
-    return {"solver": solver.name} | {name: _as_json(value) for name, value in public.items()}
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_as_json(one) for one in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)  # JSON has no infinity
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
 def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split | None = None) -> Nudge:
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
-    fit = solver.fit(trial.originals, trial.train, trial.val.labels(rows, getattr(solver, "depth", 1)))
+    fit = solver.fit(trial.originals, trial.train, trial.val.labels(rows, solver.needs.depth))
     before, after = (_evaluate(trial, vectors) for vectors in (trial.originals, fit.embeddings()))
     gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
     return Nudge(

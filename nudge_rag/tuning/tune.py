@@ -16,12 +16,13 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers import LabeledQueries
+from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import CandidateMethod, Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
-from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, Judged, Solver, Trial, resolve_solver, run_trial
+from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, HeldOut, Trial, run_trial
 
 __all__ = ["EmbedQueries", "Solver", "tune"]
 
@@ -102,13 +103,13 @@ def tune(
     measured = [parse_metric(metric) for metric in metrics]
     if not measured:
         raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
-    ready = resolve_solver(solver, store, measured[0], uncovered_tolerance)
+    ready = resolve_solver(solver, store.name, store.capabilities.similarity, measured[0], uncovered_tolerance)
     known = _read_known(store, pairs, versions)
     parts = _known_parts(pairs, known, split, seed)
     wordings = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
     embedded = embed_texts(wordings, embed_queries, known.originals.shape[1], store.capabilities.similarity)
     held_out = parts.test if parts.test.n_queries else parts.val
-    depth = max(getattr(ready, "depth", 1), *(metric.k for metric in measured))
+    depth = max(ready.needs.depth, *(metric.k for metric in measured))
     asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
     queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, known.originals.shape[1]))
     rivals = find_competitors(store, queries, known.ids, known.current, depth, candidates)
@@ -116,7 +117,7 @@ def tune(
     train, training_reads = _with_rivals(train, ready, store, known, candidates)
     judged = QueryTable(queries, rivals, {text: row for row, text in enumerate(asked)})
     reads = rivals.reads if training_reads is None else rivals.reads + training_reads
-    learned = (parts.train, parts.val) if getattr(ready, "learns_from_validation", False) else (parts.train,)
+    learned = (parts.train, parts.val) if ready.needs.learns_from_validation else (parts.train,)
     trial = Trial(
         store=store,
         ids=known.ids,
@@ -143,10 +144,10 @@ class QueryTable:
     rivals: Competitors
     row_of: dict[str, int]
 
-    def of(self, part: LabeledPairs) -> Judged:
+    def of(self, part: LabeledPairs) -> HeldOut:
         rows = [self.row_of[text] for text in part.queries.values()]
         ids, scores = self.rivals.ids, self.rivals.scores
-        return Judged(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
+        return HeldOut(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
 
 
 def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> LabelledNodes:
@@ -190,7 +191,7 @@ def _with_rivals(
     train: LabeledQueries, solver: Solver, store: EmbeddingStore, known: LabelledNodes, candidates: CandidateMethod
 ) -> tuple[LabeledQueries, StoreReads | None]:
     """For solvers that learn from what training queries are confused with: each one's best unlabelled nodes."""
-    depth = getattr(solver, "train_depth", 0)
+    depth = solver.needs.train_depth
     # Such solvers work with directions, of which Euclidean distances do not tell enough.
     if not depth or store.capabilities.similarity == "l2" or not len(train.answers):
         return train, None

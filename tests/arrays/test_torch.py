@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nudge_rag import LabeledQueries, NudgeM, NudgeN
-from nudge_rag.solvers import competitors, products
+from nudge_rag.solvers.scoring import fixed_scores
+from nudge_rag.solvers.step_search import products
 
 
 def unit(rows):
@@ -51,7 +52,7 @@ def test_same_as_numpy(solver, dtype, small_blocks, monkeypatch):
     arrays = problem(dtype=dtype)
     expected = solver.fit(*arrays)
     if small_blocks:
-        monkeypatch.setattr(competitors, "SCORES_ON_DEVICE", 1_700)
+        monkeypatch.setattr(fixed_scores, "SCORES_ON_DEVICE", 1_700)
         monkeypatch.setattr(products, "SCORES_ON_DEVICE", 300)
     nodes, train, val = tensors(*arrays)
     fit = solver.fit(nodes, train, val)

@@ -14,7 +14,7 @@ from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
 from nudge_rag.solvers.result import NudgeFit
-from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
 
@@ -88,7 +88,7 @@ class HeldOutNodes:
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
         self._folds = _folds(prepared, n_nodes, seed)
         self._judges = [
-            Judge(fold.held, embeddings, fold.rows, background, metric, similarity, fold.ignored)
+            ValidationScorer(fold.held, embeddings, fold.rows, background, metric, similarity, fold.ignored)
             for fold in self._folds
         ]
         self._before = [

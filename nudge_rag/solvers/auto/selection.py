@@ -11,8 +11,7 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["TriedSetting", "preferred", "search_setting"]
-
+__all__ = ["TriedSetting", "preferred_setting", "search_setting"]
 
 # Standard errors: what a more elaborate solver must gain, and what a more careful setting may at most lose. A single
 # query's loss is one of them.
@@ -106,7 +105,7 @@ def _exceeds(differences: Float64Array, errors: float) -> bool:
     return bool(differences.mean() > errors * differences.std() / np.sqrt(len(differences)))
 
 
-def preferred(standing: Sequence[TriedSetting]) -> TriedSetting | None:
+def preferred_setting(standing: Sequence[TriedSetting]) -> TriedSetting | None:
     """Of one setting a solver the simplest one's, unless a later one is better by more than noise; None for nothing."""
     best: TriedSetting | None = None
     for one in standing:

@@ -15,15 +15,16 @@ from nudge_rag.common.arrays import FloatArray, as_matrix
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, HeldOutNodes, UncoveredEffect
-from nudge_rag.solvers.auto.selection import TriedSetting, preferred, search_setting
-from nudge_rag.solvers.contrastive.offset import common_direction, lowered
+from nudge_rag.solvers.auto.selection import TriedSetting, preferred_setting, search_setting
+from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels
+from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
-from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["AutoSolver"]
 
@@ -65,7 +66,6 @@ class AutoSolver:
     """
 
     name = "auto"
-    learns_from_validation = True
 
     def __init__(
         self,
@@ -82,14 +82,10 @@ class AutoSolver:
         self._contrastive = NudgeContrastive(metric=self.metric, similarity=similarity)
 
     @property
-    def depth(self) -> int:
-        """How many of the best unlabelled nodes of a validation query matter."""
-        return self._contrastive.depth
-
-    @property
-    def train_depth(self) -> int:
-        """How many of the best unlabelled nodes of a training query matter: validation queries are learned from too."""
-        return self._contrastive.depth
+    def needs(self) -> SolverNeeds:
+        """As deep for training as for validation queries, since the final solution learns from both."""
+        depth = self._contrastive.needs.depth
+        return SolverNeeds(depth=depth, train_depth=depth, learns_from_validation=True, training_queries=True)
 
     def fit(
         self,
@@ -120,7 +116,7 @@ class AutoSolver:
             )
             found = [*trials.all()]
         tried = [one for all_of_one_solver, _ in found for one in all_of_one_solver]
-        chosen = preferred([standing for _, standing in found if standing is not None])
+        chosen = preferred_setting([standing for _, standing in found if standing is not None])
         best = chosen if chosen is not None else replace(tried[0], final=NudgeN(gamma=0.0, similarity=self.similarity))
         whole = best.final.fit(nodes, both, background=background)
         candidates = [replace(one.candidate, chosen=one is chosen) for one in tried]
@@ -154,7 +150,7 @@ class _Trials:
         learned = prepare_labels(train, "training", **size)
         self._train_vectors, rows = learned.vectors, np.unique(learned.node_of_pair)
         judged = prepare_labels(val, "validation", **size)
-        self._judge = Judge(judged, nodes, rows, background, auto.metric, auto.similarity)
+        self._judge = ValidationScorer(judged, nodes, rows, background, auto.metric, auto.similarity)
 
     def all(self) -> Iterator[tuple[list[TriedSetting], TriedSetting | None]]:
         """From the simplest solver to the most elaborate: what was tried of each, and the one to take."""
@@ -197,10 +193,10 @@ class _Trials:
 
         def at(offset: float) -> TriedSetting:
             moved = [
-                lowered(vectors, each, offset, keep_lengths=keep_lengths)
+                lower_scores(vectors, each, offset, keep_lengths=keep_lengths)
                 for vectors, each in zip(solutions, directions, strict=True)
             ]
-            shown = replace(fit, vectors=lowered(fit.vectors, direction, offset, keep_lengths=keep_lengths))
+            shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
             final = solver.at_points(fit.averaged, offset)
             return self._measured(f"{name}, offset {offset:g}", shown, fit.gamma, final, moved)
 

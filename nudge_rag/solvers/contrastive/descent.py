@@ -12,13 +12,13 @@ from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
-from nudge_rag.solvers.contrastive.offset import common_direction, lowered
+from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.problem import Problem
 from nudge_rag.solvers.result import SAME_VALUE, Descent
+from nudge_rag.solvers.scoring.blocks import covered_columns
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
-from nudge_rag.solvers.scoring.validation import Judge
-from nudge_rag.solvers.step_search.ranks import covered_columns
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["ContrastiveDescent", "Point"]
 
@@ -79,7 +79,7 @@ class ContrastiveDescent:
         self._rejected_columns = covered_columns(problem.train.rejected.node_of_pair, problem.rows)
         self._rejected_weights = rejection * problem.train.rejected.weights
 
-    def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: Judge) -> list[Point]:
+    def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: ValidationScorer) -> list[Point]:
         """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes."""
         objective = self._objective(tau)
         path = [Point(self._given, judge.value(self._given), None)]
@@ -107,11 +107,11 @@ class ContrastiveDescent:
             return solutions[0]
         return self._as_given(np.mean([one.astype(np.float64) for one in solutions], axis=0))
 
-    def lowered(self, vectors: FloatArray, offset: float) -> FloatArray:
-        """As `calibration.lowered`, along the training queries' common direction."""
+    def lower_scores(self, vectors: FloatArray, offset: float) -> FloatArray:
+        """As `offset.lower_scores`, along the training queries' common direction."""
         if not offset:
             return vectors
-        return lowered(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
+        return lower_scores(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
 
     def _as_given(self, solution: Float64Array) -> FloatArray:
         if self._sphere:

@@ -12,7 +12,6 @@ from nudge_rag.common.arrays import Float64Array
 
 __all__ = ["Minimum", "minimize"]
 
-
 # A step must keep this share of the decrease that the gradient promises.
 SUFFICIENT_DECREASE = 1e-4
 # Of a step that does not, at least and at most so much is tried next.

@@ -6,7 +6,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 
-__all__ = ["common_direction", "lowered"]
+__all__ = ["common_direction", "lower_scores"]
 
 # Of the mean variance of a coordinate: enough for directions that few queries have told of.
 RIDGE = 0.2
@@ -33,7 +33,7 @@ def common_direction(queries: FloatArray) -> Float64Array:
     return np.asarray(direction / score) if score > 0 else np.zeros_like(mean)
 
 
-def lowered(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> FloatArray:
+def lower_scores(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> FloatArray:
     """``vectors`` (c, d) with the score of every query lowered by about ``offset``.
 
     v - offset |v| u, with ``keep_lengths`` brought back to the length that it had. ``offset`` is a cosine, and
@@ -41,7 +41,7 @@ def lowered(vectors: FloatArray, direction: Float64Array, offset: float, *, keep
     classes seen in training against the unseen ones: Chao et al., arXiv 1605.04253.
 
     Example:
-        >>> lowered(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, keep_lengths=True).tolist()
+        >>> lower_scores(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, keep_lengths=True).tolist()
         [[0.0, 1.0]]
     """
     if not offset:

@@ -16,9 +16,10 @@ from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.contrastive.descent import ContrastiveDescent, Point
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import LabelsLike, QuerySums, join_labels
+from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.problem import Problem, make_problem
 from nudge_rag.solvers.result import SAME_VALUE, Descent, NudgeFit, ValidationCurve, first_best
-from nudge_rag.solvers.scoring.validation import Judge
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 
@@ -59,7 +60,7 @@ class NudgeContrastive:
         strengths: of the penalty, tried from the largest to the smallest.
         uncovered_weight: how much queries whose answers have no labels count: 0 gives the most to labelled nodes, 1 and
             more keep moved nodes from pushing the unlabelled ones down.
-        offset: by how much, as a cosine, the scores of moved nodes are lowered in the end (`calibration.lowered`): the
+        offset: by how much, as a cosine, the scores of moved nodes are lowered in the end (`offset.lower_scores`): the
             cheap way to the same end.
         strength: fixed strength, or one for each of ``taus``, whose solutions are averaged; no search, and no
             validation needed.
@@ -133,19 +134,14 @@ class NudgeContrastive:
         self.keep_lengths = similarity != "dot" if keep_lengths is None else bool(keep_lengths)
 
     @property
-    def depth(self) -> int:
-        """How many of the best unlabelled nodes of a validation query matter."""
-        return max(self.metric.k, self.negatives if self.refit else 0)
-
-    @property
-    def learns_from_validation(self) -> bool:
-        """Whether the nodes of validation labels move too."""
-        return self.refit
-
-    @property
-    def train_depth(self) -> int:
-        """How many of the best unlabelled nodes of a training query take part."""
-        return self.negatives
+    def needs(self) -> SolverNeeds:
+        """The training queries, and the best unlabelled nodes of every query."""
+        return SolverNeeds(
+            depth=max(self.metric.k, self.negatives if self.refit else 0),
+            train_depth=self.negatives,
+            learns_from_validation=self.refit,
+            training_queries=True,
+        )
 
     def fit(
         self,
@@ -172,7 +168,9 @@ class NudgeContrastive:
         problem = make_problem(embeddings, train, val, needs_validation=True)
         if problem.val is None:
             raise ValueError("the validation set has no query with an answer: the strength cannot be chosen")
-        judge = Judge(problem.val, problem.embeddings, problem.rows, background, self.metric, self.similarity)
+        judge = ValidationScorer(
+            problem.val, problem.embeddings, problem.rows, background, self.metric, self.similarity
+        )
         fit = self._chosen(problem, judge, background)
         if fit.at_edge:
             warnings.warn(f"the best strength, {self.strengths[-1]:g}, is the smallest that was tried", stacklevel=2)
@@ -199,7 +197,7 @@ class NudgeContrastive:
             keep_lengths=self.keep_lengths,
         )
 
-    def _chosen(self, problem: Problem, judge: Judge, background: Any) -> NudgeFit:
+    def _chosen(self, problem: Problem, judge: ValidationScorer, background: Any) -> NudgeFit:
         descent = self._descent(problem, background)
         paths = self._paths(descent, judge)
         tops = [path[first_best([point.value for point in path])] for path in paths]
@@ -211,7 +209,7 @@ class NudgeContrastive:
         strength = 0.0 if best.descent is None else best.descent.strength
         return self._result(
             problem,
-            descent.lowered(vectors, self.offset) if strength else problem.originals,
+            descent.lower_scores(vectors, self.offset) if strength else problem.originals,
             gamma=1 / strength if strength else 0.0,
             curve=ValidationCurve(_gammas(path), values, str(self.metric)),
             improved=bool(best.value > values[0] + SAME_VALUE),
@@ -220,7 +218,7 @@ class NudgeContrastive:
             points=parts,
         )
 
-    def _paths(self, descent: ContrastiveDescent, judge: Judge) -> list[list[Point]]:
+    def _paths(self, descent: ContrastiveDescent, judge: ValidationScorer) -> list[list[Point]]:
         """One path for each temperature: the whole of it for the first, near its best strength for the others."""
         paths = [descent.path(self.taus[0], self.strengths, self.iterations, judge)]
         best = paths[0][first_best([point.value for point in paths[0]])].descent
@@ -239,7 +237,7 @@ class NudgeContrastive:
         ]
         return self._result(
             problem,
-            descent.lowered(descent.averaged([point.vectors for point in points]), self.offset),
+            descent.lower_scores(descent.averaged([point.vectors for point in points]), self.offset),
             gamma=1 / strengths[0],
             curve=ValidationCurve(np.zeros(0), np.zeros(0), str(self.metric)),
             descents=[point.descent for point in points if point.descent is not None],
@@ -286,7 +284,7 @@ class NudgeContrastive:
         )
 
 
-def _worth_averaging(descent: ContrastiveDescent, judge: Judge, tops: Sequence[Point]) -> list[Point]:
+def _worth_averaging(descent: ContrastiveDescent, judge: ValidationScorer, tops: Sequence[Point]) -> list[Point]:
     """The best of ``tops``, which come from the best down, and every further one that validation gains by."""
     parts, value = [tops[0]], tops[0].value
     for point in tops[1:]:

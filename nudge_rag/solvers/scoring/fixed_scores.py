@@ -12,11 +12,10 @@ from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.scoring.blocks import SCORES_PER_BLOCK
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
-# One block of scores stays near 4 MB of float32.
-SCORES_PER_BLOCK = 1_000_000
 QUERIES_PER_BLOCK = 2_048
 # An accelerator is kept busy by larger blocks: near 256 MB of float32.
 SCORES_ON_DEVICE = 64_000_000

@@ -10,13 +10,13 @@ from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity, score_matrix
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks, tie_margin
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
-from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin
 
-__all__ = ["Judge"]
+__all__ = ["ValidationScorer"]
 
 
-class Judge:
+class ValidationScorer:
     """Ranks the answers of ``labels`` among all nodes, those in ``rows`` wherever they are moved.
 
     Args:

@@ -14,10 +14,10 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, IntArray
 from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks, tie_margin
 from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.step_search.paths import Paths
-from nudge_rag.solvers.step_search.products import ScorePairs, above
-from nudge_rag.solvers.step_search.ranks import covered_columns, pair_blocks, tie_margin
+from nudge_rag.solvers.step_search.products import ScorePairs, entries_above
 
 __all__ = ["overtakings"]
 
@@ -73,7 +73,7 @@ def _contenders(val: PreparedLabels, paths: Paths, fixed: FixedScores) -> Iterat
             pairs = np.arange(first, min(first + step, block.stop))
             rows, own_columns = val.query_of_pair[pairs] - part.start, columns[pairs]
             own = _own_scores(scores, paths, rows, own_columns, fixed.answer[pairs])
-            which, column = above(highest, rows, own.lowest() - 1e-6)
+            which, column = entries_above(highest, rows, own.lowest() - 1e-6)
             others = own_columns[which] != column
             which, column = which[others], column[others]
             parts = *scores.entries(rows[which], column), paths.bias[column], paths.caps[column]

@@ -10,7 +10,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.solvers.devices import is_foreign, namespace, numpy_dtype, on_device, to_numpy
 
-__all__ = ["PathProducts", "ScorePairs", "above"]
+__all__ = ["PathProducts", "ScorePairs", "entries_above"]
 
 # Blocks of queries are chosen so that this many scores are held at once: few enough for the processor's cache, or
 # enough to keep an accelerator busy.
@@ -47,7 +47,7 @@ class ScorePairs:
         return namespace(self.a).sqrt(self.a * self.a + self.b * self.b) + on_device(self.bias, self.a)
 
 
-def above(scores: Any, rows: IntArray, levels: FloatArray) -> tuple[IntArray, IntArray]:
+def entries_above(scores: Any, rows: IntArray, levels: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs (which, column) with scores[rows[which], column] > levels[which], in order, as numpy arrays."""
     if not is_foreign(scores):
         which, columns = np.nonzero(scores[rows] > levels[:, None])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +9,17 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.scoring.fixed_scores import SCORES_PER_BLOCK, FixedScores, query_vectors
+from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks, tie_margin
+from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.step_search.arcs import Arcs
 from nudge_rag.solvers.step_search.paths import Paths
-from nudge_rag.solvers.step_search.products import ScorePairs, above
+from nudge_rag.solvers.step_search.products import ScorePairs, entries_above
 
-# Nodes that reach the same target tie; rounding must not decide which of them comes first. In units of the last place
-# of 1 + |score|: products add up to a few in float32, sines and cosines of float64 to some tens in float64.
-SAME_SCORE = {np.dtype(np.float32): 4.0, np.dtype(np.float64): 64.0}
 ENTRIES_AT_ONCE = 20_000
 # A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
 ROUNDING = 1e-5
 
-__all__ = ["covered_columns", "pair_blocks", "ranks_along_paths", "tie_margin"]
-
-
-def tie_margin(dtype: Any) -> float:
-    """Scores that differ by less than this, times 1 + |score|, tie."""
-    return float(SAME_SCORE[np.dtype(dtype)] * np.finfo(dtype).eps)
+__all__ = ["ranks_along_paths"]
 
 
 def ranks_along_paths(val: PreparedLabels, arcs: Arcs, paths: Paths, fixed: FixedScores, gammas: Any) -> IntArray:
@@ -82,7 +74,7 @@ class _Block:
         counts = np.zeros(own.shape, dtype=np.int64)
         step = max(1, scores_at_once // max(1, len(self.pairs.bias)))
         for first in range(0, len(rows), step):
-            which, columns = above(highest, rows[first : first + step], lowest[first : first + step])
+            which, columns = entries_above(highest, rows[first : first + step], lowest[first : first + step])
             which = which + first
             for start in range(0, len(which), ENTRIES_AT_ONCE):
                 entries = slice(start, start + ENTRIES_AT_ONCE)
@@ -90,19 +82,3 @@ class _Block:
                 pairs, begins = np.unique(which[entries], return_index=True)
                 counts[:, pairs] += np.add.reduceat(ahead, begins, axis=1, dtype=np.int64)
         return counts
-
-
-def covered_columns(nodes: IntArray, covered: IntArray) -> IntArray:
-    """Position of each node among the increasing ``covered`` rows; -1 for nodes that are not."""
-    if not len(covered):
-        return np.full(len(nodes), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(covered, nodes), len(covered) - 1)
-    return np.where(covered[at] == nodes, at, -1)
-
-
-def pair_blocks(val: PreparedLabels, n_covered: int, scores: int = SCORES_PER_BLOCK) -> Iterator[tuple[slice, slice]]:
-    """Slices of the queries, each with the slice of their pairs, so that queries x covered stays near a block."""
-    step = max(1, scores // max(1, n_covered))
-    for first in range(0, val.n_queries, step):
-        part = slice(first, min(first + step, val.n_queries))
-        yield part, slice(*(int(at) for at in np.searchsorted(val.query_of_pair, [part.start, part.stop])))

@@ -10,7 +10,7 @@ import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.solvers.step_search.arcs import summable_queries
+from nudge_rag.solvers.targets import summable_queries
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery
 
 __all__ = ["PARTS", "RunningLabels", "TrainingQuery"]

@@ -18,6 +18,7 @@ from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
+from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_competitors
@@ -25,7 +26,7 @@ from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
-from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, Judged, Solver, Trial, resolve_solver, run_trial
+from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, HeldOut, Trial, run_trial
 
 __all__ = ["TuningState"]
 
@@ -39,7 +40,7 @@ class TuningState:
 
     Kept: the original vectors of the labelled nodes, for each the sum of its unit training queries and their number,
     and for each held-out query its best unlabelled nodes. The sums are exact
-    (`nudge_rag.solvers.step_search.arcs.summable_queries`), so that any sequence of additions and removals leaves
+    (`nudge_rag.solvers.targets.summable_queries`), so that any sequence of additions and removals leaves
     what the remaining pairs alone would have given.
 
     A query falls into the training, validation or test part by a hash of its text, and stays there whatever else is
@@ -82,8 +83,8 @@ class TuningState:
     ) -> None:
         self.store = store
         self.embed_queries = embed_queries
-        self.solver = resolve_solver(solver, store)
-        if getattr(self.solver, "train_depth", 0):
+        self.solver = resolve_solver(solver, store.name, store.capabilities.similarity)
+        if self.solver.needs.training_queries:
             raise ValueError(
                 f"{self.solver.name} needs the training queries, of which TuningState keeps sums: use tune"
             )
@@ -93,7 +94,7 @@ class TuningState:
         LabeledPairs.from_pairs([("query", "node")]).split(*split)  # checks the fractions
         self.split, self.seed = split, seed
         self.versions, self.candidates = Path(versions), candidates
-        self._depth = max(getattr(self.solver, "depth", 1), *(metric.k for metric in self.metrics))
+        self._depth = max(self.solver.needs.depth, *(metric.k for metric in self.metrics))
         self._labels = RunningLabels()
         self._reads = StoreReads(candidates, True, 0, 0)
 
@@ -302,10 +303,10 @@ class TuningState:
         for query, (ids, scores) in zip(short, lists, strict=True):
             query.fill(ids, scores, self._length)
 
-    def _judged(self, part: str) -> Judged:
+    def _judged(self, part: str) -> HeldOut:
         queries = self._labels.watched[part]
         vectors = _stack(list(queries.values())) if queries else np.zeros((0, 0))
-        return Judged(
+        return HeldOut(
             {text: query.grades for text, query in queries.items()},
             vectors,
             [query.ids for query in queries.values()],

@@ -12,7 +12,7 @@ from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest
-from nudge_rag.solvers.auto.selection import TriedSetting, preferred, search_setting
+from nudge_rag.solvers.auto.selection import TriedSetting, preferred_setting, search_setting
 from nudge_rag.solvers.auto.solver import OFFSETS
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
@@ -151,11 +151,11 @@ def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond
     # Differences 0.25, -0.1, 0.25, -0.1: mean 0.075, standard deviation 0.175, standard error 0.0875: within noise.
     within = tried("within", [0.75, 0.4, 0.75, 0.4])
     beyond = tried("beyond", [0.8, 0.5, 0.8, 0.4])
-    assert preferred([simple, within]) is simple
-    assert preferred([simple, beyond]) is beyond
-    assert preferred([simple, within, beyond]) is beyond
-    assert preferred([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
-    assert preferred([]) is None
+    assert preferred_setting([simple, within]) is simple
+    assert preferred_setting([simple, beyond]) is beyond
+    assert preferred_setting([simple, within, beyond]) is beyond
+    assert preferred_setting([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
+    assert preferred_setting([]) is None
 
 
 def at_offsets(smallest, *, harmless=0.0, alike=1.0):
@@ -262,6 +262,6 @@ def test_only_numpy_arrays_and_with_validation():
     nodes, train, val, _, _ = confusing()
     with pytest.raises(ValueError, match="validation queries are needed"):
         AutoSolver().fit(nodes, train)
-    assert not NudgeContrastive(refit=False).learns_from_validation
+    assert not NudgeContrastive(refit=False).needs.learns_from_validation
     with pytest.raises(ValueError, match="names node 99"):
         AutoSolver().fit(nodes, (train[0][:1], [[99]]), val)

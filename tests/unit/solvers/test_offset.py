@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag.solvers.contrastive.offset import RIDGE, common_direction, lowered
+from nudge_rag.solvers.contrastive.offset import RIDGE, common_direction, lower_scores
 
 
 def unit(rows):
@@ -35,7 +35,7 @@ def test_scores_fall_by_the_offset(similarity, dtype):
     rng = np.random.default_rng(1)
     queries = unit(rng.normal(size=(300, 32)) + 3 * np.eye(32)[0])
     nodes = (unit(rng.normal(size=(20, 32)) + 3 * np.eye(32)[1]) * rng.uniform(0.5, 2, size=(20, 1))).astype(dtype)
-    moved = lowered(nodes, common_direction(queries), 0.05, keep_lengths=similarity != "dot")
+    moved = lower_scores(nodes, common_direction(queries), 0.05, keep_lengths=similarity != "dot")
     assert moved.dtype == dtype
     lengths = np.linalg.norm(nodes, axis=1)
     if similarity == "dot":
@@ -44,4 +44,4 @@ def test_scores_fall_by_the_offset(similarity, dtype):
     else:
         np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
         assert (queries @ (unit(nodes) - unit(moved)).T).mean() == pytest.approx(0.05, rel=0.2)
-    assert lowered(nodes, common_direction(queries), 0.0, keep_lengths=similarity != "dot") is nodes
+    assert lower_scores(nodes, common_direction(queries), 0.0, keep_lengths=similarity != "dot") is nodes

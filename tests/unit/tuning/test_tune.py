@@ -11,8 +11,8 @@ import pytest
 from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.journal.versions import original_vectors
+from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores import MappingStore
-from nudge_rag.tuning.trial import resolve_solver
 
 N, D = 40, 8
 
@@ -304,7 +304,7 @@ def test_bad_arguments(table, tmp_path, options, error, message):
 )
 def test_what_a_named_solver_chooses_by(table, solver, chooses_by):
     """The contrastive one by the first metric asked for; the paper's by top-1 accuracy, or pairs ranked first."""
-    made = resolve_solver(solver, MappingStore(table, similarity="dot", key="test"), "Recall@3")
+    made = resolve_solver(solver, "test", "dot", "Recall@3")
     assert (made.name, made.similarity) == (solver, "dot")
     assert str(made.metric) == chooses_by
 

@@ -1,0 +1,28 @@
+"""What a solver declares about the labels that it wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SolverNeeds"]
+
+
+@dataclass(frozen=True)
+class SolverNeeds:
+    """What `tune` has to prepare for a solver.
+
+    Attributes:
+        depth: how many of the best unlabelled nodes of each validation query the solver looks at.
+        train_depth: how many of the best unlabelled nodes of each training query it looks at; 0 for none.
+        learns_from_validation: whether it moves the nodes of validation labels too.
+        training_queries: whether it needs the training queries themselves, not only their sums (`QuerySums`).
+
+    Example:
+        >>> SolverNeeds(depth=10)
+        SolverNeeds(depth=10, train_depth=0, learns_from_validation=False, training_queries=False)
+    """
+
+    depth: int = 1
+    train_depth: int = 0
+    learns_from_validation: bool = False
+    training_queries: bool = False

@@ -1,0 +1,73 @@
+"""Where each covered node is pulled: the mean direction of its training queries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, normalize_rows
+from nudge_rag.solvers.labels import PreparedLabels
+
+__all__ = ["covered_targets", "summable_queries", "unit_directions"]
+
+PAIRS_PER_CHUNK = 20_000
+# Unit queries are summed as multiples of one over this.
+SUMMABLE = 2.0**36
+
+
+def covered_targets(train: PreparedLabels) -> tuple[IntArray, Float64Array]:
+    """Covered rows and the unit direction of the sum of each one's training queries.
+
+    g_j = sum over training queries i that node j answers of q_i / |q_i|, returned as g_j / |g_j| in float64. A row
+    whose queries cancel out has no direction and is returned as zeros.
+
+    Args:
+        train: labels; c is the number of distinct nodes in them.
+
+    Returns:
+        rows (c,) increasing, targets (c, d).
+    """
+    order = np.argsort(train.node_of_pair, kind="stable")
+    rows, starts, counts = np.unique(train.node_of_pair[order], return_index=True, return_counts=True)
+    unit = summable_queries(train.vectors)
+    sums = np.empty((len(rows), train.vectors.shape[1]), dtype=np.float64)
+    queries = train.query_of_pair[order]
+    for chunk in _chunks_of_pairs(counts):
+        first, last = starts[chunk.start], starts[chunk.stop - 1] + counts[chunk.stop - 1]
+        gathered = unit[queries[first:last]]
+        # A loop of contiguous sums is quicker here than np.add.reduceat.
+        for row in range(chunk.start, chunk.stop):
+            start = starts[row] - first
+            gathered[start : start + counts[row]].sum(axis=0, out=sums[row])
+    return rows, unit_directions(sums, counts)
+
+
+def summable_queries(vectors: FloatArray) -> Float64Array:
+    """Queries (m, d) at unit length in float64, rounded to multiples of 2^-36.
+
+    Sums of up to 2^16 of them are exact, so that a sum is the same in any order, and after anything was added to it
+    and taken away again; what rounding changes is far below float32.
+
+    Raises:
+        ValueError: a query that is zero or not finite.
+    """
+    unit = normalize_rows(vectors.astype(np.float64), "training query embeddings")
+    return np.asarray(np.rint(unit * SUMMABLE) / SUMMABLE)
+
+
+def unit_directions(sums: Float64Array, counts: IntArray) -> Float64Array:
+    """Sums (c, d) of ``counts`` unit queries, at unit length; zeros where the queries cancel out."""
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    cancelled = norms <= 1e-9 * counts[:, None]
+    return np.where(cancelled, 0.0, sums / np.where(cancelled, 1.0, norms))
+
+
+def _chunks_of_pairs(counts: IntArray) -> list[slice]:
+    """Slices of the covered rows with about PAIRS_PER_CHUNK labels each, so that no gather grows with the labels."""
+    ends = np.cumsum(counts)
+    chunks, start = [], 0
+    while start < len(counts):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS_PER_CHUNK, side="right")))
+        chunks.append(slice(start, stop))
+        start = stop
+    return chunks
