@@ -15,7 +15,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_nudge import NudgeRetriever, databases, embedding_store, texts_of, tune
+from langchain_nudge import NudgeRetriever, embedding_store, texts_of, tune
+from langchain_nudge.databases import chroma
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
@@ -269,8 +270,7 @@ def test_a_node_whose_text_was_edited_is_reported(world, tmp_path):
 
 def test_texts_that_cannot_be_read_do_not_stop_a_tuning(world, tmp_path, monkeypatch):
     store = make_store("chroma", world, tmp_path)
-    broken = dataclasses.replace(databases.DATABASES["Chroma"], documents=lambda *_: 1 / 0)
-    monkeypatch.setitem(databases.DATABASES, "Chroma", broken)
+    monkeypatch.setattr(chroma, "DATABASE", dataclasses.replace(chroma.DATABASE, documents=lambda *_: 1 / 0))
     with pytest.warns(UserWarning, match=r"texts cannot be read, .* \(ZeroDivisionError: division by zero\)"):
         assert tune(store, world.pairs, versions=tmp_path / "v").text_hashes == {}
 

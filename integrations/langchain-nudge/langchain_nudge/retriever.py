@@ -14,7 +14,8 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, PositiveInt
 
-from langchain_nudge.databases.registry import Database, database_of, embeddings_of
+from langchain_nudge.databases.base import Database
+from langchain_nudge.databases.registry import database_of, embeddings_of
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore, OverlayStore

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from langchain_core.vectorstores import InMemoryVectorStore
-
 from langchain_nudge.databases.registry import DATABASES, database_of
 from nudge_rag.journal.text_hashes import TextsOf
-from nudge_rag.stores import EmbeddingStore, InMemoryStore
+from nudge_rag.stores import EmbeddingStore
 
 __all__ = ["embedding_store", "texts_of"]
 
@@ -26,8 +24,6 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
         TypeError: a store that is not supported, with the list of those that are.
         ValueError: ``persist_path`` for a store that keeps itself.
     """
-    if isinstance(vectorstore, InMemoryVectorStore):
-        return InMemoryStore(vectorstore, persist_path=persist_path)
     database = database_of(vectorstore)
     if database is not None and database.persist_path:
         return database.adapter(vectorstore, persist_path=persist_path)
@@ -51,6 +47,7 @@ def texts_of(vectorstore: Any) -> TextsOf | None:
     Example:
         >>> from langchain_core.documents import Document
         >>> from langchain_core.embeddings import FakeEmbeddings
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
         >>> vectorstore = InMemoryVectorStore(FakeEmbeddings(size=2))
         >>> added = vectorstore.add_documents([Document(id="n1", page_content="some text")])
         >>> texts_of(vectorstore)(["n1", "gone"])

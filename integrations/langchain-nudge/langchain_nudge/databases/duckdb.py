@@ -8,24 +8,25 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_nudge.databases.base import Database
 from nudge_rag.stores import DuckDBStore, EmbeddingStore
 from nudge_rag.stores.checks import sql_name, sql_text
 
-__all__ = ["adapter", "condition", "documents"]
+__all__ = ["DATABASE"]
 
 
-def adapter(vectorstore: Any) -> EmbeddingStore:
+def make_adapter(vectorstore: Any) -> EmbeddingStore:
     """The adapter of its table; the integration itself leaves names unquoted, so a dot in one is a schema's."""
     schema, _, table = vectorstore._table_name.rpartition(".")
     columns = {"id_column": vectorstore._id_key, "vector_column": vectorstore._vector_key}
     return DuckDBStore(vectorstore._connection, table, schema=schema or None, **columns)
 
 
-def condition(vectorstore: Any, given: Any) -> str | None:
+def make_filter(vectorstore: Any, given: Any) -> str | None:
     """An SQL condition as it is, or a dictionary of metadata keys and their values as one.
 
     Example:
-        >>> condition(None, {"who": "O'Neil"})
+        >>> make_filter(None, {"who": "O'Neil"})
         "((metadata::JSON)->>'/who') = 'O''Neil'"
     """
     if given is None or isinstance(given, str):
@@ -48,7 +49,7 @@ def _equal(key: str, value: Any) -> str:
     raise TypeError(f"filter values for DuckDB are strings, numbers or booleans, got {value!r} for {key!r}")
 
 
-def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+def get_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
     """Its documents, with their ids: the integration has no get_by_ids."""
     key, text = sql_name(vectorstore._id_key), sql_name(vectorstore._text_key)
     query = (
@@ -58,3 +59,6 @@ def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
     return [
         Document(id=node, page_content=text, metadata=json.loads(metadata or "{}")) for node, text, metadata in rows
     ]
+
+
+DATABASE = Database(make_adapter, make_filter, get_documents)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_nudge.databases.base import Database, get_documents
 from nudge_rag.stores import EmbeddingStore, RedisStore
 
-__all__ = ["adapter", "condition"]
+__all__ = ["DATABASE"]
 
 
-def adapter(vectorstore: Any) -> EmbeddingStore:
+def make_adapter(vectorstore: Any) -> EmbeddingStore:
     """The adapter of its index; as the integration itself, it looks at nodes that name this index only."""
     from redisvl.query.filter import Text
 
@@ -24,7 +25,7 @@ def adapter(vectorstore: Any) -> EmbeddingStore:
     )
 
 
-def condition(vectorstore: Any, given: Any) -> str | None:
+def make_filter(vectorstore: Any, given: Any) -> str | None:
     """A query of Redis' as it is, or a filter of redisvl as one."""
     from redisvl.query.filter import FilterExpression
 
@@ -33,3 +34,6 @@ def condition(vectorstore: Any, given: Any) -> str | None:
     if not isinstance(given, FilterExpression):
         raise TypeError(f"filter for Redis is a query or a redisvl filter, got {type(given).__name__}")
     return None if str(given) == "*" else str(given)
+
+
+DATABASE = Database(make_adapter, make_filter, get_documents)

@@ -8,23 +8,24 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from langchain_nudge.databases.base import Database
 from nudge_rag.stores import EmbeddingStore, SQLiteVecStore
 from nudge_rag.stores.checks import sql_name, sql_text
 from nudge_rag.stores.sqlite_vec import rowids
 
-__all__ = ["adapter", "condition", "documents"]
+__all__ = ["DATABASE"]
 
 
-def adapter(vectorstore: Any) -> EmbeddingStore:
+def make_adapter(vectorstore: Any) -> EmbeddingStore:
     """The adapter of its two tables; the integration keeps no ids but the rows' numbers."""
     return SQLiteVecStore(vectorstore._connection, vectorstore._table)
 
 
-def condition(vectorstore: Any, given: Any) -> str | None:
+def make_filter(vectorstore: Any, given: Any) -> str | None:
     """An SQL condition as it is, or a dictionary of metadata keys and their values as one.
 
     Example:
-        >>> condition(None, {"who": "O'Neil"})
+        >>> make_filter(None, {"who": "O'Neil"})
         "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = 'who' AND type = 'text' AND atom = 'O''Neil')"
     """
     if given is None or isinstance(given, str):
@@ -48,7 +49,7 @@ def _equal(key: Any, value: Any) -> str:
     raise TypeError(f"filter values for SQLiteVec are strings, numbers or booleans, got {value!r} for {key!r}")
 
 
-def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
+def get_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
     """Its documents, with their ids: the integration has no get_by_ids."""
     table = sql_name(vectorstore._table)
     query = f"SELECT rowid, text, metadata FROM {table} WHERE rowid IN (SELECT value FROM json_each(?))"
@@ -57,3 +58,6 @@ def documents(vectorstore: Any, ids: list[str]) -> list[Document]:
         Document(id=str(rowid), page_content=text, metadata=json.loads(metadata or "{}"))
         for rowid, text, metadata in rows
     ]
+
+
+DATABASE = Database(make_adapter, make_filter, get_documents, embeddings="_embedding")
