@@ -1,4 +1,4 @@
-"""The README's table of stores, written from their records."""
+"""Write the README's table of stores from their records: ``python -m scripts.stores_table README.md``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ HEADER = ("store", "LlamaIndex", "LangChain", "similarity", "vectors kept as", "
 
 
 def with_table(text: str, records: Sequence[StoreRecord] = RECORDS) -> str:
-    """``text`` with the table of ``records`` between its two markers. Raises ValueError where it lacks them."""
+    """Put the table of ``records`` between the two markers in ``text``.
+
+    Raises:
+        ValueError: the text lacks a marker.
+    """
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
@@ -73,10 +77,20 @@ def _code(words: Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
-def main(paths: Sequence[str]) -> None:
-    """Write the table into each file."""
-    for path in map(Path, paths):
-        path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+def main(arguments: Sequence[str]) -> None:
+    """Write the table into each file, or with ``--check`` only see that it is there.
+
+    Raises:
+        SystemExit: with ``--check``, a file whose table is not what the records say.
+    """
+    only_check = "--check" in arguments
+    for path in (Path(argument) for argument in arguments if argument != "--check"):
+        text = path.read_text(encoding="utf-8")
+        wanted = with_table(text)
+        if only_check and wanted != text:
+            raise SystemExit(f"{path}: the table of stores is out of date; run: make docs")
+        if not only_check:
+            path.write_text(wanted, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,16 @@ def test_the_table_is_written_between_the_markers(tmp_path):
         with_table("<!-- stores -->\n")
 
 
+def test_a_check_writes_nothing(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- stores -->\n| old |\n<!-- end of stores -->\n")
+    with pytest.raises(SystemExit, match="the table of stores is out of date; run: make docs"):
+        main(["--check", str(readme)])
+    assert "| old |" in readme.read_text()
+    main([str(readme)])
+    main(["--check", str(readme)])
+
+
 @pytest.mark.parametrize(
     ("change", "cells"),
     [

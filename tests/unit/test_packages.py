@@ -1,0 +1,39 @@
+"""The three packages are published together: one version, one licence, one range of Python."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nudge_rag
+
+ROOT = Path(__file__).parents[2]
+CORE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+INTEGRATIONS = ["langchain-nudge", "llama-index-retrievers-nudge"]
+
+
+def test_the_version_stands_in_two_places():
+    assert CORE["project"]["version"] == nudge_rag.__version__
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_an_integration_is_published_like_the_core(name):
+    folder = ROOT / "integrations" / name
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == name
+    for entry in ("version", "requires-python", "license", "license-files", "authors", "urls"):
+        assert project[entry] == CORE["project"][entry], entry
+    pythons = [line for line in project["classifiers"] if "Python ::" in line]
+    assert pythons == [line for line in CORE["project"]["classifiers"] if "Python ::" in line]
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_nothing_for_development_is_published():
+    published = CORE["project"]["optional-dependencies"]
+    assert not {"dev", "test", "lint"} & published.keys()
+    assert not [extra for extra in published if extra.startswith("test")]
+    requirements = " ".join(line for lines in published.values() for line in lines)
+    assert "pytest" not in requirements
+    assert {"dev", "lint", "test"} <= CORE["dependency-groups"].keys()
