@@ -5,10 +5,10 @@ The core needs numpy alone; databases and frameworks are imported only when they
 """
 
 from nudge_rag.common.progress import track
+from nudge_rag.errors import LockedError
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.lock import LockedError
 from nudge_rag.journal.push import PushError, PushReceipt
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.status import Status, reapply, status

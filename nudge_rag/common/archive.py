@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import stat
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -16,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.common import files
 from nudge_rag.errors import CorruptArchiveError
 
-__all__ = ["CorruptArchiveError", "parse_folder", "put_in_place", "read_folder", "write_folder", "write_manifest"]
+__all__ = ["CorruptArchiveError", "parse_folder", "read_folder", "write_folder", "write_manifest"]
 
 FORMAT = 1
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
@@ -44,7 +43,7 @@ def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
         _settle(folder)
     target = folder / (NEWER_ARRAYS if overwrites else ARRAYS)
     try:
-        _write_synced(target, buffer.getvalue())
+        files.write_synced(target, buffer.getvalue())
         write_manifest(folder, {**manifest, "format": FORMAT, "arrays_sha256": checksum})
     except BaseException:
         if not _names(folder, checksum):
@@ -53,7 +52,7 @@ def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
             folder.rmdir()  # only where it is empty
         raise
     if overwrites:
-        put_in_place(target, folder / ARRAYS)
+        files.put_in_place(target, folder / ARRAYS)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -61,7 +60,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     content = {name: value for name, value in manifest.items() if name != CHECKSUM}
     content[CHECKSUM] = _manifest_checksum(content)
     text = json.dumps(content, indent=1, ensure_ascii=False)
-    _write_synced(folder / MANIFEST, text.encode("utf-8", "surrogatepass"))
+    files.write_synced(folder / MANIFEST, text.encode("utf-8", "surrogatepass"))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -92,20 +91,12 @@ def parse_folder(folder: Path, manifest: bytes, arrays: bytes) -> tuple[dict[str
         raise CorruptArchiveError(f"{folder / ARRAYS} is not what nudge-rag writes: {error}") from error
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Make ``temporary`` the file at ``path`` in one step, durably."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
 def _settle(folder: Path) -> None:
     """Finish or undo what a process left behind that died while it overwrote ``folder``."""
     newer = folder / NEWER_ARRAYS
     if newer.exists():
         if _names(folder, _sha256(_content(newer))):
-            put_in_place(newer, folder / ARRAYS)
+            files.put_in_place(newer, folder / ARRAYS)
         else:
             newer.unlink()
 
@@ -173,12 +164,9 @@ def _parse_array(content: bytes) -> Array:
 
 def _content(path: Path) -> bytes:
     try:
-        # A link would lead out of the folder, a pipe would never end.
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise CorruptArchiveError(f"{path} is not a regular file")
-        return path.read_bytes()
-    except (OSError, MemoryError) as error:
-        raise CorruptArchiveError(f"{path} cannot be read: {error or 'it is too large'}") from error
+        return files.read_regular(path)
+    except FileNotFoundError as error:
+        raise CorruptArchiveError(f"{path} cannot be read: {error}") from error
 
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
@@ -188,28 +176,3 @@ def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; Windows has no folder handles to sync."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

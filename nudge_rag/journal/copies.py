@@ -24,8 +24,8 @@ from nudge_rag.journal.manifest import (
     VERIFIED,
     WRITING,
 )
-from nudge_rag.journal.versions import JournalError, PushError, Version, same_vectors, versions
-from nudge_rag.stores.access import reading
+from nudge_rag.journal.versions import JournalError, PushError, Version, versions
+from nudge_rag.stores.access import reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
 
 __all__ = [

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.lock import locked
 from nudge_rag.common.text import preview
 from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
-from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.journal.rollback import commit, read_present, recover, write_and_compare
+from nudge_rag.journal.rollback import commit, recover
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
     JournalError,
@@ -26,10 +26,9 @@ from nudge_rag.journal.versions import (
     journal_folder,
     live_version,
     record_version,
-    same_vectors,
     versions,
 )
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import read_present, reading, same_vectors, write_and_compare
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.lock import locked
 from nudge_rag.common.text import preview
 from nudge_rag.journal.copies import recover_beside, undo_switch
-from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
@@ -20,12 +20,12 @@ from nudge_rag.journal.versions import (
     Version,
     journal_folder,
     live_version,
-    same_vectors,
     versions,
 )
+from nudge_rag.stores.access import read_present, write_and_compare
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "commit", "read_present", "recover", "rollback", "write_and_compare"]
+__all__ = ["RollbackReceipt", "commit", "recover", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -200,16 +200,3 @@ def _close(every: Sequence[Version], undone: Sequence[Version], *, to_originals:
         kept[-1].set_state(COMMITTED)
     for version in reversed(undone):
         version.set_state(ROLLED_BACK)
-
-
-def read_present(store: EmbeddingStore, ids: Sequence[str]) -> tuple[dict[str, FloatArray], tuple[str, ...]]:
-    """Vectors of those of ``ids`` that are in the store, and the ids that are not."""
-    present = store.matching(ids, None)
-    found = [node_id for node_id in ids if node_id in present]
-    return dict(zip(found, store.read(found), strict=True)), tuple(n for n in ids if n not in present)
-
-
-def write_and_compare(store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray) -> bool:
-    """Write ``vectors`` and read them back: whether the store kept them."""
-    store.replace(ids, vectors)
-    return same_vectors(store, store.read(ids), vectors)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.journal.lock import locked
+from nudge_rag.common.lock import locked
 from nudge_rag.journal.manifest import COMMITTED
-from nudge_rag.journal.rollback import read_present, recover, write_and_compare
+from nudge_rag.journal.rollback import recover
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
@@ -17,10 +17,9 @@ from nudge_rag.journal.versions import (
     Version,
     journal_folder,
     live_version,
-    same_vectors,
     versions,
 )
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import read_present, reading, same_vectors, write_and_compare
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["Status", "reapply", "status"]

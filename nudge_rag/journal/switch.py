@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nudge_rag.common.lock import locked
 from nudge_rag.journal.copies import (
     compare,
     drop_copy,
@@ -15,7 +16,6 @@ from nudge_rag.journal.copies import (
     require_not_switched,
     swap,
 )
-from nudge_rag.journal.lock import locked
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.journal.rollback import recover
 from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions

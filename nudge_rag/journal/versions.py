@@ -31,12 +31,12 @@ from nudge_rag.journal.manifest import (
     wrong_arrays,
     wrong_manifest,
 )
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["DEFAULT_VERSIONS", "JournalError", "PushError", "Version", "as_version", "journal_folder", "live_version"]
 __all__ += ["load_version"]
-__all__ += ["nudged_ids", "original_vectors", "record_version", "same_vectors", "versions"]
+__all__ += ["nudged_ids", "original_vectors", "record_version", "versions"]
 
 DEFAULT_VERSIONS = "nudge-versions"
 
@@ -199,13 +199,6 @@ def record_version(
     except OSError as error:
         raise JournalError(f"the journal cannot be written to ({error}): nothing was pushed") from error
     return load_version(folder)
-
-
-def same_vectors(store: EmbeddingStore, found: FloatArray, expected: FloatArray) -> bool:
-    """Equal bit for bit, or to within the rounding that the store makes known."""
-    if not store.capabilities.rounding:
-        return found.tobytes() == expected.tobytes()
-    return found.shape == expected.shape and bool((np.abs(found - expected) <= store.capabilities.rounding).all())
 
 
 def load_version(folder: Path) -> Version:

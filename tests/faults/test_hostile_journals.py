@@ -6,6 +6,7 @@ import copy
 import os
 import resource
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,9 +252,9 @@ def test_a_push_of_another_dimension_is_refused(pushed):
 @pytest.mark.parametrize("writes", range(3))
 def test_overwriting_a_folder_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, writes):
     """Also where the process dies between the two files, twice."""
-    import nudge_rag.common.archive as folders
+    from nudge_rag.common import files
 
-    folder, write, put = tmp_path / "folder", folders._write_synced, folders.put_in_place
+    folder, write, put = tmp_path / "folder", files.write_synced, files.put_in_place
     write_folder(folder, {"number": 0}, {"a": np.zeros(3)})
     for number in (1, 2):
         left = [writes]
@@ -264,9 +265,9 @@ def test_overwriting_a_folder_leaves_the_old_or_the_new_one(tmp_path, monkeypatc
             left[0] -= 1
             action(*arguments)
 
-        monkeypatch.setattr(folders, "_write_synced", lambda *given: dying(write, *given))
-        monkeypatch.setattr(folders, "put_in_place", lambda *given: dying(put, *given))
-        monkeypatch.setattr(folders.Path, "unlink", lambda path, **_: None)  # a dead process cleans nothing up
+        monkeypatch.setattr(files, "write_synced", lambda *given: dying(write, *given))
+        monkeypatch.setattr(files, "put_in_place", lambda *given: dying(put, *given))
+        monkeypatch.setattr(Path, "unlink", lambda path, **_: None)  # a dead process cleans nothing up
         with pytest.raises(KeyboardInterrupt):
             write_folder(folder, {"number": number}, {"a": np.full(3, number)})
         monkeypatch.undo()

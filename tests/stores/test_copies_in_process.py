@@ -17,6 +17,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from nudge_rag import PushError, drop_beside, reapply, rollback, status, switch, versions
+from nudge_rag.common import files
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import FaissStore, InMemoryStore, SimpleStore
@@ -201,12 +202,18 @@ def test_a_switch_whose_file_cannot_be_written_changes_nothing(tmp_path, monkeyp
     store, path = on_disk(tmp_path)
     push(store, tmp_path / "v")
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    put_in_place = files.put_in_place
+    for writes in range(3):  # what was live, the copy, and the copy in place of what was live
+        left = [writes]
 
-    for module in ("mapping", "versions_beside"):
+        def full(*paths, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device")
+            put_in_place(*paths)
+
         with monkeypatch.context() as patch:
-            patch.setattr(f"nudge_rag.stores.{module}.put_in_place", full)
+            patch.setattr(files, "put_in_place", full)
             with pytest.raises(PushError, match=r"simple did not switch: .*No space left"):
                 switch(store, tmp_path / "v")
         assert store.read(IDS).tobytes() == SimpleStore.open(path).read(IDS).tobytes() == ROWS.tobytes()

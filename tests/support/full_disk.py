@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import nudge_rag.common.archive
+import nudge_rag.common.files
 
 
 def fills_up(monkeypatch, writes):
     """From now on the journal takes so many writes and no more; how many are left, below 0 once one has failed."""
-    write, left = nudge_rag.common.archive._write_synced, [writes]
+    write, left = nudge_rag.common.files.write_synced, [writes]
 
     def full(path, content):
         left[0] -= 1
@@ -15,5 +15,5 @@ def fills_up(monkeypatch, writes):
             raise OSError(28, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(nudge_rag.common.archive, "_write_synced", full)
+    monkeypatch.setattr(nudge_rag.common.files, "write_synced", full)
     return left

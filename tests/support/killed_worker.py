@@ -21,10 +21,8 @@ from typing import Any
 
 import numpy as np
 
-import nudge_rag.common.archive
-import nudge_rag.journal.lock
-import nudge_rag.stores.memory.copies
-import nudge_rag.stores.memory.mapping
+import nudge_rag.common.files
+import nudge_rag.common.lock
 from nudge_rag import drop_beside, reapply, rollback, switch, versions
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
@@ -33,9 +31,8 @@ from nudge_rag.stores.chroma.copies import recovered
 
 COLLECTION = "killed"
 OF_THE_PROCESS = (
-    (nudge_rag.common.archive, "_write_synced"),
-    (nudge_rag.stores.memory.mapping, "put_in_place"),
-    (nudge_rag.stores.memory.copies, "put_in_place"),
+    (nudge_rag.common.files, "write_synced"),
+    (nudge_rag.common.files, "put_in_place"),
     (Path, "unlink"),
 )
 
@@ -192,7 +189,7 @@ def work(job: dict[str, Any], ready: int) -> None:
     arrays = np.load(job["vectors"])
     ids, originals, root = arrays["ids"].tolist(), arrays["originals"], Path(job["root"])
     store = restrict(job, open_store(job["kind"], job["address"]))
-    nudge_rag.journal.lock.SECONDS_TO_WAIT = job.get("patience", nudge_rag.journal.lock.SECONDS_TO_WAIT)
+    nudge_rag.common.lock.SECONDS_TO_WAIT = job.get("patience", nudge_rag.common.lock.SECONDS_TO_WAIT)
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return

@@ -8,7 +8,7 @@ from typing import Any
 import qdrant_client.local.qdrant_local
 from qdrant_client import QdrantClient, models
 
-import nudge_rag.common.archive
+import nudge_rag.common.files
 from nudge_rag.stores import QdrantStore
 from tests.support import killed_worker
 
@@ -54,7 +54,7 @@ class ClientSteps(killed_worker.Steps):
     """Steps of the journal, of the client, and of what local mode writes."""
 
     def instrument(self, store: Any) -> Any:
-        nudge_rag.common.archive._write_synced = self.around(nudge_rag.common.archive._write_synced)
+        nudge_rag.common.files.write_synced = self.around(nudge_rag.common.files.write_synced)
         local = qdrant_client.local.qdrant_local.QdrantLocal
         local._save = self.around(local._save)
         shutil.rmtree = self.around(shutil.rmtree)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.stores.memory.copies import companion
-from nudge_rag.stores.memory.mapping import save_beside
 
 __all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
 
@@ -121,7 +121,7 @@ class FaissCopy:
     def save(self, path: Path, like: Path | None) -> None:
         """Write both, to files with the rights of ``like``; the index last, since that makes the version."""
         pairs = json.dumps(list(self.ids.items()))
-        save_beside(companion(path), lambda place: Path(place).write_text(pairs), like=like)
+        files.save_through(companion(path), lambda place: Path(place).write_text(pairs), like=like)
         save_index(self.index, path, like)
 
     @classmethod
@@ -145,7 +145,7 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
         with Path(temporary).open("wb") as file:
             imported().write_index(index, imported().PyCallbackIOWriter(file.write))
 
-    save_beside(path, write, like=like)
+    files.save_through(path, write, like=like)
 
 
 def imported() -> Any:

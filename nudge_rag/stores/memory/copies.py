@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from nudge_rag.common.archive import put_in_place
+from nudge_rag.common import files
+from nudge_rag.common.files import TEMPORARY
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.memory.mapping import TEMPORARY
 
 __all__ = ["Copies", "companion", "versions_of"]
 
@@ -141,7 +141,7 @@ class InFiles(Generic[T]):
 
     def make_live(self, label: str) -> None:
         """Move the version's file over the live one."""
-        put_in_place(self._place(label), self._path)
+        files.put_in_place(self._place(label), self._path)
 
     def settle(self, label: str, outgoing: T) -> None:
         """Move the file of what was live to where the version's was."""
@@ -167,7 +167,7 @@ class InFiles(Generic[T]):
                 if self._place(label).exists():
                     file.unlink()
                 else:
-                    put_in_place(file, self._place(label))
+                    files.put_in_place(file, self._place(label))
             elif end.endswith(TEMPORARY):
                 file.unlink()
         for _, file, end in self._files():

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.common import files
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.mapping import MappingStore, path_key, save_beside
+from nudge_rag.stores.memory.mapping import MappingStore, path_key
 
 __all__ = ["FrameworkDictStore"]
 
@@ -76,7 +77,7 @@ class FrameworkDictStore(MappingStore, ABC):
         self._beside.drop(label)
 
     def _persist(self, vector_store: Any, path: Path) -> None:
-        save_beside(path, self._writer(vector_store), like=self._path)
+        files.save_through(path, self._writer(vector_store), like=self._path)
 
     @abstractmethod
     def _contents(self) -> dict[str, Any]:

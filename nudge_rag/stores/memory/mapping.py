@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.archive import put_in_place
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
 from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
 
-__all__ = ["MappingStore", "Vectors", "path_key", "save_beside"]
+__all__ = ["MappingStore", "Vectors", "path_key"]
 
 Vectors = MutableMapping[str, list[float]]
-TEMPORARY = ".nudge-tmp"
 
 
 class MappingStore:
@@ -147,24 +141,3 @@ def path_key(name: str, path: Path) -> str:
     resolved = path.resolve()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", resolved.stem).strip("-")[:40]
     return f"{name}-{slug}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
-
-
-def save_beside(path: Path, write: Callable[[str], Any], *, like: Path | None = None) -> None:
-    """Let a framework write to a temporary file beside ``path``, then put it in place in one step.
-
-    It gets the rights of ``like``, or else of what was there before.
-
-    Raises:
-        PermissionError: the file, or its folder, may not be written to.
-    """
-    for place in (path, path.parent):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise PermissionError(errno.EACCES, "it may not be written to", str(place))
-    temporary, model = path.with_name(path.name + TEMPORARY), like or path
-    try:
-        write(str(temporary))
-        if model.exists():
-            shutil.copymode(model, temporary)
-        put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

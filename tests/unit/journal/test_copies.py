@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from nudge_rag import LockedError, PushError, drop_beside, reapply, rollback, status, switch, versions
-from nudge_rag.journal.lock import locked
+from nudge_rag.common.lock import locked
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.versions import nudged_ids, original_vectors
 from nudge_rag.stores import MappingStore
@@ -200,7 +200,7 @@ def test_two_journals_do_not_take_each_others_copies(store, tmp_path):
 
 
 def test_a_switch_waits_for_the_lock(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.journal.lock.SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr("nudge_rag.common.lock.SECONDS_TO_WAIT", 0.1)
     push(store, tmp_path)
     with locked(tmp_path / "test", "test"):
         for action in (switch, drop_beside, rollback):

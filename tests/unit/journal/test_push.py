@@ -14,10 +14,9 @@ import warnings
 import numpy as np
 import pytest
 
-import nudge_rag.common.archive
-import nudge_rag.journal.lock
+import nudge_rag.common.lock
 from nudge_rag import LockedError, PushError, reapply, rollback, status, versions
-from nudge_rag.journal.lock import locked
+from nudge_rag.common.lock import locked
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.base import StoreError
@@ -180,7 +179,7 @@ def test_states_left_by_a_process_that_died_between_two_of_them(table, tmp_path,
 HOLD = """
 import sys, time
 from pathlib import Path
-from nudge_rag.journal.lock import locked
+from nudge_rag.common.lock import locked
 with locked(Path(sys.argv[1]), "test"):
     print("held", flush=True)
     time.sleep(60)
@@ -190,13 +189,13 @@ with locked(Path(sys.argv[1]), "test"):
 def test_a_second_process_waits_or_is_refused(table, tmp_path, monkeypatch):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "test")], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    monkeypatch.setattr(nudge_rag.journal.lock, "SECONDS_TO_WAIT", 0.3)
+    monkeypatch.setattr(nudge_rag.common.lock, "SECONDS_TO_WAIT", 0.3)
     before = copy.deepcopy(table)
     for action in (lambda: push(table, tmp_path, FIRST), lambda: rollback(store_of(table), tmp_path)):
         with pytest.raises(LockedError, match="a push or rollback on test is under way in another process"):
             action()
     assert table == before
-    monkeypatch.setattr(nudge_rag.journal.lock, "SECONDS_TO_WAIT", 30)
+    monkeypatch.setattr(nudge_rag.common.lock, "SECONDS_TO_WAIT", 30)
     threading.Timer(0.3, holder.kill).start()  # the system gives the lock of a killed process back
     assert push(table, tmp_path, FIRST).pushed
     holder.wait()
