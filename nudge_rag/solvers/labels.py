@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.deprecation import renamed_argument, warn_renamed
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
 __all__ = [
@@ -34,8 +35,8 @@ class LabeledQueries:
         answers: m sequences of row indices; a row named twice counts once, an empty sequence is left out and counted.
         grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer. Below 0
             it is a rejection (a thumbs-down), which `NudgeContrastive` learns from and the other solvers leave aside.
-        rivals: (m, r) scores of the best nodes that are not among the node embeddings that a solver is given, such as
-            those that a store's search finds; -inf where there are fewer than r. cosine and dot: of the query at unit
+        competitors: (m, r) scores of the best nodes that are not among the node embeddings that a solver is given, such
+            as those that a store's search finds; -inf if there are fewer than r. cosine and dot: of the query at unit
             length; l2: minus the squared distance. They compete in validation, at least as deep as its metric looks.
 
     Example:
@@ -47,7 +48,18 @@ class LabeledQueries:
     vectors: ArrayLike
     answers: Sequence[Sequence[int]]
     grades: Sequence[Sequence[float]] | None = None
-    rivals: ArrayLike | None = None
+    competitors: ArrayLike | None = None
+
+    @property
+    def rivals(self) -> ArrayLike | None:
+        """Deprecated name of ``competitors``."""
+        warn_renamed("LabeledQueries.rivals", "competitors")
+        return self.competitors
+
+
+LabeledQueries.__init__ = renamed_argument("rivals", "competitors")(  # type: ignore[method-assign]
+    LabeledQueries.__init__
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class PreparedLabels:
     node_of_pair: IntArray
     grades: Float64Array
     without_answers: int
-    rivals: Float64Array | None = None
+    competitors: Float64Array | None = None
     rejected: RejectedPairs = field(default_factory=_none_rejected)
 
     @property
@@ -109,7 +121,7 @@ def prepare_labels(
     Raises:
         TypeError: answers that are not integers.
         ValueError: shapes that do not agree, non-finite or zero query vectors (with the row), row indices that are
-            negative or not below ``n_nodes``; rivals that are not one row of numbers per query.
+            negative or not below ``n_nodes``; competitors that are not one row of numbers per query.
     """
     if not isinstance(labels, LabeledQueries):
         labels = LabeledQueries(*labels)
@@ -123,7 +135,7 @@ def prepare_labels(
     if len(vectors) and vectors.shape[1] != dimension:
         raise ValueError(f"{name} query embeddings have dimension {vectors.shape[1]}, the nodes have {dimension}")
     row_norms(vectors, f"{name} query embeddings")
-    rivals = _checked_rivals(labels, name)
+    competitors = _checked_competitors(labels, name)
     queries, nodes, grades = _flatten(labels, name, n_nodes)
     answers = grades > 0
     kept, query_of_pair = np.unique(queries[answers], return_inverse=True)
@@ -136,13 +148,13 @@ def prepare_labels(
         nodes[answers],
         grades[answers],
         without,
-        None if rivals is None else rivals[kept],
+        None if competitors is None else competitors[kept],
         _rejected(queries, nodes, grades, kept),
     )
 
 
 def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
-    """The queries of both, with what either brings along; rivals as deep as the shallower of the two.
+    """The queries of both, with what either brings along; competitors as deep as the shallower of the two.
 
     Example:
         >>> both = join_labels(([[1.0, 0.0]], [[0]]), LabeledQueries([[0.0, 1.0]], [[1, 2]], [[1.0, 0.5]]))
@@ -152,11 +164,13 @@ def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
     parts = [part if isinstance(part, LabeledQueries) else LabeledQueries(*part) for part in (first, second)]
     parts = [part for part in parts if len(part.answers)] or parts[:1]
     grades = [part.grades or [[1.0] * len(rows) for rows in part.answers] for part in parts]
-    rivals = [None if part.rivals is None else np.asarray(part.rivals, dtype=np.float64) for part in parts]
-    depth = min((table.shape[1] for table in rivals if table is not None), default=0)
+    competitors = [
+        None if part.competitors is None else np.asarray(part.competitors, dtype=np.float64) for part in parts
+    ]
+    depth = min((table.shape[1] for table in competitors if table is not None), default=0)
     tables = [
         np.full((len(part.answers), depth), -np.inf) if table is None else -np.sort(-table, axis=1)[:, :depth]
-        for part, table in zip(parts, rivals, strict=True)
+        for part, table in zip(parts, competitors, strict=True)
     ]
     return LabeledQueries(
         np.concatenate([np.asarray(_on_host(part.vectors)) for part in parts]),
@@ -176,15 +190,15 @@ def _on_host(vectors: Any) -> ArrayLike:
     return to_numpy(vectors) if is_foreign(vectors) else vectors
 
 
-def _checked_rivals(labels: LabeledQueries, name: str) -> Float64Array | None:
-    if labels.rivals is None:
+def _checked_competitors(labels: LabeledQueries, name: str) -> Float64Array | None:
+    if labels.competitors is None:
         return None
-    rivals = np.asarray(labels.rivals, dtype=np.float64)
-    if rivals.ndim != 2 or len(rivals) != len(labels.answers):
-        raise ValueError(f"{name} rivals must be (queries, r) scores, got shape {rivals.shape}")
-    if np.isnan(rivals).any() or (rivals == np.inf).any():
-        raise ValueError(f"{name} rivals hold NaN or infinite scores (-inf alone stands for a missing node)")
-    return rivals
+    competitors = np.asarray(labels.competitors, dtype=np.float64)
+    if competitors.ndim != 2 or len(competitors) != len(labels.answers):
+        raise ValueError(f"{name} competitors must be (queries, r) scores, got shape {competitors.shape}")
+    if np.isnan(competitors).any() or (competitors == np.inf).any():
+        raise ValueError(f"{name} competitors hold NaN or infinite scores (-inf alone stands for a missing node)")
+    return competitors
 
 
 def _no_vectors(labels: LabeledQueries, name: str) -> FloatArray:

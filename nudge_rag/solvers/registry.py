@@ -32,8 +32,8 @@ SOLVERS: dict[str, Callable[[str | Metric, Similarity, float | None], Solver]] =
 class Solver(Protocol):
     """What `tune` asks of a solver object.
 
-    ``val`` brings along the scores of the best nodes outside ``embeddings`` (`LabeledQueries.rivals`), ``needs.depth``
-    deep; they compete in validation. So does ``train``, ``needs.train_depth`` deep.
+    ``val.competitors`` holds the scores of the best nodes outside ``embeddings``, ``needs.depth`` deep; they compete in
+    validation. So does ``train.competitors``, ``needs.train_depth`` deep.
     """
 
     name: str

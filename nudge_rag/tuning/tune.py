@@ -199,7 +199,7 @@ def _with_rivals(
     table = np.full((len(train.answers), depth), -np.inf)
     for row, scores in enumerate(rivals.scores):
         table[row, : len(scores)] = scores
-    return replace(train, rivals=table), rivals.reads
+    return replace(train, competitors=table), rivals.reads
 
 
 def _training(part: LabeledPairs, embedded: dict[str, FloatArray], ids: list[str]) -> LabeledQueries:

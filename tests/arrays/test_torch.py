@@ -70,13 +70,13 @@ def test_same_as_numpy(solver, dtype, small_blocks, monkeypatch):
 
 
 @pytest.mark.parametrize("solver", [NudgeN(metric="nDCG@5"), NudgeM()])
-def test_background_rivals_and_grades(solver):
+def test_background_competitors_and_grades(solver):
     nodes, train, val = problem(3)
     extra = unit(np.random.default_rng(9).normal(size=(70, 24))).astype(np.float32)
-    rivals = np.sort(np.random.default_rng(8).uniform(0.2, 0.5, size=(80, 5)))[:, ::-1]
-    val = LabeledQueries(*val, grades=[[2.0]] * 80, rivals=rivals)
+    competitors = np.sort(np.random.default_rng(8).uniform(0.2, 0.5, size=(80, 5)))[:, ::-1]
+    val = LabeledQueries(*val, grades=[[2.0]] * 80, competitors=competitors)
     expected = solver.fit(nodes, train, val, background=extra)
-    on_device = LabeledQueries(torch.from_numpy(val.vectors), val.answers, val.grades, rivals)
+    on_device = LabeledQueries(torch.from_numpy(val.vectors), val.answers, val.grades, competitors)
     for background in (torch.from_numpy(extra), [torch.from_numpy(extra[:30]), torch.from_numpy(extra[30:])], extra):
         fit = solver.fit(torch.from_numpy(nodes), tensors(nodes, train)[1], on_device, background=background)
         assert fit.gamma == pytest.approx(expected.gamma, abs=1e-5)

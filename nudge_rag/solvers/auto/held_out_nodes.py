@@ -161,7 +161,7 @@ def _as_labels(labels: PreparedLabels, pairs: Flags, known: Flags) -> LabeledQue
         labels.vectors[queries],
         [part.tolist() for part in np.split(nodes[order], begins[1:])],
         [part.tolist() for part in np.split(grades[order], begins[1:])],
-        None if labels.rivals is None else labels.rivals[queries],
+        None if labels.competitors is None else labels.competitors[queries],
     )
 
 
@@ -172,7 +172,7 @@ def _part(labels: PreparedLabels, queries: IntArray, position: IntArray, pairs: 
         labels.node_of_pair[pairs],
         labels.grades[pairs],
         0,
-        None if labels.rivals is None else labels.rivals[queries],
+        None if labels.competitors is None else labels.competitors[queries],
     )
 
 

@@ -67,7 +67,7 @@ class ContrastiveDescent:
         self._train, self._similarity = problem.train, similarity
         self._given, self._uncovered_weight = problem.originals, uncovered_weight
         self._sphere = keep_lengths
-        # For cosine and l2 lengths do not matter, and rivals are those by direction.
+        # For cosine and l2 lengths do not matter, and competitors are those by direction.
         ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
         self._queries = query_vectors(problem.train, ranked_by)
         self._columns = covered_columns(problem.train.node_of_pair, problem.rows)
@@ -157,9 +157,9 @@ class ContrastiveDescent:
         """Scores of each training query's nearest nodes that do not move, (m, depth); -inf where there are fewer."""
         train: PreparedLabels = self._train
         if self._similarity == "l2":
-            train = replace(train, rivals=None)  # distances do not tell directions
-        if train.rivals is not None:
-            depth = min(depth, train.rivals.shape[1])
+            train = replace(train, competitors=None)  # distances do not tell directions
+        if train.competitors is not None:
+            depth = min(depth, train.competitors.shape[1])
         if not depth:
             return np.full((train.n_queries, 1), -np.inf)
         found = fixed_scores(train, problem.embeddings, problem.rows, background, depth=depth, similarity=ranked_by)

@@ -65,12 +65,12 @@ def fixed_scores(
         similarity: how the store ranks.
 
     Raises:
-        ValueError: a zero, NaN or infinite row, with its number; rivals that are less than ``depth`` deep.
+        ValueError: a zero, NaN or infinite row, with its number; competitors that are less than ``depth`` deep.
     """
     if is_foreign(embeddings):
         return _fixed_scores_on_device(val, embeddings, covered, background, depth, similarity)
     queries = query_vectors(val, similarity)
-    best = _best_rivals(val, depth, similarity).astype(embeddings.dtype)
+    best = _best_competitors(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
     step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
     for first in range(0, len(embeddings), step):
@@ -96,7 +96,7 @@ def _fixed_scores_on_device(
     dtype = val.vectors.dtype
     queries = on_device(query_vectors(val, similarity), embeddings)
     xp = namespace(embeddings)
-    best = on_device(_best_rivals(val, depth, similarity).astype(dtype), embeddings)
+    best = on_device(_best_competitors(val, depth, similarity).astype(dtype), embeddings)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=dtype)
     step = max(1, SCORES_ON_DEVICE // max(1, val.n_queries))
     for first in range(0, embeddings.shape[0], step):
@@ -125,13 +125,14 @@ def _device_scores(queries: Any, block: Any, similarity: Similarity, name: str, 
     return scores - (norms * norms / 2)[None, :] if similarity == "l2" else scores
 
 
-def _best_rivals(val: PreparedLabels, depth: int, similarity: Similarity) -> FloatArray:
+def _best_competitors(val: PreparedLabels, depth: int, similarity: Similarity) -> FloatArray:
     """What the labels bring along of nodes that are not among the embeddings, as scores of this module: (m, depth)."""
-    if val.rivals is None:
+    if val.competitors is None:
         return np.full((val.n_queries, depth), -np.inf)
-    if val.rivals.shape[1] < depth:
-        raise ValueError(f"rivals must be at least {depth} deep for this metric, got {val.rivals.shape[1]}")
-    best = np.partition(val.rivals, val.rivals.shape[1] - depth, axis=1)[:, val.rivals.shape[1] - depth :]
+    if val.competitors.shape[1] < depth:
+        raise ValueError(f"competitors must be at least {depth} deep for this metric, got {val.competitors.shape[1]}")
+    cut = val.competitors.shape[1] - depth
+    best = np.partition(val.competitors, cut, axis=1)[:, cut:]
     if similarity == "l2":
         # Here a score is q.v - |v|^2 / 2, that is (|q|^2 - |q - v|^2) / 2.
         return np.asarray((best + (val.vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True)) / 2)

@@ -119,7 +119,7 @@ def test_optimum_by_hand():
     for _ in range(200):
         p = 1 / (1 + np.exp((rival - 0.6 - step) / tau))
         step = step - 0.5 * (step - (1 - p) / (2 * strength * tau))
-    wanted = LabeledQueries(query, [[0]], rivals=[[rival]])
+    wanted = LabeledQueries(query, [[0]], competitors=[[rival]])
     solver = NudgeContrastive(
         similarity="dot", taus=[tau], strengths=[strength], negatives=1, metric="MRR@1", iterations=200, refit=False
     )
@@ -241,11 +241,11 @@ def test_nothing_to_gain_keeps_every_bit():
     assert fit.embeddings().tobytes() == nodes.tobytes()
 
 
-def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given():
+def test_competitors_stand_for_the_nodes_that_a_solver_is_not_given():
     nodes, train, val, _ = problem()
     solver = NudgeContrastive(negatives=48)
     whole = solver.fit(nodes, train, val)
-    parts = [LabeledQueries(*part, rivals=part[0] @ nodes[12:].T) for part in (train, val)]
+    parts = [LabeledQueries(*part, competitors=part[0] @ nodes[12:].T) for part in (train, val)]
     part = solver.fit(nodes[:12], *parts)
     assert part.averaged == whole.averaged
     np.testing.assert_allclose(part.vectors, whole.vectors, atol=1e-6)

@@ -48,7 +48,7 @@ def test_best_unknown_nodes_are_those_of_brute_force(n, hidden, depth, similarit
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 @pytest.mark.parametrize("metric", ["CappedRecall@1", "nDCG@5", "MRR@3"])
 @pytest.mark.parametrize("search", ["grid", "exact"])
-def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given(similarity, metric, search):
+def test_competitors_stand_for_the_nodes_that_a_solver_is_not_given(similarity, metric, search):
     """Solving with all nodes, and solving with labelled nodes and the scores of the others, is the same."""
     rng = np.random.default_rng(4)
     nodes = rng.normal(size=(60, D))
@@ -61,33 +61,33 @@ def test_rivals_stand_for_the_nodes_that_a_solver_is_not_given(similarity, metri
     whole = solver.fit(nodes, train, val)
     scored = queries[60:] if similarity == "l2" else queries[60:] / np.linalg.norm(queries[60:], axis=1)[:, None]
     others = score_matrix(scored, nodes[12:], similarity)
-    part = solver.fit(nodes[:12], train, LabeledQueries(*val, rivals=others))
+    part = solver.fit(nodes[:12], train, LabeledQueries(*val, competitors=others))
     assert whole.gamma > 0
     assert part.gamma == pytest.approx(whole.gamma, abs=1e-9)
     np.testing.assert_allclose(part.curve.values, whole.curve.values, atol=1e-12)
     np.testing.assert_allclose(part.vectors, whole.vectors, atol=1e-12)
 
 
-def test_rivals_count_for_nudge_m_too():
+def test_competitors_count_for_nudge_m_too():
     nodes, query = np.eye(3), np.array([[0.6, 0.8, 0.0]])
     whole = NudgeM(point="edge").fit(nodes, (query, [[0]]), (query, [[0]]))
-    part = NudgeM(point="edge").fit(nodes[:1], (query, [[0]]), LabeledQueries(query, [[0]], rivals=[[0.8, 0.0]]))
+    part = NudgeM(point="edge").fit(nodes[:1], (query, [[0]]), LabeledQueries(query, [[0]], competitors=[[0.8, 0.0]]))
     assert part.gamma == whole.gamma == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
-    ("rivals", "message"),
+    ("competitors", "message"),
     [
-        ([[0.1], [0.2]], r"validation rivals must be \(queries, r\) scores, got shape \(2, 1\)"),
-        ([[np.nan]], "validation rivals hold NaN"),
-        ([[np.inf]], "validation rivals hold NaN or infinite"),
+        ([[0.1], [0.2]], r"validation competitors must be \(queries, r\) scores, got shape \(2, 1\)"),
+        ([[np.nan]], "validation competitors hold NaN"),
+        ([[np.inf]], "validation competitors hold NaN or infinite"),
         ([[0.5]], "at least 5 deep for this metric, got 1"),
     ],
 )
-def test_bad_rivals(rivals, message):
+def test_bad_competitors(competitors, message):
     query = np.array([[0.6, 0.8, 0.0]])
     with pytest.raises(ValueError, match=message):
-        NudgeN(metric="nDCG@5").fit(np.eye(3), (query, [[0]]), LabeledQueries(query, [[0]], rivals=rivals))
+        NudgeN(metric="nDCG@5").fit(np.eye(3), (query, [[0]]), LabeledQueries(query, [[0]], competitors=competitors))
 
 
 class Counting(MappingStore):
