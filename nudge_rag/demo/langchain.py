@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -13,6 +13,7 @@ from langchain_nudge import NudgeRetriever, embedding_store, tune
 from nudge_rag.demo.application import Application
 from nudge_rag.demo.attack import Attack
 from nudge_rag.demo.encoder import CachedEncoder
+from nudge_rag.tuning.options import SolverName
 
 __all__ = ["EncoderEmbeddings", "build"]
 
@@ -49,7 +50,9 @@ def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> A
 
     return Application(
         store=embedding_store(vectorstore),
-        tune=lambda split, solver: tune(vectorstore, split, solver=solver, versions=folder / "nudge-versions"),
+        tune=lambda split, solver: tune(
+            vectorstore, split, solver=cast(SolverName, solver), versions=folder / "nudge-versions"
+        ),
         search=search,
         contents=lambda: _contents(vectorstore, list(attack.nodes)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from langchain_core.embeddings import Embeddings
 
@@ -12,6 +12,7 @@ from langchain_nudge.databases.registry import embeddings_of
 from langchain_nudge.stores import embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
+from nudge_rag.tuning.options import TuneOptions
 
 __all__ = ["tune"]
 
@@ -22,7 +23,7 @@ def tune(
     *,
     embeddings: Embeddings | None = None,
     persist_path: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> nudge_rag.Nudge:
     """`nudge_rag.tune` for a LangChain vector store.
 
