@@ -23,7 +23,7 @@ from data_sets import METRIC, SETS, Data, Method, Tuned, load, measure
 from report import machine, write_section
 
 from nudge_rag import NudgeContrastive, NudgeM, NudgeN
-from nudge_rag.evaluation.evaluate import Evaluation
+from nudge_rag.evaluation.runs import Evaluation
 from nudge_rag.evaluation.significance import bootstrap_interval
 from nudge_rag.solvers import AutoSolver
 

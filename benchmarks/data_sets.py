@@ -19,8 +19,8 @@ import numpy as np
 from nudge_rag import LabeledPairs, LabeledQueries, Split, evaluate
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.evaluation.evaluate import Evaluation
 from nudge_rag.evaluation.metrics import parse_metric
+from nudge_rag.evaluation.runs import Evaluation
 
 METRIC = "nDCG@10"
 SETS = ("attack", "scifact", "nfcorpus", "stackfaq")

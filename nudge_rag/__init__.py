@@ -8,6 +8,8 @@ from nudge_rag.common.progress import track
 from nudge_rag.errors import LockedError
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
+from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
+from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.push import PushError, PushReceipt
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
@@ -15,6 +17,7 @@ from nudge_rag.journal.status import Status, reapply, status
 from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
 from nudge_rag.journal.versions import JournalError, Version, versions
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
+from nudge_rag.stores.retriever import store_retriever
 from nudge_rag.stores.urls import open_store
 from nudge_rag.tuning.incremental.state import TuningState
 from nudge_rag.tuning.nudge import Nudge
@@ -39,6 +42,7 @@ __all__ = [
     "PushError",
     "PushReceipt",
     "Recall",
+    "RetrieverComparison",
     "RollbackReceipt",
     "Split",
     "Status",
@@ -47,14 +51,17 @@ __all__ = [
     "TuningState",
     "Version",
     "__version__",
+    "aevaluate_retrievers",
     "drop_beside",
     "evaluate",
+    "evaluate_retrievers",
     "nDCG",
     "open_store",
     "parse_metric",
     "reapply",
     "rollback",
     "status",
+    "store_retriever",
     "switch",
     "track",
     "tune",

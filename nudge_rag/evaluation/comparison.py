@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nudge_rag.evaluation.evaluate import Evaluation
+from nudge_rag.evaluation.runs import Evaluation
 from nudge_rag.evaluation.significance import bootstrap_interval, randomization_p_value
 
 __all__ = ["Comparison", "ComparisonRow", "compare"]

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array
 
-__all__ = ["bootstrap_interval", "randomization_p_value"]
+__all__ = ["adjust_p_values", "bootstrap_interval", "randomization_p_value"]
 
 EXACT_UP_TO = 12
 VALUES_PER_CHUNK = 4_000_000
@@ -76,6 +76,32 @@ def bootstrap_interval(
     ]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def adjust_p_values(p_values: ArrayLike) -> Float64Array:
+    """Return Holm's step-down adjustment of p-values that were looked at together (Holm, Scand. J. Stat. 1979).
+
+    With the n values in increasing order p_1 <= ... <= p_n, the i-th becomes max over j <= i of
+    min(1, (n - j + 1) * p_j), so that the chance of one false finding among all of them stays below the level.
+
+    Args:
+        p_values: (n,) values in [0, 1].
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
+
+    Example:
+        >>> adjust_p_values([0.01, 0.04, 0.03])
+        array([0.03, 0.06, 0.06])
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p_values must be a vector of numbers between 0 and 1, got {p_values!r}")
+    order = np.argsort(values, kind="stable")
+    steps = np.minimum(values[order] * np.arange(len(values), 0, -1), 1.0)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
 
 
 def _differences(before: ArrayLike, after: ArrayLike) -> Float64Array:
