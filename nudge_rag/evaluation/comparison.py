@@ -12,6 +12,8 @@ from nudge_rag.evaluation.significance import bootstrap_interval, randomization_
 __all__ = ["Comparison", "ComparisonRow", "compare"]
 
 HEADER = ("queries", "n", "metric", "before", "after", "change", "95% interval", "p")
+# Of a terminal; a wider table is set closer.
+WIDTH = 80
 # Fewer queries than this cannot reach p < 0.05 in a randomization test, whatever the differences.
 TOO_FEW = 6
 
@@ -48,11 +50,24 @@ class Comparison:
         """Plain values, fit for JSON."""
         return {"rows": [asdict(row) for row in self.rows]}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Comparison:
+        """Return the comparison that `to_dict` wrote.
+
+        Raises:
+            ValueError: something else.
+        """
+        try:
+            return cls(tuple(ComparisonRow(**row) for row in plain["rows"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a comparison as to_dict writes it: {error}") from error
+
     def __str__(self) -> str:
         lines = [HEADER, *(_cells(row) for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-        table = [_aligned(line, widths) for line in lines]
-        table.insert(1, "  ".join("-" * width for width in widths))
+        gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+        table = [_aligned(line, widths, gap) for line in lines]
+        table.insert(1, gap.join("-" * width for width in widths))
         few = sorted({f"{row.group} ({row.n_queries})" for row in self.rows if 0 < row.n_queries < TOO_FEW})
         if few:
             table.append(f"too few queries to tell: {', '.join(few)}")
@@ -98,10 +113,10 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
     return (*name, f"{row.before:.3f}", f"{row.after:.3f}", f"{row.difference:+.3f}", interval, p_value)
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(line: Sequence[str], widths: Sequence[int], gap: str) -> str:
     left = {0, 2}
     cells = [
         text.ljust(width) if column in left else text.rjust(width)
         for column, (text, width) in enumerate(zip(line, widths, strict=True))
     ]
-    return "  ".join(cells).rstrip()
+    return gap.join(cells).rstrip()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from nudge_rag.common.lock import locked
 from nudge_rag.common.text import preview
 from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.journal.rollback import commit, recover
+from nudge_rag.journal.rollback import commit, describe_left_alone, recover
 from nudge_rag.journal.versions import (
     DEFAULT_VERSIONS,
     JournalError,
@@ -54,8 +54,12 @@ class PushReceipt:
     written: int
     version: str | None
     reason: str
-    changed_since: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    changed_since: tuple[str, ...] = field(default=(), repr=False)
+    missing: tuple[str, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        done = f"{self.written:,} vectors {self.reason}." if self.pushed else f"Nothing was pushed: {self.reason}."
+        return " ".join([done, *describe_left_alone(self.changed_since, self.missing)])
 
 
 def push_vectors(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from nudge_rag.journal.versions import (
 from nudge_rag.stores.access import read_present, write_and_compare
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "commit", "recover", "rollback"]
+__all__ = ["RollbackReceipt", "commit", "describe_left_alone", "recover", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,25 @@ class RollbackReceipt:
 
     restored: int
     version: str | None
-    changed_since: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    changed_since: tuple[str, ...] = field(default=(), repr=False)
+    missing: tuple[str, ...] = field(default=(), repr=False)
     exact: bool = True
     rounding: float = 0.0
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return "Nothing was rolled back: no push is live."
+        how = "to the store's rounding" if self.rounding else "bit for bit"
+        done = f"{self.restored:,} vectors are as they were before version {self.version}, {how}."
+        if not self.exact:
+            done = f"{self.restored:,} vectors were written back, but the store did not keep them exactly."
+        return " ".join([done, *describe_left_alone(self.changed_since, self.missing)])
+
+
+def describe_left_alone(changed_since: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """Return a sentence on each kind of node that a push or rollback left alone, with at most five ids."""
+    kinds = ((changed_since, "changed since and are left alone"), (missing, "are no longer in the store"))
+    return [f"{len(ids):,} node(s) {what}: {preview(ids)}." for ids, what in kinds if ids]
 
 
 def rollback(

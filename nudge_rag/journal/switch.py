@@ -37,6 +37,9 @@ class SwitchReceipt:
     version: str
     nodes: int
 
+    def __str__(self) -> str:
+        return f"Version {self.version} is live; {self.nodes:,} nodes differ from the version before."
+
 
 def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept_gap: bool = False) -> SwitchReceipt:
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from nudge_rag.journal.versions import DEFAULT_VERSIONS
 from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -40,7 +41,7 @@ class Nudge:
         improves: whether held-out pairs improve; `push` does nothing otherwise, unless forced.
         summary: one line: what was tuned, on how many queries, and whether it helps.
         solver: the solver's name.
-        comparison: before and after on held-out pairs; None for a nudge loaded from disk.
+        comparison: before and after on held-out pairs; None if it was loaded from a folder without one.
         split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
         reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
         settings: the solver's name and parameters, for the record.
@@ -70,8 +71,11 @@ class Nudge:
     candidates: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        choice = "\n".join(["chosen from:", *(f"  {one}" for one in self.candidates)]) if self.candidates else None
-        return "\n\n".join(str(part) for part in (self.summary, self.comparison, choice) if part is not None)
+        decision = describe_decision(self.improves, self.gamma, self.comparison)
+        parts: list[object] = [decision, self.comparison, wrap(self.summary)]
+        if self.candidates:
+            parts.append(describe_candidates(self.candidates))
+        return "\n\n".join(str(part) for part in parts if part is not None)
 
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in ``versions``.
@@ -135,7 +139,8 @@ class Nudge:
             "ids": list(self.ids),
             "gamma": self.gamma,
             "improves": self.improves,
-            "summary": str(replace(self, candidates=())),
+            "summary": self.summary,
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "metric": self.curve.metric,
             "store": self.store.key,
             **self._record(),
@@ -165,6 +170,7 @@ class Nudge:
             curve=ValidationCurve(arrays["gammas"], arrays["values"], manifest["metric"]),
             improves=bool(manifest["improves"]),
             summary=manifest["summary"],
+            comparison=Comparison.from_dict(manifest["comparison"]) if manifest.get("comparison") else None,
             solver=manifest["solver"],
             versions=Path(versions),
             model=manifest.get("model"),

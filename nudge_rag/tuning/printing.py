@@ -1,0 +1,81 @@
+"""Print a nudge in 80 columns: the decision, the table, and why this setting was chosen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from nudge_rag.common.text import printable
+from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.solvers.result import Candidate
+
+__all__ = ["WIDTH", "describe_candidates", "describe_decision", "wrap"]
+
+WIDTH = 80
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """Return ``text`` in lines of at most 80 columns; lines that fit stay as they are."""
+    lines = []
+    for line in text.splitlines():
+        fits = len(indent) + len(line) <= WIDTH
+        lines += (
+            [indent + line] if fits else textwrap.wrap(line, WIDTH, initial_indent=indent, subsequent_indent=indent)
+        )
+    return "\n".join(lines)
+
+
+def describe_decision(improves: bool, gamma: float, comparison: Comparison | None) -> str:
+    """Return in a sentence or two whether to push, and by which number."""
+    if gamma == 0:
+        return "Do not push: no step helps, so nothing would change."
+    answer = "Push" if improves else "Do not push"
+    row = comparison.rows[0] if comparison is not None and comparison.rows else None
+    if row is None or row.before is None or row.after is None or row.difference is None:
+        return f"{answer}: held-out queries {'improve' if improves else 'do not improve'}."
+    verb = "rises" if row.difference > 0 else "falls" if row.difference < 0 else "stays"
+    sentence = (
+        f"{answer}: {row.metric} on {row.n_queries:,} held-out queries {verb} from {row.before:.3f} to {row.after:.3f} "
+        f"({row.difference:+.3f}, 95% {row.low:+.3f} .. {row.high:+.3f})."
+    )
+    if row.low is not None and row.high is not None and row.low <= 0 <= row.high:
+        sentence += " The interval includes 0: it may be chance."
+    return wrap(sentence)
+
+
+def describe_candidates(candidates: Sequence[Candidate]) -> str:
+    """Return the settings that were tried, the chosen one first, then by validation, with one reason each."""
+    chosen = next((one for one in candidates if one.chosen), None)
+    best = None if chosen is None else chosen.validation
+    ordered = sorted(candidates, key=_order)
+    lines = [f"chosen from: {len(candidates)} settings, by validation"]
+    for candidate in ordered:
+        value = "    -" if candidate.validation is None else f"{candidate.validation:.3f}"
+        lines.append(wrap(f"{value}  {_name(candidate)}", "* " if candidate.chosen else "  "))
+        lines.append(wrap(_reason(candidate, best), " " * 9))
+    return "\n".join(lines)
+
+
+def _order(candidate: Candidate) -> tuple[bool, bool, float, str]:
+    value = float("-inf") if candidate.validation is None else candidate.validation
+    return (not candidate.chosen, not candidate.allowed, -value, candidate.solver)
+
+
+def _name(candidate: Candidate) -> str:
+    name = printable(candidate.solver)
+    return name if candidate.validation is None else f"{name}, gamma {candidate.gamma:.3g}"
+
+
+def _reason(candidate: Candidate, best: float | None) -> str:
+    if candidate.validation is None:
+        return printable(candidate.note) or "not measured"
+    effect = ""
+    if candidate.uncovered is not None:
+        effect = f"uncovered queries {candidate.uncovered:+.3f} ({candidate.low:+.3f} .. {candidate.high:+.3f})"
+    if candidate.chosen:
+        return f"chosen; {effect}" if effect else "chosen"
+    if not candidate.allowed:
+        return f"loses too much: {effect}" if effect else printable(candidate.note) or "not allowed"
+    if best is not None and candidate.validation < best:
+        return f"validation is {best - candidate.validation:.3f} lower"
+    return printable(candidate.note) or "as good on validation, but moves nodes further or was tried later"

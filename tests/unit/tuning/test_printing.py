@@ -1,0 +1,98 @@
+"""What is printed: the decision first, 80 columns, settings sorted with a reason each, at most five ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nudge_rag
+from nudge_rag import LabeledPairs, PushReceipt, RollbackReceipt, SwitchReceipt
+from nudge_rag.evaluation.comparison import Comparison, ComparisonRow
+from nudge_rag.solvers import Candidate
+from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.tuning.printing import describe_candidates, describe_decision
+
+
+def compared(before, after, low, high):
+    return Comparison((ComparisonRow("all", "nDCG@10", 1200, before, after, after - before, 0.01, low, high),))
+
+
+@pytest.mark.parametrize(
+    ("improves", "gamma", "comparison", "first", "second"),
+    [
+        (True, 0.3, compared(0.4, 0.6, 0.15, 0.25), "Push: nDCG@10 on 1,200 held-out queries rises from 0.400 to", ""),
+        (True, 0.3, compared(0.4, 0.41, -0.01, 0.03), "Push: nDCG@10", "The interval includes 0: it may be chance."),
+        (False, 0.3, compared(0.4, 0.3, -0.2, -0.05), "Do not push: nDCG@10 on 1,200 held-out queries falls from", ""),
+        (False, 0.3, compared(0.4, 0.4, 0.0, 0.0), "Do not push: nDCG@10 on 1,200 held-out queries stays", "chance"),
+        (False, 0.0, compared(0.4, 0.4, 0.0, 0.0), "Do not push: no step helps", ""),
+        (True, 0.3, None, "Push: held-out queries improve.", ""),
+    ],
+)
+def test_the_decision(improves, gamma, comparison, first, second):
+    text = describe_decision(improves, gamma, comparison)
+    assert text.startswith(first)
+    assert second in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_settings_are_sorted_and_each_has_a_reason():
+    candidates = [
+        Candidate("low", 0.1, 0.70, 0.0, -0.01, 0.01, 9, allowed=True),
+        Candidate("harmful", 0.9, 0.90, -0.05, -0.08, -0.02, 9, allowed=False),
+        Candidate("not measured", note="needs more labels"),
+        Candidate("equal", 0.4, 0.80, 0.0, -0.01, 0.01, 9, allowed=True),
+        Candidate("best", 0.3, 0.80, 0.01, 0.0, 0.02, 9, allowed=True, chosen=True),
+    ]
+    lines = describe_candidates(candidates).splitlines()
+    assert lines[0] == "chosen from: 5 settings, by validation"
+    assert [line.strip("* ") for line in lines[1:]] == [
+        "0.800  best, gamma 0.3",
+        "chosen; uncovered queries +0.010 (+0.000 .. +0.020)",
+        "0.800  equal, gamma 0.4",
+        "as good on validation, but moves nodes further or was tried later",
+        "0.700  low, gamma 0.1",
+        "validation is 0.100 lower",
+        "0.900  harmful, gamma 0.9",
+        "loses too much: uncovered queries -0.050 (-0.080 .. -0.020)",
+        "-  not measured",
+        "needs more labels",
+    ]
+    assert lines[1].startswith("* ")
+
+
+def test_a_real_nudge_fits_80_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 8))
+    store = MappingStore({f"node {number}": vector for number, vector in enumerate(vectors)})
+    texts = {f"question {number}": vectors[number % 30] + rng.normal(size=8) * 0.3 for number in range(240)}
+    pairs = LabeledPairs.from_pairs((text, f"node {at % 30}") for at, text in enumerate(texts))
+    nudge = nudge_rag.tune(
+        store,
+        pairs,
+        lambda asked: np.stack([texts[text] for text in asked]),
+        metrics=["nDCG@10", "CappedRecall@100"],
+        versions=tmp_path,
+    )
+    text = str(nudge)
+    assert text.startswith(("Push: nDCG@10 on 48 held-out queries", "Do not push: "))
+    assert max(len(line) for line in text.splitlines()) <= 80
+    nudge.save(tmp_path / "saved")
+    assert str(nudge_rag.Nudge.load(tmp_path / "saved", store, tmp_path)) == text
+
+
+def test_receipts_are_sentences_with_at_most_five_ids():
+    ids = tuple(f"n{number}" for number in range(2000))
+    pushed = PushReceipt(True, 1234, "0002", "pushed as version 0002", changed_since=ids, missing=("gone",))
+    assert str(pushed) == (
+        "1,234 vectors pushed as version 0002. 2,000 node(s) changed since and are left alone: "
+        "'n0', 'n1', 'n2', 'n3', 'n4' and 1995 more. 1 node(s) are no longer in the store: 'gone'."
+    )
+    assert "n1" not in repr(pushed)
+    assert str(PushReceipt(False, 0, None, "gamma is 0")) == "Nothing was pushed: gamma is 0."
+    assert str(RollbackReceipt(0, None)) == "Nothing was rolled back: no push is live."
+    rolled_back = RollbackReceipt(67, "0001")
+    assert str(rolled_back) == "67 vectors are as they were before version 0001, bit for bit."
+    inexact = RollbackReceipt(67, "0001", missing=ids, exact=False)
+    assert str(inexact).startswith("67 vectors were written back, but the store did not keep them exactly. 2,000 node(s)")
+    assert "to the store's rounding" in str(RollbackReceipt(67, "0001", rounding=1e-7))
+    assert str(SwitchReceipt("0003", 12)) == "Version 0003 is live; 12 nodes differ from the version before."
