@@ -12,6 +12,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array
 from nudge_rag.common.text import write_text
+from nudge_rag.errors import MissingPackageError
 from nudge_rag.evaluation import tables
 from nudge_rag.evaluation.searches import SearchRun
 from nudge_rag.evaluation.significance import adjust_p_values, bootstrap_interval, randomization_p_value
@@ -164,7 +165,7 @@ class RetrieverComparison:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+            raise MissingPackageError("to_dataframe", "nudge-rag[evaluation]") from error
         if not per_query:
             return pd.DataFrame([asdict(row) for row in self.rows])
         return pd.DataFrame(

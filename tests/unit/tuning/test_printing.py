@@ -93,6 +93,8 @@ def test_receipts_are_sentences_with_at_most_five_ids():
     rolled_back = RollbackReceipt(67, "0001")
     assert str(rolled_back) == "67 vectors are as they were before version 0001, bit for bit."
     inexact = RollbackReceipt(67, "0001", missing=ids, exact=False)
-    assert str(inexact).startswith("67 vectors were written back, but the store did not keep them exactly. 2,000 node(s)")
+    assert str(inexact).startswith(
+        "67 vectors were written back, but the store did not keep them exactly. 2,000 node(s)"
+    )
     assert "to the store's rounding" in str(RollbackReceipt(67, "0001", rounding=1e-7))
     assert str(SwitchReceipt("0003", 12)) == "Version 0003 is live; 12 nodes differ from the version before."
