@@ -79,7 +79,7 @@ def tuned(table: Any, method: Any, folder: Path) -> tuple[Nudge, float]:
     store = LanceStore(table, nprobes=NPROBES)
     started = time.perf_counter()
     nudge = tune(
-        store, pairs, lambda texts: np.array([embedded[text] for text in texts]), candidates=method, versions=folder
+        store, pairs, lambda texts: np.array([embedded[text] for text in texts]), competitors=method, versions=folder
     )
     return nudge, time.perf_counter() - started
 

@@ -5,20 +5,40 @@ The core needs numpy alone; databases and frameworks are imported only when they
 """
 
 from nudge_rag.common.progress import track
-from nudge_rag.errors import LockedError
+from nudge_rag.errors import (
+    CorruptArchiveError,
+    JournalError,
+    LockedError,
+    MissingPackageError,
+    NudgeError,
+    PushError,
+    StoreError,
+    UnknownIdError,
+)
+from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
 from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.push import PushError, PushReceipt
+from nudge_rag.journal.push import PushReceipt
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.status import Status, reapply, status
 from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
-from nudge_rag.journal.versions import JournalError, Version, versions
-from nudge_rag.solvers import LabeledQueries, NudgeContrastive, NudgeFit, NudgeM, NudgeN
+from nudge_rag.journal.versions import Version, versions
+from nudge_rag.solvers import (
+    AutoSolver,
+    Candidate,
+    LabeledQueries,
+    NudgeContrastive,
+    NudgeFit,
+    NudgeM,
+    NudgeN,
+    ValidationCurve,
+)
 from nudge_rag.stores.retriever import store_retriever
 from nudge_rag.stores.urls import open_store
+from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.incremental.state import TuningState
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.tune import tune
@@ -27,15 +47,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MRR",
+    "AutoSolver",
+    "Candidate",
     "CappedRecall",
+    "Comparison",
+    "CorruptArchiveError",
     "Evaluation",
     "JournalError",
     "LabeledPairs",
     "LabeledQueries",
     "LockedError",
     "Metric",
+    "MissingPackageError",
     "Nudge",
     "NudgeContrastive",
+    "NudgeError",
     "NudgeFit",
     "NudgeM",
     "NudgeN",
@@ -46,9 +72,13 @@ __all__ = [
     "RollbackReceipt",
     "Split",
     "Status",
+    "StoreError",
+    "StoreReads",
     "Success",
     "SwitchReceipt",
     "TuningState",
+    "UnknownIdError",
+    "ValidationCurve",
     "Version",
     "__version__",
     "aevaluate_retrievers",

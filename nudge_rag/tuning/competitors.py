@@ -1,8 +1,7 @@
-"""The best nodes of each query among those without a label: asked from the store's own search, or streamed once."""
+"""Find the best unlabelled nodes of each query, by the store's own search or by streaming everything once."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,16 +9,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["CandidateMethod", "Competitors", "StoreReads", "find_competitors"]
+__all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors"]
 
-CandidateMethod: TypeAlias = Literal["search", "scan"]
-METHODS: tuple[CandidateMethod, ...] = ("search", "scan")
+CompetitorMethod: TypeAlias = Literal["search", "scan"]
+METHODS: tuple[CompetitorMethod, ...] = ("search", "scan")
 SCAN_BATCH = 1_000
 SCORES_PER_BLOCK = 4_000_000
 # Stores add up in another order than numpy: scores this close, relative to 1 + |score|, count as equal.
@@ -42,7 +42,7 @@ class StoreReads:
         short: queries for which the store returned fewer nodes than asked for although it holds more.
     """
 
-    method: CandidateMethod
+    method: CompetitorMethod
     exact: bool
     vectors_read: int
     queries: int
@@ -52,7 +52,7 @@ class StoreReads:
 
     @property
     def recall(self) -> float:
-        """Share of the labelled nodes that the store's search should have returned and did; 1 where none should.
+        """Share of the labelled nodes that the store's search should have returned and did; 1 if there are none.
 
         A node that it misses can only make a rank look better than it is, by one place per node. Measured on the
         labelled nodes, whose exact scores are known anyway; the unlabelled ones are searched by the same index.
@@ -60,7 +60,7 @@ class StoreReads:
         return self.found / self.expected if self.expected else 1.0
 
     def __add__(self, other: StoreReads) -> StoreReads:
-        """Both together, for reads of one store by one method."""
+        """Add up reads of one store by one method."""
         names = ("vectors_read", "queries", "expected", "found", "short")
         sums = (getattr(self, name) + getattr(other, name) for name in names)
         return StoreReads(other.method, self.exact and other.exact, *sums)
@@ -74,7 +74,7 @@ class StoreReads:
 
 @dataclass(frozen=True)
 class Competitors:
-    """For each query the best nodes that are not among the known ones, best first, and how they were found.
+    """The best unknown nodes of each query, best first, and how they were found.
 
     Attributes:
         ids: one list of node ids per query.
@@ -93,16 +93,16 @@ def find_competitors(
     known: Sequence[str],
     vectors: FloatArray,
     depth: int,
-    method: CandidateMethod,
+    method: CompetitorMethod,
 ) -> Competitors:
-    """The ``depth`` best nodes of each query that are not among ``known``.
+    """Find the ``depth`` best nodes of each query that are not among ``known``.
 
     Args:
         store: the vector store.
         queries: (m, d).
         known: ids left out; all of them are in the store.
         vectors: (c, d), what the store holds now for the first c of them: they tell how good its search is.
-        depth: how many nodes per query, fewer where the store holds fewer.
+        depth: how many nodes per query; fewer if the store holds fewer.
         method: ``"search"`` asks the store for more and more neighbours until enough unknown ones are among them;
             ``"scan"`` reads every vector once, a batch at a time, and is exact.
 
@@ -114,7 +114,7 @@ def find_competitors(
         UserWarning: the store returned too few neighbours, or its index missed more than 5 % of the known nodes.
     """
     if method not in METHODS:
-        raise ValueError(f"candidates must be 'search' or 'scan', got {method!r}")
+        raise ValueError(f"competitors must be 'search' or 'scan', got {method!r}")
     if not len(queries) or depth < 1:
         return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads(method, True, 0, 0))
     if method == "scan":
@@ -170,7 +170,7 @@ def _known_found(
     vectors: FloatArray,
     lists: list[tuple[list[str], Float64Array]],
 ) -> tuple[int, int]:
-    """How many known nodes score above the last node of each list, and how many of those are in it."""
+    """Count the known nodes that score above the last node of each list, and those of them that are in it."""
     expected = found = 0
     step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
     for first in range(0, len(queries), step):
@@ -186,16 +186,14 @@ def _known_found(
 
 def _warn_of_gaps(store: EmbeddingStore, reads: StoreReads) -> None:
     if reads.short:
-        warnings.warn(
+        warn_caller(
             f"{store.name} returned fewer neighbours than asked for {reads.short} of {reads.queries} queries although"
-            " it holds more: their ranks may look better than they are (candidates='scan' reads everything)",
-            stacklevel=5,
+            " it holds more: their ranks may look better than they are (competitors='scan' reads everything)",
         )
     if reads.recall < ENOUGH_FOUND:
-        warnings.warn(
+        warn_caller(
             f"the index of {store.name} finds only {reads.found} of {reads.expected} labelled nodes that belong among"
-            " the nearest: choose the step with candidates='scan', or make the index search more widely",
-            stacklevel=5,
+            " the nearest: choose the step with competitors='scan', or make the index search more widely",
         )
 
 
@@ -219,7 +217,7 @@ def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth
 
 
 def _merged(scores: Float64Array, ids: Any, block: FloatArray, names: Any) -> tuple[Float64Array, Any]:
-    """The best of what was kept so far and of a block, best first; ties stay in the order of the scan."""
+    """Merge a block into the best so far, best first; ties stay in the order of the scan."""
     depth = scores.shape[1]
     better = np.flatnonzero((block > scores[:, -1:]).any(axis=1))
     if not len(better):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.journal.manifest import IN_PLACE
@@ -36,7 +37,7 @@ class Nudge:
         ids: covered node ids.
         vectors: (len(ids), d) their moved embeddings, in the store's dtype.
         originals: (len(ids), d) their embeddings before any nudge.
-        gamma: the step size; 0 when nothing was to be gained.
+        gamma: the step size; 0 if nothing was to be gained.
         curve: validation score along the step size.
         improves: whether held-out pairs improve; `push` does nothing otherwise, unless forced.
         summary: one line: what was tuned, on how many queries, and whether it helps.
@@ -45,11 +46,11 @@ class Nudge:
         split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
         reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
         settings: the solver's name and parameters, for the record.
-        text_hashes: node id to a hash of its text when it was tuned, where texts were given: `nudge_rag.status` finds
+        text_hashes: node id to a hash of its text when it was tuned, if texts were given: `nudge_rag.status` finds
             the nodes whose texts changed since.
-        candidates: of ``solver="auto"``, every setting that it chose from, with its value on the validation queries
-            and its estimated effect on queries whose answers have no label.
-        model: name of the embedding model, where it is known; a push over one for another model is refused.
+        tried: of ``solver="auto"``, every setting that it chose from, with its value on the validation queries and its
+            estimated effect on queries whose answers have no label.
+        model: name of the embedding model, if it is known; a push over one for another model is refused.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -68,24 +69,30 @@ class Nudge:
     model: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
-    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
+    tried: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         decision = describe_decision(self.improves, self.gamma, self.comparison)
         parts: list[object] = [decision, self.comparison, wrap(self.summary)]
-        if self.candidates:
-            parts.append(describe_candidates(self.candidates))
+        if self.tried:
+            parts.append(describe_candidates(self.tried))
         return "\n\n".join(str(part) for part in parts if part is not None)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Deprecated name of ``tried``."""
+        warn_renamed("Nudge.candidates", "tried")
+        return self.tried
 
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in ``versions``.
 
-        Text and metadata stay as they are. Without ``force`` nothing is written, with a warning and a receipt that says
-        so, when held-out pairs do not improve. Nodes changed or deleted since they were read are left alone, counted
-        and listed.
+        Text and metadata stay as they are. If held-out pairs do not improve, nothing is written unless ``force``: a
+        warning and the receipt say so. Nodes changed or deleted since they were read are left alone, counted and
+        listed.
 
-        With ``mode="side-by-side"`` the vectors go to a copy of all nodes beside the live version, where the store can
-        hold one; nothing that readers see changes until `switch`.
+        With ``mode="side-by-side"`` the vectors go to a copy of all nodes, if the store can hold one; nothing that
+        readers see changes until `switch`.
 
         Raises:
             ValueError: another mode, or a store that holds no two versions side by side.
@@ -105,17 +112,17 @@ class Nudge:
         )
 
     def _record(self) -> dict[str, Any]:
-        """How the nudge came about, as every record of it says."""
+        """Return how the nudge came about, as every record of it says."""
         return {
             "solver": self.solver,
             "settings": dict(self.settings),
-            "candidates": [asdict(one) for one in self.candidates],
+            "candidates": [asdict(setting) for setting in self.tried],
             "model": self.model,
             "text_hashes": dict(self.text_hashes),
         }
 
     def _not_pushed(self, reason: str) -> PushReceipt:
-        warnings.warn(f"nothing was pushed: {reason}", stacklevel=3)
+        warn_caller(f"nothing was pushed: {reason}")
         return PushReceipt(False, 0, None, reason)
 
     def switch(self, *, accept_gap: bool = False) -> SwitchReceipt:
@@ -127,7 +134,7 @@ class Nudge:
         return rollback(self.store, self.versions)
 
     def overlay(self) -> OverlayStore:
-        """The store as it would be after `push`, without writing to it: reads and searches only."""
+        """Return the store as it would be after `push`, for reading and searching; nothing is written."""
         from nudge_rag.stores.overlay import OverlayStore
 
         return OverlayStore(self.store, self.ids, self.vectors)
@@ -150,7 +157,7 @@ class Nudge:
 
     @classmethod
     def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) -> Nudge:
-        """A nudge that `save` wrote, for the same store.
+        """Read a nudge that `save` wrote, for the same store.
 
         Raises:
             CorruptArchiveError: the folder is not a nudge, or is damaged.
@@ -176,5 +183,5 @@ class Nudge:
             model=manifest.get("model"),
             settings=manifest.get("settings", {}),
             text_hashes=manifest.get("text_hashes", {}),
-            candidates=tuple(Candidate(**one) for one in manifest.get("candidates", [])),
+            tried=tuple(Candidate(**setting) for setting in manifest.get("candidates", [])),
         )

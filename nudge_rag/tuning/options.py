@@ -1,30 +1,96 @@
-"""The options of `nudge_rag.tune` as a type, for the functions of the integrations that pass them on."""
+"""The options of `nudge_rag.tune` and `nudge_rag.TuningState`, as types and with their defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
-from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.journal.text_hashes import TextsOf
+from nudge_rag.journal.versions import DEFAULT_VERSIONS
 from nudge_rag.solvers.registry import Solver
-from nudge_rag.tuning.competitors import CandidateMethod
+from nudge_rag.tuning.competitors import CompetitorMethod
 
-__all__ = ["SolverName", "TuneOptions"]
+__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "SolverName", "StateOptions", "TuneOptions", "TuneSettings"]
 
 SolverName: TypeAlias = Literal["auto", "nudge-n", "nudge-m", "nudge-contrastive"]
 
+DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
+DEFAULT_SPLIT = (0.7, 0.1, 0.2)
 
-class TuneOptions(TypedDict, total=False):
-    """Keyword arguments of `nudge_rag.tune`; a type checker refuses any other, and a solver's name that is misspelt."""
+
+class StateOptions(TypedDict, total=False):
+    """Keyword arguments of `nudge_rag.TuningState`, and of `nudge_rag.tune` among others."""
 
     solver: SolverName | Solver
     metrics: Sequence[str | Metric]
     split: tuple[float, float, float]
     seed: int
     versions: str | Path
-    candidates: CandidateMethod
+    competitors: CompetitorMethod
+
+
+class TuneOptions(StateOptions, total=False):
+    """Keyword arguments of `nudge_rag.tune`; a type checker refuses any other, and a solver's name that is misspelt."""
+
     model: str | None
     texts: TextsOf | None
     uncovered_tolerance: float | None
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """The options of one call, checked, with the defaults of those that were not given.
+
+    Attributes:
+        solver: a name or a solver object.
+        metrics: parsed; the first one decides.
+        split: fractions for training, validation and test.
+        seed: of the split.
+        versions: folder of the saved originals.
+        competitors: how the best unlabelled nodes are found.
+        model: name of the embedding model.
+        texts: node ids to their texts.
+        uncovered_tolerance: of ``"auto"``.
+    """
+
+    solver: str | Solver = "auto"
+    metrics: tuple[Metric, ...] = tuple(parse_metric(name) for name in DEFAULT_METRICS)
+    split: tuple[float, float, float] = DEFAULT_SPLIT
+    seed: int = 0
+    versions: Path = Path(DEFAULT_VERSIONS)
+    competitors: CompetitorMethod = "search"
+    model: str | None = None
+    texts: TextsOf | None = None
+    uncovered_tolerance: float | None = None
+
+    @classmethod
+    def from_options(cls, function: str, options: Mapping[str, Any]) -> TuneSettings:
+        """Check the keyword arguments of ``function``.
+
+        Raises:
+            TypeError: an option that does not exist.
+            ValueError: no metric, or one that does not exist.
+
+        Example:
+            >>> TuneSettings.from_options("tune", {"seed": 3}).seed
+            3
+            >>> TuneSettings.from_options("tune", {"sed": 3})
+            Traceback (most recent call last):
+            ...
+            TypeError: tune() has no option 'sed'; did you mean 'seed'?
+        """
+        known = [option.name for option in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+                raise TypeError(f"{function}() has no option {name!r}; {hint}")
+        settings = cls(**options)
+        if not settings.metrics:
+            raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
+        metrics = tuple(parse_metric(metric) for metric in settings.metrics)
+        return cls(**{**options, "metrics": metrics, "versions": Path(settings.versions)})

@@ -1,4 +1,4 @@
-"""Fit on the labelled nodes, and measure what it does to held-out queries among everything else in the store."""
+"""Fit a solver to the labelled nodes, and measure what that does to held-out queries."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.nudge import Nudge
 
-__all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "HeldOut", "Trial", "run_trial"]
-
-DEFAULT_METRICS = ("nDCG@10", "Recall@1", "Recall@10")
-DEFAULT_SPLIT = (0.7, 0.1, 0.2)
+__all__ = ["HeldOut", "Trial", "run_trial"]
 
 
 @dataclass(frozen=True)
@@ -34,18 +31,19 @@ class HeldOut:
     Attributes:
         qrels: query id to {node id: grade}.
         queries: (m, d) embeddings, in the order of ``qrels``.
-        rival_ids, rival_scores: per query the best unlabelled nodes, best first, as a store ranks them.
+        competitor_ids: per query the best unlabelled nodes, best first, as a store ranks them.
+        competitor_scores: their scores.
     """
 
     qrels: Mapping[str, Mapping[str, float]]
     queries: FloatArray
-    rival_ids: Sequence[Sequence[str]]
-    rival_scores: Sequence[Float64Array]
+    competitor_ids: Sequence[Sequence[str]]
+    competitor_scores: Sequence[Float64Array]
 
     def labels(self, rows: Mapping[str, int], depth: int) -> LabeledQueries:
-        """As a solver takes them; ``rows`` are those of the labelled nodes."""
+        """Return them as a solver takes them; ``rows`` are those of the labelled nodes."""
         table = np.full((len(self.qrels), depth), -np.inf)
-        for row, scores in enumerate(self.rival_scores):
+        for row, scores in enumerate(self.competitor_scores):
             table[row, : min(depth, len(scores))] = scores[:depth]
         return LabeledQueries(
             self.queries,
@@ -57,11 +55,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything that a solver and its judgement need.
+    """Everything that a solver and its test need.
 
     Attributes:
         store: the vector store.
-        ids, originals: the known nodes (labelled now, or nudged before) and their original vectors (n, d).
+        ids: the known nodes: labelled now, or nudged before.
+        originals: (n, d) their original vectors.
         train: what is learned from, with rows of ``ids``.
         trained: ids of the nodes that have a training label.
         val: queries that choose the step.
@@ -100,7 +99,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
         summary=_summary(fit, trial, gain),
         solver=fit.solver,
         settings=solver_settings(solver),
-        candidates=fit.candidates,
+        tried=fit.candidates,
         versions=Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,
@@ -110,18 +109,19 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
 
 def _evaluate(trial: Trial, vectors: FloatArray) -> Evaluation:
     """Rank the known nodes, with ``vectors``, among the best of all others."""
-    judged, depth = trial.held_out, max(metric.k for metric in trial.metrics)
-    best, scores = rank_nodes(judged.queries, vectors, depth, trial.store.capabilities.similarity)
+    held_out = trial.held_out
+    depth = max(metric.k for metric in trial.metrics)
+    best_rows, scores = rank_nodes(held_out.queries, vectors, depth, trial.store.capabilities.similarity)
     run = {}
-    for at, query in enumerate(judged.qrels):
-        names = [*(trial.ids[row] for row in best[at]), *judged.rival_ids[at]]
-        order = np.argsort(-np.concatenate([scores[at], judged.rival_scores[at]]), kind="stable")[:depth]
-        run[query] = [names[place] for place in order]
-    return evaluate(judged.qrels, run, trial.metrics)
+    for row, query in enumerate(held_out.qrels):
+        ids = [*(trial.ids[node] for node in best_rows[row]), *held_out.competitor_ids[row]]
+        order = np.argsort(-np.concatenate([scores[row], held_out.competitor_scores[row]]), kind="stable")[:depth]
+        run[query] = [ids[place] for place in order]
+    return evaluate(held_out.qrels, run, trial.metrics)
 
 
 def _groups(trial: Trial) -> dict[str, list[str]]:
-    """Held-out queries with an answer that has a training label, and those without."""
+    """Divide the held-out queries into those with an answer that has a training label, and those without."""
     groups: dict[str, list[str]] = {"all": list(trial.held_out.qrels), "covered": [], "uncovered": []}
     for query, grades in trial.held_out.qrels.items():
         covered = any(grade > 0 and node in trial.trained for node, grade in grades.items())
@@ -131,7 +131,7 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 
 def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
-    if fit.gamma == 0 and any(not one.allowed and one.gamma for one in fit.candidates):
+    if fit.gamma == 0 and any(not setting.allowed and setting.gamma for setting in fit.candidates):
         verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
     elif fit.gamma == 0:
         verdict = "no step helps on the validation queries: nothing to push"

@@ -2,59 +2,58 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.text_hashes import TextsOf, hash_texts
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
+from nudge_rag.journal.text_hashes import hash_texts
+from nudge_rag.journal.versions import nudged_ids, original_vectors
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CandidateMethod, Competitors, StoreReads, find_competitors
+from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.tuning.options import TuneOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
-from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, HeldOut, Trial, run_trial
+from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
-__all__ = ["EmbedQueries", "Solver", "tune"]
+__all__ = ["tune"]
 
 
 @dataclass(frozen=True)
 class LabelledNodes:
-    """The nodes that labels name and those that were nudged before: what the store holds, and the originals."""
+    """The nodes that have a label or were nudged before.
+
+    Attributes:
+        ids: sorted, so that the order of the pairs does not decide between nodes that tie.
+        current: (len(ids), d), what the store holds.
+        originals: (len(ids), d), what it held before any nudge.
+    """
 
     ids: list[str]
     current: FloatArray
     originals: FloatArray
 
 
+@renamed_argument("candidates", "competitors")
 def tune(
     store: EmbeddingStore,
     pairs: LabeledPairs | Split,
     embed_queries: EmbedQueries,
-    *,
-    solver: str | Solver = "auto",
-    metrics: Sequence[str | Metric] = DEFAULT_METRICS,
-    split: tuple[float, float, float] = DEFAULT_SPLIT,
-    seed: int = 0,
-    versions: str | Path = DEFAULT_VERSIONS,
-    candidates: CandidateMethod = "search",
-    model: str | None = None,
-    texts: TextsOf | None = None,
-    uncovered_tolerance: float | None = None,
+    **options: Unpack[TuneOptions],
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
-    Reads the vectors of the labelled nodes only; what else competes for a place is asked from the store's own search,
-    so that time and memory follow the labels and not the store.
+    Reads the vectors of the labelled nodes only. The store's own search finds what else competes for a place, so time
+    and memory follow the labels and not the store.
 
     Always starts from the original vectors: those of an earlier push are read from ``versions``, not from the store.
 
@@ -62,109 +61,90 @@ def tune(
         store: the vector store.
         pairs: labelled pairs, divided by query into train, validation and test parts; or a ready `Split`.
         embed_queries: texts to (m, d) query embeddings, by the model that the application searches with.
-        solver: ``"auto"`` fits the others, keeps what does not harm queries whose answers have no label, and chooses by
-            the first metric on the validation pairs (`nudge_rag.solvers.AutoSolver`; ``nudge.candidates`` lists what it
-            chose from). Or one of them: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node,
-            slower), ``"nudge-m"`` (dot-product stores only), or an object with ``fit``.
-        metrics: what is compared on held-out pairs; the first one decides whether the nudge improves.
-        split: fractions of the queries for training, validation and test.
-        seed: of the split.
-        versions: folder of the saved originals.
-        candidates: ``"search"`` asks the store for the best unlabelled nodes of each held-out query, and checks on the
-            labelled nodes how many its index finds; ``"scan"`` streams every vector once and is exact in any store.
-            ``nudge.reads`` says what was read and how good it was.
+        **options: any of the following, by name.
+
+    Keyword Args:
+        solver: ``"auto"`` (default) fits the others, keeps what does not harm queries whose answers have no label, and
+            chooses by the first metric on the validation pairs (`nudge_rag.AutoSolver`); ``nudge.tried`` lists what it
+            chose from. Or one of them: ``"nudge-n"``, ``"nudge-contrastive"`` (better with many labels a node,
+            slower), ``"nudge-m"`` (dot-product stores only), or an object with ``fit`` and ``needs``.
+        metrics: what is compared on held-out pairs, default nDCG@10, Recall@1 and Recall@10; the first one decides
+            whether the nudge improves.
+        split: fractions of the queries for training, validation and test; default 0.7, 0.1 and 0.2.
+        seed: of the split; default 0.
+        versions: folder of the saved originals; default ``nudge-versions``.
+        competitors: ``"search"`` (default) asks the store for the best unlabelled nodes of each held-out query, and
+            checks on the labelled nodes how many its index finds. ``"scan"`` streams every vector once and is exact in
+            any store. ``nudge.reads`` says what was read and how good it was.
         model: name of the embedding model, for the record; a push over one that was made for another is refused.
-        texts: node ids to their texts (None for a node without one), of which hashes go into the record of a push:
-            `nudge_rag.status` then finds nodes whose texts were edited since.
+        texts: function of node ids that returns their texts (None for a node without one). Hashes of them go into the
+            record of a push: `nudge_rag.status` then finds nodes whose texts were edited since.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
-            no label may lose, as estimated by holding out the labels of whole nodes; None: no significant loss;
-            ``math.inf``: any.
+            no label may lose, as estimated by holding out the labels of whole nodes. None (default): no significant
+            loss; ``math.inf``: any.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
 
     Raises:
-        TypeError, ValueError: arguments that do not fit, named; a solver that the store's similarity cannot score;
-            no known node among the labels; query embeddings of another dimension than the store's.
-        nudge_rag.stores.StoreError: the store failed while it was read.
+        TypeError: an option that does not exist, or of the wrong type.
+        ValueError: arguments that do not fit, named; a solver that the store's similarity cannot score; no known node
+            among the labels; query embeddings of another dimension than the store's.
+        nudge_rag.StoreError: the store failed while it was read.
 
     Warns:
         UserWarning: labels that name unknown nodes, by name and count; a store whose search misses many nodes.
 
     Example:
         >>> import numpy as np, nudge_rag
-        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> from nudge_rag.stores import MappingStore
         >>> store = MappingStore({"exit": [1.0, 0.0, 0.0], "enter": [0.0, 1.0, 0.0], "bill": [0.0, 0.0, 1.0]})
         >>> pairs = nudge_rag.LabeledPairs.from_pairs((f"how do I leave {n}", "exit") for n in range(40))
         >>> nudge = nudge_rag.tune(store, pairs, lambda texts: np.tile([0.6, 0.7, 0.1], (len(texts), 1)))
         >>> nudge.ids, nudge.gamma > 0, nudge.improves
         (('exit',), True, True)
     """
-    measured = [parse_metric(metric) for metric in metrics]
-    if not measured:
-        raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
-    ready = resolve_solver(solver, store.name, store.capabilities.similarity, measured[0], uncovered_tolerance)
-    known = _read_known(store, pairs, versions)
-    parts = _known_parts(pairs, known, split, seed)
-    wordings = list(dict.fromkeys(text for part in parts for text in part.queries.values()))
-    embedded = embed_texts(wordings, embed_queries, known.originals.shape[1], store.capabilities.similarity)
-    held_out = parts.test if parts.test.n_queries else parts.val
-    depth = max(ready.needs.depth, *(metric.k for metric in measured))
-    asked = list(dict.fromkeys(text for part in (parts.val, held_out) for text in part.queries.values()))
-    queries = np.stack([embedded[text] for text in asked]) if asked else np.zeros((0, known.originals.shape[1]))
-    rivals = find_competitors(store, queries, known.ids, known.current, depth, candidates)
-    train = _training(parts.train, embedded, known.ids)
-    train, training_reads = _with_rivals(train, ready, store, known, candidates)
-    judged = QueryTable(queries, rivals, {text: row for row, text in enumerate(asked)})
-    reads = rivals.reads if training_reads is None else rivals.reads + training_reads
-    learned = (parts.train, parts.val) if ready.needs.learns_from_validation else (parts.train,)
-    trial = Trial(
-        store=store,
-        ids=known.ids,
-        originals=known.originals,
-        train=train,
-        trained={
-            node for part in learned for grades in part.qrels.values() for node, grade in grades.items() if grade > 0
-        },
-        val=judged.of(parts.val),
-        held_out=judged.of(held_out),
-        sizes=(parts.train.n_queries, parts.val.n_queries, parts.test.n_queries),
-        metrics=measured,
-        reads=replace(reads, vectors_read=reads.vectors_read + len(known.ids)),
-    )
-    nudge = run_trial(trial, ready, versions, parts)
-    return replace(nudge, model=model, text_hashes={} if texts is None else hash_texts(texts, nudge.ids))
+    settings = TuneSettings.from_options("tune", options)
+    similarity = store.capabilities.similarity
+    solver = resolve_solver(settings.solver, store.name, similarity, settings.metrics[0], settings.uncovered_tolerance)
+    nodes = _read_nodes(store, pairs, settings.versions)
+    split = _split_known(pairs, nodes, settings)
+    texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
+    embedded = embed_texts(texts, embed_queries, nodes.originals.shape[1], similarity)
+    trial = _prepare_trial(store, solver, settings, nodes, split, embedded)
+    nudge = run_trial(trial, solver, settings.versions, split)
+    hashes = {} if settings.texts is None else hash_texts(settings.texts, nudge.ids)
+    return replace(nudge, model=settings.model, text_hashes=hashes)
 
 
 @dataclass(frozen=True)
 class QueryTable:
-    """Embeddings and rivals of every query that was asked for, by its text."""
+    """Embeddings and competitors of every held-out query, by its text."""
 
     queries: FloatArray
-    rivals: Competitors
+    competitors: Competitors
     row_of: dict[str, int]
 
-    def of(self, part: LabeledPairs) -> HeldOut:
+    def select(self, part: LabeledPairs) -> HeldOut:
+        """Return the queries of ``part``, in its order."""
         rows = [self.row_of[text] for text in part.queries.values()]
-        ids, scores = self.rivals.ids, self.rivals.scores
+        ids, scores = self.competitors.ids, self.competitors.scores
         return HeldOut(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
 
 
-def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: str | Path) -> LabelledNodes:
-    """Vectors of the labelled nodes and of those that an earlier push moved: no others can differ from the store's."""
+def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Path) -> LabelledNodes:
+    """Read the labelled nodes and those that an earlier push moved: no others can differ from the store's."""
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
-    given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
-    named = list(dict.fromkeys(node for part in given for node in part.node_ids))
+    labelled = list(dict.fromkeys(node for part in _parts(pairs) for node in part.node_ids))
     with reading(store, "the labelled nodes were read"):
         if not store.count():
             raise ValueError(f"{store.name} holds no nodes: add them before tuning")
-        wanted = list(dict.fromkeys([*named, *nudged_ids(store, versions)]))
+        wanted = list(dict.fromkeys([*labelled, *nudged_ids(store, versions)]))
         present = store.matching(wanted, None)
-        # Sorted: the order of the pairs is not to decide between nodes that tie.
         ids = sorted(present)
-        if not present.intersection(named):
-            warnings.warn(f"none of the {len(named)} labelled node ids is in {store.name}", stacklevel=3)
+        if not present.intersection(labelled):
+            warn_caller(f"none of the {len(labelled)} labelled node ids is in {store.name}")
             raise ValueError("none of the labelled node ids is in the store")
         current = store.read(ids)
     originals = original_vectors(store, ids, current, versions)
@@ -174,37 +154,80 @@ def _read_known(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: st
     return LabelledNodes(ids, current, originals)
 
 
-def _known_parts(
-    pairs: LabeledPairs | Split, nodes: LabelledNodes, fractions: tuple[float, float, float], seed: int
-) -> Split:
-    given = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
-    known = []
-    for part in given:
-        kept, unknown = part.restrict_to(nodes.ids)
+def _split_known(pairs: LabeledPairs | Split, nodes: LabelledNodes, settings: TuneSettings) -> Split:
+    """Leave out pairs of unknown nodes, with a warning, and divide the others unless they are divided already."""
+    known_parts = []
+    for part in _parts(pairs):
+        known, unknown = part.restrict_to(nodes.ids)
         if unknown:
-            warnings.warn(str(unknown), stacklevel=3)
-        known.append(kept)
-    return known[0].split(*fractions, seed=seed) if isinstance(pairs, LabeledPairs) else Split(*known)
+            warn_caller(str(unknown))
+        known_parts.append(known)
+    if isinstance(pairs, LabeledPairs):
+        return known_parts[0].split(*settings.split, seed=settings.seed)
+    return Split(*known_parts)
 
 
-def _with_rivals(
-    train: LabeledQueries, solver: Solver, store: EmbeddingStore, known: LabelledNodes, candidates: CandidateMethod
+def _parts(pairs: LabeledPairs | Split) -> list[LabeledPairs]:
+    return [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
+
+
+def _prepare_trial(
+    store: EmbeddingStore,
+    solver: Solver,
+    settings: TuneSettings,
+    nodes: LabelledNodes,
+    split: Split,
+    embedded: Mapping[str, FloatArray],
+) -> Trial:
+    """Ask the store what competes with the labelled nodes, and put together what the solver and its test need."""
+    held_out = split.test if split.test.n_queries else split.val
+    depth = max(solver.needs.depth, *(metric.k for metric in settings.metrics))
+    texts = list(dict.fromkeys(text for part in (split.val, held_out) for text in part.queries.values()))
+    queries = np.stack([embedded[text] for text in texts]) if texts else np.zeros((0, nodes.originals.shape[1]))
+    competitors = find_competitors(store, queries, nodes.ids, nodes.current, depth, settings.competitors)
+    table = QueryTable(queries, competitors, {text: row for row, text in enumerate(texts)})
+    train = _training_queries(split.train, embedded, nodes.ids)
+    train, training_reads = _with_competitors(train, solver, store, nodes, settings.competitors)
+    reads = competitors.reads if training_reads is None else competitors.reads + training_reads
+    learned_from = (split.train, split.val) if solver.needs.learns_from_validation else (split.train,)
+    return Trial(
+        store=store,
+        ids=nodes.ids,
+        originals=nodes.originals,
+        train=train,
+        trained=_answers(learned_from),
+        val=table.select(split.val),
+        held_out=table.select(held_out),
+        sizes=(split.train.n_queries, split.val.n_queries, split.test.n_queries),
+        metrics=settings.metrics,
+        reads=replace(reads, vectors_read=reads.vectors_read + len(nodes.ids)),
+    )
+
+
+def _answers(parts: tuple[LabeledPairs, ...]) -> set[str]:
+    """Return the ids of all nodes that answer a query."""
+    grades_of_queries = (grades for part in parts for grades in part.qrels.values())
+    return {node for grades in grades_of_queries for node, grade in grades.items() if grade > 0}
+
+
+def _with_competitors(
+    train: LabeledQueries, solver: Solver, store: EmbeddingStore, nodes: LabelledNodes, method: CompetitorMethod
 ) -> tuple[LabeledQueries, StoreReads | None]:
-    """For solvers that learn from what training queries are confused with: each one's best unlabelled nodes."""
+    """Find the best unlabelled nodes of each training query, if the solver learns from what it is confused with."""
     depth = solver.needs.train_depth
     # Such solvers work with directions, of which Euclidean distances do not tell enough.
     if not depth or store.capabilities.similarity == "l2" or not len(train.answers):
         return train, None
-    rivals = find_competitors(store, np.asarray(train.vectors), known.ids, known.current, depth, candidates)
+    competitors = find_competitors(store, np.asarray(train.vectors), nodes.ids, nodes.current, depth, method)
     table = np.full((len(train.answers), depth), -np.inf)
-    for row, scores in enumerate(rivals.scores):
+    for row, scores in enumerate(competitors.scores):
         table[row, : len(scores)] = scores
-    return replace(train, competitors=table), rivals.reads
+    return replace(train, competitors=table), competitors.reads
 
 
-def _training(part: LabeledPairs, embedded: dict[str, FloatArray], ids: list[str]) -> LabeledQueries:
+def _training_queries(part: LabeledPairs, embedded: Mapping[str, FloatArray], ids: list[str]) -> LabeledQueries:
     row_of = {node_id: row for row, node_id in enumerate(ids)}
-    vectors: Any = [embedded[text] for text in part.queries.values()]
+    vectors = [embedded[text] for text in part.queries.values()]
     return LabeledQueries(
         np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32),
         [[row_of[node] for node in grades] for grades in part.qrels.values()],

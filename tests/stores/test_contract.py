@@ -208,7 +208,7 @@ def test_tuning_by_search_and_by_scan_gives_the_same_nudge(built, tmp_path):
             lambda texts: np.array([embedded[text] for text in texts]),
             solver="nudge-n",
             versions=tmp_path,
-            candidates=method,
+            competitors=method,
         )
         for method in ("search", "scan")
     )

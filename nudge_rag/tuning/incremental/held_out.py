@@ -1,4 +1,4 @@
-"""Queries whose best unlabelled nodes are kept up to date while nodes come and go."""
+"""Held-out queries whose best unlabelled nodes are kept up to date while nodes come and go."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 
-__all__ = ["HeldOutQuery", "offer"]
+__all__ = ["HeldOutQuery", "offer_nodes"]
 
 
 @dataclass
 class HeldOutQuery:
     """A judged query with its best unlabelled nodes, best first.
 
-    Invariant: no unlabelled node outside the list scores above the last one in it; where ``complete``, there is none.
+    Invariant: no unlabelled node outside the list scores above the last one in it; if ``complete``, there is none.
 
     Attributes:
         vector: (d,) embedding.
         grades: node id to grade.
-        ids, scores: the list.
+        ids: the list.
+        scores: their scores.
         complete: whether it holds every unlabelled node of the store.
     """
 
@@ -33,7 +34,7 @@ class HeldOutQuery:
     complete: bool = False
 
     def needs_more(self, depth: int) -> bool:
-        """Whether the list no longer says who the best ``depth`` nodes are."""
+        """Tell whether the list has become too short to name the best ``depth`` nodes."""
         return not self.complete and len(self.ids) < depth
 
     def fill(self, ids: Sequence[str], scores: Iterable[float], length: int) -> None:
@@ -44,25 +45,26 @@ class HeldOutQuery:
     def drop(self, gone: Collection[str]) -> None:
         """Forget nodes that left the store or got a label."""
         if any(node_id in gone for node_id in self.ids):
-            kept = [at for at, node_id in enumerate(self.ids) if node_id not in gone]
-            self.ids, self.scores = [self.ids[at] for at in kept], [self.scores[at] for at in kept]
+            kept = [row for row, node_id in enumerate(self.ids) if node_id not in gone]
+            self.ids = [self.ids[row] for row in kept]
+            self.scores = [self.scores[row] for row in kept]
 
     def insert(self, node_id: str, score: float, length: int) -> None:
-        """Offer a node: it is taken where it beats the last of the list, or where the list is complete."""
+        """Take a node if it beats the last of the list, or if the list is complete."""
         if not self.complete and (not self.scores or score <= self.scores[-1]):
             return
-        at = int(np.searchsorted(-np.array(self.scores), -score, side="right"))
-        self.ids.insert(at, node_id)
-        self.scores.insert(at, score)
+        rank = int(np.searchsorted(-np.array(self.scores), -score, side="right"))
+        self.ids.insert(rank, node_id)
+        self.scores.insert(rank, score)
         if len(self.ids) > length:
             self.ids, self.scores, self.complete = self.ids[:length], self.scores[:length], False
 
 
-def offer(
+def offer_nodes(
     queries: Iterable[HeldOutQuery], ids: Sequence[str], scores: np.ndarray[Any, np.dtype[Any]], length: int
 ) -> None:
     """Offer nodes to every query; ``scores`` is (queries, nodes). Only those that may be taken are looked at."""
     for query, line in zip(queries, scores, strict=True):
         floor = -np.inf if query.complete or not query.scores else query.scores[-1]
-        for at in np.flatnonzero(line > floor).tolist():
-            query.insert(ids[at], float(line[at]), length)
+        for node in np.flatnonzero(line > floor).tolist():
+            query.insert(ids[node], float(line[node]), length)

@@ -1,4 +1,4 @@
-"""Labels folded together: sums of training queries that can be added to and taken from, and held-out queries."""
+"""Running totals of the labels: per-node sums of training queries that grow and shrink, and the held-out queries."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class RunningLabels:
     watched: dict[str, dict[str, HeldOutQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
 
     def part_of(self, text: str) -> str | None:
-        """The part that a query is in; None for one that is not there."""
+        """Return the part that a query is in, or None if it is not there."""
         return next((part for part in PARTS if text in self.of(part)), None)
 
     def of(self, part: str) -> Mapping[str, TrainingQuery | HeldOutQuery]:
-        """The queries of a part, by text."""
+        """Return the queries of a part, by text."""
         return self.train if part == "train" else self.watched[part]
 
     def held_out(self) -> Iterator[HeldOutQuery]:
-        """Every validation and test query."""
+        """Iterate over every validation and test query."""
         for part in self.watched.values():
             yield from part.values()
 
@@ -91,7 +91,7 @@ class RunningLabels:
             del self.counts[node_id], self.sums[node_id]
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """A manifest and arrays that hold everything; `unpack` reads them."""
+        """Return a manifest and arrays that hold everything; `unpack` reads them."""
         queries = {part: self.of(part) for part in PARTS}
         lists = list(self.held_out())
         manifest = {
@@ -109,7 +109,11 @@ class RunningLabels:
 
     @classmethod
     def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
-        """What `pack` packed. Raises CorruptArchiveError for anything else."""
+        """Read what `pack` returned.
+
+        Raises:
+            CorruptArchiveError: the manifest and the arrays are something else, or do not agree.
+        """
         if manifest.get("kind") != KIND:
             raise CorruptArchiveError("the folder does not hold a tuning state")
         try:
@@ -136,9 +140,9 @@ class RunningLabels:
         if bounds[-1] != len(arrays["scores"]):
             raise ValueError(f"{bounds[-1]} ids but {len(arrays['scores'])} scores")
         held_out = zip(labels.held_out(), manifest["lists"], manifest["complete"], strict=True)
-        for at, (query, ids, complete) in enumerate(held_out):
+        for row, (query, ids, complete) in enumerate(held_out):
             query.ids, query.complete = list(ids), bool(complete)
-            query.scores = arrays["scores"][bounds[at] : bounds[at + 1]].tolist()
+            query.scores = arrays["scores"][bounds[row] : bounds[row + 1]].tolist()
         return labels
 
 

@@ -1,32 +1,33 @@
-"""A tuned state that follows the store and its feedback: a change costs what it is worth, not what came before it."""
+"""Incremental tuning: the cost of a change depends on the change, not on the history."""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.similarity import score_matrix
-from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, nudged_ids, original_vectors
+from nudge_rag.journal.versions import nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
-from nudge_rag.solvers.registry import Solver, resolve_solver
+from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CandidateMethod, StoreReads, find_competitors
-from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer
+from nudge_rag.tuning.competitors import StoreReads, find_competitors
+from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.tuning.options import StateOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
-from nudge_rag.tuning.trial import DEFAULT_METRICS, DEFAULT_SPLIT, HeldOut, Trial, run_trial
+from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
 __all__ = ["TuningState"]
 
@@ -49,16 +50,16 @@ class TuningState:
     Args:
         store: the vector store.
         embed_queries: texts to (m, d) query embeddings.
-        solver, metrics, versions, candidates: as `nudge_rag.tune`; the solver is NUDGE-N or NUDGE-M.
-        split: fractions of the queries for training, validation and test.
-        seed: of the hash.
+        **options: ``solver`` (``"nudge-n"``, the default, or ``"nudge-m"``), ``metrics``, ``versions`` and
+            ``competitors`` as in `nudge_rag.tune`; ``split``, the fractions of the queries for training, validation
+            and test; ``seed`` of the hash.
 
     Raises:
         TypeError, ValueError: as `nudge_rag.tune`.
 
     Example:
         >>> import numpy as np, nudge_rag
-        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> from nudge_rag.stores import MappingStore
         >>> store = MappingStore({"exit": [1.0, 0.0, 0.0], "enter": [0.0, 1.0, 0.0], "bill": [0.0, 0.0, 1.0]})
         >>> state = nudge_rag.TuningState(store, lambda texts: np.tile([0.6, 0.7, 0.1], (len(texts), 1)))
         >>> for day in range(2):
@@ -69,46 +70,37 @@ class TuningState:
         (40, ('exit',), True)
     """
 
-    def __init__(
-        self,
-        store: EmbeddingStore,
-        embed_queries: EmbedQueries,
-        *,
-        solver: str | Solver = "nudge-n",
-        metrics: Sequence[str | Metric] = DEFAULT_METRICS,
-        split: tuple[float, float, float] = DEFAULT_SPLIT,
-        seed: int = 0,
-        versions: str | Path = DEFAULT_VERSIONS,
-        candidates: CandidateMethod = "search",
-    ) -> None:
+    @renamed_argument("candidates", "competitors")
+    def __init__(self, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Unpack[StateOptions]) -> None:
+        settings = TuneSettings.from_options("TuningState", {"solver": "nudge-n", **options})
         self.store = store
         self.embed_queries = embed_queries
-        self.solver = resolve_solver(solver, store.name, store.capabilities.similarity)
+        self.solver = resolve_solver(settings.solver, store.name, store.capabilities.similarity)
         if self.solver.needs.training_queries:
             raise ValueError(
                 f"{self.solver.name} needs the training queries, of which TuningState keeps sums: use tune"
             )
-        self.metrics = [parse_metric(metric) for metric in metrics]
-        if not self.metrics:
-            raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
-        LabeledPairs.from_pairs([("query", "node")]).split(*split)  # checks the fractions
-        self.split, self.seed = split, seed
-        self.versions, self.candidates = Path(versions), candidates
+        LabeledPairs.from_pairs([("query", "node")]).split(*settings.split)  # checks the fractions
+        self.metrics = settings.metrics
+        self.split = settings.split
+        self.seed = settings.seed
+        self.versions = settings.versions
+        self.competitors = settings.competitors
         self._depth = max(self.solver.needs.depth, *(metric.k for metric in self.metrics))
         self._labels = RunningLabels()
-        self._reads = StoreReads(candidates, True, 0, 0)
+        self._reads = StoreReads(self.competitors, True, 0, 0)
 
     def __len__(self) -> int:
         """Number of labelled pairs."""
         return sum(len(query.grades) for part in PARTS for query in self._labels.of(part).values())
 
     def pairs(self) -> Split:
-        """The pairs folded in so far; query ids are the texts."""
+        """Return the pairs folded in so far; query ids are the texts."""
         grades = [{text: query.grades for text, query in self._labels.of(part).items()} for part in PARTS]
         return Split(*(LabeledPairs({text: text for text in part}, part) for part in grades))
 
     def add_pairs(self, pairs: LabeledPairs | Split) -> None:
-        """Fold in new pairs; one that is there already keeps the higher of its grades. Only new texts are embedded.
+        """Fold in new pairs; a pair that is there already keeps the higher grade. Only new texts are embedded.
 
         Raises:
             ValueError: a text of a `Split` that is already in another part; embeddings of another dimension.
@@ -159,7 +151,7 @@ class TuningState:
             new = np.flatnonzero(np.logical_not(known))
             if len(new) and queries:
                 scores = score_matrix(_stack(queries), vectors[new], self.store.capabilities.similarity)
-                offer(queries, [batch[row] for row in new], scores, self._length)
+                offer_nodes(queries, [batch[row] for row in new], scores, self._length)
 
     def remove_nodes(self, ids: Iterable[str]) -> None:
         """Take notice of nodes that were deleted from the store; their pairs go with them."""
@@ -173,7 +165,7 @@ class TuningState:
             watched.drop(gone)
 
     def solve(self) -> Nudge:
-        """A nudge for the pairs as they are now; asks the store only about lists that have become too short.
+        """Return a nudge for the pairs as they are now; only lists that became too short are asked for again.
 
         Raises:
             ValueError: no training or no held-out pair.
@@ -215,9 +207,9 @@ class TuningState:
 
     @classmethod
     def load(
-        cls, folder: str | Path, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Any
+        cls, folder: str | Path, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Unpack[StateOptions]
     ) -> TuningState:
-        """A state that `save` wrote; split and seed are those it was made with, other options as for a new one.
+        """Read a state that `save` wrote; split and seed are those it was made with, other options as for a new one.
 
         Raises:
             CorruptArchiveError: the folder does not hold a state, or is damaged.
@@ -231,7 +223,8 @@ class TuningState:
             raise CorruptArchiveError(f"{folder} does not hold a tuning state: {error}") from error
         if key != store.key:
             raise ValueError(f"the state in {folder} was made for {key}, not for {store.key}")
-        state = cls(store, embed_queries, split=split, seed=seed, **options)
+        recorded: Any = {"split": split, "seed": seed}
+        state = cls(store, embed_queries, **options, **recorded)
         state._labels = labels
         return state
 
@@ -240,7 +233,7 @@ class TuningState:
         return self._depth + SPARE
 
     def _by_text(self, pairs: LabeledPairs | Split) -> dict[str, tuple[str, dict[str, float]]]:
-        """Text to part and grades."""
+        """Map each text to its part and grades."""
         if not isinstance(pairs, LabeledPairs | Split):
             raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
         found: dict[str, tuple[str, dict[str, float]]] = {}
@@ -256,7 +249,7 @@ class TuningState:
         return found
 
     def _read_new(self, named: Sequence[str]) -> dict[str, FloatArray]:
-        """Originals of the named nodes, and of those nudged by an earlier push, that are not known yet."""
+        """Read the originals of named nodes, and of those nudged by an earlier push, that are not known yet."""
         wanted = list(dict.fromkeys([*named, *nudged_ids(self.store, self.versions)]))
         wanted = [node_id for node_id in wanted if node_id not in self._labels.nodes]
         with reading(self.store, "the labelled nodes were read"):
@@ -264,7 +257,7 @@ class TuningState:
         unknown = {node_id: named.count(node_id) for node_id in wanted if node_id not in present}
         unknown = {node_id: count for node_id, count in unknown.items() if count}
         if unknown:
-            warnings.warn(str(UnknownNodes(unknown, ())), stacklevel=4)
+            warn_caller(str(UnknownNodes(unknown, ())))
         ids = [node_id for node_id in wanted if node_id in present]
         return dict(zip(ids, self._read(ids), strict=True)) if ids else {}
 
@@ -287,15 +280,15 @@ class TuningState:
     def _lists(
         self, vectors: list[FloatArray], nodes: Mapping[str, FloatArray]
     ) -> list[tuple[list[str], Float64Array]]:
-        """Best unlabelled nodes of queries; the search is checked on known nodes that hold their originals."""
+        """Find the best unlabelled nodes of queries; known nodes that hold their originals tell how good that is."""
         if not vectors:
             return []
         nudged = set(nudged_ids(self.store, self.versions))
         known = sorted(nodes, key=lambda node_id: node_id in nudged)
         checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, len(vectors[0]))
-        rivals = find_competitors(self.store, np.stack(vectors), known, checked, self._length, self.candidates)
-        self._reads += rivals.reads
-        return list(zip(rivals.ids, rivals.scores, strict=True))
+        competitors = find_competitors(self.store, np.stack(vectors), known, checked, self._length, self.competitors)
+        self._reads += competitors.reads
+        return list(zip(competitors.ids, competitors.scores, strict=True))
 
     def _refill(self) -> None:
         short = [query for query in self._labels.held_out() if query.needs_more(self._depth)]
@@ -315,9 +308,9 @@ class TuningState:
 
 
 def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:
-    """The part that a text falls into, whatever else there is."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8]) / 2**64
-    return PARTS[min(2, int(np.searchsorted(np.cumsum(split), place, side="right")))]
+    """Return the part that a text falls into, whatever else there is."""
+    fraction = int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8]) / 2**64
+    return PARTS[min(2, int(np.searchsorted(np.cumsum(split), fraction, side="right")))]
 
 
 def _stack(queries: Sequence[HeldOutQuery]) -> FloatArray:
@@ -327,7 +320,7 @@ def _stack(queries: Sequence[HeldOutQuery]) -> FloatArray:
 def _of_known_nodes(
     incoming: Mapping[str, tuple[str, dict[str, float]]], known: set[str]
 ) -> dict[str, tuple[str, dict[str, float]]]:
-    """Only the pairs of known nodes, and only queries that have any."""
+    """Keep the pairs of known nodes, and the queries that have any."""
     kept = {
         text: (part, {node_id: grade for node_id, grade in grades.items() if node_id in known})
         for text, (part, grades) in incoming.items()

@@ -234,12 +234,12 @@ def test_through_a_store(tmp_path, similarity):
     embedded = {f"q{i}": row for i, row in enumerate(train[0])}
     pairs = LabeledPairs.from_pairs((text, f"n{rows[0]}") for text, rows in zip(embedded, train[1], strict=True))
     nudge = tune(store, pairs, lambda texts: np.array([embedded[text] for text in texts]), versions=tmp_path)
-    assert nudge.candidates
-    tried = {one.solver.removesuffix(", offset 0") for one in nudge.candidates}
+    assert nudge.tried
+    tried = {one.solver.removesuffix(", offset 0") for one in nudge.tried}
     assert ({"nudge-m", "nudge-contrastive, lengths free"} <= tried) == (similarity == "dot")
     assert "chosen from:" in str(nudge)
     nudge.save(tmp_path / "saved")
-    assert Nudge.load(tmp_path / "saved", store, tmp_path).candidates == nudge.candidates
+    assert Nudge.load(tmp_path / "saved", store, tmp_path).tried == nudge.tried
     with pytest.raises(ValueError, match="tolerance must be None or at least 0, got -1"):
         tune(store, pairs, lambda texts: texts, uncovered_tolerance=-1)
 

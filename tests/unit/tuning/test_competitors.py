@@ -127,7 +127,7 @@ def test_search_and_scan_tune_alike_and_search_reads_labelled_vectors_only(tmp_p
     for method in ("search", "scan"):
         store, rows = make_store(300, similarity, kind=Counting)
         pairs, embed = learnable(rows, 20)
-        results[method] = tune(store, pairs, embed, solver="nudge-n", candidates=method, versions=tmp_path)
+        results[method] = tune(store, pairs, embed, solver="nudge-n", competitors=method, versions=tmp_path)
         assert sorted(set(store.read_ids)) == sorted(pairs.node_ids)
         assert store.scanned == (300 if method == "scan" else 0)
         assert results[method].reads.vectors_read == len(store.read_ids) + store.scanned
@@ -143,9 +143,9 @@ def test_search_and_scan_tune_alike_and_search_reads_labelled_vectors_only(tmp_p
 def test_auto_chooses_alike_by_search_and_by_scan(tmp_path):
     store, rows = make_store(120)
     pairs, embed = learnable(rows, 15)
-    search, scan = (tune(store, pairs, embed, candidates=each, versions=tmp_path) for each in ("search", "scan"))
+    search, scan = (tune(store, pairs, embed, competitors=each, versions=tmp_path) for each in ("search", "scan"))
     assert search.gamma == scan.gamma > 0
-    assert [one.solver for one in search.candidates] == [one.solver for one in scan.candidates]
+    assert [one.solver for one in search.tried] == [one.solver for one in scan.tried]
     np.testing.assert_allclose(search.vectors, scan.vectors, atol=1e-5)
 
 
@@ -250,17 +250,17 @@ def test_a_lost_connection_is_a_clear_error(tmp_path, at, method, message):
     store.at = at
     pairs, embed = learnable(rows, 5)
     with pytest.raises(StoreError, match=message):
-        tune(store, pairs, embed, candidates=method, versions=tmp_path)
+        tune(store, pairs, embed, competitors=method, versions=tmp_path)
 
 
 def test_bad_arguments_and_bad_vectors(tmp_path):
     store, rows = make_store(30)
     pairs, embed = learnable(rows, 5)
-    with pytest.raises(ValueError, match="candidates must be 'search' or 'scan', got 'guess'"):
-        tune(store, pairs, embed, candidates="guess", versions=tmp_path)
+    with pytest.raises(ValueError, match="competitors must be 'search' or 'scan', got 'guess'"):
+        tune(store, pairs, embed, competitors="guess", versions=tmp_path)
     store._table["n20"] = [np.nan] * D
     with pytest.raises(ValueError, match="vector of node 'n20' holds NaN"):
-        tune(store, pairs, embed, candidates="scan", versions=tmp_path)
+        tune(store, pairs, embed, competitors="scan", versions=tmp_path)
     store._table["n2"] = [np.inf] * D
     with pytest.raises(ValueError, match="vector of node 'n2' holds NaN"):
         tune(store, pairs, embed, versions=tmp_path)

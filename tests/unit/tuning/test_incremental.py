@@ -82,11 +82,11 @@ CHANGE = st.one_of(
     ),
 )
 def test_any_sequence_of_changes_equals_tuning_from_scratch(tmp_path_factory, changes, how):
-    similarity, solver, candidates = how
+    similarity, solver, competitors = how
     folder = tmp_path_factory.mktemp("state")
     store = make_store(20, similarity)
     table = store._table
-    options = {"solver": solver, "candidates": candidates, "metrics": ["nDCG@4", "Recall@1"]}
+    options = {"solver": solver, "competitors": competitors, "metrics": ["nDCG@4", "Recall@1"]}
     state = TuningState(store, embed, split=(0.5, 0.25, 0.25), versions=folder / "v", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -32,7 +32,7 @@ def tune(
         embed_model: what queries are embedded with; default the index's own model, or ``Settings.embed_model`` for a
             bare vector store.
         persist_path: for SimpleVectorStore, the JSON file that pushes are written through to.
-        **options: solver, metrics, split, seed, versions, candidates: as `nudge_rag.tune`; ``model``, the embedding
+        **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
             model's name for the record, is the framework's; ``texts`` are those of the nodes.
     """
     store = embedding_store(index_or_store, persist_path=persist_path)
