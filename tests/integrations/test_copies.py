@@ -39,7 +39,7 @@ def llama_index(kind, world, folder, servers):
 
     def retriever(filtered=False, overlay=None):
         options = {"filters": EVEN} if filtered else {}
-        made = llama_index_nudge.NudgeRetriever(index, similarity_top_k=K, overlay=overlay, **options)
+        made = llama_index_nudge.NudgeRetriever(index, similarity_top_k=K, overlay=overlay, scores="store", **options)
 
         def told(found):
             return [(one.node_id, one.node.get_content(), one.node.metadata["number"], one.score) for one in found]

@@ -149,8 +149,8 @@ def test_ranks_as_the_frameworks_own_retriever(index, world):
             assert [one.node.metadata for one in found] == [one.node.metadata for one in expected]
 
 
-def test_scores_are_the_stores_own_similarity(index, world):
-    found = NudgeRetriever(index, similarity_top_k=3).retrieve(world.queries[0])
+def test_scores_are_the_stores_own_similarity_on_request(index, world):
+    found = NudgeRetriever(index, similarity_top_k=3, scores="store").retrieve(world.queries[0])
     query = np.array(world.vector(world.queries[0]))
     nodes = np.array([world.vector(one.node.get_content()) for one in found])
     similarity = embedding_store(index).capabilities.similarity
@@ -268,9 +268,13 @@ def test_embedded_queries_and_top_k_setter(index, world):
     assert (len(retriever.retrieve(bundle)), ids(retriever.retrieve(bundle))[0]) == (5, world.node_id(9))
 
 
-def test_other_query_modes_and_stores_are_refused(index, world):
-    with pytest.raises(ValueError, match="default query mode, got 'mmr'"):
-        NudgeRetriever(index, vector_store_query_mode="mmr")
+def test_other_stores_and_options_are_refused(index, world):
+    with pytest.raises(TypeError, match=r"takes no option filter, top_k; it takes .*filters, .*similarity_top_k"):
+        NudgeRetriever(index, top_k=3, filter=EVEN)
+    with pytest.raises(ValueError, match=r"takes no vector_store_kwargs made_up; it takes (none|.*)"):
+        NudgeRetriever(index, vector_store_kwargs={"made_up": 1})
+    with pytest.raises(ValueError, match="scores must be 'framework' or 'store', got 'own'"):
+        NudgeRetriever(index, scores="own")
     with pytest.raises(TypeError, match=r"int is not supported; supported are SimpleVectorStore.*EmbeddingStore"):
         embedding_store(3)
     assert embedding_store(embedding_store(index)).key == embedding_store(index).key
@@ -335,10 +339,9 @@ def test_filters_cannot_smuggle_conditions_in(kind, world, tmp_path, servers):
     )
     found = NudgeRetriever(index, filters=either, similarity_top_k=60).retrieve(world.queries[0])
     assert {one.node.metadata["number"] for one in found} == {7, 9}
-    if kind in ("lancedb", "postgres", "duckdb"):
-        with pytest.raises(ValueError, match="filter operator 'any' is not supported"):
-            bad = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a"], operator="any")])
-            NudgeRetriever(index, filters=bad).retrieve(world.queries[0])
+    if kind in ("postgres", "duckdb"):
+        lists = MetadataFilters(filters=[MetadataFilter(key="parity", value=["a", HOSTILE], operator="any")])
+        assert NudgeRetriever(index, filters=lists).retrieve(world.queries[0]) == []
 
 
 def test_milvus_filters_on_keys_of_any_name_and_on_lists(world, tmp_path):
@@ -403,7 +406,7 @@ def test_redis_filters(world, tmp_path, servers):
     assert by(key="number", value=57, operator=">") == {58, 59}
     assert by(key="parity", value="even", operator="!=") == set(range(1, 60, 2))
     assert by(key="parity", value=["even", "odd"], operator="in") == set(range(60))
-    assert numbers_found(node_ids=[]) == numbers_found(doc_ids=[]) == set()
+    assert numbers_found(node_ids=[]) == numbers_found(doc_ids=[]) == set(range(60)), "as as_retriever() gives them"
     assert numbers_found(vector_store_kwargs={"where": "@number:[7 9]"}, doc_ids=["doc-3"]) == {8}
     nested = [MetadataFilter(key="number", value=9), MetadataFilter(key="parity", value="odd")]
     either = MetadataFilters(

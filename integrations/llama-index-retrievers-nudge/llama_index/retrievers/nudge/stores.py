@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.nudge.databases.registry import DATABASES, database_of
 
@@ -44,7 +45,7 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
         return store
     database = database_of(store)
     if database is not None:
-        return database.adapter(store)
+        return database.make_adapter(store)
     raise TypeError(
         f"{type(store).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store, implement"
         " the nudge_rag.stores.EmbeddingStore protocol and pass that"
@@ -66,13 +67,18 @@ def texts_of(index_or_store: Any) -> TextsOf | None:
     vector_store = vector_store_of(index_or_store)
     database = database_of(vector_store)
     docstore: Any = getattr(index_or_store, "docstore", None)
-    if database is None or (database.nodes is None and docstore is None):
+    if database is None or not (database.stores_text or docstore is not None):
         return None
-    fetch = database.nodes or (lambda _, ids: docstore.get_nodes(ids, raise_error=False))
+
+    def fetch(ids: list[str]) -> list[BaseNode]:
+        if database.stores_text:
+            return database.fetch_nodes(vector_store, ids)
+        nodes: list[BaseNode] = docstore.get_nodes(ids, raise_error=False)
+        return nodes
 
     def texts(ids: list[str]) -> list[str | None]:
-        found = {node.node_id: node.get_content() for node in fetch(vector_store, ids)} if ids else {}
-        return [found.get(node_id) for node_id in ids]
+        text_of = {node.node_id: node.get_content() for node in fetch(ids)} if ids else {}
+        return [text_of.get(node_id) for node_id in ids]
 
     return texts
 

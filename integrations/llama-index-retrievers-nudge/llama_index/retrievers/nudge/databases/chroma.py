@@ -4,35 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.vector_stores import VectorStoreQuery
-from llama_index.retrievers.nudge.databases.base import Database, get_nodes
+import numpy as np
+from llama_index.retrievers.nudge.databases.base import MMR_OPTIONS, Database, Request
 
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import ChromaFilter, ChromaStore
 
 __all__ = ["DATABASE"]
 
 
-def make_adapter(vector_store: Any) -> ChromaStore:
-    return ChromaStore(vector_store.client)
+class Chroma(Database):
+    """A collection, with texts and flat metadata."""
+
+    options = frozenset({"where", "where_document", "include"}) | MMR_OPTIONS
+    # ``include`` chooses what the database sends along; nodes are made of the same fields anyway.
+    carried_options = frozenset({"where", "where_document", "include"})
+    mmr_prefetch = "factor"
+    mmr_keeps_scores = True
+
+    def make_adapter(self, vector_store: Any) -> ChromaStore:
+        """Make the adapter of its collection."""
+        return ChromaStore(vector_store.client)
+
+    def make_filter(self, request: Request) -> ChromaFilter:
+        """Translate metadata filters as the integration does, and document ids by its metadata."""
+        from llama_index.vector_stores.chroma.base import _to_chroma_filter
+
+        query, where = request.query, request.options.get("where")
+        if query.filters is not None and where is not None:
+            raise ValueError("give metadata filters as filters= or as where= in vector_store_kwargs, not both")
+        parts = [where or (_to_chroma_filter(query.filters) if query.filters is not None else None)]
+        if query.doc_ids:
+            # The integration keeps the source document's id in the metadata, and deletes by it.
+            parts.append({"document_id": {"$in": list(query.doc_ids)}})
+        given = [part for part in parts if part]
+        combined = {"$and": given} if len(given) > 1 else next(iter(given), None)
+        ids = list(query.node_ids) if query.node_ids else None
+        return ChromaFilter(where=combined, where_document=request.options.get("where_document"), ids=ids)
+
+    def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
+        """The integration gives exp(-distance)."""
+        return np.exp(scores) if similarity == "l2" else np.exp(scores - 1)
 
 
-def make_filter(
-    store: Any,
-    query: VectorStoreQuery,
-    where: dict[str, Any] | None = None,
-    where_document: dict[str, Any] | None = None,
-) -> ChromaFilter:
-    from llama_index.vector_stores.chroma.base import _to_chroma_filter
-
-    if query.filters is not None and where is not None:
-        raise ValueError("give metadata filters as filters= or as where= in vector_store_kwargs, not both")
-    parts = [where or (_to_chroma_filter(query.filters) if query.filters is not None else None)]
-    if query.doc_ids is not None:
-        # The integration keeps the source document's id in the metadata, and deletes by it.
-        parts.append({"document_id": {"$in": list(query.doc_ids)}})
-    given = [part for part in parts if part]
-    combined = {"$and": given} if len(given) > 1 else next(iter(given), None)
-    return ChromaFilter(where=combined, where_document=where_document, ids=query.node_ids)
-
-
-DATABASE = Database(make_adapter, make_filter, get_nodes)
+DATABASE = Chroma()

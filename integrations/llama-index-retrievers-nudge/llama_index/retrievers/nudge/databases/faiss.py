@@ -6,35 +6,46 @@ from collections.abc import Callable
 from typing import Any
 
 from llama_index.core.vector_stores import VectorStoreQuery
-from llama_index.core.vector_stores.utils import build_metadata_filter_fn
-from llama_index.retrievers.nudge.databases.base import Database
+from llama_index.retrievers.nudge.databases.base import Database, Options, Request
+from llama_index.retrievers.nudge.filters.memory import passes_filters
 
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore
 
 __all__ = ["DATABASE"]
 
 
-def make_adapter(vector_store: Any) -> EmbeddingStore:
-    raise TypeError(f"pass the VectorStoreIndex that the {type(vector_store).__name__} belongs to")
+class Faiss(Database):
+    """Vectors alone; texts and metadata are in the index's docstore."""
+
+    stores_text = False
+    keeps_no_metadata = True
+
+    def make_adapter(self, vector_store: Any) -> EmbeddingStore:
+        """Refuse: the ids are in the index."""
+        raise TypeError(f"pass the VectorStoreIndex that the {type(vector_store).__name__} belongs to")
+
+    def make_filter(self, request: Request) -> Callable[[str], bool] | None:
+        """Make a function of a node id that looks into the docstore; None if nothing is filtered."""
+
+        def metadata_of(node_id: str) -> dict[str, Any]:
+            metadata: dict[str, Any] = request.filtered.get_node(node_id).metadata
+            return metadata
+
+        def document_of(node_id: str) -> str | None:
+            document: str | None = request.filtered.get_node(node_id).ref_doc_id
+            return document
+
+        return passes_filters(request.query, metadata_of, document_of)
+
+    def honours(self, vector_store: Any, query: VectorStoreQuery, options: Options) -> bool:
+        """Its search refuses filters and ignores ids."""
+        return query.filters is None and super().honours(vector_store, query, options)
+
+    def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
+        """FAISS gives distances as they are: the smaller, the nearer."""
+        return -scores if similarity == "l2" else scores
 
 
-def make_filter(docstore: Any, query: VectorStoreQuery, **kwargs: Any) -> Callable[[str], bool] | None:
-    if kwargs:
-        raise ValueError(f"the FAISS stores take no vector_store_kwargs, got {sorted(kwargs)}")
-    if query.filters is None and query.node_ids is None and query.doc_ids is None:
-        return None
-    passes = build_metadata_filter_fn(lambda node_id: docstore.get_node(node_id).metadata, query.filters)
-    nodes = None if query.node_ids is None else set(query.node_ids)
-    documents = None if query.doc_ids is None else set(query.doc_ids)
-
-    def where(node_id: str) -> bool:
-        return (
-            (nodes is None or node_id in nodes)
-            and (documents is None or docstore.get_node(node_id).ref_doc_id in documents)
-            and passes(node_id)
-        )
-
-    return where
-
-
-DATABASE = Database(make_adapter, make_filter, None, keeps_no_metadata=True)
+DATABASE = Faiss()

@@ -5,48 +5,100 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.schema import BaseNode, TextNode
-from llama_index.core.vector_stores import VectorStoreQuery
+from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores.types import FilterOperator
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
-from llama_index.retrievers.nudge.databases.base import Database
+from llama_index.retrievers.nudge.databases.base import MMR_OPTIONS, Database, Options, Request
 from llama_index.retrievers.nudge.filters.milvus import milvus_among, milvus_expression
+from llama_index.retrievers.nudge.filters.safety import is_plain
 
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, MilvusStore
 
 __all__ = ["DATABASE"]
 
+ITS_OPERATORS = frozenset(
+    {
+        FilterOperator.EQ,
+        FilterOperator.NE,
+        FilterOperator.GT,
+        FilterOperator.GTE,
+        FilterOperator.LT,
+        FilterOperator.LTE,
+        FilterOperator.IN,
+        FilterOperator.NIN,
+    }
+)
 
-def make_adapter(vector_store: Any) -> EmbeddingStore:
-    return MilvusStore(
-        vector_store.client,
-        vector_store.collection_name,
-        vector_field=vector_store.embedding_field,
-        search_params=vector_store.search_config or None,
+
+class Milvus(Database):
+    """A collection, with texts, and metadata in dynamic fields."""
+
+    options = (
+        frozenset({"string_expr", "milvus_search_config", "milvus_partition_names", "milvus_scalar_filters"})
+        | MMR_OPTIONS
     )
+    carried_options = frozenset({"string_expr"})
+    own_restrictions = frozenset({"node_ids", "doc_ids"})
+    mmr_prefetch = "factor"
+
+    def make_adapter(self, vector_store: Any) -> EmbeddingStore:
+        """Make the adapter of its dense vector."""
+        return MilvusStore(
+            vector_store.client,
+            vector_store.collection_name,
+            vector_field=vector_store.embedding_field,
+            search_params=vector_store.search_config or None,
+        )
+
+    def make_filter(self, request: Request) -> str | None:
+        """Translate filters, ids and ``string_expr`` to an expression."""
+        query, vector_store = request.query, request.vector_store
+        own = request.options.get("string_expr")
+        parts = [f"({own})"] if own else []
+        if query.filters is not None:
+            parts.append(_translate(query.filters, request.trusting))
+        if query.node_ids:
+            parts.append(milvus_among("id", query.node_ids))
+        if query.doc_ids:
+            parts.append(milvus_among(vector_store.doc_id_field, query.doc_ids))
+        return " and ".join(parts) or None
+
+    def honours(self, vector_store: Any, query: VectorStoreQuery, options: Options) -> bool:
+        """Its search quotes no id, and drops ``string_expr`` if there is another filter."""
+        ids = [*(query.node_ids or ()), *(query.doc_ids or ())]
+        restricted = bool(ids or query.filters is not None)
+        return (
+            not any('"' in node_id or "\\" in node_id for node_id in ids)
+            and not (restricted and options.get("string_expr"))
+            and is_plain(query.filters, ITS_OPERATORS)
+        )
+
+    def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
+        """Fetch nodes by id: the integration leaves ids unquoted (version 1.2)."""
+        rows = vector_store.client.query(
+            vector_store.collection_name,
+            filter=milvus_among("id", ids),
+            output_fields=vector_store.output_fields or ["*"],
+            consistency_level="Strong",
+        )
+        return [_make_node(vector_store, row) for row in rows]
+
+    def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
+        """Milvus gives the squared distance itself if it ranks by it: the smaller, the nearer."""
+        return -scores if similarity == "l2" else scores
 
 
-def make_filter(store: Any, query: VectorStoreQuery, string_expr: str | None = None) -> str | None:
-    parts = [f"({string_expr})"] if string_expr else []
-    if query.filters is not None:
-        parts.append(milvus_expression(query.filters))
-    if query.node_ids is not None:
-        parts.append(milvus_among("id", query.node_ids))
-    if query.doc_ids is not None:
-        parts.append(milvus_among(store.doc_id_field, query.doc_ids))
-    return " and ".join(parts) or None
+def _translate(filters: MetadataFilters, trusting: bool) -> str:
+    if not trusting or not is_plain(filters, ITS_OPERATORS):
+        return milvus_expression(filters)
+    from llama_index.vector_stores.milvus.base import _to_milvus_filter
+
+    return str(_to_milvus_filter(filters))
 
 
-def fetch_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
-    # The integration's own get_nodes leaves ids unquoted (llama-index-vector-stores-milvus 1.2).
-    rows = vector_store.client.query(
-        vector_store.collection_name,
-        filter=milvus_among("id", ids),
-        output_fields=vector_store.output_fields or ["*"],
-        consistency_level="Strong",
-    )
-    return [_node(vector_store, row) for row in rows]
-
-
-def _node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
+def _make_node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
     text = row.get(vector_store.text_key)
     if "_node_content" in row:
         return metadata_dict_to_node(row, text=text)
@@ -54,4 +106,4 @@ def _node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
     return TextNode(id_=row["id"], text=text or "", metadata=metadata)
 
 
-DATABASE = Database(make_adapter, make_filter, fetch_nodes)
+DATABASE = Milvus()

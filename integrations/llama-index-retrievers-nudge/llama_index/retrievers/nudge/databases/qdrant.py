@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.vector_stores import VectorStoreQuery
-from llama_index.retrievers.nudge.databases.base import Database, get_nodes
+import numpy as np
+from llama_index.retrievers.nudge.databases.base import Database, Request
 
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, QdrantStore
 
 __all__ = ["DATABASE"]
 
 
-def make_adapter(vector_store: Any) -> EmbeddingStore:
-    vectors = vector_store.client.get_collection(vector_store.collection_name).config.params.vectors
-    named = vector_store.dense_vector_name if isinstance(vectors, dict) else None
-    return QdrantStore(vector_store.client, vector_store.collection_name, vector_name=named)
+class Qdrant(Database):
+    """A collection, with texts and nested metadata."""
+
+    options = frozenset({"qdrant_filters", "search_params", "shard_identifier"})
+    carried_options = frozenset({"qdrant_filters"})
+    own_restrictions = frozenset({"node_ids", "doc_ids"})
+
+    def make_adapter(self, vector_store: Any) -> EmbeddingStore:
+        """Make the adapter of its dense vector. Raises ValueError if it has an asynchronous client alone."""
+        if vector_store.client is None:
+            raise ValueError("this QdrantVectorStore has an asynchronous client alone: give it client= as well")
+        vectors = vector_store.client.get_collection(vector_store.collection_name).config.params.vectors
+        named = vector_store.dense_vector_name if isinstance(vectors, dict) else None
+        return QdrantStore(vector_store.client, vector_store.collection_name, vector_name=named)
+
+    def make_filter(self, request: Request) -> Any:
+        """Translate filters and ids as the integration does; ``qdrant_filters`` take their place."""
+        own = request.options.get("qdrant_filters")
+        return own if own is not None else request.vector_store._build_query_filter(request.query)
+
+    def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
+        """Qdrant gives the distance itself if it ranks by it: the smaller, the nearer."""
+        return np.sqrt(np.maximum(-scores, 0)) if similarity == "l2" else scores
 
 
-def make_filter(store: Any, query: VectorStoreQuery, qdrant_filters: Any = None) -> Any:
-    return qdrant_filters if qdrant_filters is not None else store._build_query_filter(query)
-
-
-DATABASE = Database(make_adapter, make_filter, get_nodes)
+DATABASE = Qdrant()

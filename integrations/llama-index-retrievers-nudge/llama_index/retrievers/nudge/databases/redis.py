@@ -5,48 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.schema import BaseNode
-from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores import MetadataFilters
 from llama_index.core.vector_stores.types import FilterCondition
-from llama_index.retrievers.nudge.databases.base import Database
+from llama_index.retrievers.nudge.databases.base import Database, Request
 
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, RedisStore
 
 __all__ = ["DATABASE"]
 
-# Redis has no simpler query that nothing meets.
-NOTHING = "@id:{x} -@id:{x}"
-
-
-def make_adapter(vector_store: Any) -> EmbeddingStore:
-    """The adapter of its index. Raises ValueError for a store with an asynchronous client alone."""
-    if vector_store._index.client is None:
-        raise ValueError("this RedisVectorStore has an asynchronous client alone: give it redis_client= or redis_url=")
-    return RedisStore(
-        vector_store._index.client, vector_store.index_name, vector_field="vector", prefix=_prefix(vector_store)
-    )
-
 
 def _prefix(vector_store: Any) -> str:
     return f"{vector_store._index.prefix}{vector_store._index.key_separator}"
-
-
-def make_filter(vector_store: Any, query: VectorStoreQuery, where: str | None = None) -> str | None:
-    """Filters as a query of Redis', by the integration's own translation; ``where`` is one already.
-
-    Raises:
-        ValueError: a metadata key that the index does not have, NOT (which the integration takes for OR), an operator
-            that the key's type has not.
-    """
-    from redisvl.query.filter import Tag
-
-    parts = [where] if where else []
-    if query.filters is not None:
-        _check(vector_store, query.filters)
-        parts.append(str(vector_store._build_filter_expression(query.filters)))
-    for field, values in (("id", query.node_ids), ("doc_id", query.doc_ids)):
-        if values is not None:
-            parts.append(str(Tag(field) == list(values)) if values else NOTHING)
-    return " ".join(f"({part})" for part in parts if part != "*") or None
 
 
 def _check(vector_store: Any, filters: MetadataFilters) -> None:
@@ -60,19 +31,60 @@ def _check(vector_store: Any, filters: MetadataFilters) -> None:
             raise ValueError(f"{part.key!r} is no field of the Redis index, which has {', '.join(fields)}")
 
 
-def fetch_nodes(vector_store: Any, ids: list[str]) -> list[BaseNode]:
-    """By their keys: the integration's own get_nodes loses ids with a comma in them."""
-    names = ("id", "doc_id", "text", "_node_content")
-    with vector_store._index.client.pipeline(transaction=False) as pipe:
-        for node_id in ids:
-            pipe.hmget(_prefix(vector_store) + node_id, names)
-        rows = pipe.execute()
-    found = [{name: _text(value) for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
-    return [vector_store._extract_node_and_score(row, None)[0] for row in found if row]
-
-
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-DATABASE = Database(make_adapter, make_filter, fetch_nodes)
+class Redis(Database):
+    """An index over hashes, with texts and the metadata fields of its schema."""
+
+    searches_itself = False
+    options = carried_options = frozenset({"where"})
+
+    def make_adapter(self, vector_store: Any) -> EmbeddingStore:
+        """The adapter of its index. Raises ValueError for a store with an asynchronous client alone."""
+        if vector_store._index.client is None:
+            raise ValueError(
+                "this RedisVectorStore has an asynchronous client alone: give it redis_client= or redis_url="
+            )
+        return RedisStore(
+            vector_store._index.client, vector_store.index_name, vector_field="vector", prefix=_prefix(vector_store)
+        )
+
+    def make_filter(self, request: Request) -> str | None:
+        """Filters as a query of Redis', by the integration's own translation; ``where`` is one already.
+
+        Raises:
+            ValueError: a metadata key that the index does not have, NOT (which the integration takes for OR), an
+                operator that the key's type has not.
+        """
+        from redisvl.query.filter import Tag
+
+        query, where = request.query, request.options.get("where")
+        parts = [where] if where else []
+        if query.filters is not None:
+            _check(request.vector_store, query.filters)
+            parts.append(str(request.vector_store._build_filter_expression(query.filters)))
+        for field, values in (("id", query.node_ids), ("doc_id", query.doc_ids)):
+            if values:
+                parts.append(str(Tag(field) == list(values)))
+        return " ".join(f"({part})" for part in parts if part != "*") or None
+
+    def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
+        """By their keys: the integration's own get_nodes loses ids with a comma in them."""
+        names = ("id", "doc_id", "text", "_node_content")
+        with vector_store._index.client.pipeline(transaction=False) as pipe:
+            for node_id in ids:
+                pipe.hmget(_prefix(vector_store) + node_id, names)
+            rows = pipe.execute()
+        found = [
+            {name: _text(value) for name, value in zip(names, row, strict=True) if value is not None} for row in rows
+        ]
+        return [vector_store._extract_node_and_score(row, None)[0] for row in found if row]
+
+    def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
+        """The integration gives 1 - distance, and Redis' Euclidean distance is squared."""
+        return 1 + scores if similarity == "l2" else scores
+
+
+DATABASE = Redis()

@@ -23,9 +23,9 @@ KEYWORDS = ("document_id", "doc_id", "ref_doc_id")
 def query_clauses(query: VectorStoreQuery, given: list[Any], document_field: str) -> list[Any] | None:
     """Add the node and document ids of a query to the clauses ``given``."""
     clauses = list(given)
-    if query.node_ids is not None:
+    if query.node_ids:
         clauses.append({"ids": {"values": list(query.node_ids)}})
-    if query.doc_ids is not None:
+    if query.doc_ids:
         clauses.append({"terms": {document_field: list(query.doc_ids)}})
     return clauses or None
 
