@@ -75,7 +75,8 @@ class NUDGEN:
             gamma: a fixed step, or several to choose from (0 is always among them); default the grid 0, 0.02 ... 0.48.
 
         Raises:
-            TypeError, ValueError: as `nudge_rag.solvers.NudgeN.fit`.
+            TypeError: as `nudge_rag.solvers.NudgeN.fit`.
+            ValueError: as `nudge_rag.solvers.NudgeN.fit`.
         """
         _check_batch_size(val_batch_size)
         steps: dict[str, Any] = {"gamma": gamma} if gamma is None or np.ndim(gamma) == 0 else {"gammas": gamma}

@@ -78,7 +78,8 @@ def compare(before: Evaluation, after: Evaluation, groups: Mapping[str, Sequence
     """Compare two evaluations of the same queries, group by group.
 
     Args:
-        before, after: evaluations with the same queries and metrics.
+        before: evaluation of the store as it was.
+        after: evaluation of the same queries with the same metrics.
         groups: name to query ids; empty groups are shown as such.
 
     Raises:

@@ -21,7 +21,8 @@ def randomization_p_value(before: ArrayLike, after: ArrayLike, *, rounds: int = 
     All 2^n flips are counted up to 12 queries; beyond, p = (1 + hits) / (1 + rounds) over random ones.
 
     Args:
-        before, after: (n,) values of the same queries.
+        before: (n,) values of the queries.
+        after: (n,) values of the same queries.
         rounds: random flips.
         seed: of the flips.
 
@@ -54,7 +55,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of ``after - before``, queries drawn with replacement.
 
     Args:
-        before, after: (n,) values of the same queries.
+        before: (n,) values of the queries.
+        after: (n,) values of the same queries.
         level: coverage, between 0 and 1.
         rounds: resamples.
         seed: of the resamples.

@@ -19,7 +19,8 @@ def hash_texts(texts_of: TextsOf, ids: Sequence[str]) -> dict[str, str]:
     """The first 16 hex digits of SHA-256 of each node's text; nodes without a text are left out.
 
     Raises:
-        TypeError, ValueError: ``texts_of`` does not give one text, or None, per id.
+        TypeError: ``texts_of`` returns something else than texts and None.
+        ValueError: ``texts_of`` does not return one text, or None, per id.
 
     Example:
         >>> hash_texts(lambda ids: ["some text", None], ["a", "b"])

@@ -46,8 +46,9 @@ def make_problem(
     """Check everything that a solver is given and read the covered rows.
 
     Raises:
-        TypeError, ValueError: as `prepare_labels`; an empty training set; an empty validation set where
-            ``needs_validation``; covered rows that are zero or not finite.
+        TypeError: as `prepare_labels`.
+        ValueError: as `prepare_labels`; an empty training set; an empty validation set if ``needs_validation``; covered
+            rows that are zero or not finite.
     """
     foreign = is_foreign(embeddings)
     nodes: Any = as_device_matrix(embeddings, "embeddings") if foreign else as_matrix(embeddings, "embeddings")

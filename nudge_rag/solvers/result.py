@@ -36,7 +36,8 @@ class Descent:
     Attributes:
         tau: temperature.
         strength: of the penalty.
-        iterations, evaluations: steps taken, and times that the objective was evaluated.
+        iterations: steps taken.
+        evaluations: times that the objective was evaluated.
         objective: its value at the end.
         gradient: the largest absolute entry of its gradient at the end.
         converged: whether a step improved by less than the tolerance (False: the iterations were used up).
@@ -61,7 +62,8 @@ class Candidate:
         validation: mean of the metric over the validation queries.
         uncovered: estimated change of the metric for queries whose answers have no labels, from labels of whole nodes
             that were held out.
-        low, high: 95 % interval of ``uncovered``, by a bootstrap over nodes.
+        low: lower end of the 95 % interval of ``uncovered``, by a bootstrap over nodes.
+        high: upper end of it.
         held_out_nodes: how many nodes that estimate rests on.
         allowed: whether ``uncovered`` is within the tolerance.
         chosen: whether it is the one.

@@ -19,11 +19,18 @@ class StoreRecord:
     Attributes:
         name: the adapter's ``name``.
         title: the database's name in words.
-        llama_index, langchain: the classes of each framework's integration that lead to this adapter.
+        llama_index: the classes of LlamaIndex that lead to this adapter.
+        langchain: the classes of LangChain that lead to it.
         extra: the extra of nudge-rag that installs the client.
         scheme: of `open_store`, where it opens this database.
-        similarities, dtypes, exact_search, batch_search, filters, persistent, side_by_side, atomic_switch: the values
-            that the field of the same name takes.
+        similarities: values that `Capabilities.similarity` takes.
+        dtypes: values that `Capabilities.dtype` takes.
+        exact_search: values that the field of this name of `Capabilities` takes.
+        batch_search: values that the field of this name of `Capabilities` takes.
+        filters: values that the field of this name of `Capabilities` takes.
+        persistent: values that the field of this name of `Capabilities` takes.
+        side_by_side: values that the field of this name of `Capabilities` takes.
+        atomic_switch: values that the field of this name of `Capabilities` takes.
         unit_length: the similarities under which vectors are kept at unit length.
         keeps_norms: the values that the field takes under the other similarities.
         rounding: the largest that there is.

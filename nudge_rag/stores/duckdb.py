@@ -46,7 +46,8 @@ class DuckDBStore:
         connection: of ``duckdb.connect``, to the database that holds the table.
         table: the table's name.
         schema: the schema's name; default the connection's own.
-        id_column, vector_column: their names; ids are read as text.
+        id_column: its name; ids are read as text.
+        vector_column: its name.
         similarity: how the application ranks.
 
     Raises:

@@ -29,7 +29,8 @@ class OverlayStore:
         vectors: (len(ids), d) their vectors.
 
     Raises:
-        TypeError, ValueError: ids given twice, or vectors that do not fit.
+        TypeError: vectors that are not numeric.
+        ValueError: ids given twice, or vectors that do not fit.
 
     Example:
         >>> from nudge_rag.stores.memory.mapping import MappingStore

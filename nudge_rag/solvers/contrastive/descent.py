@@ -141,7 +141,7 @@ class ContrastiveDescent:
         return queries, self._rejected_columns[covered], np.log1p(self._rejected_weights[covered])
 
     def _rejected_others(self, tau: float) -> Float64Array:
-        """log sum weight exp(q.v / tau) over the rejected nodes that do not move, (m,); -inf for none."""
+        """Return log sum weight exp(q.v / tau) over the rejected nodes that do not move, (m,); -inf for none."""
         rejected, fixed = self._train.rejected, self._rejected_columns < 0
         queries, nodes = rejected.query_of_pair[fixed], rejected.node_of_pair[fixed]
         summed = np.full(self._train.n_queries, -np.inf)

@@ -26,8 +26,11 @@ class Minimum:
     """Where a descent ended.
 
     Attributes:
-        point, value, gradient: the last point, of the start's shape, and the function there.
-        iterations, evaluations: how many steps were taken, and how often the function was asked.
+        point: the last point, of the start's shape.
+        value: of the function there.
+        gradient: of the function there.
+        iterations: how many steps were taken.
+        evaluations: how often the function was asked.
         converged: whether the last step improved the function by less than the tolerance, or there is no step that
             does, rather than the iterations having run out.
     """

@@ -43,7 +43,9 @@ class ContrastiveObjective:
 
     Attributes:
         queries: (m, d) float32 unit training queries q_i.
-        query_of_pair, column_of_pair, weights: labels w_ij, positive and summing to 1 for each query.
+        query_of_pair: (p,) the query i of each label.
+        column_of_pair: (p,) its node j.
+        weights: (p,) its w_ij, positive and summing to 1 for each query.
         others: (m,) b_i, the logarithm of the summed exponentials of all nodes that do not move; -inf for none.
         originals: (c, d) d_j; unit rows on the sphere.
         tau: temperature.
@@ -66,7 +68,7 @@ class ContrastiveObjective:
     lengths: Float64Array | None = None
 
     def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
-        """f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
+        """Return f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
         if not self.sphere:
             loss, gradient = self._cross_entropy(vectors)
             moved = vectors - self.originals

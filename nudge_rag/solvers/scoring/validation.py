@@ -24,7 +24,8 @@ class ValidationScorer:
         embeddings: (n, d) all node embeddings as they are.
         rows: (c,) increasing rows of those that may move.
         background: more nodes that only compete.
-        metric, similarity: what is measured, and how the store ranks.
+        metric: what is measured.
+        similarity: how the store ranks.
         ignored: (queries, rows) arrays: nodes that do not compete for a query, where they are among ``rows``.
     """
 

@@ -23,7 +23,8 @@ class ScorePairs:
     """a = q.A_j and b = q.B_j of a block of queries (m) with the covered nodes (c); c_j is added to every score.
 
     Attributes:
-        a, b: (m, c), wherever they were computed.
+        a: (m, c), on the device where it was computed.
+        b: (m, c), likewise.
         bias: (c,).
     """
 
@@ -32,7 +33,7 @@ class ScorePairs:
     bias: FloatArray
 
     def entries(self, rows: IntArray, columns: IntArray) -> tuple[FloatArray, FloatArray]:
-        """a and b of some (row, column) pairs, as numpy arrays."""
+        """Return a and b of some (row, column) pairs, as numpy arrays."""
         if not is_foreign(self.a):
             return self.a[rows, columns], self.b[rows, columns]
         xp = namespace(self.a)
@@ -62,7 +63,8 @@ class PathProducts:
     """The matrices A and B of the covered nodes' paths, kept where the embeddings are.
 
     Args:
-        starts, tangents: (c, d) A and B.
+        starts: (c, d) A.
+        tangents: (c, d) B.
         bias: (c,).
         dtype: of the products.
         like: the embeddings.

@@ -38,10 +38,12 @@ class LanceStore:
 
     Args:
         table: the table.
-        vector_column, id_column: their names.
+        vector_column: its name.
+        id_column: its name.
         exact: search without the index.
         latest: see what other handles and processes have written since; False for a table checked out at a version.
-        nprobes, refine_factor: of an indexed search.
+        nprobes: of an indexed search.
+        refine_factor: of an indexed search.
 
     Raises:
         TypeError: anything but a table.

@@ -23,7 +23,8 @@ class Schema:
     """The fields of a collection that an adapter needs.
 
     Attributes:
-        id_field, vector_field: names of the primary key and of the vector.
+        id_field: name of the primary key.
+        vector_field: name of the vector.
         integer_ids: whether the primary key is an INT64.
         dimension: of the vector.
         auto_id: whether Milvus makes the ids, and new ones whenever a row is replaced.

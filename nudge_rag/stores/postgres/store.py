@@ -56,7 +56,8 @@ class PgVectorStore(CopiesMixin):
         conninfo: of psycopg, such as ``postgresql://user@host/database``.
         table: the table's name.
         schema: the schema's name.
-        id_column, vector_column: their names; ids are read as text.
+        id_column: its name; ids are read as text.
+        vector_column: its name.
         similarity: how the application ranks.
         only: an SQL condition that every node of this store meets, for tables that hold several.
         exact: search without the index.

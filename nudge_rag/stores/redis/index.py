@@ -18,8 +18,10 @@ class Index:
 
     Attributes:
         name: of the index.
-        field, attribute: the field's name in the hashes and in queries.
-        dimension, dtype: of the vectors.
+        field: its name in the hashes.
+        attribute: its name in queries.
+        dimension: of the vectors.
+        dtype: of the vectors.
         metric: COSINE, IP or L2.
         algorithm: such as FLAT or HNSW.
         prefixes: of the keys that the index is for.

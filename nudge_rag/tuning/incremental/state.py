@@ -55,7 +55,8 @@ class TuningState:
             and test; ``seed`` of the hash.
 
     Raises:
-        TypeError, ValueError: as `nudge_rag.tune`.
+        TypeError: as `nudge_rag.tune`.
+        ValueError: as `nudge_rag.tune`.
 
     Example:
         >>> import numpy as np, nudge_rag

@@ -31,7 +31,7 @@ WORDS = {"and", "or", "not", "in", "like", "is", "null", "exists", "true", "fals
 
 
 def milvus_expression(filters: MetadataFilters) -> str:
-    """The expression that ``filters`` stand for.
+    r"""Return the expression that ``filters`` stand for.
 
     Raises:
         ValueError: an operator that has no form here, by name; a list operator on a key that is no identifier.
