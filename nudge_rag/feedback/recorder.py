@@ -1,0 +1,371 @@
+"""A recorder of retrievals and feedback in one local SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from nudge_rag.feedback.database import EventDatabase, has_wal_reset_fault
+from nudge_rag.feedback.event_rows import (
+    WRITE_EVENT,
+    WRITE_QUERY,
+    WRITE_SHOWN,
+    delete_before,
+    event_attributes,
+    now,
+    read_log,
+    salted_hash,
+)
+from nudge_rag.feedback.log import FeedbackLog, ShownNode
+from nudge_rag.feedback.reading import checked_id, checked_text
+
+__all__ = ["Recorder", "RecorderCheck", "Redact"]
+
+Redact = Callable[[str], str | None]
+Shown = ShownNode | tuple[str, float | None] | str
+
+WRITES_BETWEEN_PURGES, ROWS_A_PURGE = 100, 500
+SECONDS_A_VERSION = 10.0
+
+
+@dataclass(frozen=True)
+class RecorderCheck:
+    """The state of a recorder.
+
+    Attributes:
+        path: the file.
+        retrievals: recorded retrievals.
+        feedback: recorded feedback events.
+        lost: retrievals and events that this process could not write.
+        last_error: why the last one was lost, None if none was.
+        integrity: "ok", or what SQLite finds wrong with the file.
+        journal_mode: "wal"; another one on file systems without shared memory, where each write is slower.
+        sqlite_version: of the library in use.
+        wal_reset_fault: whether that version has the WAL-reset fault, which the recorder's lock keeps from happening
+            unless other programs write to the file.
+    """
+
+    path: Path
+    retrievals: int
+    feedback: int
+    lost: int
+    last_error: str | None
+    integrity: str
+    journal_mode: str
+    sqlite_version: str
+    wal_reset_fault: bool
+
+    def __str__(self) -> str:
+        lost = f", {self.lost} lost ({self.last_error})" if self.lost else ""
+        fault = (
+            "; this SQLite has the WAL-reset fault (https://sqlite.org/wal.html#walresetbug): let no other program "
+            "write to the file, or use 3.51.3 or later"
+            if self.wal_reset_fault
+            else ""
+        )
+        return (
+            f"{self.path}: {self.retrievals} retrievals, {self.feedback} feedback events{lost}; integrity: "
+            f"{self.integrity}; journal mode {self.journal_mode}, SQLite {self.sqlite_version}{fault}"
+        )
+
+
+class Recorder:
+    """Writes each query with the nodes shown, and what users made of them, to a SQLite file with UBI's columns.
+
+    What `record` or `feedback` returned for survives the death of the process (not a power failure). Threads, forks and
+    processes of one host may share the file. Failures to write never raise: `lost` counts them, `check` shows them, and
+    the first one warns.
+
+    Args:
+        path: the file; made readable by its owner alone.
+        redact: replaces each text before it is written: ``"hash"`` by a salted hash (of user ids too), or a function
+            that returns what to write instead, None for nothing.
+        retention_days: rows older than this are deleted along the way; None keeps them.
+        version: the nudge that is live, or a function that returns it (called every ten seconds at most).
+        application: a name for the application, for UBI.
+        timeout: seconds that a write waits for other processes before it is lost.
+
+    Raises:
+        ValueError: arguments that do not fit.
+        OSError: the file cannot be made.
+        sqlite3.Error: it is no database.
+
+    Example:
+        >>> import tempfile
+        >>> recorder = Recorder(tempfile.mkdtemp() + "/feedback.sqlite3", version="3")
+        >>> query_id = recorder.record("reset my password", [("doc-7", 0.81), ("doc-9", 0.62)], user_id="ann")
+        >>> recorder.feedback(query_id, "doc-9", "thumbs_up")
+        True
+        >>> log = recorder.log()
+        >>> [node.node_id for node in log.retrievals[0].shown], log.retrievals[0].version, log.feedback[0].action
+        (['doc-7', 'doc-9'], '3', 'thumbs_up')
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        redact: Redact | str | None = None,
+        retention_days: float | None = None,
+        version: str | Callable[[], object] | None = None,
+        application: str = "nudge-rag",
+        timeout: float = 1.0,
+    ) -> None:
+        if not (redact is None or redact == "hash" or callable(redact)):
+            raise ValueError(f'redact must be None, "hash" or a function of a text, got {redact!r}')
+        if retention_days is not None and not retention_days > 0:
+            raise ValueError(f"retention_days must be above 0, got {retention_days!r}")
+        self.path = Path(path)
+        self.application, self.retention_days = application, retention_days
+        self.lost = 0
+        self.last_error: str | None = None
+        self._writes = 0
+        self._version, self._version_read = version, float("-inf")
+        self._known_version: str | None = None
+        self._last: ContextVar[str | None] = ContextVar("nudge_query_id", default=None)
+        self._database = EventDatabase(self.path, timeout)
+        self._redact = salted_hash(self._database) if redact == "hash" else redact if callable(redact) else None
+        self._hash_users = redact == "hash"
+        if retention_days is not None:
+            self.purge()
+
+    @property
+    def last_query_id(self) -> str | None:
+        """Id of the last retrieval that was recorded in this thread or task, None before one."""
+        return self._last.get()
+
+    def record(
+        self,
+        query: str,
+        shown: Iterable[Shown],
+        *,
+        query_id: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        version: str | None = None,
+    ) -> str | None:
+        """Write a query and the nodes shown for it, best first.
+
+        Args:
+            query: its text.
+            shown: `ShownNode` objects, (node id, score) or node ids.
+            query_id: unique to this retrieval; one is made without it.
+            user_id: who asked, better a pseudonym.
+            session_id: the conversation.
+            version: the ranker, instead of the recorder's ``version``.
+
+        Returns:
+            The query id, to which feedback refers; None if it could not be written (`lost` counts it).
+
+        Raises:
+            TypeError: arguments of the wrong type.
+            ValueError: a blank query or id.
+        """
+        checked_text(query, "query")
+        nodes = [_as_shown(node) for node in shown]
+        key = uuid.uuid4().hex if query_id is None else checked_id(query_id, "query_id")
+        user = self._user(user_id)
+
+        def write() -> None:
+            ids, hits = self._hits(nodes)
+            live = self._live_version() if version is None else version
+            row = (key, self.application, user, self._redacted(query), now(), key, ids, hits, live, user, session_id)
+            self._database.run(lambda connection: connection.execute(WRITE_QUERY, row))
+
+        if not self._attempt(write):
+            return None
+        self._last.set(key)
+        return key
+
+    def revise(self, query_id: str, shown: Iterable[Shown]) -> bool:
+        """Replace the nodes shown for a recorded query by what a reranker or the response kept of them.
+
+        Returns:
+            Whether it was written.
+        """
+        nodes = [_as_shown(node) for node in shown]
+        return self._attempt(
+            lambda: self._database.run(
+                lambda connection: connection.execute(WRITE_SHOWN, (*self._hits(nodes), query_id))
+            )
+        )
+
+    def feedback(
+        self,
+        query_id: str,
+        node_id: str | int | None,
+        action: str,
+        *,
+        user_id: str | None = None,
+        value: float | None = None,
+        message: str | None = None,
+    ) -> bool:
+        """Write what a user, or a model that cites, did with a node.
+
+        Args:
+            query_id: what `record` returned.
+            node_id: the node; None if it is about the whole answer.
+            action: "click", "cite", "thumbs_up", "thumbs_down", "copy" or another word.
+            user_id: who did it, better a pseudonym.
+            value: a number to keep with it.
+            message: a comment; redacted as queries are.
+
+        Returns:
+            Whether it was written; `lost` counts what was not.
+
+        Raises:
+            TypeError: arguments of the wrong type.
+            ValueError: a blank id or action.
+        """
+        key = checked_id(query_id, "query_id")
+        node = None if node_id is None else checked_id(node_id, "node_id")
+        checked_text(action, "action")
+        user = self._user(user_id)
+
+        def write() -> None:
+            text = None if message is None else self._redacted(message)
+
+            def insert(connection: sqlite3.Connection) -> None:
+                attributes = json.dumps(event_attributes(connection, key, node), ensure_ascii=False)
+                row = (self.application, action, key, user, user, now(), text, attributes, node, value)
+                connection.execute(WRITE_EVENT, row)
+
+            self._database.run(insert)
+
+        return self._attempt(write)
+
+    def log(self, since: float | None = None) -> FeedbackLog:
+        """Read what was recorded.
+
+        Args:
+            since: seconds since 1970; only later rows.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
+        after = -1 if since is None else int(since * 1e6)
+        return self._database.read(lambda connection: read_log(connection, after))
+
+    def purge(self, older_than_days: float | None = None) -> int:
+        """Delete old rows, and overwrite their content in the file.
+
+        Args:
+            older_than_days: ``retention_days`` without it.
+
+        Returns:
+            The number of rows deleted; 0 as well if the database refused (`lost` counts that).
+        """
+        days = self.retention_days if older_than_days is None else older_than_days
+        if days is None:
+            raise ValueError("pass older_than_days, or retention_days to the recorder")
+        deleted = [0]
+
+        def work() -> None:
+            deleted[0] = self._database.run(lambda connection: delete_before(connection, days, None))
+            self._database.checkpoint()
+
+        self._attempt(work)
+        return deleted[0]
+
+    def check(self) -> RecorderCheck:
+        """Count what is recorded and what was lost, and check the file.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
+
+        def count(connection: sqlite3.Connection) -> tuple[int, int, str]:
+            retrievals = connection.execute("SELECT count(*) FROM ubi_queries").fetchone()[0]
+            events = connection.execute("SELECT count(*) FROM ubi_events").fetchone()[0]
+            integrity = "; ".join(row[0] for row in connection.execute("PRAGMA integrity_check(5)"))
+            return retrievals, events, integrity
+
+        retrievals, events, integrity = self._database.read(count)
+        return RecorderCheck(
+            self.path,
+            retrievals,
+            events,
+            self.lost,
+            self.last_error,
+            integrity,
+            self._database.journal_mode,
+            sqlite3.sqlite_version,
+            has_wal_reset_fault(sqlite3.sqlite_version_info[:3]),
+        )
+
+    def close(self) -> None:
+        """Close the file; a later call opens it again."""
+        self._database.close()
+
+    def count_failure(self, error: BaseException) -> None:
+        """Count something that could not be recorded; the first one warns."""
+        with self._database.counting:
+            self.lost += 1
+            self.last_error = f"{type(error).__name__}: {error}"
+            first = self.lost == 1
+        if first:
+            message = f"{self.path}: could not record ({self.last_error}); recorder.lost counts such events"
+            # Under -W error the warning itself would raise into the retrieval.
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.warn(message, stacklevel=4)
+
+    def _attempt(self, write: Callable[[], object]) -> bool:
+        try:
+            write()
+        except Exception as error:  # whatever it is, the retrieval goes on
+            self.count_failure(error)
+            return False
+        with self._database.counting:
+            self._writes += 1
+            due = self._writes % WRITES_BETWEEN_PURGES == 0
+        if due and self.retention_days is not None:
+            days = self.retention_days
+            with contextlib.suppress(Exception):  # it is tried again later
+                self._database.run(lambda connection: delete_before(connection, days, ROWS_A_PURGE))
+        return True
+
+    def _redacted(self, text: str) -> str | None:
+        return text if self._redact is None else self._redact(text)
+
+    def _user(self, user_id: str | None) -> str | None:
+        if user_id is None:
+            return None
+        user = checked_id(user_id, "user_id")
+        return self._redacted(user) if self._hash_users else user
+
+    def _hits(self, nodes: Sequence[ShownNode]) -> tuple[str, str]:
+        """The ids shown, and all that is known of them; texts only of nodes without an id."""
+        hits = [
+            [node.node_id, node.score, node.team, self._redacted(node.text or "") if node.node_id is None else None]
+            for node in nodes
+        ]
+        return json.dumps([hit[0] for hit in hits], ensure_ascii=False), json.dumps(hits, ensure_ascii=False)
+
+    def _live_version(self) -> str | None:
+        if not callable(self._version):
+            return self._version
+        if time.monotonic() - self._version_read >= SECONDS_A_VERSION:
+            self._version_read = time.monotonic()
+            try:
+                live = self._version()
+                self._known_version = None if live is None else str(live)
+            except Exception as error:  # the query is recorded all the same
+                self.count_failure(error)
+        return self._known_version
+
+
+def _as_shown(node: Shown) -> ShownNode:
+    if isinstance(node, ShownNode):
+        return node
+    if isinstance(node, tuple):
+        return ShownNode(checked_id(node[0], "node_id"), None if node[1] is None else float(node[1]))
+    return ShownNode(checked_id(node, "node_id"))
