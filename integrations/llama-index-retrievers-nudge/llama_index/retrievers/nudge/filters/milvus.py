@@ -39,7 +39,7 @@ def milvus_expression(filters: MetadataFilters) -> str:
     Example:
         >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
         >>> milvus_expression(MetadataFilters(filters=[MetadataFilter(key="who", value="O'Neil")]))
-        '(who == "O\\'Neil")'
+        '(who == "O\'Neil")'
     """
     parts = [milvus_expression(part) if isinstance(part, MetadataFilters) else _one(part) for part in filters.filters]
     if filters.condition == FilterCondition.NOT:
