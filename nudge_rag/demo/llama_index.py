@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -15,6 +15,7 @@ from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, tune
 from nudge_rag.demo.application import Application
 from nudge_rag.demo.attack import Attack
 from nudge_rag.demo.encoder import CachedEncoder
+from nudge_rag.tuning.options import SolverName
 
 __all__ = ["EncoderEmbedding", "build"]
 
@@ -58,7 +59,9 @@ def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> A
 
     return Application(
         store=adapter,
-        tune=lambda split, solver: tune(index, split, solver=solver, versions=folder / "nudge-versions"),
+        tune=lambda split, solver: tune(
+            index, split, solver=cast(SolverName, solver), versions=folder / "nudge-versions"
+        ),
         search=search,
         contents=lambda: _contents(index, list(attack.nodes)),
     )

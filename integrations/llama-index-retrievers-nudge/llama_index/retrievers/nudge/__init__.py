@@ -4,5 +4,29 @@ from llama_index.retrievers.nudge.base import NudgeRetriever
 from llama_index.retrievers.nudge.recorder import record_retrievals
 from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 from llama_index.retrievers.nudge.tuning import tune
+from llama_index.retrievers.nudge.verbs import (
+    TuningState,
+    evaluate,
+    load_nudge,
+    reapply,
+    rollback,
+    status,
+    switch,
+    versions,
+)
 
-__all__ = ["NudgeRetriever", "embedding_store", "record_retrievals", "texts_of", "tune"]
+__all__ = [
+    "NudgeRetriever",
+    "TuningState",
+    "embedding_store",
+    "evaluate",
+    "load_nudge",
+    "reapply",
+    "record_retrievals",
+    "rollback",
+    "status",
+    "switch",
+    "texts_of",
+    "tune",
+    "versions",
+]
