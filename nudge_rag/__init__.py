@@ -4,44 +4,51 @@ nudge-rag moves the node embeddings in a vector store towards the queries that t
 The core needs numpy alone; databases and frameworks are imported only when they are used.
 """
 
-from nudge_rag.common.progress import track
-from nudge_rag.errors import (
-    CorruptArchiveError,
-    JournalError,
-    LockedError,
-    MissingPackageError,
-    NudgeError,
-    PushError,
-    StoreError,
-    UnknownIdError,
-)
-from nudge_rag.evaluation.comparison import Comparison
-from nudge_rag.evaluation.evaluate import Evaluation, evaluate
-from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
-from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
-from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
-from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.push import PushReceipt
-from nudge_rag.journal.rollback import RollbackReceipt, rollback
-from nudge_rag.journal.status import Status, reapply, status
-from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
-from nudge_rag.journal.versions import Version, versions
-from nudge_rag.solvers import (
-    AutoSolver,
-    Candidate,
-    LabeledQueries,
-    NudgeContrastive,
-    NudgeFit,
-    NudgeM,
-    NudgeN,
-    ValidationCurve,
-)
-from nudge_rag.stores.retriever import store_retriever
-from nudge_rag.stores.urls import open_store
-from nudge_rag.tuning.competitors import StoreReads
-from nudge_rag.tuning.incremental.state import TuningState
-from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.tuning.tune import tune
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nudge_rag.common.progress import track
+    from nudge_rag.errors import (
+        CorruptArchiveError,
+        JournalError,
+        LockedError,
+        MissingPackageError,
+        NudgeError,
+        PushError,
+        StoreError,
+        UnknownIdError,
+    )
+    from nudge_rag.evaluation.comparison import Comparison
+    from nudge_rag.evaluation.evaluate import Evaluation, evaluate
+    from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
+    from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
+    from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
+    from nudge_rag.feedback.pairs import LabeledPairs, Split
+    from nudge_rag.journal.push import PushReceipt
+    from nudge_rag.journal.rollback import RollbackReceipt, rollback
+    from nudge_rag.journal.status import Status, reapply, status
+    from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
+    from nudge_rag.journal.versions import Version, versions
+    from nudge_rag.solvers import (
+        AutoSolver,
+        Candidate,
+        LabeledQueries,
+        NudgeContrastive,
+        NudgeFit,
+        NudgeM,
+        NudgeN,
+        ValidationCurve,
+    )
+    from nudge_rag.stores.retriever import store_retriever
+    from nudge_rag.stores.urls import open_store
+    from nudge_rag.tuning.competitors import StoreReads
+    from nudge_rag.tuning.incremental.state import TuningState
+    from nudge_rag.tuning.nudge import Nudge
+    from nudge_rag.tuning.tune import tune
+
 
 __version__ = "0.1.0"
 
@@ -97,3 +104,96 @@ __all__ = [
     "tune",
     "versions",
 ]
+
+# Where each name is defined: a module is imported when one of its names is asked for, so that the command line answers
+# at once. The same names stand above for type checkers, which a test compares.
+_NAMES_OF = {
+    "common.progress": ("track",),
+    "errors": (
+        "CorruptArchiveError",
+        "JournalError",
+        "LockedError",
+        "MissingPackageError",
+        "NudgeError",
+        "PushError",
+        "StoreError",
+        "UnknownIdError",
+    ),
+    "evaluation.comparison": ("Comparison",),
+    "evaluation.evaluate": (
+        "Evaluation",
+        "evaluate",
+    ),
+    "evaluation.metrics": (
+        "MRR",
+        "CappedRecall",
+        "Metric",
+        "Recall",
+        "Success",
+        "nDCG",
+        "parse_metric",
+    ),
+    "evaluation.retriever_comparison": ("RetrieverComparison",),
+    "evaluation.retrievers": (
+        "aevaluate_retrievers",
+        "evaluate_retrievers",
+    ),
+    "feedback.pairs": (
+        "LabeledPairs",
+        "Split",
+    ),
+    "journal.push": ("PushReceipt",),
+    "journal.rollback": (
+        "RollbackReceipt",
+        "rollback",
+    ),
+    "journal.status": (
+        "Status",
+        "reapply",
+        "status",
+    ),
+    "journal.switch": (
+        "SwitchReceipt",
+        "drop_beside",
+        "switch",
+    ),
+    "journal.versions": (
+        "Version",
+        "versions",
+    ),
+    "solvers": (
+        "AutoSolver",
+        "Candidate",
+        "LabeledQueries",
+        "NudgeContrastive",
+        "NudgeFit",
+        "NudgeM",
+        "NudgeN",
+        "ValidationCurve",
+    ),
+    "stores.retriever": ("store_retriever",),
+    "stores.urls": ("open_store",),
+    "tuning.competitors": ("StoreReads",),
+    "tuning.incremental.state": ("TuningState",),
+    "tuning.nudge": ("Nudge",),
+    "tuning.tune": ("tune",),
+}
+_MODULE_OF = {name: f"nudge_rag.{module}" for module, names in _NAMES_OF.items() for name in names}
+_PACKAGES = ("common", "compat", "demo", "errors", "evaluation", "feedback", "journal", "solvers", "stores", "tuning")
+
+
+if not TYPE_CHECKING:  # else a checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE_OF:
+            value = getattr(import_module(_MODULE_OF[name]), name)
+        elif name in _PACKAGES:
+            value = import_module(f"nudge_rag.{name}")
+        else:
+            raise AttributeError(f"module 'nudge_rag' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})
