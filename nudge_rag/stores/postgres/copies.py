@@ -76,6 +76,7 @@ class PostgresCopies:
         """Copy the column of all rows, of other stores in the table as well, and build its indexes."""
         new = self._prefix + check_label(label)
         with self._cursor() as cursor:
+            self._refuse_hidden_rows(cursor)
             found = cursor.execute(COLUMNS, [self._regclass]).fetchall()
             kind = next(row[3] for row in found if row[0] == self._column)
             indexes = [row[0] for row in cursor.execute(INDEXES, [self._column, self._regclass]).fetchall()]
@@ -107,6 +108,7 @@ class PostgresCopies:
             + ") IS NOT TRUE AND {live} IS DISTINCT FROM {new}"
         )
         with self._cursor() as cursor:
+            self._refuse_hidden_rows(cursor)
             self._refuse(cursor, others, new, "that belong to other stores in the table have other vectors")
         with self._exclusive() as cursor:
             lonely = "SELECT count(*) FROM {table} WHERE ({live} IS NULL) <> ({new} IS NULL)"
@@ -118,6 +120,12 @@ class PostgresCopies:
             if columns[self._column][2]:
                 cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {new} DROP NOT NULL", new=new))
                 cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {live} SET NOT NULL"))
+
+    def _refuse_hidden_rows(self, cursor: Any) -> None:
+        """Row-level security hides rows, which would be without a vector in the copy."""
+        ((hidden,),) = cursor.execute("SELECT row_security_active(to_regclass(%s)::oid)", [self._regclass]).fetchall()
+        if hidden:
+            raise StoreError(f"row-level security hides rows of {self._regclass} from this role: push in place instead")
 
     def _refuse(self, cursor: Any, query: str, new: str, what: str) -> None:
         ((count,),) = cursor.execute(self._sql(query, new=new)).fetchall()

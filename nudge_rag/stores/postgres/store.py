@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +19,11 @@ from nudge_rag.stores.checks import (
     ungrouped,
 )
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.postgres.connection import connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies
 
 if TYPE_CHECKING:
-    from psycopg import Connection, sql
+    from psycopg import sql
 
 __all__ = ["PgVectorStore"]
 
@@ -53,9 +52,10 @@ class PgVectorStore(CopiesMixin):
     switch: it swaps the names of two columns.
 
     Args:
-        conninfo: of psycopg, such as ``postgresql://user@host/database``.
+        conninfo: of psycopg, such as ``postgresql://user@host/database``; or an application's own SQLAlchemy engine,
+            synchronous or not, whose connections are then used, with their pool, events and roles.
         table: the table's name.
-        schema: the schema's name.
+        schema: the schema's name; None for the first one on the search path that has the table.
         id_column: its name; ids are read as text.
         vector_column: its name.
         similarity: how the application ranks.
@@ -69,10 +69,10 @@ class PgVectorStore(CopiesMixin):
 
     def __init__(
         self,
-        conninfo: str,
+        conninfo: Any,
         table: str,
         *,
-        schema: str = "public",
+        schema: str | None = "public",
         id_column: str = "id",
         vector_column: str = "embedding",
         similarity: Similarity = "cosine",
@@ -85,9 +85,8 @@ class PgVectorStore(CopiesMixin):
             raise ImportError("PgVectorStore needs psycopg: pip install 'nudge-rag[pgvector]'") from error
         if similarity not in OPERATORS:
             raise ValueError(f"similarity must be one of {', '.join(OPERATORS)}, got {similarity!r}")
-        self._conninfo, self._lock = conninfo, threading.RLock()
-        self._kept: Connection[Any] | None = None
-        self._regclass = sql.Identifier(schema, table).as_string()
+        self._connections = connections_of(conninfo)
+        self._regclass = sql.Identifier(*[name for name in (schema, table) if name is not None]).as_string()
         # Every query is sent with parameters, also with none: percent signs in names must be doubled.
         self._table = sql.SQL(_doubled(self._regclass))
         self._id, self._vector = (
@@ -95,8 +94,8 @@ class PgVectorStore(CopiesMixin):
         )
         # Rows without a vector are no nodes.
         self._only = sql.SQL("{} AND {} IS NOT NULL").format(sql.SQL(f"({_doubled(only or 'TRUE')})"), self._vector)
-        self._place = f"{schema}.{table}.{vector_column} {only or ''}"
-        kind, self._dimension, indexed = self._look(schema, table, id_column, vector_column)
+        kind, self._dimension, indexed = self._look(table, id_column, vector_column)
+        self._place = f"{schema or self._schema()}.{table}.{vector_column} {only or ''}"
         self._kind = sql.SQL(kind)
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
@@ -164,13 +163,10 @@ class PgVectorStore(CopiesMixin):
         return self._pages(check_batch_size(batch_size))
 
     def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
-        import psycopg
-
+        query = self._query("SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only}")
         # A connection of its own: a scan may take long, and other calls are not to wait for it.
-        with psycopg.connect(self._conninfo) as connection, connection.cursor("nudge_rag_scan", binary=True) as cursor:
-            cursor.execute(self._query("SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only}"), [])
-            while rows := cursor.fetchmany(batch_size):
-                yield [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
+        for rows in self._connections.stream(query, batch_size):
+            yield [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query."""
@@ -231,18 +227,18 @@ class PgVectorStore(CopiesMixin):
 
     def open_copy(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
-        return PgVectorStore(self._conninfo, vector_column=self._beside.column(label), **self._options)
+        return PgVectorStore(self._connections, vector_column=self._beside.column(label), **self._options)
 
-    def _look(self, schema: str, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
+    def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""
         with self._cursor() as cursor:
-            name = self._regclass
+            name, called = self._regclass, self._regclass.replace('"', "")
             if cursor.execute("SELECT to_regclass(%s)", [name]).fetchone() == (None,):
-                raise ValueError(f"there is no table {schema}.{table}")
+                raise ValueError(f"there is no table {called}")
             for column in (id_column, vector_column):
                 found = cursor.execute(COLUMN, [name, column]).fetchone()
                 if found is None:
-                    raise ValueError(f"table {schema}.{table} has no column {column!r}")
+                    raise ValueError(f"table {called} has no column {column!r}")
             if found is None or found[0] not in ("vector", "halfvec"):
                 raise ValueError(f"column {vector_column!r} must be a vector or halfvec, it is {found and found[0]}")
             kind, dimension = str(found[0]), int(found[1])
@@ -253,16 +249,15 @@ class PgVectorStore(CopiesMixin):
             indexed = cursor.execute(INDEXED, [name, vector_column]).fetchone()
             return kind, dimension, bool(indexed and indexed[0])
 
-    @contextmanager
-    def _cursor(self) -> Iterator[Any]:
-        """A cursor in a transaction of its own, on a connection that is kept while it lives."""
-        import psycopg
+    def _schema(self) -> str:
+        """The schema in which the search path finds the table."""
+        query = "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        with self._cursor() as cursor:
+            return str(cursor.execute(f"{query} WHERE c.oid = to_regclass(%s)", [self._regclass]).fetchone()[0])
 
-        with self._lock:
-            if self._kept is None or self._kept.closed or self._kept.broken:
-                self._kept = psycopg.connect(self._conninfo, autocommit=True)
-            with self._kept.transaction(), self._kept.cursor(binary=True) as cursor:
-                yield cursor
+    def _cursor(self) -> Any:
+        """A cursor in a transaction of its own."""
+        return self._connections.cursor()
 
     def _rows(
         self, query: str, values: Sequence[Any] = (), *, where: str | None = None, k: int | None = None
