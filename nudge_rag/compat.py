@@ -2,8 +2,8 @@
 
 Change ``from nudge import NUDGEN`` to ``from nudge_rag.compat import NUDGEN``.
 
-With unit-length inputs, wherever nudge-ft 0.1.2 is right, the result is the same: same grid of gammas, same top-k
-validation accuracy, same rule for ties. Where nudge-ft goes wrong these classes differ:
+With unit-length inputs the result is nudge-ft 0.1.2's if that is right: same grid of gammas, same top-k validation
+accuracy, same rule for ties. If nudge-ft goes wrong, these classes differ:
 
 - a training query equal to its node moves nothing, instead of giving NaN;
 - a validation query without answers is left out with a warning, instead of turning gamma to 0 for the whole corpus;
@@ -19,7 +19,6 @@ validation accuracy, same rule for ties. Where nudge-ft goes wrong these classes
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix, normalize_rows
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.solvers import LabeledQueries, NudgeM, NudgeN
 
 __all__ = ["NUDGEM", "NUDGEN", "QueriesAnswersDict"]
@@ -63,7 +63,7 @@ class NUDGEN:
         val_k: int = 1,
         gamma: float | Sequence[float] | None = None,
     ) -> FloatArray:
-        """Fine-tuned unit embeddings, (n, d), in the dtype of ``embeddings``.
+        """Fine-tune embeddings; they come back at unit length, (n, d), in the dtype of ``embeddings``.
 
         Args:
             embeddings: (n, d) node embeddings; normalised first.
@@ -101,7 +101,7 @@ class NUDGEM:
         *,
         val_k: int = 1,
     ) -> FloatArray:
-        """Fine-tuned embeddings, (n, d). Arguments as `NUDGEN.finetune_embeddings`.
+        """Fine-tune embeddings, (n, d); arguments are those of `NUDGEN.finetune_embeddings`.
 
         ``gamma`` stands before ``val_k``, as nudge-ft's NUDGE-M has no ``val_k``: its intervals are those of the first
         place, so 1 is the only value.
@@ -141,4 +141,4 @@ def _check_batch_size(val_batch_size: int) -> None:
 
 def _ignore_device(device: object) -> None:
     if device is not None and "cpu" not in str(device):
-        warnings.warn(f"device {device!s} is ignored: nudge_rag.compat works on the CPU", stacklevel=3)
+        warn_caller(f"device {device!s} is ignored: nudge_rag.compat works on the CPU")

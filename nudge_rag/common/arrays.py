@@ -1,4 +1,4 @@
-"""Checks and normalisation that every solver, store and metric shares."""
+"""Array types, checks and normalisation that every package uses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ __all__ += ["as_matrix", "check_finite", "normalize_rows", "row_norms"]
 
 
 def as_matrix(values: ArrayLike, name: str) -> FloatArray:
-    """``values`` as a two-dimensional float32 or float64 array, without a copy where it is one already.
+    """Return ``values`` as a two-dimensional float32 or float64 array, without a copy if it is one already.
 
-    Integers and half precision become float32. Raises TypeError for anything that is not numeric, ValueError for any
-    other number of dimensions.
+    Integers and half precision become float32.
+
+    Args:
+        values: (n, d) numbers.
+        name: what the values are, for error messages.
+
+    Raises:
+        TypeError: ``values`` is not numeric.
+        ValueError: it has another number of dimensions than two.
 
     Example:
         >>> as_matrix([[1, 2]], "embeddings").dtype
@@ -38,14 +45,22 @@ def as_matrix(values: ArrayLike, name: str) -> FloatArray:
 
 
 def check_finite(rows: FloatArray, name: str, *, first_row: int = 0) -> None:
-    """Raise a ValueError that names the first row of ``rows`` holding NaN or infinity."""
+    """Check that no row holds NaN or infinity.
+
+    Raises:
+        ValueError: one does; the message names the first, counted from ``first_row``.
+    """
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         raise ValueError(f"{name} row {first_row + int(bad.argmax())} holds NaN or infinite values")
 
 
 def row_norms(rows: FloatArray, name: str, *, first_row: int = 0) -> FloatArray:
-    """Euclidean norms in float64; raises a ValueError that names the first row that is all zeros or not finite."""
+    """Return the Euclidean norm of each row, (n,) float64.
+
+    Raises:
+        ValueError: a row is all zeros or not finite; the message names the first, counted from ``first_row``.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         squares: FloatArray = np.einsum("ij,ij->i", rows, rows)
     if np.isfinite(squares).all() and (squares > np.finfo(squares.dtype).tiny).all():
@@ -59,7 +74,10 @@ def row_norms(rows: FloatArray, name: str, *, first_row: int = 0) -> FloatArray:
 
 
 def normalize_rows(rows: FloatArray, name: str) -> FloatArray:
-    """Rows divided by their norms, same dtype; raises as `row_norms`.
+    """Divide rows by their norms, in the same dtype.
+
+    Raises:
+        ValueError: as `row_norms`.
 
     Example:
         >>> normalize_rows(np.array([[3.0, 4.0]]), "queries")

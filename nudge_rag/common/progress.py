@@ -1,4 +1,4 @@
-"""Progress bars where tqdm is installed; plain iteration where it is not."""
+"""Progress bars if tqdm is installed; plain iteration if not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS_BEFORE_BAR = 1.0
 
 
 def track(items: Iterable[T], what: str = "embedding queries", *, total: int | None = None) -> Iterator[T]:
-    """``items`` one by one, with a bar on standard error once it takes longer than a second.
+    """Iterate over ``items``, with a bar on standard error once it takes longer than a second.
 
     The bar needs tqdm (``pip install 'nudge-rag[progress]'``); without it, the time taken is logged.
 

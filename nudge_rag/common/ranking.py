@@ -13,7 +13,7 @@ SCORES_PER_BLOCK = 8_000_000
 
 
 def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Similarity) -> tuple[IntArray, FloatArray]:
-    """Rows of the k best ``vectors`` for each query, best first, and their scores; ties go to the lower row.
+    """Find the k best ``vectors`` of each query, best first; ties go to the lower row.
 
     Args:
         queries: (m, d).
@@ -22,7 +22,7 @@ def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Sim
         similarity: cosine, dot or l2, see `nudge_rag.common.similarity.score_matrix`.
 
     Returns:
-        rows and scores, (m, min(k, n)) each.
+        Rows of ``vectors`` and their scores, (m, min(k, n)) each.
 
     Example:
         >>> rank_nodes(np.array([[1.0, 0.0]]), np.eye(2), 2, "cosine")
@@ -34,9 +34,9 @@ def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Sim
     step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
     for first in range(0, len(queries) if k else 0, step):
         scores = score_matrix(queries[first : first + step], vectors, similarity)
-        for at, line in enumerate(scores, start=first):
-            # Everything that ties with the k-th score is a candidate; a stable sort then keeps the lower rows.
-            candidates = np.flatnonzero(line >= np.partition(line, len(line) - k)[len(line) - k])
-            rows[at] = candidates[np.argsort(-line[candidates], kind="stable")][:k]
-            best[at] = line[rows[at]]
+        for query, line in enumerate(scores, start=first):
+            # Everything that ties with the k-th score may be among the best; a stable sort then keeps the lower rows.
+            contenders = np.flatnonzero(line >= np.partition(line, len(line) - k)[len(line) - k])
+            rows[query] = contenders[np.argsort(-line[contenders], kind="stable")][:k]
+            best[query] = line[rows[query]]
     return rows, best

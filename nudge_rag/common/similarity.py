@@ -14,9 +14,9 @@ Similarity: TypeAlias = Literal["cosine", "dot", "l2"]
 
 
 def score_matrix(queries: FloatArray, vectors: FloatArray, similarity: Similarity) -> FloatArray:
-    """Scores of every query against every vector, larger is better.
+    """Score every query against every vector; larger is better.
 
-    cosine: q.v / (|q| |v|) (0 where a norm is 0); dot: q.v; l2: -|q - v|^2.
+    cosine: q.v / (|q| |v|), or 0 if a norm is 0; dot: q.v; l2: -|q - v|^2.
 
     Args:
         queries: (m, d).
@@ -24,7 +24,7 @@ def score_matrix(queries: FloatArray, vectors: FloatArray, similarity: Similarit
         similarity: the store's similarity.
 
     Returns:
-        (m, n) array of the wider of the two dtypes.
+        (m, n) scores, in the wider of the two dtypes.
 
     Example:
         >>> import numpy as np

@@ -28,7 +28,7 @@ BATCH = 32
 
 
 def default_cache_folder() -> Path:
-    """``nudge-rag`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
+    """Return ``nudge-rag`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nudge-rag"
 
 
@@ -48,7 +48,7 @@ class CachedEncoder:
         self._model: Any = None
 
     def encode(self, texts: Sequence[str], what: str = "embedding") -> FloatArray:
-        """Embeddings of ``texts``, (len(texts), 384) float32, with a progress bar over those that are not cached."""
+        """Embed ``texts``, (len(texts), 384) float32, with a progress bar over those that are not cached."""
         keys = [_key(text) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if missing:
@@ -103,7 +103,7 @@ def _read_cache(file: Path) -> dict[str, FloatArray]:
 
 
 def _write_cache(file: Path, known: dict[str, FloatArray]) -> None:
-    """Written to one side and moved into place: another process reads the old cache or the new one."""
+    """Write a temporary file and move it into place: another process reads the old cache or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
     np.savez(temporary, keys=np.array(list(known)), vectors=np.stack(list(known.values())))

@@ -25,17 +25,17 @@ class EncoderEmbeddings(Embeddings):
         self._encoder = encoder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embeddings of nodes."""
+        """Embed nodes."""
         embeddings: list[list[float]] = self._encoder.encode(texts, "embedding nodes").tolist()
         return embeddings
 
     def embed_query(self, text: str) -> list[float]:
-        """Embedding of a query."""
+        """Embed a query."""
         return self.embed_documents([text])[0]
 
 
 def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> Application:
-    """Techniques as documents of a vector store."""
+    """Add the techniques as documents to a vector store."""
     vectorstore = _vectorstore(store, EncoderEmbeddings(encoder), folder)
     vectorstore.add_documents(
         [

@@ -44,7 +44,7 @@ class EncoderEmbedding(BaseEmbedding):
 
 
 def build(store: str, attack: Attack, encoder: CachedEncoder, folder: Path) -> Application:
-    """Techniques as nodes of a `VectorStoreIndex`."""
+    """Add the techniques as nodes to a `VectorStoreIndex`."""
     nodes = [
         TextNode(id_=node, text=text, metadata={"name": attack.names[node]}) for node, text in attack.nodes.items()
     ]

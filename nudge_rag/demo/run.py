@@ -42,7 +42,7 @@ class Outcome:
     rolled_back_exactly: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
+        """Return plain values, fit for JSON."""
         return {
             "framework": self.framework,
             "store": self.store,
@@ -111,7 +111,7 @@ def _retrieve(application: Application, pairs: LabeledPairs, what: str) -> Ranki
 
 
 def _fingerprint(application: Application) -> str:
-    """A checksum of every id, vector, text and metadata in the store."""
+    """Compute a checksum of every id, vector, text and metadata in the store."""
     contents = application.contents()
     digest = hashlib.sha256()
     entries = sorted(
@@ -126,7 +126,7 @@ def _fingerprint(application: Application) -> str:
 
 
 def _show_examples(attack: Attack, test: LabeledPairs, before: Rankings, after: Rankings, say: Say) -> None:
-    """Three queries whose answer moved up to the top, and one whose answer moved down."""
+    """Show three queries whose answer moved up to the top, and one whose answer moved down."""
     moves = {query: (_rank(before[query], test, query), _rank(after[query], test, query)) for query in test.queries}
     better = sorted((q for q, (old, new) in moves.items() if new < old), key=lambda q: (moves[q][1], -moves[q][0]))
     worse = sorted((q for q, (old, new) in moves.items() if new > old), key=lambda q: (moves[q][0], -moves[q][1]))
@@ -139,7 +139,7 @@ def _show_examples(attack: Attack, test: LabeledPairs, before: Rankings, after: 
 
 
 def _rank(ranking: list[str], test: LabeledPairs, query: str) -> int:
-    """Place of the best answer, from 1; one past the depth where none was found."""
+    """Return the place of the best answer, from 1; one past the depth if none was found."""
     return next((place for place, node in enumerate(ranking, start=1) if node in test.qrels[query]), DEPTH + 1)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
+from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.solvers.devices import replaced_rows
 
 __all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]
@@ -108,7 +109,7 @@ class NudgeFit:
         val_without_answers: validation queries left out because they have no answers.
         descents: of an iterative solver, how each point of its path was reached, the final solution last.
         averaged: of `NudgeContrastive`, the (tau, strength) of the solutions that it is the average of, best first.
-        candidates: of ``"auto"``, everything that it chose from.
+        tried: of ``"auto"``, everything that it chose from.
     """
 
     solver: str
@@ -124,12 +125,18 @@ class NudgeFit:
     originals: FloatArray = field(repr=False)
     descents: tuple[Descent, ...] = field(default=(), repr=False)
     averaged: tuple[tuple[float, float], ...] = field(default=(), repr=False)
-    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
+    tried: tuple[Candidate, ...] = field(default=(), repr=False)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Deprecated name of ``tried``."""
+        warn_renamed("NudgeFit.candidates", "tried")
+        return self.tried
 
     def embeddings(self) -> FloatArray:
-        """All node embeddings, (n, d): a copy of the input with the covered rows replaced.
+        """Return all node embeddings, (n, d): a copy of the input with the covered rows replaced.
 
-        Bit for bit the input where ``gamma`` is 0.
+        If ``gamma`` is 0, it is the input, bit for bit.
         """
         full: FloatArray = replaced_rows(self.originals, self.rows, self.vectors)
         return full

@@ -99,7 +99,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
         summary=_summary(fit, trial, gain),
         solver=fit.solver,
         settings=solver_settings(solver),
-        tried=fit.candidates,
+        tried=fit.tried,
         versions=Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,
@@ -131,7 +131,7 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 
 def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
-    if fit.gamma == 0 and any(not setting.allowed and setting.gamma for setting in fit.candidates):
+    if fit.gamma == 0 and any(not setting.allowed and setting.gamma for setting in fit.tried):
         verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
     elif fit.gamma == 0:
         verdict = "no step helps on the validation queries: nothing to push"

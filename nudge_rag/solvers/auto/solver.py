@@ -47,7 +47,7 @@ class AutoSolver:
     from the last offset that does not qualify to the first that does is narrowed down. Of these settings, one a solver,
     the one with the best mean of ``metric`` on the validation queries is chosen; a simpler solver is kept unless the
     other one is better by more than one standard error of the paired differences. The final solution learns from
-    training and validation labels together. Every setting tried is in ``candidates`` of the result. Nothing moves where
+    training and validation labels together. Every setting tried is in ``tried`` of the result. Nothing moves where
     no setting qualifies.
 
     Args:
@@ -61,7 +61,7 @@ class AutoSolver:
         >>> import numpy as np
         >>> queries = np.array([[0.65, 0.76, 0.0], [0.65, 0.7, 0.0]])
         >>> fit = AutoSolver().fit(np.eye(3), (queries, [[0], [0]]), (queries, [[0], [0]]))
-        >>> fit.improved, fit.solver, [one.solver for one in fit.candidates if one.chosen]
+        >>> fit.improved, fit.solver, [setting.solver for setting in fit.tried if setting.chosen]
         (True, 'nudge-n', ['nudge-n'])
     """
 
@@ -127,7 +127,7 @@ class AutoSolver:
             gamma=best.candidate.gamma if chosen is not None else 0.0,
             improved=chosen is not None,
             descents=best.fit.descents + whole.descents,
-            candidates=tuple(candidates),
+            tried=tuple(candidates),
         )
 
 

@@ -133,12 +133,12 @@ def test_the_guard_gives_up_gain_for_uncovered_queries():
     for fit in (free, guarded):
         assert fit.improved
         assert reciprocal_ranks(fit.embeddings(), covered).mean() > reciprocal_ranks(nodes, covered).mean() + 0.05
-        chosen = [one for one in fit.candidates if one.chosen]
+        chosen = [one for one in fit.tried if one.chosen]
         assert len(chosen) == 1
         assert chosen[0].allowed
         assert chosen[0].gamma == fit.gamma
-    assert all(one.allowed for one in free.candidates)
-    assert not all(one.allowed for one in guarded.candidates)
+    assert all(one.allowed for one in free.tried)
+    assert not all(one.allowed for one in guarded.tried)
     again = AutoSolver(metric="MRR@10").fit(nodes, train, val)
     assert again.vectors.tobytes() == guarded.vectors.tobytes()
 
