@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument, warn_renamed
 from nudge_rag.solvers.devices import is_foreign, to_numpy
 
@@ -141,7 +141,7 @@ def prepare_labels(
     kept, query_of_pair = np.unique(queries[answers], return_inverse=True)
     without = len(vectors) - len(kept)
     if without:
-        warnings.warn(f"{without} of {len(vectors)} {name} queries have no answers: left out", stacklevel=3)
+        warn_caller(f"{without} of {len(vectors)} {name} queries have no answers: left out")
     return PreparedLabels(
         np.ascontiguousarray(vectors[kept], dtype=dtype),
         query_of_pair.astype(np.int64),

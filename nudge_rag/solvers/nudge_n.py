@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.labels import LabelsLike, QuerySums
@@ -131,7 +131,7 @@ class NudgeN:
         gamma = self.gamma if self.gamma is not None else gammas[first_best(values)]
         at_edge = self.gamma is None and self.search == "grid" and gamma > 0 and gamma == gammas[-1]
         if at_edge:
-            warnings.warn(_edge_message(gamma, arcs, extended=self.extend), stacklevel=2)
+            warn_caller(_edge_message(gamma, arcs, extended=self.extend))
         improved = bool(values) and values[gammas.index(gamma)] > values[0] + SAME_VALUE
         return NudgeFit(
             solver=self.name,

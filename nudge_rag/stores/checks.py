@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, as_matrix, check_finite
+from nudge_rag.common.caller import warn_caller
 
 __all__ = [
     "at_unit_length",
@@ -153,9 +153,8 @@ def check_synchronous(client: Any, expected: str) -> None:
 
 def warn_experimental(database: str) -> None:
     """A UserWarning for whoever opens a store whose adapter no real database has ever answered."""
-    warnings.warn(
+    warn_caller(
         f"the {database} adapter is experimental: its calls were checked against the client and the documented API, not"
         f" against a running {database}; try it on a copy of your data first",
         UserWarning,
-        stacklevel=3,
     )

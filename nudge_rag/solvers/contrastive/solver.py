@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.contrastive.descent import ContrastiveDescent, Point
@@ -173,7 +174,7 @@ class NudgeContrastive:
         )
         fit = self._chosen(problem, judge, background)
         if fit.at_edge:
-            warnings.warn(f"the best strength, {self.strengths[-1]:g}, is the smallest that was tried", stacklevel=2)
+            warn_caller(f"the best strength, {self.strengths[-1]:g}, is the smallest that was tried")
         if not (fit.averaged and self.refit) or val is None:
             return fit
         final = self.at_points(fit.averaged)
