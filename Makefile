@@ -82,6 +82,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m scripts.stores_table --check README.md
 
 format: setup
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -13,6 +14,8 @@ import pytest
 # They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
 collect_ignore_glob = ["support/*"]
 
+# In the names of the kinds of stores that are tested.
+SERVED = ("server", "postgres", "pgvector", "redis")
 STORES = pytest.StashKey[dict[str, Any]]()
 
 
@@ -26,6 +29,16 @@ def beir_data() -> Path:
     if not (path / "scifact").is_dir():
         pytest.skip(f"NUDGE_RAG_DATA={folder} holds no scifact folder")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a database server: they ask for one, or for a kind of store that lives in one."""
+    for item in items:
+        asked = inspect.signature(item.obj).parameters if isinstance(item, pytest.Function) else {}
+        values = getattr(getattr(item, "callspec", None), "params", {}).values()
+        kinds = " ".join(value for value in values if isinstance(value, str)).lower()
+        if "servers" in asked or any(word in kinds for word in SERVED):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.hookimpl(trylast=True)
