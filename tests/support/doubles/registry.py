@@ -25,4 +25,4 @@ def every() -> list[Any]:
 
 
 def why(store: str) -> str:
-    return f"{store}: {MISSING.get(store, 'no such builder')}; pip install -e '.[test-experimental]'"
+    return f"{store}: {MISSING.get(store, 'no such builder')}; python scripts/environment.py experimental"
