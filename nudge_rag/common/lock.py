@@ -19,7 +19,7 @@ BETWEEN_TRIES = 0.05
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of ``folder`` (made where it is not there), waiting for it at most ten seconds.
+    """Hold the lock of ``folder`` (made if it is not there), waiting for it at most ten seconds.
 
     Raises:
         LockedError: another process, or another thread of this one, still holds it.

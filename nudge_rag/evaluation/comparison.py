@@ -20,7 +20,7 @@ TOO_FEW = 6
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric on one group of queries; the numbers are None where the group is empty."""
+    """One metric on one group of queries; the numbers are None if the group is empty."""
 
     group: str
     metric: str

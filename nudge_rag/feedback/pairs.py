@@ -287,7 +287,11 @@ class LabeledPairs:
         return cls._read(formats.read_finetune_dataset(dataset, log), log)
 
     def subset(self, query_ids: Iterable[str]) -> LabeledPairs:
-        """Only the queries named, in that order. Raises ValueError for an unknown one."""
+        """Keep only the queries named, in that order.
+
+        Raises:
+            ValueError: an unknown one.
+        """
         wanted = list(dict.fromkeys(query_ids))
         unknown = [query for query in wanted if query not in self.queries]
         if unknown:

@@ -37,7 +37,7 @@ def hash_texts(texts_of: TextsOf, ids: Sequence[str]) -> dict[str, str]:
 
 
 def skip_unreadable_texts(texts_of: TextsOf) -> TextsOf:
-    """The same texts; none, with a warning, where they cannot be read: a record without hashes is better than none.
+    """The same texts; none, with a warning, if they cannot be read: a record without hashes is better than none.
 
     Warns:
         UserWarning: what failed.

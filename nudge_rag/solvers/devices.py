@@ -102,7 +102,7 @@ def check_rows(block: Any, name: str, first_row: int) -> Any:
 
 
 def top(scores: Any, depth: int) -> Any:
-    """The ``depth`` largest of each row (fewer where there are fewer columns), in no order."""
+    """The ``depth`` largest of each row (fewer if there are fewer columns), in no order."""
     import array_api_compat
 
     xp = namespace(scores)

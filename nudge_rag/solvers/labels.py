@@ -33,7 +33,7 @@ class LabeledQueries:
     Attributes:
         vectors: (m, d) query embeddings of any length; a solver counts each query once, however long.
         answers: m sequences of row indices; a row named twice counts once, an empty sequence is left out and counted.
-        grades: relevance of each answer, same nesting as ``answers``; 1 where absent, 0 or less is no answer. Below 0
+        grades: relevance of each answer, same nesting as ``answers``; 1 if absent, 0 or less is no answer. Below 0
             it is a rejection (a thumbs-down), which `NudgeContrastive` learns from and the other solvers leave aside.
         competitors: (m, r) scores of the best nodes that are not among the node embeddings that a solver is given, such
             as those that a store's search finds; -inf if there are fewer than r. cosine and dot: of the query at unit

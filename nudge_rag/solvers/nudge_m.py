@@ -203,7 +203,7 @@ def _interval_of_each(
 
 
 def _most_covered(lows: Float64Array, highs: Float64Array, point: Literal["middle", "edge"]) -> float:
-    """A step in the first stretch that most intervals cover; 0 where that stretch starts at 0 or there is none."""
+    """A step in the first stretch that most intervals cover; 0 if that stretch starts at 0 or there is none."""
     starts, ends = np.sort(lows), np.sort(highs)
     candidates = np.unique(starts)
     # An interval that ends where another starts does not overlap it: the rule of nudge-ft.

@@ -86,7 +86,7 @@ def _check_covered(originals: FloatArray, rows: IntArray) -> None:
 
 
 def check_gamma(gamma: float, name: str, highest: float) -> float:
-    """``gamma`` as a float; ValueError where it is not in 0..highest."""
+    """``gamma`` as a float; ValueError if it is not in 0..highest."""
     value = float(gamma)
     if not 0 <= value <= highest:
         raise ValueError(f"{name} must be between 0 and {highest:g}, got {gamma!r}")

@@ -55,7 +55,7 @@ def summable_queries(vectors: FloatArray) -> Float64Array:
 
 
 def unit_directions(sums: Float64Array, counts: IntArray) -> Float64Array:
-    """Sums (c, d) of ``counts`` unit queries, at unit length; zeros where the queries cancel out."""
+    """Sums (c, d) of ``counts`` unit queries, at unit length; zeros if the queries cancel out."""
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     cancelled = norms <= 1e-9 * counts[:, None]
     return np.where(cancelled, 0.0, sums / np.where(cancelled, 1.0, norms))

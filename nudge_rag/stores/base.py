@@ -33,7 +33,7 @@ class Capabilities:
         batch_search: whether one call to the database answers many queries.
         filters: whether ``search`` takes a ``where``.
         persistent: whether another process can open the same store.
-        rounding: how far a number may be off when it is read back, where the store does not keep vectors bit for bit.
+        rounding: how far a number may be off when it is read back, if the store does not keep vectors bit for bit.
         side_by_side: whether the store can hold a second version of all vectors (it is a `SideBySideStore`).
         atomic_switch: whether it swaps the two in one step, so that no reader ever sees a mixture.
         experimental: whether the adapter was only checked against the client's signatures, not against the database.
@@ -92,7 +92,11 @@ class EmbeddingStore(Protocol):
         ...
 
     def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, shape (len(ids), d), in the order asked. Raises UnknownIdError."""
+        """Read the vectors of ``ids``, shape (len(ids), d), in the order asked.
+
+        Raises:
+            UnknownIdError: an id is not in the store.
+        """
         ...
 
     def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
@@ -129,7 +133,11 @@ class SideBySideStore(Protocol):
         ...
 
     def open_copy(self, label: str) -> EmbeddingStore:
-        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        """Return the adapter of the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         ...
 
     def copy_labels(self) -> list[str]:
@@ -141,5 +149,9 @@ class SideBySideStore(Protocol):
         ...
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``. Raises ValueError where there is none."""
+        """Remove the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         ...

@@ -48,7 +48,11 @@ class BlobStorage(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """Content of a blob. Raises KeyError if there is none."""
+        """Read the content of a blob.
+
+        Raises:
+            KeyError: there is none.
+        """
         ...
 
     def names(self, prefix: str = "") -> list[str]:
@@ -60,7 +64,11 @@ class BlobStorage(Protocol):
         ...
 
     def lock(self) -> AbstractContextManager[None]:
-        """Exclude all other holders, of every process and machine that shares the storage. Raises LockedError."""
+        """Exclude all other holders, of every process and machine that shares the storage.
+
+        Raises:
+            LockedError: another holder keeps it for too long.
+        """
         ...
 
 
@@ -162,7 +170,11 @@ class FolderStorage:
                 target.parent.rmdir()
 
     def lock(self) -> AbstractContextManager[None]:
-        """Lock a file in the folder, waiting for it at most ten seconds. Raises LockedError."""
+        """Lock a file in the folder, waiting for it at most ten seconds.
+
+        Raises:
+            LockedError: another holder keeps it for too long.
+        """
         return lock.locked(self.path, f"a push or rollback on {self.path.name}")
 
     def _names(self) -> Iterator[str]:
@@ -222,7 +234,11 @@ class ProcessStorage:
         self._blobs[check_blob_name(name)] = bytes(content)
 
     def read(self, name: str) -> bytes:
-        """Content of a blob. Raises KeyError if there is none."""
+        """Read the content of a blob.
+
+        Raises:
+            KeyError: there is none.
+        """
         return self._blobs[check_blob_name(name)]
 
     def names(self, prefix: str = "") -> list[str]:
@@ -235,7 +251,11 @@ class ProcessStorage:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Exclude other threads, waiting for them at most ten seconds. Raises LockedError."""
+        """Exclude other threads, waiting for them at most ten seconds.
+
+        Raises:
+            LockedError: another holder keeps it for too long.
+        """
         if not self._lock.acquire(timeout=lock.SECONDS_TO_WAIT):
             raise LockedError("a push or rollback is under way in another thread: nothing was written; try again later")
         try:

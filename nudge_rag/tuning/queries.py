@@ -21,7 +21,7 @@ EmbedQueries = Callable[[list[str]], ArrayLike]
 def embed_texts(
     texts: list[str], embed_queries: EmbedQueries, dimension: int, similarity: Similarity
 ) -> dict[str, FloatArray]:
-    """Embedding of each text, at unit length where that changes no ranking (l2 keeps the length).
+    """Embedding of each text, at unit length if that changes no ranking (l2 keeps the length).
 
     Raises:
         ValueError: embeddings that are not (len(texts), dimension), or hold a zero or non-finite row.

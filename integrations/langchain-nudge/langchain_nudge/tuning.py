@@ -33,7 +33,7 @@ def tune(
         embeddings: what queries are embedded with; default the vector store's own.
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
-            model's name for the record, is the framework's where it has one; ``texts`` are those of the documents.
+            model's name for the record, is the framework's if it has one; ``texts`` are those of the documents.
 
     Raises:
         ValueError: no embeddings were given and the vector store has none.

@@ -154,7 +154,7 @@ class ContrastiveDescent:
         return summed
 
     def _best_others(self, problem: Problem, background: Any, ranked_by: Similarity, depth: int) -> Float64Array:
-        """Scores of each training query's nearest nodes that do not move, (m, depth); -inf where there are fewer."""
+        """Scores of each training query's nearest nodes that do not move, (m, depth); -inf if there are fewer."""
         train: PreparedLabels = self._train
         if self._similarity == "l2":
             train = replace(train, competitors=None)  # distances do not tell directions

@@ -118,7 +118,7 @@ def _search(
     direction: Float64Array,
     slope: float,
 ) -> tuple[float, int, tuple[float, Float64Array]]:
-    """What share of ``direction`` to go, 0 where none is an improvement; tries, and the function there."""
+    """What share of ``direction`` to go, 0 if none is an improvement; tries, and the function there."""
     share = 1.0
     for tries in range(1, TRIES + 1):
         found, gradient = function(point + share * direction)

@@ -17,7 +17,7 @@ def common_direction(queries: FloatArray) -> Float64Array:
 
         u = argmin_u sum_i (q_i.u - 1)^2 + m ridge |u|^2, scaled so that the mean score is 1,
 
-    over unit queries; a multiple of (C + ridge I)^-1 mean(q) with C their covariance. Zero where their mean is.
+    over unit queries; a multiple of (C + ridge I)^-1 mean(q) with C their covariance. Zero if their mean is.
 
     Example:
         >>> common_direction(np.array([[0.6, 0.8], [0.6, -0.8]])).round(6).tolist()

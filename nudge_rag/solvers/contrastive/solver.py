@@ -46,7 +46,7 @@ class NudgeContrastive:
     and l2, or with ``keep_lengths``, v_j is a direction, and every node keeps its length. The penalty's strength goes
     down a path that begins at the untouched embeddings, each solution a warm start for the next; validation chooses the
     point with the best mean of ``metric``. Of several temperatures, each chooses its own point; then their solutions
-    are averaged, from the best one down, as long as validation gains by it. The embeddings stay as they are where
+    are averaged, from the best one down, as long as validation gains by it. The embeddings stay as they are if
     nothing improves on them. Then, with ``refit``, training and validation labels together are solved for at the chosen
     points, so that no label is lost. Grades weigh the labels of a query; those below 0 are rejections (thumbs-down):
     the node counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.

@@ -28,9 +28,9 @@ class FixedScores:
     """Scores that no step size changes.
 
     Attributes:
-        best: (m, depth) the best scores of uncovered nodes for each validation query, in no order; -inf where there
+        best: (m, depth) the best scores of uncovered nodes for each validation query, in no order; -inf if there
             are fewer nodes than depth.
-        answer: (p,) score of each validation pair whose node is uncovered; NaN where the node is covered.
+        answer: (p,) score of each validation pair whose node is uncovered; NaN if the node is covered.
     """
 
     best: FloatArray

@@ -24,7 +24,7 @@ class Arcs:
     Attributes:
         rows: (c,) covered rows.
         starts: (c, d) float64 unit vectors v_j.
-        tangents: (c, d) float64 unit vectors u_j (zero where the angle is).
+        tangents: (c, d) float64 unit vectors u_j (zero if the angle is).
         angles: (c,) float64 radians between v_j and g_j; 0 for nodes that stay in place.
         norms: (c,) float64 lengths of the original embeddings, kept by every point of the arc.
         opposed: rows with v_j . g_j < 0, left in place.

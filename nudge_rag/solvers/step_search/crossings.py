@@ -123,7 +123,7 @@ def _outranking(own: _Scores, other: _Scores, end: float, margin: float) -> tupl
 
 
 def _roots(a: Float64Array, b: Float64Array, c: Float64Array, low: Float64Array, high: Float64Array) -> Float64Array:
-    """Angles in (low, high) at which a cos + b sin + c is 0, (n, 2); 0 where there are fewer."""
+    """Angles in (low, high) at which a cos + b sin + c is 0, (n, 2); 0 if there are fewer."""
     size = np.hypot(a, b)
     some = (size > 0) & (np.abs(c) <= size)
     turn = np.arccos(np.clip(-c / np.where(some, size, 1.0), -1.0, 1.0))

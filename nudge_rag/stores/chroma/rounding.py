@@ -43,7 +43,7 @@ def read_back(vectors: Float32Array) -> Float32Array:
 
 
 def written_to_read_back(vectors: Float32Array) -> Float32Array:
-    """For each row r of ``vectors`` some x with f(x) = r; r itself where there is none (it never was in such a space).
+    """For each row r of ``vectors`` some x with f(x) = r; r itself if there is none (it never was in such a space).
 
     For every float length near |r|, each coordinate has one or a few floats that come back as r_i; mixtures of the
     smallest and the largest of them are tried until one has that very length.
@@ -96,6 +96,6 @@ def _lengths(vectors: Float32Array) -> Float32Array:
 
 
 def _shifted(values: Float32Array, ulps: int) -> Float32Array:
-    """Each value moved by so many units in the last place, away from zero where positive."""
+    """Each value moved by so many units in the last place, away from zero if positive."""
     bits = np.ascontiguousarray(values).view(np.int32)
     return np.where(values == 0, values, (bits + np.int32(ulps)).view(np.float32))

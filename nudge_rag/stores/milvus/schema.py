@@ -103,7 +103,11 @@ def check_client(client: Any) -> None:
 
 
 def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
-    """The schema in what ``describe_collection`` gives. Raises ValueError where no field is a FLOAT_VECTOR."""
+    """Return the schema in what ``describe_collection`` gives.
+
+    Raises:
+        ValueError: no field is a FLOAT_VECTOR.
+    """
     fields = {field["name"]: field for field in description["fields"]}
     types = {name: getattr(field["type"], "name", str(field["type"])) for name, field in fields.items()}
     candidates = [name for name, kind in types.items() if kind == "FLOAT_VECTOR"]
@@ -131,7 +135,7 @@ def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
 
 
 def address_of(client: Any) -> str:
-    """Where a client is connected to: the file where it is a Milvus Lite of this process, host and port otherwise."""
+    """Where a client is connected to: the file if it is a Milvus Lite of this process, host and port otherwise."""
     address = client._get_connection().server_address
     # pymilvus 2.6.7 keeps the database's name in another place than 2.6.10.
     database = client._config.db_name if hasattr(client, "_config") else client._db_name

@@ -37,7 +37,11 @@ class Index:
     prefixes: tuple[str, ...]
 
     def prefix(self) -> str:
-        """The only one. Raises ValueError where there are several."""
+        """Return the only one.
+
+        Raises:
+            ValueError: there are several.
+        """
         if len(self.prefixes) != 1:
             raise ValueError(f"index {self.name!r} is for keys with the prefixes {self.prefixes}: pass prefix=")
         return self.prefixes[0]

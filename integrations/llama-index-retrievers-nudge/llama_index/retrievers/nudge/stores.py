@@ -53,9 +53,9 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
 
 
 def texts_of(index_or_store: Any) -> TextsOf | None:
-    """Node ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None where there are none.
+    """Node ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None if there are none.
 
-    SimpleVectorStore and FAISS keep no texts: those come from the docstore of the index, where an index is given.
+    SimpleVectorStore and FAISS keep no texts: those come from the docstore of the index, if an index is given.
 
     Example:
         >>> from llama_index.core import MockEmbedding

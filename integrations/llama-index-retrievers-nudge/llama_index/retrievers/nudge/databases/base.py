@@ -31,7 +31,7 @@ class Request:
         open_adapter: opens the store's adapter, once.
         query: the framework's query.
         options: the retriever's ``vector_store_kwargs``.
-        trusting: whether filters are translated by the integration where it writes them correctly.
+        trusting: whether filters are translated by the integration if it writes them correctly.
     """
 
     vector_store: Any

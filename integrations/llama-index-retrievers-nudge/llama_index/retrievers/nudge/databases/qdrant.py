@@ -22,7 +22,11 @@ class Qdrant(Database):
     own_restrictions = frozenset({"node_ids", "doc_ids"})
 
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
-        """Make the adapter of its dense vector. Raises ValueError if it has an asynchronous client alone."""
+        """Make the adapter of its dense vector.
+
+        Raises:
+            ValueError: it has an asynchronous client alone.
+        """
         if vector_store.client is None:
             raise ValueError("this QdrantVectorStore has an asynchronous client alone: give it client= as well")
         vectors = vector_store.client.get_collection(vector_store.collection_name).config.params.vectors

@@ -42,7 +42,11 @@ class Redis(Database):
     options = carried_options = frozenset({"where"})
 
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
-        """The adapter of its index. Raises ValueError for a store with an asynchronous client alone."""
+        """Return the adapter of its index.
+
+        Raises:
+            ValueError: a store with an asynchronous client alone.
+        """
         if vector_store._index.client is None:
             raise ValueError(
                 "this RedisVectorStore has an asynchronous client alone: give it redis_client= or redis_url="
