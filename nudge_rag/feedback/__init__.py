@@ -1,10 +1,21 @@
-"""What users tell us: labelled pairs of queries and nodes, the files that hold them, and a recorder of feedback."""
+"""What users tell us: labelled pairs, what they are read from, and a recorder of what users do."""
 
-from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.feedback.reading import ReadReport, SkippedRow
-from nudge_rag.feedback.recorder import Recorder, RecorderCheck
-from nudge_rag.feedback.ubi import from_ubi, to_ubi
+
+if TYPE_CHECKING:
+    from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
+    from nudge_rag.feedback.readers.judged import from_mteb, from_nudge_dataset, from_trec, from_trec_run
+    from nudge_rag.feedback.readers.langfuse import from_langfuse
+    from nudge_rag.feedback.readers.langsmith import from_examples, from_langsmith
+    from nudge_rag.feedback.readers.spans import from_spans, from_trulens
+    from nudge_rag.feedback.readers.texts import from_hugging_face, from_llama_index, from_ragas
+    from nudge_rag.feedback.recorder import Recorder, RecorderCheck
+    from nudge_rag.feedback.resolve import Resolution, TextResolver
+    from nudge_rag.feedback.ubi import from_ubi, to_ubi
 
 __all__ = [
     "Feedback",
@@ -13,11 +24,49 @@ __all__ = [
     "ReadReport",
     "Recorder",
     "RecorderCheck",
+    "Resolution",
     "Retrieval",
     "ShownNode",
     "SkippedRow",
     "Split",
+    "TextResolver",
     "UnknownNodes",
+    "from_examples",
+    "from_hugging_face",
+    "from_langfuse",
+    "from_langsmith",
+    "from_llama_index",
+    "from_mteb",
+    "from_nudge_dataset",
+    "from_ragas",
+    "from_spans",
+    "from_trec",
+    "from_trec_run",
+    "from_trulens",
     "from_ubi",
     "to_ubi",
 ]
+
+# Imported when they are asked for: `import nudge_rag` needs none of them.
+_MODULES = {
+    "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
+    "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
+    "readers.langfuse": ("from_langfuse",),
+    "readers.langsmith": ("from_examples", "from_langsmith"),
+    "readers.spans": ("from_spans", "from_trulens"),
+    "readers.texts": ("from_hugging_face", "from_llama_index", "from_ragas"),
+    "recorder": ("Recorder", "RecorderCheck"),
+    "resolve": ("Resolution", "TextResolver"),
+    "ubi": ("from_ubi", "to_ubi"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

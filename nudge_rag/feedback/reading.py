@@ -86,6 +86,10 @@ class RowLog:
             raise kind(str(row))
         self.skipped.append(row)
 
+    def note(self, line: int | None, reason: str, source: str | None = None) -> None:
+        """Note a row that is left out whatever ``errors`` says, because nothing is wrong with the row itself."""
+        self.skipped.append(SkippedRow(self.source if source is None else source, line, reason, self.unit))
+
     def report(self, known: Collection[str] = ()) -> ReadReport:
         """Return the report, and warn of what was skipped and of columns that nobody reads."""
         report = ReadReport(self.n_rows, tuple(self.skipped), dict(self.ignored))

@@ -1,0 +1,1 @@
+"""Readers of what other tools recorded: dictionaries, tables or files of their schemas, without their packages."""

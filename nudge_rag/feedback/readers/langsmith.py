@@ -1,0 +1,189 @@
+"""LangSmith's runs, feedback and examples, as `list_runs`, `query_v2`, `list_feedback` and bulk exports give them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval
+from nudge_rag.feedback.pairs import LabeledPairs
+from nudge_rag.feedback.readers.common import about, documents_shown, outermost, pick, query_text, retrievals_of, vote
+from nudge_rag.feedback.reading import Errors, RowLog, checked_id
+from nudge_rag.feedback.records import Records, loaded, numbered_records
+from nudge_rag.feedback.rows import gather_rows
+from nudge_rag.feedback.ubi import parse_time
+
+__all__ = ["from_examples", "from_langsmith"]
+
+USER_KEYS = ("user_score", "user_feedback", "thumbs", "nudge_node")
+
+
+def from_langsmith(
+    runs: Records,
+    feedback: Records = (),
+    *,
+    keys: Collection[str] = USER_KEYS,
+    threshold: float = 0.5,
+    node_key: str | None = None,
+    errors: Errors = "raise",
+) -> FeedbackLog:
+    """Read retriever runs and what users said of them.
+
+    A run within another retriever's run is part of that one. Feedback on a chain or on the trace is about its
+    retrievals as a whole (`FeedbackLog.to_pairs` says what that labels). Feedback on a node has
+    ``extra={"node_id": ...}``; ``correction={"node_ids": [...]}`` names the right ones. Without feedback rows the
+    runs' ``feedback_stats`` count. Export all runs: the SDK's ``query`` returns those of the last day without
+    ``min_start_time``.
+
+    Args:
+        runs: rows of either SDK shape or of a bulk export, or their file.
+        feedback: rows of feedback, or their file.
+        keys: names of the feedback that users give; scores of a model (source "model") never count.
+        threshold: scores above it are thumbs up, below it thumbs down.
+        node_key: key of the documents' metadata that holds the node id, if ``id`` does not.
+        errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+
+    Raises:
+        ValueError: a bad row, with file and line.
+    """
+    log = RowLog("LangSmith", errors)
+    retrievals: dict[str, Retrieval] = {}
+    parent_of: dict[str, str | None] = {}
+    trace_of: dict[str, str] = {}
+    stats: list[tuple[str, Mapping[str, Any]]] = []
+    for source, line, row in numbered_records(runs, log, "LangSmith runs"):
+        try:
+            run_id = checked_id(_text(row.get("id")), "id of a run")
+            parent_of[run_id] = _text(pick(row, "parent_run_id"))
+            trace_of[run_id] = _text(pick(row, "trace_id")) or run_id
+            stats.append((run_id, loaded(row.get("feedback_stats")) or {}))
+            if str(row.get("run_type", "")).lower() == "retriever" and not pick(row, "error"):
+                retrievals[run_id] = _retrieval(run_id, row, node_key)
+        except (TypeError, ValueError) as error:
+            log.bad(line, str(error), type(error), source)
+    kept = outermost(retrievals.keys(), parent_of)
+    retrievals = {run_id: retrieval for run_id, retrieval in retrievals.items() if run_id in kept}
+    events: list[Feedback] = []
+    n_runs = log.n_rows
+    for source, line, row in numbered_records(feedback, log, "LangSmith feedback"):
+        try:
+            events += _feedback(row, keys, threshold, retrievals, trace_of)
+        except (TypeError, ValueError) as error:
+            log.bad(line, str(error), type(error), source)
+    if log.n_rows == n_runs:
+        events = [event for run_id, counts in stats for event in _counted(run_id, counts, keys, retrievals, trace_of)]
+    return FeedbackLog(tuple(retrievals.values()), tuple(events), log.report())
+
+
+def from_examples(
+    examples: Records, *, query: str = "inputs.question", nodes: str = "outputs.node_ids", errors: Errors = "raise"
+) -> LabeledPairs:
+    """Read the examples of a LangSmith or Langfuse data set, whose keys are the user's own.
+
+    Args:
+        examples: rows, or their file.
+        query: path of the question in a row, such as "inputs.question" or "input.question".
+        nodes: path of a node id, several, or a mapping of them to grades; "expectedOutput.node_ids" in Langfuse.
+        errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+
+    Raises:
+        ValueError: a bad row, with file and line.
+
+    Example:
+        >>> rows = [{"inputs": {"question": "reset my password"}, "outputs": {"node_ids": ["doc-7", "doc-9"]}}]
+        >>> dict(from_examples(rows).qrels["q0"])
+        {'doc-7': 1.0, 'doc-9': 1.0}
+    """
+    log = RowLog("examples", errors)
+    rows = []
+    for source, line, row in numbered_records(examples, log, "examples"):
+        try:
+            text, found = query_text(_at(row, query)), loaded(_at(row, nodes))
+            if not isinstance(found, Mapping):
+                listed = [found] if isinstance(found, str | int) else found
+                if not isinstance(listed, Iterable):
+                    raise ValueError(f"no node ids at {nodes!r}")
+                found = dict.fromkeys(listed, 1.0)
+            rows += [(line, {"query": text, "node_id": node, "grade": grade}) for node, grade in found.items()]
+        except (TypeError, ValueError) as error:
+            log.bad(line, str(error), type(error), source)
+    n_rows = log.n_rows
+    labels = gather_rows(rows, log)
+    log.n_rows = n_rows
+    return LabeledPairs(labels.queries, labels.qrels, report=log.report())
+
+
+def _retrieval(run_id: str, row: Mapping[str, Any], node_key: str | None) -> Retrieval:
+    extra = loaded(row.get("extra"))
+    metadata = extra.get("metadata") if isinstance(extra, Mapping) else None
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    user = pick(metadata, "user_id", "nudge_user_id")
+    session = pick(metadata, "thread_id", "session_id", "conversation_id")
+    return Retrieval(
+        run_id,
+        query_text(row.get("inputs")),
+        documents_shown(row.get("outputs"), node_key),
+        parse_time(row.get("start_time")),
+        pick(metadata, "nudge_version"),
+        _text(user),
+        _text(session),
+    )
+
+
+def _feedback(
+    row: Mapping[str, Any],
+    keys: Collection[str],
+    threshold: float,
+    retrievals: Mapping[str, Retrieval],
+    trace_of: Mapping[str, str],
+) -> list[Feedback]:
+    origin = loaded(row.get("feedback_source"))
+    origin = origin if isinstance(origin, Mapping) else {}
+    if row.get("key") not in keys or origin.get("type") == "model":
+        return []
+    meant = retrievals_of(_text(pick(row, "run_id")), _text(pick(row, "trace_id")), retrievals, trace_of)
+    time, user = parse_time(row.get("created_at")), _text(pick(origin, "user_id"))
+    correction, extra = loaded(row.get("correction")), loaded(row.get("extra"))
+    events: list[Feedback] = []
+    if isinstance(correction, Mapping) and isinstance(correction.get("node_ids"), list):
+        for node in correction["node_ids"]:
+            events += about(meant, checked_id(node, "a node of correction"), "thumbs_up", time, user)
+    node = extra.get("node_id") if isinstance(extra, Mapping) else None
+    value = row.get("value")
+    label = value if isinstance(value, str) else None
+    action = vote(row.get("score") if row.get("score") is not None else value, label, threshold)
+    if action is not None:
+        events += about(meant, None if node is None else checked_id(node, "node_id"), action, time, user)
+    return events
+
+
+def _counted(
+    run_id: str,
+    counts: Mapping[str, Any],
+    keys: Collection[str],
+    retrievals: Mapping[str, Retrieval],
+    trace_of: Mapping[str, str],
+) -> list[Feedback]:
+    """Feedback of a run of which only number and mean are known: of scores 0 and 1 that is all."""
+    events: list[Feedback] = []
+    for key in keys:
+        stat = counts.get(key)
+        if isinstance(stat, Mapping) and stat.get("n") and stat.get("avg") is not None:
+            meant = retrievals_of(run_id, None, retrievals, trace_of)
+            up = round(min(max(float(stat["avg"]), 0.0), 1.0) * int(stat["n"]))
+            events += about(meant, None, "thumbs_up", None, None) * up
+            events += about(meant, None, "thumbs_down", None, None) * (int(stat["n"]) - up)
+    return events
+
+
+def _at(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = loaded(row)
+        if not isinstance(row, Mapping) or name not in row:
+            raise ValueError(f"nothing at {path!r}")
+        row = row[name]
+    return row
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
