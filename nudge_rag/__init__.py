@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nudge_rag.common.progress import track
     from nudge_rag.errors import (
         CorruptArchiveError,
+        JournalAccessError,
         JournalError,
         LockedError,
         MissingPackageError,
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
     from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
     from nudge_rag.feedback.pairs import LabeledPairs, Split
+    from nudge_rag.journal.journal import versions
+    from nudge_rag.journal.prune import prune
     from nudge_rag.journal.push import PushReceipt
+    from nudge_rag.journal.repair import RepairReport, repair
     from nudge_rag.journal.rollback import RollbackReceipt, rollback
     from nudge_rag.journal.status import Status, reapply, status
-    from nudge_rag.journal.switch import SwitchReceipt, drop_beside, switch
-    from nudge_rag.journal.versions import Version, versions
+    from nudge_rag.journal.switch import SwitchReceipt, drop_beside, drop_copies, switch
+    from nudge_rag.journal.take_over import take_over
+    from nudge_rag.journal.versions import Version
     from nudge_rag.solvers import (
         AutoSolver,
         Candidate,
@@ -60,6 +65,7 @@ __all__ = [
     "Comparison",
     "CorruptArchiveError",
     "Evaluation",
+    "JournalAccessError",
     "JournalError",
     "LabeledPairs",
     "LabeledQueries",
@@ -75,6 +81,7 @@ __all__ = [
     "PushError",
     "PushReceipt",
     "Recall",
+    "RepairReport",
     "RetrieverComparison",
     "RollbackReceipt",
     "Split",
@@ -90,16 +97,20 @@ __all__ = [
     "__version__",
     "aevaluate_retrievers",
     "drop_beside",
+    "drop_copies",
     "evaluate",
     "evaluate_retrievers",
     "nDCG",
     "open_store",
     "parse_metric",
+    "prune",
     "reapply",
+    "repair",
     "rollback",
     "status",
     "store_retriever",
     "switch",
+    "take_over",
     "track",
     "tune",
     "versions",
@@ -111,6 +122,7 @@ _NAMES_OF = {
     "common.progress": ("track",),
     "errors": (
         "CorruptArchiveError",
+        "JournalAccessError",
         "JournalError",
         "LockedError",
         "MissingPackageError",
@@ -142,7 +154,13 @@ _NAMES_OF = {
         "LabeledPairs",
         "Split",
     ),
+    "journal.journal": ("versions",),
+    "journal.prune": ("prune",),
     "journal.push": ("PushReceipt",),
+    "journal.repair": (
+        "RepairReport",
+        "repair",
+    ),
     "journal.rollback": (
         "RollbackReceipt",
         "rollback",
@@ -155,12 +173,11 @@ _NAMES_OF = {
     "journal.switch": (
         "SwitchReceipt",
         "drop_beside",
+        "drop_copies",
         "switch",
     ),
-    "journal.versions": (
-        "Version",
-        "versions",
-    ),
+    "journal.take_over": ("take_over",),
+    "journal.versions": ("Version",),
     "solvers": (
         "AutoSolver",
         "Candidate",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "CorruptArchiveError",
+    "JournalAccessError",
     "JournalError",
     "LockedError",
     "MissingPackageError",
@@ -56,6 +57,10 @@ class PushError(NudgeError, RuntimeError):
 
 class JournalError(PushError, OSError):
     """Raised if the journal cannot be written to, such as on a full disk; says what it still records."""
+
+
+class JournalAccessError(JournalError, PermissionError):
+    """Raised if the system lets the journal not be read or written to."""
 
 
 class StoreError(NudgeError, RuntimeError):

@@ -17,7 +17,19 @@ import numpy as np
 from nudge_rag.common import files
 from nudge_rag.errors import CorruptArchiveError
 
-__all__ = ["CorruptArchiveError", "parse_folder", "read_folder", "write_folder", "write_manifest"]
+__all__ = [
+    "CorruptArchiveError",
+    "encode_arrays",
+    "encode_manifest",
+    "parse_arrays",
+    "parse_folder",
+    "parse_manifest",
+    "parse_npz",
+    "read_folder",
+    "sha256_of",
+    "write_folder",
+    "write_manifest",
+]
 
 FORMAT = 1
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
@@ -35,15 +47,14 @@ def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
     in the folder before stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for an array here
-    checksum = _sha256(buffer.getvalue())
+    content = encode_arrays(arrays)
+    checksum = sha256_of(content)
     overwrites = (folder / MANIFEST).exists()
     if overwrites:
         _settle(folder)
     target = folder / (NEWER_ARRAYS if overwrites else ARRAYS)
     try:
-        files.write_synced(target, buffer.getvalue())
+        files.write_synced(target, content)
         write_manifest(folder, {**manifest, "format": FORMAT, "arrays_sha256": checksum})
     except BaseException:
         if not _names(folder, checksum):
@@ -57,10 +68,21 @@ def write_folder(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest of ``folder`` atomically, with a checksum of its own."""
-    content = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    files.write_synced(folder / MANIFEST, encode_manifest(manifest))
+
+
+def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """JSON of ``manifest`` with its format and a checksum of its own."""
+    content = {name: value for name, value in manifest.items() if name != CHECKSUM} | {"format": FORMAT}
     content[CHECKSUM] = _manifest_checksum(content)
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    files.write_synced(folder / MANIFEST, text.encode("utf-8", "surrogatepass"))
+    return json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def encode_arrays(arrays: Mapping[str, Array]) -> bytes:
+    """An uncompressed npz of ``arrays``."""
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for an array here
+    return buffer.getvalue()
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -82,20 +104,29 @@ def parse_folder(folder: Path, manifest: bytes, arrays: bytes) -> tuple[dict[str
     Raises:
         CorruptArchiveError: as `read_folder`.
     """
-    parsed = _parse_manifest(folder, manifest)
-    if parsed.get("arrays_sha256") != _sha256(arrays):
-        raise CorruptArchiveError(f"{folder / ARRAYS} does not match the checksum in its manifest")
+    parsed = parse_manifest(folder / MANIFEST, manifest)
+    return parsed, parse_arrays(folder / ARRAYS, parsed, arrays)
+
+
+def parse_arrays(place: object, manifest: Mapping[str, Any], content: bytes) -> dict[str, Array]:
+    """Arrays that belong to ``manifest``; ``place`` is for messages.
+
+    Raises:
+        CorruptArchiveError: they do not match its checksum, or are not what `encode_arrays` writes.
+    """
+    if manifest.get("arrays_sha256") != sha256_of(content):
+        raise CorruptArchiveError(f"{place} does not match the checksum in its manifest")
     try:
-        return parsed, _parse_arrays(arrays)
+        return parse_npz(content)
     except Exception as error:  # zipfile and numpy raise nearly anything
-        raise CorruptArchiveError(f"{folder / ARRAYS} is not what nudge-rag writes: {error}") from error
+        raise CorruptArchiveError(f"{place} is not what nudge-rag writes: {error}") from error
 
 
 def _settle(folder: Path) -> None:
     """Finish or undo what a process left behind that died while it overwrote ``folder``."""
     newer = folder / NEWER_ARRAYS
     if newer.exists():
-        if _names(folder, _sha256(_content(newer))):
+        if _names(folder, sha256_of(_content(newer))):
             files.put_in_place(newer, folder / ARRAYS)
         else:
             newer.unlink()
@@ -107,8 +138,12 @@ def _names(folder: Path, checksum: str) -> bool:
     return manifest.exists() and f'"{checksum}"'.encode() in manifest.read_bytes()
 
 
-def _parse_manifest(folder: Path, content: bytes) -> dict[str, Any]:
-    path = folder / MANIFEST
+def parse_manifest(path: object, content: bytes) -> dict[str, Any]:
+    """A manifest whose checksum is right; ``path`` is for messages.
+
+    Raises:
+        CorruptArchiveError: it is not what `encode_manifest` writes.
+    """
     try:
         parsed = json.loads(content.decode("utf-8", "surrogatepass"), object_pairs_hook=_without_duplicates)
         checksum = _manifest_checksum(parsed) if isinstance(parsed, dict) else None
@@ -128,7 +163,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parse_arrays(content: bytes) -> dict[str, Array]:
+def parse_npz(content: bytes) -> dict[str, Array]:
     """Arrays of an npz as `numpy.savez` writes it.
 
     Nothing is unpickled or decompressed, and nothing is allocated on the word of a header: every number must be there.
@@ -171,8 +206,9 @@ def _content(path: Path) -> bytes:
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
     content = {name: value for name, value in manifest.items() if name != CHECKSUM}
-    return _sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return sha256_of(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
+    """Hex digits of SHA-256."""
     return hashlib.sha256(content).hexdigest()

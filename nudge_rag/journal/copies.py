@@ -1,18 +1,19 @@
-"""The steps of a version beside the live one: write it, compare the two, swap them, and put right what died half-way.
+"""The steps of a push to a copy: write it, compare it with the live version, swap the two, and mend what died.
 
-The caller holds the lock of the store's journal.
+The caller holds the lock of the journal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from nudge_rag.common.arrays import FloatArray
+import numpy as np
+
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.errors import JournalError, PushError
+from nudge_rag.journal.differences import find_differences
+from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import (
     COMMITTED,
     IN_PLACE,
@@ -24,16 +25,15 @@ from nudge_rag.journal.manifest import (
     VERIFIED,
     WRITING,
 )
-from nudge_rag.journal.versions import JournalError, PushError, Version, versions
-from nudge_rag.stores.access import reading, same_vectors
+from nudge_rag.journal.versions import Version
+from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
 
 __all__ = [
-    "compare",
     "drop_copy",
-    "keep",
     "labels_of",
-    "recover_beside",
+    "record_as_in_place",
+    "recover_copies",
     "require_atomic_switch",
     "require_copies",
     "require_not_switched",
@@ -44,32 +44,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-NODES_PER_STEP = 5_000
 STORES = "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, LanceDB, and by an alias Milvus and Qdrant"
 
 
-@dataclass
-class Differences:
-    """Nodes by which two versions differ though they should not; empty lists where there are none."""
-
-    only_live: list[str] = field(default_factory=list)
-    only_copy: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.only_live or self.only_copy or self.changed)
-
-    def __str__(self) -> str:
-        parts = (self.only_live, "only in the live version"), (self.only_copy, "only in the copy beside it")
-        told = [(ids, what) for ids, what in (*parts, (self.changed, "changed")) if ids]
-        return ", ".join(
-            f"{len(ids)} node(s) {what}: {', '.join(map(repr, ids[:5]))}{' ...' if len(ids) > 5 else ''}"
-            for ids, what in told
-        )
-
-
 def require_copies(store: EmbeddingStore) -> SideBySideStore:
-    """``store``, where it holds two versions of its vectors. Raises ValueError where it does not."""
+    """``store``, if it holds two versions of its vectors. Raises ValueError if it does not."""
     if not store.capabilities.side_by_side or not isinstance(store, SideBySideStore):
         raise ValueError(
             f"this {store.name} store does not hold two versions of its vectors: use mode={IN_PLACE!r}. Side by side"
@@ -91,18 +70,19 @@ def require_not_switched(live: Version | None) -> None:
     """Raise PushError where ``live`` was made live by a switch: a push over it could not be switched back."""
     if live is not None and live.is_beside:
         raise PushError(
-            f"version {live.name} was made live by switch(): undo it with rollback(), or keep it with drop_beside(),"
+            f"version {live.name} was made live by switch(): undo it with rollback(), or keep it with drop_copies(),"
             " and push then; nothing was written"
         )
 
 
-def write_beside(store: EmbeddingStore, version: Version, every: Sequence[Version]) -> None:
+def write_beside(journal: Journal, version: Version) -> None:
     """Copy all nodes, write the moved vectors to the copy, and compare both with what they must hold.
 
     Raises:
         PushError: the store failed, or was written to in the meantime; the copy is dropped.
     """
-    for waiting in every:
+    store = journal.store
+    for waiting in journal.versions:
         if waiting.is_beside and waiting.state == COMMITTED:
             drop_copy(store, waiting)
             waiting.set_state(ROLLED_BACK)
@@ -110,7 +90,7 @@ def write_beside(store: EmbeddingStore, version: Version, every: Sequence[Versio
     try:
         copy = require_copies(store).create_copy(version.label)
         copy.replace(version.ids, version.after)
-        found = compare(store, copy, version.ids, version.before, version.after)
+        found = find_differences(store, copy, version.ids, version.before, version.after)
     except Exception as error:
         raise PushError(
             f"{store.name} failed while a copy was written ({error}): {_give_up(store, version)}"
@@ -135,44 +115,6 @@ def _give_up(store: EmbeddingStore, version: Version) -> str:
     return "the live version is as it was, the copy is dropped"
 
 
-def compare(
-    live: EmbeddingStore, copy: EmbeddingStore, ids: Sequence[str], here: FloatArray, there: FloatArray
-) -> Differences:
-    """Where the two versions differ, but for ``ids``, which must be ``here`` in the live one and ``there`` in the copy.
-
-    Reads both versions once, a few thousand nodes at a time.
-    """
-    found, at = Differences(), {node_id: place for place, node_id in enumerate(ids)}
-    n_live = 0
-    for names, vectors in live.scan(NODES_PER_STEP):
-        n_live += len(names)
-        present = copy.matching(names, None)
-        found.only_live += [node_id for node_id in names if node_id not in present]
-        rows = [row for row, node_id in enumerate(names) if node_id in present]
-        kept = [names[row] for row in rows]
-        mine, theirs = vectors[rows], copy.read(kept)
-        moved = [(row, at[node_id]) for row, node_id in enumerate(kept) if node_id in at]
-        wanted_mine, wanted_theirs = theirs.copy(), theirs.copy()
-        for row, place in moved:
-            wanted_mine[row], wanted_theirs[row] = here[place], there[place]
-        if not (same_vectors(live, mine, wanted_mine) and same_vectors(copy, theirs, wanted_theirs)):
-            found.changed += [
-                node_id
-                for row, node_id in enumerate(kept)
-                if not same_vectors(live, mine[row], wanted_mine[row])
-                or not same_vectors(copy, theirs[row], wanted_theirs[row])
-            ]
-    if copy.count() != n_live - len(found.only_live):
-        found.only_copy += _absent(live, copy)
-    return found
-
-
-def _absent(live: EmbeddingStore, copy: EmbeddingStore) -> Iterator[str]:
-    for names, _ in copy.scan(NODES_PER_STEP):
-        present = live.matching(names, None)
-        yield from (node_id for node_id in names if node_id not in present)
-
-
 def swap(store: EmbeddingStore, version: Version, state: str) -> None:
     """Swap the live version and the copy of ``version``, which is then ``state`` (switched, or committed again).
 
@@ -183,59 +125,65 @@ def swap(store: EmbeddingStore, version: Version, state: str) -> None:
     try:
         require_copies(store).switch(version.label)
     except Exception as error:
-        if settle(store, version) != state:
+        if find_live(store, version) != state:
             raise PushError(f"{store.name} did not switch: {error}") from error
     else:
         version.set_state(state)
 
 
-def settle(store: EmbeddingStore, version: Version) -> str:
+def find_live(store: EmbeddingStore, version: Version) -> str:
     """Find out from the vectors which of the two versions is live, record it, and return the state.
 
+    If no node that moved tells the two apart any more, nothing of the push is live: it counts as not switched.
+
     Raises:
-        PushError: the vectors are those of neither, or the store failed.
+        PushError: the store failed.
     """
-    telling = [at for at in range(len(version.ids)) if not same_vectors(store, version.before[at], version.after[at])]
     try:
-        present = store.matching([version.ids[at] for at in telling], None)
-        telling = [at for at in telling if version.ids[at] in present]
-        vectors = store.read([version.ids[at] for at in telling])
+        nudged, original = _votes(store, version)
+        if nudged == original:
+            copy = require_copies(store)
+            if version.label in copy.copy_labels():
+                original, nudged = _votes(copy.open_copy(version.label), version)
     except Exception as error:
         raise PushError(
             f"{store.name} failed while it was asked whether version {version.name} is live ({error}): a later call"
             " asks again"
         ) from error
-    # Nodes that were embedded again hold neither; they have no say.
-    nudged, original = (
-        sum(same_vectors(store, vector, known[at]) for at, vector in zip(telling, vectors, strict=True))
-        for known in (version.after, version.before)
-    )
-    if nudged == original:
-        raise PushError(
-            f"cannot tell whether version {version.name} is live: {nudged} of its nodes hold what it wrote, {original}"
-            f" what was there before"
-        )
     version.set_state(SWITCHED if nudged > original else COMMITTED)
     return version.state
 
 
-def recover_beside(store: EmbeddingStore, root: str | Path) -> None:
-    """Put right what died: a copy half written is dropped, a switch is recorded as the store shows it.
+def _votes(store: EmbeddingStore, version: Version) -> tuple[int, int]:
+    """How many nodes hold what the push wrote, and how many what was there before; others have no say."""
+    rows = np.flatnonzero([not same for same in same_rows(store, version.before, version.after)])
+    present, _ = read_present(store, [version.ids[row] for row in rows])
+    telling = [row for row in rows if version.ids[row] in present]
+    vectors = [present[version.ids[row]] for row in telling]
+    counts = [
+        sum(same_vectors(store, vector, known[row]) for row, vector in zip(telling, vectors, strict=True))
+        for known in (version.after, version.before)
+    ]
+    return counts[0], counts[1]
 
-    Warns:
-        UserWarning: what was found, and what was done.
+
+def recover_copies(journal: Journal) -> list[str]:
+    """Mend what died: a copy half written is dropped, a switch is recorded as the store shows it.
+
+    Returns:
+        What was found, and what was done.
     """
-    every = versions(store, root)
-    for version in every:
-        if not version.is_beside or version.state == ROLLED_BACK:
-            continue
-        done = _put_right(store, version, every)
-        if done:
-            name = version.folder.parent.name
-            warnings.warn(f"push {version.name} beside {name} had not finished; {done}", stacklevel=6)
+    told = []
+    for version in journal.versions:
+        if version.is_beside and version.state != ROLLED_BACK:
+            done = _mend(journal, version)
+            if done:
+                told.append(f"push {version.name} beside {journal.name} had not finished; {done}")
+    return told
 
 
-def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]) -> str:
+def _mend(journal: Journal, version: Version) -> str:
+    store = journal.store
     if version.state in (PREPARED, WRITING):
         drop_copy(store, version)
         version.set_state(ROLLED_BACK)
@@ -245,12 +193,12 @@ def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]
         return "it had written everything: it is ready beside the live version"
     done = []
     if version.state == SWITCHING:
-        labels_of(store)  # where it puts its own parts of a switch right first, for the vectors to be read
-        live = "it" if settle(store, version) == SWITCHED else "the version before"
+        labels_of(store)  # if it mends its own parts of a switch first, for the vectors to be read
+        live = "it" if find_live(store, version) == SWITCHED else "the version before"
         done.append(f"it died while it was switched: the store shows that {live} is live")
     if version.label not in labels_of(store):
         if version.state == SWITCHED:
-            keep(version, every)
+            record_as_in_place(journal, version)
             done.append("the version before is no longer beside it: it is kept as a push in place")
         else:
             version.set_state(ROLLED_BACK)
@@ -258,10 +206,10 @@ def _put_right(store: EmbeddingStore, version: Version, every: Sequence[Version]
     return "; ".join(done)
 
 
-def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version | None:
-    """Switch back where a version with that number or a later one is live by a switch, and return it.
+def undo_switch(journal: Journal, first: int) -> Version | None:
+    """Switch back if a version with that number or a later one is live by a switch, and return it.
 
-    Where that would lose nodes, the version is made one that was pushed in place, for the caller to roll back as such.
+    If that would lose nodes, the version is made one that was pushed in place, for the caller to roll back as such.
 
     Raises:
         PushError, StoreError: the store failed; a later call starts again.
@@ -269,14 +217,15 @@ def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version 
     Warns:
         UserWarning: it is not switched back, and why.
     """
-    recover_beside(store, root)
-    every = versions(store, root)
-    live = next((one for one in every if one.is_beside and one.state == SWITCHED), None)
+    for told in recover_copies(journal):
+        warn_caller(told)
+    live = next((one for one in journal.versions if one.is_beside and one.state == SWITCHED), None)
     if live is None or live.number < first:
         return None
+    store = journal.store
     with reading(store, "its versions were compared"):
         copy = require_copies(store).open_copy(live.label)
-        why: object = compare(store, copy, live.ids, live.after, live.before)
+        why: object = find_differences(store, copy, live.ids, live.after, live.before)
     if not why:
         try:
             swap(store, live, COMMITTED)
@@ -288,20 +237,17 @@ def undo_switch(store: EmbeddingStore, root: str | Path, first: int) -> Version 
             why = error
         else:
             return live
-    keep(live, every)
-    warnings.warn(
-        f"version {live.name} cannot be switched back without a loss ({why}): vectors are written back instead",
-        stacklevel=3,
-    )
+    record_as_in_place(journal, live)
+    warn_caller(f"version {live.name} cannot be switched back without a loss ({why}): vectors are written back instead")
     return None
 
 
-def keep(version: Version, every: Sequence[Version]) -> None:
+def record_as_in_place(journal: Journal, version: Version) -> None:
     """Record a switched version as one that was pushed in place: rollback writes its originals back."""
     version.manifest["mode"] = IN_PLACE
     version.set_state(COMMITTED)
-    for one in every:
-        if one.number < version.number and not one.is_beside and one.state == COMMITTED:
+    for one in journal.in_place:
+        if one.number < version.number and one.state == COMMITTED:
             one.set_state(SUPERSEDED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from nudge_rag.stores.checks import check_label
 
 __all__ = [
     "ARRAY_NAMES",
+    "BASE",
     "COMMITTED",
     "IN_PLACE",
     "LIVE",
@@ -21,9 +23,10 @@ __all__ = [
     "SUPERSEDED",
     "SWITCHED",
     "SWITCHING",
+    "THINNED",
     "VERIFIED",
     "WRITING",
-    "wrong_arrays",
+    "wrong_array",
     "wrong_manifest",
 ]
 
@@ -39,24 +42,47 @@ STATES = {
     SIDE_BY_SIDE: (*LIVE, SWITCHING, SWITCHED, ROLLED_BACK),
 }
 ARRAY_NAMES = ("originals", "before", "after")
-KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict, "ids": list}
+KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict}
+# Where only the manifest of a version is left.
+THINNED = "thinned"
+# The version that this one is stored as a difference to.
+BASE = "base"
+NAME = "[0-9]{1,9}"
 
 
 def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
-    """What is not as a push writes it; None where all is well."""
+    """Say what is not as a push writes it; None if all is well."""
     for name, kind in KINDS.items():
-        if not isinstance(manifest.get(name), kind):
-            return f"{name} is {type(manifest.get(name)).__name__}, not {kind.__name__}"
-    if not all(isinstance(node_id, str) for node_id in manifest["ids"]):
-        return "node ids are strings"
-    if len(set(manifest["ids"])) != len(manifest["ids"]):
-        return "a node id is there twice"
+        value = manifest.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{name} is {type(value).__name__}, not {kind.__name__}"
     gamma = manifest["details"].get("gamma", 0.0)
     if not isinstance(gamma, int | float) or not abs(gamma) <= sys.float_info.max:
         return "gamma is not a finite number"
     if not isinstance(manifest["details"].get("text_hashes", {}), dict):
         return "text_hashes is no object"
-    return _wrong_mode(manifest)
+    return _wrong_ids(manifest) or _wrong_mode(manifest)
+
+
+def _wrong_ids(manifest: Mapping[str, Any]) -> str | None:
+    ids, base = manifest.get("ids"), manifest.get(BASE)
+    if THINNED in manifest or (base is not None and ids is None):
+        n_nodes = manifest.get("n_nodes")
+        if isinstance(n_nodes, bool) or not isinstance(n_nodes, int) or n_nodes < 0:
+            return f"n_nodes is {n_nodes!r}"
+        if THINNED in manifest and (manifest[THINNED] is not True or manifest["state"] in (*LIVE, SWITCHING, SWITCHED)):
+            return "it is thinned out, and may still be in the store"
+        if base is None:
+            return None
+    if base is not None and (not isinstance(base, str) or not re.fullmatch(NAME, base)):
+        return f"its base is {base!r}"
+    if ids is None and base is not None:
+        return None
+    if not isinstance(ids, list):
+        return f"ids is {type(ids).__name__}, not list"
+    if not all(isinstance(node_id, str) for node_id in ids):
+        return "node ids are strings"
+    return "a node id is there twice" if len(set(ids)) != len(ids) else None
 
 
 def _wrong_mode(manifest: Mapping[str, Any]) -> str | None:
@@ -74,14 +100,11 @@ def _wrong_mode(manifest: Mapping[str, Any]) -> str | None:
     return None
 
 
-def wrong_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], shape: tuple[int, int]) -> str | None:
-    """What is not as a push writes it; None where all is well."""
-    for name in ARRAY_NAMES:
-        part = arrays.get(name)
-        if part is None:
-            return f"it has no array {name!r}"
-        if part.dtype not in (np.float32, np.float64) or part.shape != shape:
-            return f"{name} is {part.dtype} of shape {part.shape}, expected float32 or float64 of shape {shape}"
-        if not np.isfinite(part).all():
-            return f"{name} holds NaN or infinite values"
-    return None
+def wrong_array(arrays: Mapping[str, np.ndarray[Any, Any]], name: str, shape: tuple[int, int]) -> str | None:
+    """Say why an array is not as a push writes it; None if all is well."""
+    part = arrays.get(name)
+    if part is None:
+        return f"it has no array {name!r}"
+    if part.dtype not in (np.float32, np.float64) or part.shape != shape:
+        return f"{name} is {part.dtype} of shape {part.shape}, expected float32 or float64 of shape {shape}"
+    return None if np.isfinite(part).all() else f"{name} holds NaN or infinite values"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +12,19 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.lock import locked
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
+from nudge_rag.errors import JournalError, PushError
+from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
+from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.journal.rollback import commit, describe_left_alone, recover
-from nudge_rag.journal.versions import (
-    DEFAULT_VERSIONS,
-    JournalError,
-    PushError,
-    Version,
-    journal_folder,
-    live_version,
-    record_version,
-    versions,
-)
-from nudge_rag.stores.access import read_present, reading, same_vectors, write_and_compare
+from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.restore import describe_left_alone
+from nudge_rag.journal.versions import Version
+from nudge_rag.journal.writes import Written, undo_writes, write_over
+from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
 
@@ -44,7 +40,7 @@ class PushReceipt:
     Attributes:
         pushed: whether anything was written.
         written: number of vectors written.
-        version: the version's name, None when nothing was pushed.
+        version: the version's name, None if nothing was pushed.
         reason: why nothing was pushed, or what was pushed.
         changed_since: ids left alone because their vectors changed since they were read.
         missing: ids left alone because they are no longer in the store.
@@ -62,23 +58,34 @@ class PushReceipt:
         return " ".join([done, *describe_left_alone(self.changed_since, self.missing)])
 
 
+@renamed_argument("root", "versions")
 def push_vectors(
     store: EmbeddingStore,
     ids: Sequence[str],
     originals: FloatArray,
     vectors: FloatArray,
     *,
-    root: str | Path = DEFAULT_VERSIONS,
+    versions: str | Path | None = None,
     details: Mapping[str, Any] | None = None,
     mode: str = IN_PLACE,
 ) -> PushReceipt:
     """Write ``vectors`` for ``ids``; nodes of an earlier push that are not among them get their originals back.
 
-    Originals are on disk before the first write, every vector is read back after it, and one push at a time works on a
-    store (of those that share ``root``). An earlier push that died half-way is finished or undone first.
+    Originals are recorded before the first write, every vector is read back after it, and one push at a time works on a
+    store. A node that somebody else writes to in the meantime keeps what he wrote, and is listed. An earlier push that
+    died is finished or undone first.
 
     With ``mode="side-by-side"`` they are written to a copy of all nodes beside the live version, which stays as it is
     until `nudge_rag.switch`; a version that waited there before is dropped.
+
+    Args:
+        store: the vector store.
+        ids: of the nodes, each once.
+        originals: (len(ids), d) their vectors before any nudge.
+        vectors: (len(ids), d) their moved vectors.
+        versions: the folder of the history; None for the store's own.
+        details: what is to be recorded of the nudge.
+        mode: ``"in-place"`` or ``"side-by-side"``.
 
     Raises:
         TypeError, ValueError: ids given twice, vectors that do not fit or are not finite; another mode, or a store that
@@ -92,30 +99,23 @@ def push_vectors(
     check_mode(store, mode)
     names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
     check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
-    journal = journal_folder(store, root)
-    with locked(journal, f"a push or rollback on {journal.name}"):
-        recover(store, root)
-        live = live_version(store, root)
-        require_not_switched(live)
-        _check_fits(live, (details or {}).get("model"), moved.shape[1])
+    with locked_journal(store, versions) as journal:
+        require_not_switched(journal.live)
+        _check_fits(journal.live, (details or {}).get("model"), moved.shape[1])
         with reading(store, "the nodes to push were read"):
-            plan, changed, missing = _plan(store, names, np.asarray(originals), moved, live)
-        for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
-            if left:
-                warnings.warn(f"{len(left)} node(s) {why} and are left alone: {preview(left)}", stacklevel=4)
-        if not plan.ids:
-            return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
-        version = record_version(
-            store, plan.ids, plan.originals, plan.before, plan.after, Path(root), details or {}, mode
-        )
-        if mode == SIDE_BY_SIDE:
-            write_beside(store, version, versions(store, root))
-        else:
-            _write_checked(store, version)
-            commit(version, live)
+            plan = _plan(journal, names, np.asarray(originals), moved)
+        written = _carry_out(journal, plan, details or {}, mode) if plan.ids else None
+    changed = (*plan.changed, *(() if written is None else written[1].newer))
+    missing = (*plan.missing, *(() if written is None else written[1].missing))
+    for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
+        if left:
+            warn_caller(f"{len(left)} node(s) {why} and are left alone: {preview(left)}")
+    if written is None or not written[1].kept:
+        return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
+    name, n_written = written[0].name, len(written[1].kept)
     where = " beside the live version, for switch() to make live" if mode == SIDE_BY_SIDE else ""
-    logger.info("pushed %d vectors to %s as version %s%s", len(plan.ids), journal.name, version.name, where)
-    return PushReceipt(True, len(plan.ids), version.name, f"pushed as version {version.name}{where}", changed, missing)
+    logger.info("pushed %d vectors to %s as version %s%s", n_written, journal.name, name, where)
+    return PushReceipt(True, n_written, name, f"pushed as version {name}{where}", changed, missing)
 
 
 def check_mode(store: EmbeddingStore, mode: str) -> None:
@@ -129,6 +129,7 @@ def check_mode(store: EmbeddingStore, mode: str) -> None:
 def _check_fits(live: Version | None, model: str | None, dimension: int) -> None:
     if live is None:
         return
+    live.load()  # before anything is said of it, a damaged record is told
     made, advice = f"the store holds a nudge (version {live.name}) for", "roll back first; nothing was written"
     if live.model is not None and model is not None and live.model != model:
         raise PushError(f"{made} the embedding model {live.model!r}, this one is for {model!r}: {advice}")
@@ -138,62 +139,121 @@ def _check_fits(live: Version | None, model: str | None, dimension: int) -> None
 
 @dataclass(frozen=True)
 class _Plan:
+    """What a push is to write, and what it leaves alone.
+
+    Attributes:
+        ids: nodes that are written.
+        vectors: of these nodes.
+        changed: nodes that somebody else has changed since they were read.
+        missing: nodes that are no longer in the store.
+        away: nodes of the live version that are not in the store: id, nudged vector, original.
+        back: nodes that had been away and are there again.
+    """
+
     ids: list[str]
-    originals: FloatArray
-    before: FloatArray
-    after: FloatArray
+    vectors: Vectors
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    away: list[tuple[str, FloatArray, FloatArray]]
+    back: list[str]
 
 
-def _plan(
-    store: EmbeddingStore, ids: Sequence[str], originals: FloatArray, vectors: FloatArray, live: Version | None
-) -> tuple[_Plan, tuple[str, ...], tuple[str, ...]]:
+def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: FloatArray) -> _Plan:
+    store, live = journal.store, journal.live
     dtype = np.dtype(store.capabilities.dtype)
     targets = {n: (o, v) for n, o, v in zip(ids, originals.astype(dtype), store.as_stored(vectors), strict=True)}
     live_at = {} if live is None else {node_id: at for at, node_id in enumerate(live.ids)}
-    current, gone = read_present(store, [*targets, *(node_id for node_id in live_at if node_id not in targets)])
+    current, gone = read_present(store, list(dict.fromkeys([*targets, *live_at, *journal.away.vectors])))
     rows, changed = [], []
     for node_id, now in current.items():
         at = live_at.get(node_id)
-        ours = live is not None and at is not None and live.holds(store, now, at)
-        original = live.originals[at] if ours and live is not None and at is not None else now
+        original, ours = now, False
+        if live is not None and at is not None and live.holds(store, now, at):
+            original, ours = live.originals[at], True
+        elif node_id in journal.away.vectors and same_vectors(store, now, journal.away.vectors[node_id][0]):
+            original, ours = journal.away.vectors[node_id][1].astype(dtype), True
         wanted = targets.get(node_id)
         if wanted is None:
-            # Nudged by the push before this one and by this one no longer: back to its original.
+            # Nudged by an earlier push and by this one no longer: back to its original.
             if ours:
                 rows.append((node_id, original, now, original))
         elif same_vectors(store, original, wanted[0]):
             rows.append((node_id, original, now, wanted[1]))
         else:
             changed.append(node_id)
-    missing = tuple(node_id for node_id in gone if node_id in targets)
+    away = []
+    if live is not None:
+        away = [(n, live.after[live_at[n]], live.originals[live_at[n]]) for n in gone if n in live_at]
+    back = [node_id for node_id in journal.away.vectors if node_id in current]
     parts = [np.array([row[part] for row in rows], dtype=dtype) for part in (1, 2, 3)]
-    return _Plan([row[0] for row in rows], *parts), tuple(changed), missing
+    missing = tuple(node_id for node_id in gone if node_id in targets)
+    return _Plan([row[0] for row in rows], Vectors(*parts), tuple(changed), missing, away, back)
 
 
-def _write_checked(store: EmbeddingStore, version: Version) -> None:
+def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:
+    if mode == SIDE_BY_SIDE:
+        version = journal.record(plan.ids, plan.vectors, details, mode)
+        write_beside(journal, version)
+        return version, Written(kept=plan.ids)
+    if not journal.is_transactional:
+        return _write_checked(journal, plan, journal.record(plan.ids, plan.vectors, details))
+    try:
+        with journal.transaction():
+            version = journal.record(plan.ids, plan.vectors, details)
+            written = write_over(journal.store, version.ids, version.before, version.after)
+            if written.refused:
+                raise PushError(f"{journal.store.name} did not keep the vectors as they were written")
+            _finish(journal, plan, version, written)
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        raise PushError(
+            f"{journal.store.name} failed while vectors were written ({error}): the vectors that were there before are"
+            " back, the whole push was one transaction"
+        ) from error
+    return version, written
+
+
+def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Version, Written]:
+    store = journal.store
     version.set_state(WRITING)
     try:
-        kept = write_and_compare(store, version.ids, version.after)
+        written = write_over(store, version.ids, version.before, version.after)
     except Exception as error:
         raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
-    if not kept:
+    if written.refused:
         raise PushError(f"{store.name} did not keep the vectors as they were written: {_undo(store, version)}")
     try:
         version.set_state(VERIFIED)
     except JournalError as error:
         raise PushError(f"the journal cannot be written to ({error.__cause__}): {_undo(store, version)}") from error
+    _finish(journal, plan, version, written)
+    return version, written
+
+
+def _finish(journal: Journal, plan: _Plan, version: Version, written: Written) -> None:
+    """Record what is live now; what the push left alone is kept in its record."""
+    if not written.kept:
+        version.set_state(ROLLED_BACK)
+        return
+    left = {"changed": [*plan.changed, *written.newer], "missing": [*plan.missing, *written.missing]}
+    if left["changed"] or left["missing"]:
+        version.manifest["left_alone"] = left
+    journal.commit(version)
+    at = {node_id: row for row, node_id in enumerate(version.ids)}
+    fresh = [(node, version.after[at[node]], version.originals[at[node]]) for node in written.missing]
+    journal.away.drop(plan.back)
+    journal.away.add([*plan.away, *fresh])
 
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
     try:
-        restored = same_vectors(store, store.read(version.ids), version.before)
-        if not restored:
-            restored = write_and_compare(store, version.ids, version.before)
+        _, undone = undo_writes(store, version.ids, version.before, version.after)
     except Exception as error:
         logger.warning("undoing version %s failed: %s", version.name, error)
-        restored = False
-    if not restored:
-        return f"some may be there; rollback() restores the originals saved in {version.folder}"
+        undone = False
+    if not undone:
+        return f"some may be there; rollback() restores the originals saved in {version.place}"
     with contextlib.suppress(OSError):  # the next call looks again
         version.set_state(ROLLED_BACK)
     return "the vectors that were there before are back"

@@ -1,4 +1,4 @@
-"""What became of a nudge in a store that lives on, and putting it back where an ingestion pipeline undid it."""
+"""Check whether a pushed nudge is still in the store, and write it again to nodes that lost it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nudge_rag.common.lock import locked
-from nudge_rag.journal.manifest import COMMITTED
-from nudge_rag.journal.rollback import recover
+from nudge_rag.common.deprecation import renamed_argument
+from nudge_rag.errors import PushError
+from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
-from nudge_rag.journal.versions import (
-    DEFAULT_VERSIONS,
-    PushError,
-    Version,
-    journal_folder,
-    live_version,
-    versions,
-)
-from nudge_rag.stores.access import read_present, reading, same_vectors, write_and_compare
+from nudge_rag.journal.versions import Version
+from nudge_rag.journal.writes import write_over
+from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["Status", "reapply", "status"]
@@ -37,7 +32,9 @@ class Status:
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
         edited: ids whose texts changed since they were tuned; looked for where `status` is given the texts.
-        ready: name of the version that waits beside the live one for `switch`; None where none does.
+        ready: name of the version that waits beside the live one for `switch`; None if none does.
+        away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
+            nudge, `rollback` undoes it.
     """
 
     version: str | None
@@ -48,6 +45,7 @@ class Status:
     missing: tuple[str, ...] = ()
     edited: tuple[str, ...] = ()
     ready: str | None = None
+    away: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
@@ -58,16 +56,18 @@ class Status:
         return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{waits}"
 
 
-def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts: TextsOf | None = None) -> Status:
+@renamed_argument("root", "versions")
+def status(store: EmbeddingStore, versions: str | Path | None = None, *, texts: TextsOf | None = None) -> Status:
     """Compare what the last push wrote with what the store holds; reads only.
 
     Args:
         store: the vector store.
-        root: the folder of the journal.
+        versions: the folder of the history; None for the store's own.
         texts: node ids to their texts, as `nudge_rag.tune` took them: finds the nodes whose texts were edited since.
 
     Raises:
         CorruptArchiveError: the record of the push is damaged.
+        JournalError: the history is elsewhere, or cannot be read.
         StoreError: the store failed.
 
     Example:
@@ -75,11 +75,15 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
         >>> print(status(MappingStore({"a": [1.0, 0.0]}, key="new")))
         nothing is pushed
     """
-    live = live_version(store, root)
-    waiting = [one.name for one in versions(store, root) if one.is_beside and one.state == COMMITTED]
-    ready = waiting[-1] if waiting else None
+    return find_status(Journal.open(store, versions), texts)
+
+
+def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
+    """As `status`, of a journal that is open."""
+    store, live, staged = journal.store, journal.live, journal.staged
+    ready, away = None if staged is None else staged.name, tuple(journal.away.vectors)
     if live is None:
-        return Status(None, None, ready=ready)
+        return Status(None, None, ready=ready, away=away)
     with reading(store, "its nodes were compared with what was pushed"):
         present, missing = read_present(store, live.ids)
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
@@ -92,7 +96,7 @@ def status(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, texts:
             kinds["lost" if live.holds(store, present[node_id], at) else "changed"].append(node_id)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
     edited = () if texts is None else _edited(live, list(present), texts)
-    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready)
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away)
 
 
 def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:
@@ -101,8 +105,13 @@ def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...
     return tuple(node_id for node_id, found in now.items() if found != then[node_id])
 
 
-def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+@renamed_argument("root", "versions")
+def reapply(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
     """Write the nudge again to the nodes that lost it, and read it back; nodes that changed are left alone.
+
+    Args:
+        store: the vector store.
+        versions: the folder of the history; None for the store's own.
 
     Returns:
         The ids written.
@@ -112,21 +121,26 @@ def reapply(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple
         StoreError: the store failed before anything was written.
         LockedError: a push or rollback is under way.
     """
-    journal = journal_folder(store, root)
-    with locked(journal, f"a push or rollback on {journal.name}"):
-        recover(store, root)
-        live, lost = live_version(store, root), status(store, root).lost
+    with locked_journal(store, versions) as journal:
+        live, lost = journal.live, find_status(journal).lost
         if live is None or not lost:
             return ()
         at = {node_id: place for place, node_id in enumerate(live.ids)}
-        vectors = np.array([live.after[at[node_id]] for node_id in lost], dtype=live.after.dtype)
         try:
-            kept = write_and_compare(store, lost, vectors)
+            with journal.transaction():
+                present, _ = read_present(store, lost)
+                # Between the comparison and now somebody else may have written to them.
+                ids = [node for node in lost if node in present and live.holds(store, present[node], at[node])]
+                if not ids:
+                    return ()
+                expected = np.array([present[node_id] for node_id in ids])
+                vectors = np.array([live.after[at[node_id]] for node_id in ids], dtype=live.after.dtype)
+                written = write_over(store, ids, expected, vectors)
         except Exception as error:
             raise PushError(
                 f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
                 f" starts again ({type(error).__name__}: {error})"
             ) from error
-        if not kept:
+        if written.refused:
             raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
-    return lost
+    return tuple(written.kept)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nudge_rag.common.lock import locked
+from nudge_rag.common.deprecation import renamed_argument, warn_renamed
+from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import (
-    compare,
     drop_copy,
-    keep,
     labels_of,
+    record_as_in_place,
     require_atomic_switch,
     require_copies,
     require_not_switched,
     swap,
 )
+from nudge_rag.journal.differences import find_differences
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
-from nudge_rag.journal.rollback import recover
-from nudge_rag.journal.versions import DEFAULT_VERSIONS, PushError, Version, journal_folder, versions
+from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["SwitchReceipt", "drop_beside", "switch"]
+__all__ = ["SwitchReceipt", "drop_beside", "drop_copies", "switch"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class SwitchReceipt:
         return f"Version {self.version} is live; {self.nodes:,} nodes differ from the version before."
 
 
-def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept_gap: bool = False) -> SwitchReceipt:
+@renamed_argument("root", "versions")
+def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_gap: bool = False) -> SwitchReceipt:
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
 
     Whoever reads the store sees one version or the other, never a mixture. Both are compared first: nodes that were
@@ -49,10 +52,10 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept
 
     Args:
         store: the vector store.
-        root: the folder of the journal.
-        accept_gap: switch also where the store takes more steps than one for it
-            (``capabilities.atomic_switch``): between them, whoever opens the store by its name does not find it. Still
-            nobody sees a mixture. A `rollback` has that gap again.
+        versions: the folder of the history; None for the store's own.
+        accept_gap: switch also if the store takes more steps than one for it (``capabilities.atomic_switch``): between
+            them, whoever opens the store by its name does not find it. Still nobody sees a mixture. A `rollback` has
+            that gap again.
 
     Raises:
         PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
@@ -64,17 +67,14 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept
     require_copies(store)
     if not accept_gap:
         require_atomic_switch(store)
-    journal = journal_folder(store, root)
-    with locked(journal, f"a push or rollback on {journal.name}"):
-        recover(store, root)
-        every = versions(store, root)
-        require_not_switched(_first(every, SWITCHED))
-        ready = _first(every, COMMITTED)
+    with locked_journal(store, versions) as journal:
+        require_not_switched(_first(journal.versions, SWITCHED))
+        ready = _first(journal.versions, COMMITTED)
         if ready is None:
             raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
         with reading(store, "its versions were compared"):
             copy = require_copies(store).open_copy(ready.label)
-            found = compare(store, copy, ready.ids, ready.before, ready.after)
+            found = find_differences(store, copy, ready.ids, ready.before, ready.after)
         if found:
             raise PushError(
                 f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
@@ -84,11 +84,16 @@ def switch(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS, *, accept
     return SwitchReceipt(ready.name, len(ready.ids))
 
 
-def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
+@renamed_argument("root", "versions")
+def drop_copies(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
     """Remove what pushes side by side left beside the live version, and give its space back.
 
     A version that waited to be switched to is discarded. One that is live stays so, and counts from then on as one that
     was pushed in place: `rollback` writes the original vectors, which are in the journal, back.
+
+    Args:
+        store: the vector store.
+        versions: the folder of the history; None for the store's own.
 
     Returns:
         The names of the versions whose copies were removed.
@@ -99,20 +104,25 @@ def drop_beside(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> t
         LockedError: another push or rollback is under way.
     """
     require_copies(store)
-    journal = journal_folder(store, root)
-    with locked(journal, f"a push or rollback on {journal.name}"):
-        recover(store, root)
-        every, labels = versions(store, root), labels_of(store)
-        dropped = [version for version in every if version.label and version.label in labels]
+    with locked_journal(store, versions) as journal:
+        labels = labels_of(store)
+        dropped = [version for version in journal.versions if version.label and version.label in labels]
         for version in dropped:
             if version.is_beside and version.state == SWITCHED:
                 # First in the journal: a rollback that finds the copy gone writes the vectors back.
-                keep(version, every)
+                record_as_in_place(journal, version)
             drop_copy(store, version)
             if version.is_beside:
                 version.set_state(ROLLED_BACK)
     return tuple(version.name for version in dropped)
 
 
-def _first(every: list[Version], state: str) -> Version | None:
+@renamed_argument("root", "versions")
+def drop_beside(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
+    """Deprecated name of `drop_copies`."""
+    warn_renamed("drop_beside()", "drop_copies()")
+    return drop_copies(store, versions)
+
+
+def _first(every: Sequence[Version], state: str) -> Version | None:
     return next((version for version in every if version.is_beside and version.state == state), None)

@@ -1,72 +1,87 @@
-"""The journal of pushes: what was in the store, what was written, and how far it got.
+"""One push as it is recorded: a manifest that is read at once, and vectors that are loaded when they are asked for.
 
-Layout: ``<versions>/<store key>/<number>/{manifest.json, arrays.npz}`` and a lock. The arrays hold, for every node of a
-push, its original vector, the one that was there before, and the one written.
+Blobs: ``<number>/manifest.json`` and ``<number>/arrays.npz``; of a folder, ``<versions>/<store key>/<number>/...``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
-from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, read_folder, write_folder, write_manifest
+from nudge_rag.common.archive import (
+    ARRAYS,
+    MANIFEST,
+    CorruptArchiveError,
+    encode_arrays,
+    encode_manifest,
+    parse_arrays,
+    sha256_of,
+)
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.errors import JournalError, PushError
+from nudge_rag.errors import JournalAccessError, JournalError, NudgeError, PushError
+from nudge_rag.journal.coding import Vectors, decode, encode
 from nudge_rag.journal.manifest import (
-    ARRAY_NAMES,
+    BASE,
     COMMITTED,
     IN_PLACE,
     LIVE,
-    PREPARED,
+    ROLLED_BACK,
     SIDE_BY_SIDE,
     SWITCHED,
     SWITCHING,
-    wrong_arrays,
+    THINNED,
     wrong_manifest,
 )
-from nudge_rag.stores.access import reading, same_vectors
+from nudge_rag.stores.access import same_vectors
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.history import BlobStorage, FolderStorage
 
-__all__ = ["DEFAULT_VERSIONS", "JournalError", "PushError", "Version", "as_version", "journal_folder", "live_version"]
-__all__ += ["load_version"]
-__all__ += ["nudged_ids", "original_vectors", "record_version", "versions"]
+__all__ = ["JournalError", "PushError", "Version", "as_version", "writing_to"]
 
-DEFAULT_VERSIONS = "nudge-versions"
+SHOWN = 120
 
 
-@dataclass(frozen=True)
 class Version:
-    """One push: where it is recorded, its manifest, and per node the original, previous and written vectors."""
+    """One push to a store.
 
-    folder: Path
-    manifest: dict[str, Any] = field(repr=False)
-    ids: tuple[str, ...] = field(repr=False)
-    originals: FloatArray = field(repr=False)
-    before: FloatArray = field(repr=False)
-    after: FloatArray = field(repr=False)
+    Args:
+        storage: where it is recorded.
+        name: its number, four digits or more.
+        manifest: what is recorded of it, but for the vectors.
+        find: finds another version by its name, for one that is stored as a difference to a newer one.
+    """
+
+    def __init__(
+        self, storage: BlobStorage, name: str, manifest: dict[str, Any], find: Callable[[str], Version] | None = None
+    ) -> None:
+        self.storage, self.name, self.manifest = storage, name, manifest
+        self._find = find
+        self._ids: tuple[str, ...] | None = None
+        self._vectors: Vectors | None = None
+
+    def __repr__(self) -> str:
+        return f"Version({self.name!r}, {self.state!r})"
 
     def __str__(self) -> str:
         details = self.manifest.get("details", {})
-        what = f"{details.get('solver', 'unknown solver')}, gamma {details.get('gamma', float('nan')):.3g}"
+        solver = _printable(details.get("solver", "unknown solver"))
         state = "ready beside" if self.is_beside and self.state == COMMITTED else self.state
-        return f"{self.name}: {state}, {self.manifest['created']}, {len(self.ids)} nodes, {what}"
-
-    @property
-    def name(self) -> str:
-        """Folder name, such as ``0001``."""
-        return self.folder.name
+        created, gamma = _printable(self.manifest["created"]), details.get("gamma", float("nan"))
+        return f"{self.name}: {state}, {created}, {self.n_nodes} nodes, {solver}, gamma {gamma:.3g}"
 
     @property
     def number(self) -> int:
         """Its place in the order of pushes."""
-        return int(self.folder.name)
+        return int(self.name)
+
+    @property
+    def place(self) -> str:
+        """Where it is recorded, for messages."""
+        return f"{self.storage.location}/{self.name}"
 
     @property
     def state(self) -> str:
@@ -92,163 +107,236 @@ class Version:
         return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
 
     @property
+    def is_thinned(self) -> bool:
+        """Whether only its manifest is left: it can be undone together with all others, and not by itself."""
+        base = None if THINNED in self.manifest else self._base()
+        return THINNED in self.manifest or (base is not None and base.is_thinned)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes that it wrote."""
+        return len(self.ids) if "ids" in self.manifest else int(self.manifest.get("n_nodes", 0))
+
+    @property
     def dimension(self) -> int:
         """Of the vectors."""
-        return int(self.after.shape[1])
+        return int(self.manifest["dimension"])
 
     @property
     def model(self) -> str | None:
-        """Name of the embedding model that the push was made for, where it was known."""
+        """Name of the embedding model that the push was made for, if it was known."""
         model = self.manifest.get("details", {}).get("model")
         return None if model is None else str(model)
 
     @property
     def text_hashes(self) -> Mapping[str, str]:
-        """Node id to the hash of its text when it was tuned, where texts were given."""
+        """Node id to the hash of its text when it was tuned, if texts were given."""
         hashes: Mapping[str, str] = self.manifest["details"].get("text_hashes", {})
         return hashes
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the nodes that it wrote; none if it is thinned."""
+        if self._ids is None:
+            given = self.manifest.get("ids")
+            base = self._base()
+            self._ids = tuple(given) if given is not None else () if base is None else base.ids
+        return self._ids
+
+    @property
+    def originals(self) -> FloatArray:
+        """(n, d) vectors before any nudge."""
+        return self.load().originals
+
+    @property
+    def before(self) -> FloatArray:
+        """(n, d) vectors that the push found."""
+        return self.load().before
+
+    @property
+    def after(self) -> FloatArray:
+        """(n, d) vectors that it wrote."""
+        return self.load().after
+
+    def load(self) -> Vectors:
+        """Read the vectors, once; of a version that is thinned out there are none.
+
+        Raises:
+            CorruptArchiveError: they are damaged, or not as a push writes them.
+            JournalError: the journal cannot be read.
+        """
+        if self._vectors is None:
+            if self.is_thinned:
+                nothing = np.zeros((0, self.dimension))
+                return Vectors(nothing, nothing, nothing)
+            place = f"{self.place}/{ARRAYS}"
+            try:
+                with writing_to(self.storage, "read"):
+                    content = self.storage.read(f"{self.name}/{self._arrays_name()}")
+            except KeyError:
+                raise CorruptArchiveError(f"{place} is missing") from None
+            return self.adopt(parse_arrays(place, self.manifest, content))
+        return self._vectors
+
+    def check(self) -> None:
+        """Read the vectors, and forget them again. Raises CorruptArchiveError, JournalError."""
+        if not self.is_thinned and self._vectors is None:
+            self.load()
+            self._vectors = None
+
+    def adopt(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Vectors:
+        """Take ``arrays`` as those that belong to the manifest. Raises CorruptArchiveError."""
+        base = self._base()
+        try:
+            built_on = None if base is None else (base.ids, base.load())
+            self._vectors = vectors = decode(self.ids, self.dimension, self.manifest, arrays, built_on)
+        except (ValueError, MemoryError) as error:
+            raise CorruptArchiveError(f"{self.place} is not the record of a push: {error}") from error
+        return vectors
+
     def set_state(self, state: str) -> None:
-        """Record ``state`` in the manifest, durably.
+        """Record ``state``, durably; of a version that was rolled back nothing but the manifest is kept.
 
         Raises:
             JournalError: the manifest cannot be written.
         """
+        manifest = self.manifest | {"state": state}
+        if state == ROLLED_BACK:
+            manifest = thinned(manifest, self.n_nodes)
         try:
-            write_manifest(self.folder, self.manifest | {"state": state})
-        except OSError as error:
-            raise JournalError(
-                f"the journal cannot be written to ({error}): {self.folder} still says {self.state!r}, not {state!r};"
-                " the next call goes on from there"
-            ) from error
-        self.manifest["state"] = state
+            with writing_to(self.storage, "written to"):
+                self.storage.write(f"{self.name}/{MANIFEST}", encode_manifest(manifest))
+        except JournalError as error:
+            raise type(error)(
+                f"{error}: {self.place} still says {self.state!r}, not {state!r}; the next call goes on from there"
+            ) from error.__cause__
+        self._replace_manifest(manifest)
+
+    def write(self, vectors: Vectors, base: Version | None = None, **fields: Any) -> None:
+        """Record ``vectors``, as a difference to ``base`` if one is given, and then the manifest that names them.
+
+        Raises:
+            JournalError: it cannot be written; what was recorded before stays.
+        """
+        built_on = None if base is None else (base.ids, base.load())
+        coding, arrays = encode(self.ids, vectors, built_on)
+        content = encode_arrays(arrays)
+        manifest = {name: value for name, value in self.manifest.items() if name not in (BASE, THINNED)}
+        manifest |= {**fields, **coding, "ids": list(self.ids), "arrays_sha256": sha256_of(content)}
+        if base is not None:
+            manifest[BASE] = base.name
+            if base.ids == self.ids:
+                manifest |= {"n_nodes": len(self.ids)}
+                del manifest["ids"]
+        if f"{self.name}/{MANIFEST}" in self.storage.names(f"{self.name}/"):
+            # Another name than the arrays that the manifest of before names, which stay until it is replaced.
+            manifest["arrays"] = f"arrays-{manifest['arrays_sha256'][:12]}.npz"
+        else:
+            manifest.pop("arrays", None)
+        place, text = f"{self.name}/{manifest.get('arrays', ARRAYS)}", encode_manifest(manifest)
+        with writing_to(self.storage, "written to"):
+            try:
+                self.storage.write(place, content)
+                self.storage.write(f"{self.name}/{MANIFEST}", text)
+            except BaseException:
+                if place != f"{self.name}/{self._arrays_name()}" or "arrays_sha256" not in self.manifest:
+                    self.storage.delete(place)
+                raise
+        self._vectors = vectors
+        self._replace_manifest(manifest)
+
+    def rebuild(self, ids: Sequence[str], vectors: Vectors, state: str) -> None:
+        """Record other ids and vectors than there were. Raises JournalError."""
+        self._ids = tuple(ids)
+        self.write(vectors, state=state)
+
+    def thin(self) -> None:
+        """Keep nothing but the manifest, without what is long in it."""
+        manifest = thinned(self.manifest, self.n_nodes)
+        with writing_to(self.storage, "written to"):
+            self.storage.write(f"{self.name}/{MANIFEST}", encode_manifest(manifest))
+        self._replace_manifest(manifest)
 
     def holds(self, store: EmbeddingStore, vector: FloatArray, at: int) -> bool:
         """Whether ``vector`` is one that this push wrote or found at its node ``at``."""
         return any(same_vectors(store, vector, known[at]) for known in (self.after, self.before, self.originals))
 
+    def _replace_manifest(self, manifest: dict[str, Any]) -> None:
+        """Go on with a manifest that is recorded, and delete the arrays that it does not name."""
+        _ = self.ids  # of before, for whoever still works with them
+        self.manifest = manifest
+        kept = {MANIFEST} if THINNED in manifest else {MANIFEST, self._arrays_name()}
+        with writing_to(self.storage, "written to"):
+            for blob in self.storage.names(f"{self.name}/"):
+                if blob.removeprefix(f"{self.name}/") not in kept:
+                    self.storage.delete(blob)
 
-def versions(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> list[Version]:
-    """All recorded pushes to ``store``, oldest first; print one to see what it was.
+    def _arrays_name(self) -> str:
+        name = self.manifest.get("arrays", ARRAYS)
+        if not isinstance(name, str) or "/" in name:
+            raise CorruptArchiveError(f"{self.place} is not the record of a push: its arrays are {name!r}")
+        return name
 
-    Raises:
-        CorruptArchiveError: a record is damaged; the message names it.
-    """
-    folder = journal_folder(store, root)
-    # Without a manifest there is no version: the process died before it had written one, and before it wrote vectors.
-    return [load_version(part) for part in _version_folders(folder) if not part.is_dir() or _has_manifest(part)]
-
-
-def live_version(store: EmbeddingStore, root: str | Path) -> Version | None:
-    """The last push that was not rolled back, nor waits beside."""
-    return next((version for version in reversed(versions(store, root)) if version.is_live), None)
-
-
-def nudged_ids(store: EmbeddingStore, root: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
-    """Ids of the nodes that a live push wrote."""
-    live = live_version(store, root)
-    return () if live is None else live.ids
-
-
-def original_vectors(
-    store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray, root: str | Path = DEFAULT_VERSIONS
-) -> FloatArray:
-    """``vectors`` as read from ``store``, with those that a live push wrote replaced by their originals.
-
-    A vector that differs from what was pushed (embedded again, edited) is its own original.
-    """
-    live = live_version(store, root)
-    if live is None:
-        return vectors
-    rows = {node_id: row for row, node_id in enumerate(ids)}
-    found = [(rows[node_id], at) for at, node_id in enumerate(live.ids) if node_id in rows]
-    originals = np.array(vectors)
-    for row, at in found:
-        if live.holds(store, vectors[row], at):
-            originals[row] = live.originals[at]
-    return originals
+    def _base(self) -> Version | None:
+        name = self.manifest.get(BASE)
+        if name is None or THINNED in self.manifest:
+            return None
+        if self._find is None or int(name) <= self.number:
+            raise CorruptArchiveError(f"{self.place} is stored as a difference to {name}, which is not newer")
+        return self._find(name)
 
 
-def record_version(
-    store: EmbeddingStore,
-    ids: Sequence[str],
-    originals: FloatArray,
-    before: FloatArray,
-    after: FloatArray,
-    root: Path,
-    details: Mapping[str, Any],
-    mode: str = IN_PLACE,
-) -> Version:
-    """Write a new version to disk, synced, in state ``prepared``. Raises JournalError where that fails."""
-    folder = journal_folder(store, root)
-    taken = [int(part.name) for part in _version_folders(folder)]
-    folder = folder / f"{max(taken, default=0) + 1:04d}"
-    manifest = {
-        "state": PREPARED,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "store": {"name": store.name, "key": folder.parent.name, "similarity": store.capabilities.similarity},
-        "dimension": int(after.shape[1]),
-        "details": dict(details),
-        "ids": list(ids),
-    }
-    if mode == SIDE_BY_SIDE:
-        # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
-        manifest |= {"mode": mode, "label": f"nudge_{folder.name}_{uuid4().hex[:6]}"}
-    try:
-        write_folder(folder, manifest, {"originals": originals, "before": before, "after": after})
-    except OSError as error:
-        raise JournalError(f"the journal cannot be written to ({error}): nothing was pushed") from error
-    return load_version(folder)
-
-
-def load_version(folder: Path) -> Version:
-    """The version that ``folder`` records.
-
-    Raises:
-        CorruptArchiveError: it is a link or a file, or anything in it is not as a push writes it.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        raise CorruptArchiveError(f"{folder} is not a folder: it cannot be the record of a push")
-    return as_version(folder, *read_folder(folder))
+def thinned(manifest: Mapping[str, Any], n_nodes: int) -> dict[str, Any]:
+    """``manifest`` without ids, coding and whatever is long in its details."""
+    dropped = ("ids", "arrays", "arrays_sha256", "before_like", BASE)
+    short = {name: value for name, value in manifest.items() if name not in dropped}
+    details = {name: value for name, value in manifest["details"].items() if _is_short(value)}
+    return short | {"details": details, "n_nodes": n_nodes, THINNED: True}
 
 
 def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Version:
-    """What was read of ``folder``, checked.
+    """The version that was read of ``folder``, checked.
 
     Raises:
         CorruptArchiveError: anything is not as a push writes it.
     """
+    version = checked(FolderStorage(folder.parent), folder.name, manifest)
+    version.adopt(arrays)
+    return version
+
+
+def checked(
+    storage: BlobStorage, name: str, manifest: dict[str, Any], find: Callable[[str], Version] | None = None
+) -> Version:
+    """A version whose manifest is as a push writes it. Raises CorruptArchiveError."""
     wrong = wrong_manifest(manifest)
-    if wrong is None:
-        wrong = wrong_arrays(arrays, (len(manifest["ids"]), manifest["dimension"]))
     if wrong is not None:
-        raise CorruptArchiveError(f"{folder} is not the record of a push: {wrong}")
-    return Version(folder, manifest, tuple(manifest["ids"]), *(arrays[name] for name in ARRAY_NAMES))
+        raise CorruptArchiveError(f"{storage.location}/{name} is not the record of a push: {wrong}")
+    return Version(storage, name, manifest, find)
 
 
-def journal_folder(store: EmbeddingStore, root: str | Path) -> Path:
-    """Where the pushes to ``store`` are recorded.
+@contextmanager
+def writing_to(storage: BlobStorage, what: str) -> Iterator[None]:
+    """Turn whatever fails in a storage into a JournalError, which says where and why.
 
     Raises:
-        ValueError: a store whose key would lead out of ``root``.
-        StoreError: the store, asked where it is, failed.
+        JournalAccessError: the system refuses access.
+        JournalError: anything else fails.
     """
-    with reading(store, "its journal was looked for"):
-        key = store.key
-    if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
-        raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
-    return Path(root) / key
+    try:
+        yield
+    except (NudgeError, KeyError, ValueError, TypeError):
+        raise
+    except Exception as error:
+        kind = JournalAccessError if isinstance(error, PermissionError) else JournalError
+        raise kind(f"the journal cannot be {what} ({error}), in {storage.location}") from error
 
 
-def _version_folders(folder: Path) -> list[Path]:
-    """Whatever is named as a version is, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (part for part in folder.iterdir() if re.fullmatch("[0-9]{1,9}", part.name)), key=lambda p: int(p.name)
-    )
+def _is_short(value: Any) -> bool:
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and len(value) <= SHOWN)
 
 
-def _has_manifest(folder: Path) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.exists() or manifest.is_symlink()
+def _printable(value: Any) -> str:
+    """Text that changes nothing on a terminal: control characters are escaped, and much of it is cut."""
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(value))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -17,7 +17,6 @@ from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
-from nudge_rag.journal.versions import DEFAULT_VERSIONS
 from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
@@ -62,7 +61,7 @@ class Nudge:
     improves: bool
     summary: str
     solver: str
-    versions: Path = Path(DEFAULT_VERSIONS)
+    versions: Path | None = None
     comparison: Comparison | None = field(default=None, repr=False)
     split: Split | None = field(default=None, repr=False)
     reads: StoreReads | None = field(default=None, repr=False)
@@ -85,7 +84,7 @@ class Nudge:
         return self.tried
 
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
-        """Write the moved vectors to the store, after saving the originals in ``versions``.
+        """Write the moved vectors to the store, after saving the originals in its history.
 
         Text and metadata stay as they are. If held-out pairs do not improve, nothing is written unless ``force``: a
         warning and the receipt say so. Nodes changed or deleted since they were read are left alone, counted and
@@ -108,7 +107,7 @@ class Nudge:
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
         return push_vectors(
-            self.store, self.ids, self.originals, self.vectors, root=self.versions, details=details, mode=mode
+            self.store, self.ids, self.originals, self.vectors, versions=self.versions, details=details, mode=mode
         )
 
     def _record(self) -> dict[str, Any]:
@@ -156,7 +155,7 @@ class Nudge:
         write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
 
     @classmethod
-    def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) -> Nudge:
+    def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path | None = None) -> Nudge:
         """Read a nudge that `save` wrote, for the same store.
 
         Raises:
@@ -179,7 +178,7 @@ class Nudge:
             summary=manifest["summary"],
             comparison=Comparison.from_dict(manifest["comparison"]) if manifest.get("comparison") else None,
             solver=manifest["solver"],
-            versions=Path(versions),
+            versions=None if versions is None else Path(versions),
             model=manifest.get("model"),
             settings=manifest.get("settings", {}),
             text_hashes=manifest.get("text_hashes", {}),

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.journal.text_hashes import TextsOf
-from nudge_rag.journal.versions import DEFAULT_VERSIONS
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.tuning.competitors import CompetitorMethod
 
@@ -29,7 +28,7 @@ class StateOptions(TypedDict, total=False):
     metrics: Sequence[str | Metric]
     split: tuple[float, float, float]
     seed: int
-    versions: str | Path
+    versions: str | Path | None
     competitors: CompetitorMethod
 
 
@@ -50,7 +49,7 @@ class TuneSettings:
         metrics: parsed; the first one decides.
         split: fractions for training, validation and test.
         seed: of the split.
-        versions: folder of the saved originals.
+        versions: folder of the saved originals; None for the history that the store itself holds.
         competitors: how the best unlabelled nodes are found.
         model: name of the embedding model.
         texts: node ids to their texts.
@@ -61,7 +60,7 @@ class TuneSettings:
     metrics: tuple[Metric, ...] = tuple(parse_metric(name) for name in DEFAULT_METRICS)
     split: tuple[float, float, float] = DEFAULT_SPLIT
     seed: int = 0
-    versions: Path = Path(DEFAULT_VERSIONS)
+    versions: Path | None = None
     competitors: CompetitorMethod = "search"
     model: str | None = None
     texts: TextsOf | None = None
@@ -93,4 +92,5 @@ class TuneSettings:
         if not settings.metrics:
             raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
         metrics = tuple(parse_metric(metric) for metric in settings.metrics)
-        return cls(**{**options, "metrics": metrics, "versions": Path(settings.versions)})
+        folder = None if settings.versions is None else Path(settings.versions)
+        return cls(**{**options, "metrics": metrics, "versions": folder})

@@ -82,7 +82,7 @@ class Trial:
     reads: StoreReads
 
 
-def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split | None = None) -> Nudge:
+def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: Split | None = None) -> Nudge:
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
     fit = solver.fit(trial.originals, trial.train, trial.val.labels(rows, solver.needs.depth))
@@ -100,7 +100,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path, split: Split |
         solver=fit.solver,
         settings=solver_settings(solver),
         tried=fit.tried,
-        versions=Path(versions),
+        versions=None if versions is None else Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,
         reads=trial.reads,

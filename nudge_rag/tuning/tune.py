@@ -13,8 +13,8 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.journal.text_hashes import hash_texts
-from nudge_rag.journal.versions import nudged_ids, original_vectors
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
@@ -55,7 +55,7 @@ def tune(
     Reads the vectors of the labelled nodes only. The store's own search finds what else competes for a place, so time
     and memory follow the labels and not the store.
 
-    Always starts from the original vectors: those of an earlier push are read from ``versions``, not from the store.
+    Always starts from the original vectors: those of an earlier push are read from its history.
 
     Args:
         store: the vector store.
@@ -72,7 +72,7 @@ def tune(
             whether the nudge improves.
         split: fractions of the queries for training, validation and test; default 0.7, 0.1 and 0.2.
         seed: of the split; default 0.
-        versions: folder of the saved originals; default ``nudge-versions``.
+        versions: folder of the saved originals; default None, the history that the store itself holds.
         competitors: ``"search"`` (default) asks the store for the best unlabelled nodes of each held-out query, and
             checks on the labelled nodes how many its index finds. ``"scan"`` streams every vector once and is exact in
             any store. ``nudge.reads`` says what was read and how good it was.
@@ -132,7 +132,7 @@ class QueryTable:
         return HeldOut(part.qrels, self.queries[rows], [ids[row] for row in rows], [scores[row] for row in rows])
 
 
-def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Path) -> LabelledNodes:
+def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Path | None) -> LabelledNodes:
     """Read the labelled nodes and those that an earlier push moved: no others can differ from the store's."""
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")

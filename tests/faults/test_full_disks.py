@@ -33,7 +33,7 @@ class Setting:
         self.kind, self.root, self.scratch, self.killer = kind, root, scratch, killer
         self.address = fill(kind, place, None, IDS, ORIGINALS)
         self.attempts = 0
-        push_vectors(self.store, IDS, ORIGINALS, FIRST, root=root)
+        push_vectors(self.store, IDS, ORIGINALS, FIRST, versions=root)
         np.savez(scratch / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
 
     @property
@@ -56,7 +56,7 @@ class Setting:
         lost = losses(self.store, IDS, ORIGINALS, FIRST, SECOND)
         quietly(reapply, self.store, self.root)
         assert is_whole(self.store, IDS, FIRST, SECOND)
-        assert push_vectors(self.store, IDS, ORIGINALS, SECOND, root=self.root).written == len(IDS)
+        assert push_vectors(self.store, IDS, ORIGINALS, SECOND, versions=self.root).written == len(IDS)
         assert is_whole(self.store, IDS, SECOND)
         assert rollback(self.store, self.root).exact
         record(record_property, fault, self.kind, self.attempts, lost + losses(self.store, IDS, ORIGINALS))
@@ -199,21 +199,21 @@ def test_a_read_only_file_in_a_folder_that_may_be_written_to(kind, open_folder, 
 def test_a_table_that_a_role_may_not_update(tmp_path, servers, record_property):
     address, root = fill("postgres", tmp_path, servers, IDS, ORIGINALS), tmp_path / "v"
     owner = open_store("postgres", address)
-    push_vectors(owner, IDS, ORIGINALS, FIRST, root=root)
+    push_vectors(owner, IDS, ORIGINALS, FIRST, versions=root)
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("DROP OWNED BY reader" if has_role(connection) else "CREATE ROLE reader LOGIN")
         connection.execute(f"GRANT SELECT ON {COLLECTION} TO reader")
         reader = open_store("postgres", address.replace("//postgres", "//reader"))
         assert reader.key == owner.key
         with pytest.raises(PushError, match="the vectors that were there before are back") as caught:
-            push_vectors(reader, IDS, ORIGINALS, SECOND, root=root)
+            push_vectors(reader, IDS, ORIGINALS, SECOND, versions=root)
         assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)
         with pytest.raises(PushError, match=r"failed while vectors were restored.*permission denied"):
             rollback(reader, root)
         assert is_whole(owner, IDS, FIRST)
         assert [version.state for version in versions(reader, root)] == ["committed", "rolled back"]
         connection.execute(f"GRANT UPDATE ON {COLLECTION} TO reader")
-    assert push_vectors(reader, IDS, ORIGINALS, SECOND, root=root).written == len(IDS)
+    assert push_vectors(reader, IDS, ORIGINALS, SECOND, versions=root).written == len(IDS)
     assert rollback(reader, root).exact
     record(record_property, FORBIDDEN, "postgres", 2, losses(owner, IDS, ORIGINALS))
 

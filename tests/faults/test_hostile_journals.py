@@ -47,7 +47,9 @@ class Watched(MappingStore):
 def pushed(tmp_path):
     """A store with a push, and the folder of its record."""
     store = Watched(dict(zip(IDS, ORIGINALS.tolist(), strict=True)), key="test")
-    push_vectors(store, IDS, ORIGINALS, ORIGINALS + 1, root=tmp_path / "v", details={"solver": "nudge-n", "gamma": 0.1})
+    push_vectors(
+        store, IDS, ORIGINALS, ORIGINALS + 1, versions=tmp_path / "v", details={"solver": "nudge-n", "gamma": 0.1}
+    )
     store.writes = 0
     return store, tmp_path / "v" / "test" / "0001"
 
@@ -60,7 +62,7 @@ def assert_refused(store, root):
         "rollback": lambda: rollback(store, root),
         "rollback of one": lambda: rollback(store, root, version="0001"),
         "reapply": lambda: reapply(store, root),
-        "push": lambda: push_vectors(store, IDS, ORIGINALS, ORIGINALS + 5, root=root),
+        "push": lambda: push_vectors(store, IDS, ORIGINALS, ORIGINALS + 5, versions=root),
     }
     for name, action in actions.items():
         with pytest.raises(CorruptArchiveError, match="0001"):
@@ -190,7 +192,7 @@ def test_what_is_not_named_as_a_version_is_left_alone(pushed):
     (folder.parent / "notes").write_text("mine")
     (folder.parent / "0002").mkdir()  # a push that died before its manifest was there
     assert [version.name for version in versions(store, folder.parent.parent)] == ["0001"]
-    assert push_vectors(store, IDS, ORIGINALS, ORIGINALS + 3, root=folder.parent.parent).version == "0003"
+    assert push_vectors(store, IDS, ORIGINALS, ORIGINALS + 3, versions=folder.parent.parent).version == "0003"
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "../other", "/etc", "a/b", "a\\b", "a\0b"])
@@ -199,7 +201,7 @@ def test_a_key_that_leads_elsewhere_is_refused(tmp_path, key):
     store._key = key
     root = tmp_path / "root"
     with pytest.raises(ValueError, match="fit for the name of a folder"):
-        push_vectors(store, IDS, ORIGINALS, ORIGINALS + 1, root=root)
+        push_vectors(store, IDS, ORIGINALS, ORIGINALS + 1, versions=root)
     with pytest.raises(ValueError, match="fit for the name of a folder"):
         versions(store, root)
     assert store.writes == 0
@@ -222,7 +224,7 @@ def test_a_key_that_leads_elsewhere_is_refused(tmp_path, key):
 def test_bad_pushes_leave_no_record(pushed, ids, change, error, message):
     store, folder = pushed
     with pytest.raises(error, match=message):
-        push_vectors(store, ids, ORIGINALS, change(ORIGINALS), root=folder.parent.parent)
+        push_vectors(store, ids, ORIGINALS, change(ORIGINALS), versions=folder.parent.parent)
     assert store.writes == 0
     assert [version.name for version in versions(store, folder.parent.parent)] == ["0001"]
 
@@ -231,7 +233,7 @@ def test_ids_of_any_text_come_back(tmp_path):
     ids = ["", "a'b", "☃", "\ud800", "line\nbreak", "x" * 10_000]
     table = dict(zip(ids, ORIGINALS.tolist(), strict=True))
     store = MappingStore(table, key="test")
-    assert push_vectors(store, ids, ORIGINALS, ORIGINALS + 1, root=tmp_path).written == 6
+    assert push_vectors(store, ids, ORIGINALS, ORIGINALS + 1, versions=tmp_path).written == 6
     assert versions(store, tmp_path)[0].ids == tuple(ids)
     assert rollback(store, tmp_path).exact
     assert table == dict(zip(ids, ORIGINALS.tolist(), strict=True))
@@ -242,11 +244,11 @@ def test_a_push_of_another_dimension_is_refused(pushed):
     root = folder.parent.parent
     store._table.update({node: [1.0] * 5 for node in IDS})
     with pytest.raises(Exception, match=r"version 0001\) for dimension 3, this one has 5: roll back first; nothing"):
-        push_vectors(store, IDS, np.ones((6, 5)), np.ones((6, 5)) * 2, root=root)
+        push_vectors(store, IDS, np.ones((6, 5)), np.ones((6, 5)) * 2, versions=root)
     assert store.writes == 0
     with pytest.warns(UserWarning, match=r"left alone: 6 node\(s\) changed"):
         rollback(store, root)
-    assert push_vectors(store, IDS, np.ones((6, 5)), np.ones((6, 5)) * 2, root=root).pushed
+    assert push_vectors(store, IDS, np.ones((6, 5)), np.ones((6, 5)) * 2, versions=root).pushed
 
 
 @pytest.mark.parametrize("writes", range(3))

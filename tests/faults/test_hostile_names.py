@@ -36,7 +36,7 @@ IN_POSTGRES = {**PLAIN, "schema": "public"}
 
 
 def push_and_roll_back(store, root):
-    assert push_vectors(store, IDS, ORIGINALS, NUDGED, root=root).written == len(IDS)
+    assert push_vectors(store, IDS, ORIGINALS, NUDGED, versions=root).written == len(IDS)
     assert is_whole(store, IDS, NUDGED)
     assert status(store, root).nudged == tuple(IDS)
     assert store.matching(IDS, None) == set(IDS)
@@ -164,7 +164,7 @@ def test_a_name_of_a_column_is_quoted_or_refused_by_lancedb(name, place, tmp_pat
             with pytest.raises(
                 (ValueError, PushError), match=r"No field named|vectors that were there before are back"
             ):
-                push_vectors(opener(), IDS, ORIGINALS, NUDGED, root=tmp_path / str(number))
+                push_vectors(opener(), IDS, ORIGINALS, NUDGED, versions=tmp_path / str(number))
             assert lancedb.connect(folder).open_table("x").version == 1, "nothing was written"
         else:
             push_and_roll_back(opener(), tmp_path / str(number))

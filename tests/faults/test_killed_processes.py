@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from nudge_rag import reapply, rollback, versions
+from nudge_rag.journal.coding import Vectors
+from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.journal.versions import record_version
 from tests.support.killed_worker import nudged, open_store
 from tests.support.killing import KINDS, Killer, at_all, fill, is_whole, losses, quietly
 
@@ -37,10 +38,10 @@ def killer():
 
 def prepare(action, store, root):
     """What the process to be killed finds: a push; for a recovery, also one that died half-way."""
-    push_vectors(store, IDS, ORIGINALS, FIRST, root=root)
+    push_vectors(store, IDS, ORIGINALS, FIRST, versions=root)
     if action == "recover":
         parts = (part.astype(store.capabilities.dtype) for part in (ORIGINALS, FIRST, SECOND))
-        died = record_version(store, IDS, *parts, root, {})
+        died = Journal.open(store, root).record(IDS, Vectors(*parts), {})
         died.set_state("writing")
         store.replace(IDS[:7], SECOND[:7])
 

@@ -60,7 +60,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
     for number in range(STEPS_AT_MOST):
         fill(kind, tmp_path, Addresses(server), IDS, ORIGINALS)
         store, root = open_store(kind, str(server.address)), tmp_path / str(number)
-        push_vectors(store, IDS, ORIGINALS, FIRST, root=root)
+        push_vectors(store, IDS, ORIGINALS, FIRST, versions=root)
         with monkeypatch.context() as patched:
             steps = ServerSteps(EVERY // 2 + number * EVERY, server, back)
             try:
@@ -72,7 +72,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
         kills += 1
         if not back:
             with pytest.raises((PushError, StoreError), match="failed while"):
-                push_vectors(store, IDS, ORIGINALS, SECOND, root=root)
+                push_vectors(store, IDS, ORIGINALS, SECOND, versions=root)
             server.start()
         lost += assert_recovers(kind, server, root, ORIGINALS if action == "rollback" else SECOND)
     record_property("fault", "server killed at a step of a push or rollback")
@@ -86,7 +86,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
 
 def act(action, store, root):
     if action == "push":
-        push_vectors(store, IDS, ORIGINALS, SECOND, root=root)
+        push_vectors(store, IDS, ORIGINALS, SECOND, versions=root)
     else:
         rollback(store, root)
 

@@ -38,7 +38,7 @@ def kind(request):
 def job_of(kind, folder, servers):
     """A store with a push, and what the others need to know of it."""
     address, root = fill(kind, folder, servers, IDS, ORIGINALS), folder / "v"
-    push_vectors(open_store(kind, address), IDS, ORIGINALS, FIRST, root=root)
+    push_vectors(open_store(kind, address), IDS, ORIGINALS, FIRST, versions=root)
     np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
     return {"address": address, "vectors": folder / "vectors.npz", "root": root}
 
@@ -84,7 +84,7 @@ def test_one_in_the_middle_of_another(kind, two, action, tmp_path, servers, reco
         replace(ids[6:], vectors[6:])
 
     store.replace = replace_in_halves
-    assert push_vectors(store, IDS, ORIGINALS, SECOND, root=root).pushed
+    assert push_vectors(store, IDS, ORIGINALS, SECOND, versions=root).pushed
     assert said == ["LockedError"]
     store = open_store(kind, job["address"])
     assert is_whole(store, IDS, SECOND)

@@ -160,7 +160,7 @@ async def test_originals_until_the_switch_then_nudged_and_back(framework, kind, 
     await assert_serves(app, retrievers, world, originals)
 
     nudge.switch(accept_gap=gap)
-    assert nudge_rag.drop_beside(app.store, tmp_path / "versions") == ("0001",)
+    assert nudge_rag.drop_copies(app.store, tmp_path / "versions") == ("0001",)
     await assert_serves(app, retrievers, world, nudged)
     assert nudge.rollback().exact
     await assert_serves(app, retrievers, world, originals)

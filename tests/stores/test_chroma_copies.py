@@ -14,7 +14,7 @@ from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
 import nudge_rag
-from nudge_rag import drop_beside, open_store, rollback, versions
+from nudge_rag import drop_copies, open_store, rollback, versions
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ChromaStore, StoreError
@@ -44,7 +44,7 @@ def filled(client, name=NAME, **options):
 def waiting(client, root, **options):
     """A collection beside which all vectors are turned round."""
     store = ChromaStore(filled(client, **options))
-    push_vectors(store, IDS, ORIGINALS, -ORIGINALS, root=root, mode=SIDE_BY_SIDE)
+    push_vectors(store, IDS, ORIGINALS, -ORIGINALS, versions=root, mode=SIDE_BY_SIDE)
     return store
 
 
@@ -144,7 +144,7 @@ def test_the_journal_is_found_after_a_switch(client, tmp_path):
     store = waiting(client, tmp_path / "v")
     key = store.key
     switch(store, tmp_path / "v")
-    assert drop_beside(store, tmp_path / "v") == ("0001",)
+    assert drop_copies(store, tmp_path / "v") == ("0001",)
     assert names(client) == [NAME]
     again = open_store(f"chroma://{tmp_path / 'chroma'}?collection={NAME}")
     assert again.key == key

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from llama_index.core.vector_stores import VectorStoreQuery
 
-from nudge_rag import PushError, drop_beside, rollback, status, versions
+from nudge_rag import PushError, drop_copies, rollback, status, versions
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores.base import SideBySideStore
@@ -49,7 +49,7 @@ def side(request, build):
 def push(store, nodes, root, shift=0.5):
     originals = store.read(nodes)
     moved = originals + np.random.default_rng(2).normal(size=originals.shape) * shift
-    return push_vectors(store, nodes, originals, moved, root=root, mode=SIDE_BY_SIDE), store.as_stored(moved)
+    return push_vectors(store, nodes, originals, moved, versions=root, mode=SIDE_BY_SIDE), store.as_stored(moved)
 
 
 def identical(side, found, expected):
@@ -101,7 +101,7 @@ def test_nothing_changes_until_the_switch_and_the_originals_come_back(side, tmp_
     assert rollback(store, root).exact
     assert identical(side, everything(store), before)
     assert side.contents() == contents
-    assert drop_beside(store, root) == ("0001",)
+    assert drop_copies(store, root) == ("0001",)
     assert store.copy_labels() == []
     assert side.contents() == contents
     assert_found(store.search(QUERIES, 8), brute_force(before, 8, store.capabilities.similarity))
@@ -169,7 +169,7 @@ def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, se
     """A thread and a process search without a pause while the versions are switched back and forth."""
     address = fill(kind, tmp_path, servers, IDS, ORIGINALS)
     store = open_store(kind, address)
-    push_vectors(store, IDS, ORIGINALS, -ORIGINALS, root=tmp_path / "v", mode=SIDE_BY_SIDE)
+    push_vectors(store, IDS, ORIGINALS, -ORIGINALS, versions=tmp_path / "v", mode=SIDE_BY_SIDE)
     (label,) = store.copy_labels()
     known = [seen(one, LOOKS, 12) for one in (store, store.open_copy(label))]
     assert json.loads(known[0])[0][0] != json.loads(known[1])[0][0]
@@ -225,7 +225,7 @@ def test_threads_see_one_version_or_the_other_during_switches(name, build, tmp_p
     store, root = side.store, tmp_path / "versions"
     nodes = list(side.vectors)
     before = everything(store)
-    push_vectors(store, nodes, store.read(nodes), -store.read(nodes), root=root, mode=SIDE_BY_SIDE)
+    push_vectors(store, nodes, store.read(nodes), -store.read(nodes), versions=root, mode=SIDE_BY_SIDE)
     looks = [lambda: seen(store, QUERIES[:1], 60), lambda: by_its_own(store), lambda: store.read(nodes).tobytes()]
     if side.reopen:
         looks.append(lambda: side.reopen().read(nodes).tobytes())
@@ -283,7 +283,7 @@ def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_pat
         address, root = fill(kind, folder, servers, IDS, ORIGINALS), folder / "v"
         store = open_store(kind, address)
         if action != "push-beside":
-            push_vectors(store, IDS, ORIGINALS, moved, root=root, mode=SIDE_BY_SIDE)
+            push_vectors(store, IDS, ORIGINALS, moved, versions=root, mode=SIDE_BY_SIDE)
         if action in ("rollback", "drop"):
             switch(store, root)
         np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
@@ -297,11 +297,11 @@ def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_pat
         assert is_whole(store, IDS, *may_be), f"a mixture after {steps} steps"
         assert quietly(rollback, store, root).exact
         assert is_whole(store, IDS, ORIGINALS)
-        quietly(push_vectors, store, IDS, ORIGINALS, moved, root=root, mode=SIDE_BY_SIDE)
+        quietly(push_vectors, store, IDS, ORIGINALS, moved, versions=root, mode=SIDE_BY_SIDE)
         switch(store, root)
         assert is_whole(store, IDS, moved)
         rollback(store, root)
-        drop_beside(store, root)
+        drop_copies(store, root)
         assert is_whole(store, IDS, ORIGINALS)
         assert store.copy_labels() == []
         assert {version.state for version in versions(store, root)} == {"rolled back"}

@@ -25,7 +25,7 @@ from tests.support.builders.postgres import new_database, with_driver
 
 
 def push(store, root, ids=IDS, vectors=-VECTORS):
-    return push_vectors(store, ids, store.read(ids), vectors, root=root, mode=SIDE_BY_SIDE)
+    return push_vectors(store, ids, store.read(ids), vectors, versions=root, mode=SIDE_BY_SIDE)
 
 
 def fetched(uri, query, *values):
@@ -161,7 +161,7 @@ def test_postgres_a_table_that_others_hold_is_waited_for_and_then_left_alone(ser
     store.create_copy("a").replace(IDS, -VECTORS)
     with psycopg.connect(uri) as connection:
         connection.execute("SELECT count(*) FROM plain")
-        for action in (store.switch, store.drop_beside, store.create_copy):
+        for action in (store.switch, store.drop_copy, store.create_copy):
             with pytest.raises(StoreError, match=r"other sessions hold .*plain.*nothing was changed"):
                 action("a")
         assert store.read(IDS).tobytes() == VECTORS.tobytes(), "readers do not wait for long"

@@ -16,7 +16,7 @@ from langchain_nudge import embedding_store
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from nudge_rag import PushError, drop_beside, reapply, rollback, status, switch, versions
+from nudge_rag import PushError, drop_copies, reapply, rollback, status, switch, versions
 from nudge_rag.common import files
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
@@ -40,7 +40,7 @@ def on_disk(folder):
 
 
 def push(store, root, ids=IDS):
-    return push_vectors(store, ids, store.read(ids), -store.read(ids), root=root, mode=SIDE_BY_SIDE)
+    return push_vectors(store, ids, store.read(ids), -store.read(ids), versions=root, mode=SIDE_BY_SIDE)
 
 
 def names(folder):
@@ -99,7 +99,7 @@ def test_a_version_waits_in_its_file_for_another_process(tmp_path):
     store = SimpleStore.open(path)
     assert rollback(store, tmp_path / "v").exact
     assert path.read_bytes() == before
-    drop_beside(store, tmp_path / "v")
+    drop_copies(store, tmp_path / "v")
     assert names(path.parent) == ["vectors.json"]
 
 
@@ -192,7 +192,7 @@ def test_files_of_a_switch_that_was_cut_off_are_put_right(tmp_path, case):
     assert path.read_bytes() == contents["old"]
     switch(store, tmp_path / "v")
     assert SimpleStore.open(path).read(IDS).tobytes() == (-ROWS).tobytes()
-    drop_beside(store, tmp_path / "v")
+    drop_copies(store, tmp_path / "v")
     assert names(path.parent) == ["vectors.json"]
     assert rollback(store, tmp_path / "v").exact
     assert json.loads(path.read_bytes()) == json.loads(contents["old"])
@@ -318,7 +318,7 @@ def test_faiss_files_beside_keep_the_node_ids_that_they_had(tmp_path):
     with pytest.raises(PushError, match=r"8 node\(s\) only in the live version"):
         switch(store, tmp_path / "v")
     assert store.read(IDS).tobytes() == ROWS.astype(np.float32).tobytes()
-    drop_beside(store, tmp_path / "v")
+    drop_copies(store, tmp_path / "v")
     assert names(path.parent) == ["index.faiss"]
 
 
@@ -329,4 +329,4 @@ def test_a_bare_faiss_index_keeps_no_version_beside(tmp_path):
         with pytest.raises(ValueError, match=r"would not see another take its place: give held_by="):
             action("a")
     with pytest.raises(ValueError, match="use mode='in-place'"):
-        push_vectors(store, [], np.zeros((0, 4)), np.zeros((0, 4)), root=tmp_path, mode=SIDE_BY_SIDE)
+        push_vectors(store, [], np.zeros((0, 4)), np.zeros((0, 4)), versions=tmp_path, mode=SIDE_BY_SIDE)

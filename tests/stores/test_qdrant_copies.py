@@ -17,7 +17,7 @@ import qdrant_client.local.qdrant_local
 from qdrant_client import QdrantClient
 
 import nudge_rag.stores.qdrant.copies
-from nudge_rag import PushError, drop_beside, rollback, switch, versions
+from nudge_rag import PushError, drop_copies, rollback, switch, versions
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import QdrantStore, StoreError
@@ -38,11 +38,11 @@ ACTIONS = ["push-beside", "switch", "rollback", "drop"]
 
 
 def push(store, root):
-    return push_vectors(store, IDS, ORIGINALS, MOVED, root=root, mode=SIDE_BY_SIDE)
+    return push_vectors(store, IDS, ORIGINALS, MOVED, versions=root, mode=SIDE_BY_SIDE)
 
 
 def act(action, store, root):
-    return {"push-beside": push, "switch": switch, "rollback": rollback, "drop": drop_beside}[action](store, root)
+    return {"push-beside": push, "switch": switch, "rollback": rollback, "drop": drop_copies}[action](store, root)
 
 
 def prepare(action, store, root):
@@ -69,7 +69,7 @@ def assert_put_right(store, root):
     switch(store, root)
     assert is_whole(store, IDS, MOVED)
     assert rollback(store, root).exact
-    drop_beside(store, root)
+    drop_copies(store, root)
     assert is_whole(store, IDS, ORIGINALS)
     assert {version.state for version in versions(store, root)} == {"rolled back"}
     (alias,) = store.client.get_aliases().aliases
@@ -88,7 +88,7 @@ def test_readers_on_the_same_client_see_one_version_or_the_other(on_disk, tmp_pa
     (label,) = store.copy_labels()
     known = [seen(one, LOOKS, 12) for one in (store, store.open_copy(label))]
     assert known[0] != known[1]
-    drop_beside(store, root)
+    drop_copies(store, root)
     answers, errors, done = (Counter(), Counter()), [], threading.Event()
 
     def read(number, opened):
@@ -114,7 +114,7 @@ def test_readers_on_the_same_client_see_one_version_or_the_other(on_disk, tmp_pa
             assert rollback(store, root).exact
             done.wait(0.02 * (round_ % 2))
             if round_ % 2:
-                drop_beside(store, root)
+                drop_copies(store, root)
     finally:
         done.set()
         for thread in threads:

@@ -23,7 +23,7 @@ import numpy as np
 
 import nudge_rag.common.files
 import nudge_rag.common.lock
-from nudge_rag import drop_beside, reapply, rollback, switch, versions
+from nudge_rag import drop_copies, reapply, rollback, switch, versions
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
@@ -133,7 +133,7 @@ def loop(store: Any, root: Path, ids: list[str], originals: np.ndarray, seed: in
             chosen = np.sort(rng.permutation(len(ids))[: len(ids) if chance < 0.3 else len(ids) // 2])
             vectors = nudged(originals, number)[chosen]
             push_vectors(
-                store, [ids[at] for at in chosen], originals[chosen], vectors, root=root, details={"number": number}
+                store, [ids[at] for at in chosen], originals[chosen], vectors, versions=root, details={"number": number}
             )
         elif chance < 0.8:
             rollback(store, root)
@@ -201,9 +201,9 @@ def work(job: dict[str, Any], ready: int) -> None:
     if action in ("push", "push-beside"):
         number, mode = job["number"], IN_PLACE if action == "push" else SIDE_BY_SIDE
         moved, details = nudged(originals, number), {"number": number}
-        push_vectors(store, ids, originals, moved, root=root, details=details, mode=mode)
+        push_vectors(store, ids, originals, moved, versions=root, details=details, mode=mode)
     else:
-        calls = {"rollback": rollback, "drop": drop_beside, "recover": reapply}
+        calls = {"rollback": rollback, "drop": drop_copies, "recover": reapply}
         calls["switch"] = functools.partial(switch, accept_gap=True)
         calls[action](store, root)
 

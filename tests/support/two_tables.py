@@ -47,7 +47,7 @@ def two_tables():
 
 
 def push(store, root, vectors=FIRST, rows=MOVED, mode="side-by-side", **details):
-    return push_vectors(store, IDS[rows], ORIGINALS[rows], vectors[rows], root=root, details=details, mode=mode)
+    return push_vectors(store, IDS[rows], ORIGINALS[rows], vectors[rows], versions=root, details=details, mode=mode)
 
 
 def states(store, root):

@@ -16,7 +16,7 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
-from nudge_rag.journal.versions import nudged_ids, original_vectors
+from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import reading

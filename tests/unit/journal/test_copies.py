@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from nudge_rag import LockedError, PushError, drop_beside, reapply, rollback, status, switch, versions
+from nudge_rag import LockedError, PushError, drop_copies, reapply, rollback, status, switch, versions
 from nudge_rag.common.lock import locked
+from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.journal.versions import nudged_ids, original_vectors
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.base import SideBySideStore
 from tests.support.two_tables import FIRST, IDS, MOVED, ORIGINALS, SECOND, holds, nudged, push, states, two_tables
@@ -58,7 +58,7 @@ def test_push_switch_and_back(store, tmp_path):
     switch(store, tmp_path)  # it waits beside again
     assert holds(store, nudged())
     rollback(store, tmp_path, version="0001")
-    assert drop_beside(store, tmp_path) == ("0001",)
+    assert drop_copies(store, tmp_path) == ("0001",)
     assert store.copy_labels() == []
     assert states(store, tmp_path) == ["rolled back"]
     with pytest.raises(PushError, match=r"nothing waits beside test: push\(mode='side-by-side'\) first"):
@@ -70,7 +70,7 @@ def test_a_store_without_is_refused_before_anything_is_written(tmp_path):
     for action in (
         lambda: push(plain, tmp_path),
         lambda: switch(plain, tmp_path),
-        lambda: drop_beside(plain, tmp_path),
+        lambda: drop_copies(plain, tmp_path),
     ):
         with pytest.raises(ValueError, match=r"this mapping store does not hold two versions.*works on Simple"):
             action()
@@ -97,7 +97,7 @@ def test_nothing_is_pushed_over_a_switched_version_until_it_is_kept(store, tmp_p
     with pytest.raises(PushError, match="0001 was made live"):
         switch(store, tmp_path)
     assert holds(store, nudged())
-    assert drop_beside(store, tmp_path) == ("0001",)
+    assert drop_copies(store, tmp_path) == ("0001",)
     assert holds(store, nudged())
     assert str(status(store, tmp_path)).startswith("version 0001 (committed): 4 nudged")
     push(store, tmp_path, SECOND, slice(2, 6))
@@ -174,7 +174,7 @@ def test_changes_since_the_switch_survive_a_rollback(store, tmp_path, change):
     assert receipt.exact
     assert store.tables[None] == expected
     assert states(store, tmp_path) == ["rolled back"]
-    assert drop_beside(store, tmp_path) == ("0001",)
+    assert drop_copies(store, tmp_path) == ("0001",)
     assert store.copy_labels() == []
     assert store.tables[None] == expected
 
@@ -193,7 +193,7 @@ def test_a_nudge_that_was_lost_is_put_back_in_a_switched_version(store, tmp_path
 def test_two_journals_do_not_take_each_others_copies(store, tmp_path):
     push(store, tmp_path / "a")
     switch(store, tmp_path / "a")
-    push_vectors(store, IDS, nudged(), SECOND, root=tmp_path / "b", mode="side-by-side")
+    push_vectors(store, IDS, nudged(), SECOND, versions=tmp_path / "b", mode="side-by-side")
     assert len(store.copy_labels()) == 2
     rollback(store, tmp_path / "a")
     assert holds(store, ORIGINALS)
@@ -203,7 +203,7 @@ def test_a_switch_waits_for_the_lock(store, tmp_path, monkeypatch):
     monkeypatch.setattr("nudge_rag.common.lock.SECONDS_TO_WAIT", 0.1)
     push(store, tmp_path)
     with locked(tmp_path / "test", "test"):
-        for action in (switch, drop_beside, rollback):
+        for action in (switch, drop_copies, rollback):
             with pytest.raises(LockedError):
                 action(store, tmp_path)
     assert holds(store, ORIGINALS)

@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from nudge_rag import PushError, drop_beside, reapply, rollback, switch, versions
-from nudge_rag.journal.versions import original_vectors
+from nudge_rag import PushError, drop_copies, reapply, rollback, switch, versions
+from nudge_rag.journal.journal import original_vectors
 from tests.support.full_disk import fills_up
 from tests.support.two_tables import IDS, ORIGINALS, holds, nudged, push, states, two_tables
 
@@ -84,7 +84,7 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("case", UNFINISHED)
-@pytest.mark.parametrize("action", [reapply, drop_beside, rollback])
+@pytest.mark.parametrize("action", [reapply, drop_copies, rollback])
 def test_the_next_call_puts_right_what_died(store, tmp_path, case, action):
     state, switched, message, becomes = UNFINISHED[case]
     push(store, tmp_path)
@@ -101,7 +101,7 @@ def test_the_next_call_puts_right_what_died(store, tmp_path, case, action):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rollback(store, tmp_path)
-        drop_beside(store, tmp_path)
+        drop_copies(store, tmp_path)
     assert holds(store, ORIGINALS)
     assert store.copy_labels() == []
 
@@ -129,7 +129,7 @@ def test_a_journal_that_fails_at_its_nth_write(store, tmp_path, monkeypatch, act
         push(store, tmp_path)
     if action in ("rollback", "keep"):
         switch(store, tmp_path)
-    actions = {"push": push, "push again": push, "drop": drop_beside, "keep": drop_beside}
+    actions = {"push": push, "push again": push, "drop": drop_copies, "keep": drop_copies}
     actions |= {"switch": switch, "rollback": rollback}
     left = fills_up(monkeypatch, failing)
     failed = False
@@ -149,6 +149,6 @@ def test_a_journal_that_fails_at_its_nth_write(store, tmp_path, monkeypatch, act
         assert holds(store, nudged()) or holds(store, ORIGINALS)
         assert rollback(store, tmp_path).exact
         assert holds(store, ORIGINALS)
-        drop_beside(store, tmp_path)
+        drop_copies(store, tmp_path)
     assert store.copy_labels() == []
     assert set(states(store, tmp_path)) <= {"rolled back"}

@@ -37,7 +37,7 @@ def store_of(table):
 
 
 def push(table, root, vectors, rows=slice(None), **details):
-    return push_vectors(store_of(table), IDS[rows], ORIGINALS[rows], vectors[rows], root=root, details=details)
+    return push_vectors(store_of(table), IDS[rows], ORIGINALS[rows], vectors[rows], versions=root, details=details)
 
 
 def states(table, root):
@@ -75,7 +75,7 @@ def test_a_node_embedded_again_between_two_pushes_goes_back_to_that(table, tmp_p
     push(table, tmp_path, FIRST)
     again = [9.0, 9.0, 9.0]
     table["n2"] = again
-    push_vectors(store, ["n2"], np.array([again]), np.array([[8.0, 8.0, 8.0]]), root=tmp_path)
+    push_vectors(store, ["n2"], np.array([again]), np.array([[8.0, 8.0, 8.0]]), versions=tmp_path)
     assert table["n2"] == [8.0, 8.0, 8.0]
     for version in (None, "0001"):
         trial, journal = copy.deepcopy(table), tmp_path.with_name(f"copy-{version}")
@@ -210,7 +210,7 @@ def test_pushes_from_many_threads_are_never_mixed(table, tmp_path):
                 time.sleep(0.002)
 
     def work(shift):
-        push_vectors(Slow(table, key="test"), IDS, ORIGINALS, ORIGINALS + shift, root=tmp_path)
+        push_vectors(Slow(table, key="test"), IDS, ORIGINALS, ORIGINALS + shift, versions=tmp_path)
 
     threads = [threading.Thread(target=work, args=(shift,)) for shift in range(1, 9)]
     for thread in threads:

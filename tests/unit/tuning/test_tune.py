@@ -10,7 +10,7 @@ import pytest
 
 from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
 from nudge_rag.common.archive import CorruptArchiveError
-from nudge_rag.journal.versions import original_vectors
+from nudge_rag.journal.journal import original_vectors
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores import MappingStore
 

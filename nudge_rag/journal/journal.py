@@ -1,0 +1,305 @@
+"""The pushes to one store: opened once, vectors loaded only when they are asked for, one writer at a time."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, encode_manifest, parse_manifest
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.deprecation import renamed_argument
+from nudge_rag.errors import JournalError
+from nudge_rag.journal.away import AwayNodes
+from nudge_rag.journal.coding import Vectors
+from nudge_rag.journal.manifest import BASE, COMMITTED, IN_PLACE, NAME, PREPARED, ROLLED_BACK, SIDE_BY_SIDE, SUPERSEDED
+from nudge_rag.journal.manifest import wrong_manifest as why_wrong
+from nudge_rag.journal.ownership import Home, find_home
+from nudge_rag.journal.versions import Version, checked, writing_to
+from nudge_rag.stores.access import same_rows, same_vectors
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.history import BlobStorage, TransactionalStore
+
+__all__ = ["Journal", "nudged_ids", "original_vectors", "versions"]
+
+logger = logging.getLogger(__name__)
+
+# Superseded versions that can still be undone one by one; of older ones only the manifest is kept.
+KEPT = 2
+
+
+class Journal:
+    """The pushes to one store.
+
+    Attributes:
+        store: the store.
+        home: where its history is.
+        versions: the pushes, oldest first.
+        away: nodes that were moved, and were not there when that was undone.
+    """
+
+    def __init__(self, store: EmbeddingStore, home: Home) -> None:
+        self.store, self.home = store, home
+        self.versions: tuple[Version, ...] = ()
+        self.away = AwayNodes(home.storage)
+        self._names: list[str] = []
+
+    @classmethod
+    def open(cls, store: EmbeddingStore, versions: str | Path | None = None) -> Journal:
+        """Read the manifests of all pushes to ``store``.
+
+        Args:
+            store: the vector store.
+            versions: the folder of the history; None for the store's own.
+
+        Raises:
+            CorruptArchiveError: a record is damaged; the message names it.
+            JournalError: the history is elsewhere, or cannot be read.
+            StoreError: the store failed.
+        """
+        journal = cls(store, find_home(store, versions))
+        journal.refresh()
+        return journal
+
+    @property
+    def name(self) -> str:
+        """Of the store, for messages."""
+        return self.home.name
+
+    @property
+    def storage(self) -> BlobStorage:
+        """What holds the history."""
+        return self.home.storage
+
+    @property
+    def live(self) -> Version | None:
+        """The last push that was not rolled back, nor waits beside."""
+        return next((version for version in reversed(self.versions) if version.is_live), None)
+
+    @property
+    def staged(self) -> Version | None:
+        """The push that waits beside the live version for `nudge_rag.switch`."""
+        return next((one for one in reversed(self.versions) if one.is_beside and one.state == COMMITTED), None)
+
+    @property
+    def in_place(self) -> list[Version]:
+        """The pushes that were made over the live version."""
+        return [version for version in self.versions if not version.is_beside]
+
+    def refresh(self) -> None:
+        """Read the manifests again. Raises CorruptArchiveError, JournalError."""
+        found = (self.read_version(name) for name in self.numbers())
+        self.versions = tuple(one for one in found if one is not None)
+        self.away = AwayNodes.read(self.storage, self._names)
+
+    def numbers(self) -> list[str]:
+        """Whatever is named as a version is, oldest first."""
+        with writing_to(self.storage, "read"):
+            self._names = self.storage.names()
+        names = {name.partition("/")[0] for name in self._names}
+        return sorted((name for name in names if re.fullmatch(NAME, name)), key=lambda name: (int(name), name))
+
+    def find(self, name: str) -> Version:
+        """The version of that name. Raises CorruptArchiveError if there is none."""
+        version = next((one for one in self.versions if one.name == name), None)
+        if version is None:
+            raise CorruptArchiveError(f"version {name}, on which others are built, is not in {self.storage.location}")
+        return version
+
+    @contextmanager
+    def lock(self) -> Iterator[Journal]:
+        """Let nobody else push or roll back, and read what they have recorded until now.
+
+        Raises:
+            LockedError: a push or rollback is under way.
+        """
+        with ExitStack() as stack:
+            with writing_to(self.storage, "locked"):
+                stack.enter_context(self.storage.lock())
+            self.refresh()
+            yield self
+            self.mark()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """What is written to the store and its history inside is there together or not at all, if the store can."""
+        return self.store.transaction() if self.is_transactional else nullcontext()  # type: ignore[attr-defined]
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether the history is written in one transaction with the vectors."""
+        return self.home.is_own and isinstance(self.store, TransactionalStore)
+
+    def record(self, ids: Sequence[str], vectors: Vectors, details: Mapping[str, Any], mode: str = IN_PLACE) -> Version:
+        """Record a push that is about to be made, durably, in state ``prepared``.
+
+        Raises:
+            ValueError: it could not be read again, such as for a gamma that is NaN; nothing is recorded.
+            JournalError: it cannot be written.
+        """
+        highest = max((version.number for version in self.versions), default=0)
+        taken = {name.partition("/")[0] for name in self._names}
+        number = next(number for number in range(highest + 1, highest + len(taken) + 2) if f"{number:04d}" not in taken)
+        manifest: dict[str, Any] = {
+            "state": PREPARED,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "store": {
+                "name": self.store.name,
+                "key": self.name,
+                "similarity": self.store.capabilities.similarity,
+            },
+            "dimension": int(vectors.after.shape[1]),
+            "details": dict(details),
+            "ids": list(ids),
+        }
+        if mode == SIDE_BY_SIDE:
+            # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
+            manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}
+        _check_readable(manifest, vectors)
+        self.home.settle(self.store)
+        version = Version(self.storage, f"{number:04d}", manifest, self.find)
+        try:
+            version.write(vectors)
+        except JournalError as error:
+            raise type(error)(f"{error}: nothing was pushed") from error.__cause__
+        self.versions = (*self.versions, version)
+        return version
+
+    def commit(self, version: Version) -> None:
+        """Record that ``version`` is the live one, in place of those before it."""
+        version.set_state(COMMITTED)
+        for previous in self.in_place:
+            if previous.number < version.number and previous.state == COMMITTED:
+                previous.set_state(SUPERSEDED)
+        self.compact()
+
+    def compact(self) -> None:
+        """Store superseded versions as differences to newer ones, and keep of old ones nothing but the manifest."""
+        kept = [one for one in reversed(self.in_place) if one.state in (COMMITTED, SUPERSEDED)]
+        live = self.live
+        if not kept or kept[0].state != COMMITTED or kept[0] is not live:
+            return
+        try:
+            for place, version in enumerate(kept[1:]):
+                if place >= KEPT and not version.is_thinned:
+                    version.thin()
+                elif place < KEPT and not version.is_thinned and BASE not in version.manifest:
+                    version.write(version.load(), base=kept[place])
+        except (JournalError, CorruptArchiveError) as error:
+            # The push is made; the next one tries again to save the space.
+            logger.warning("superseded versions of %s keep their space: %s", self.name, error)
+
+    def roll_back(self, version: Version) -> None:
+        """Record that ``version`` is undone; first, what is stored as a difference to it is made whole."""
+        for other in self.versions:
+            if other.manifest.get(BASE) == version.name and not other.is_thinned:
+                other.write(other.load())
+        version.set_state(ROLLED_BACK)
+
+    def nudged_ids(self) -> tuple[str, ...]:
+        """Ids of the nodes that may hold what a push wrote."""
+        live = self.live
+        ids = () if live is None else live.ids
+        return tuple(dict.fromkeys([*ids, *self.away.vectors]))
+
+    def originals_of(self, ids: Sequence[str], vectors: FloatArray) -> FloatArray:
+        """``vectors`` as read from the store, with those that a push wrote replaced by their originals.
+
+        A vector that differs from what was pushed (embedded again, edited) is its own original.
+        """
+        originals = np.array(vectors)
+        rows = {node_id: row for row, node_id in enumerate(ids)}
+        for node_id, (nudged, original) in self.away.vectors.items():
+            if node_id in rows and same_vectors(self.store, vectors[rows[node_id]], nudged):
+                originals[rows[node_id]] = original
+        live = self.live
+        if live is None:
+            return originals
+        found = [(rows[node_id], at) for at, node_id in enumerate(live.ids) if node_id in rows]
+        here, there = [row for row, _ in found], [at for _, at in found]
+        if found:
+            for known in (live.after, live.before, live.originals):
+                same = same_rows(self.store, np.asarray(vectors)[here], known[there])
+                for (row, at), ours in zip(found, same, strict=True):
+                    if ours:
+                        originals[row] = live.originals[at]
+        return originals
+
+    def read_version(self, name: str) -> Version | None:
+        """The version of that name; None if its process died before it was recorded, and before it wrote vectors."""
+        place = f"{self.storage.location}/{name}"
+        if name in self._names:
+            try:
+                with writing_to(self.storage, "read"):
+                    self.storage.read(name)
+            except KeyError:
+                return None
+            raise CorruptArchiveError(f"{place} is not a folder: it cannot be the record of a push")
+        if f"{name}/{MANIFEST}" not in self._names:
+            return None
+        try:
+            with writing_to(self.storage, "read"):
+                content = self.storage.read(f"{name}/{MANIFEST}")
+        except KeyError:
+            raise CorruptArchiveError(f"{place}/{MANIFEST} is not a file") from None
+        return checked(self.storage, name, parse_manifest(f"{place}/{MANIFEST}", content), self.find)
+
+    def mark(self) -> None:
+        """Let the store carry the name of the folder for as long as what is in it is needed."""
+        if self.home.own is None or self.home.is_own:
+            return
+        if self.live is not None or self.staged is not None or self.away.vectors:
+            self.home.mark()
+        else:
+            self.home.unmark()
+
+
+def _check_readable(manifest: Mapping[str, Any], vectors: Vectors) -> None:
+    """Refuse what could be written and not be read again: it would stand in the way of every later call."""
+    wrong = why_wrong(parse_manifest("the record", encode_manifest(manifest)))
+    for name in ("originals", "before", "after"):
+        if wrong is None and not np.isfinite(getattr(vectors, name)).all():
+            wrong = f"as the store keeps them, vectors ({name}) hold NaN or infinite values"
+    if wrong is not None:
+        raise ValueError(f"this push could not be recorded: {wrong}; nothing was written")
+
+
+@renamed_argument("root", "versions")
+def versions(store: EmbeddingStore, versions: str | Path | None = None) -> list[Version]:
+    """All recorded pushes to ``store``, oldest first; print one to see what it was.
+
+    Args:
+        store: the vector store.
+        versions: the folder of the history; None for the store's own.
+
+    Raises:
+        CorruptArchiveError: a record is damaged; the message names it.
+        JournalError: the history is elsewhere, or cannot be read.
+
+    Example:
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> versions(MappingStore({"a": [1.0, 0.0]}, key="new"))
+        []
+    """
+    journal = Journal.open(store, versions)
+    for version in journal.versions:
+        version.check()
+    return list(journal.versions)
+
+
+def nudged_ids(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
+    """Ids of the nodes that may hold what a push wrote."""
+    return Journal.open(store, versions).nudged_ids()
+
+
+def original_vectors(
+    store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray, versions: str | Path | None = None
+) -> FloatArray:
+    """``vectors`` as read from ``store``, with those that a push wrote replaced by their originals."""
+    return Journal.open(store, versions).originals_of(ids, vectors)

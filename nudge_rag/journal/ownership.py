@@ -1,0 +1,184 @@
+"""Which history belongs to a store: its own, or that of a folder, of which the store carries a mark.
+
+Blobs: ``store.json`` names the store, in whatever holds its history; ``elsewhere.json`` in a store's own storage names
+the folder that holds it instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
+from nudge_rag.errors import CorruptArchiveError, JournalError
+from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.versions import writing_to
+from nudge_rag.stores.access import reading
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.history import BlobStorage, FolderStorage
+
+__all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_versions", "own_history"]
+
+# Where stores that hold no history of their own have it unless they are told otherwise.
+DEFAULT_VERSIONS = "nudge-versions"
+STORE, ELSEWHERE = "store.json", "elsewhere.json"
+
+
+@dataclass
+class Home:
+    """Where a store's history is.
+
+    Attributes:
+        storage: of the history.
+        own: what the store itself offers, if it does.
+        name: of the store, for messages.
+    """
+
+    storage: BlobStorage
+    own: BlobStorage | None
+    name: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the history is in the store itself."""
+        return self.storage is self.own
+
+    def identity(self) -> str | None:
+        """What names the store whatever its address; made at its first push."""
+        described = read_json(self.storage, STORE)
+        return None if described is None else str(described.get("identity"))
+
+    def settle(self, store: EmbeddingStore) -> None:
+        """Before the first push is recorded: give the store an identity, and leave the mark of a folder in it."""
+        if self.identity() is None:
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            described = {"identity": uuid4().hex, "name": store.name, "key": store.key, "created": created}
+            write_json(self.storage, STORE, described)
+        if self.own is not None and not self.is_own and read_json(self.own, ELSEWHERE) is None:
+            self.mark()
+
+    def mark(self) -> None:
+        """Leave the name of the folder in the store, unless its history is there, or nowhere else can be marked."""
+        if self.own is None or self.is_own or not isinstance(self.storage, FolderStorage):
+            return
+        turn = uuid4().hex
+        described = read_json(self.storage, STORE) or {}
+        turns = [*described.get("turns", []), turn][-2:]
+        write_json(self.storage, STORE, described | {"turns": turns})
+        place = {"folder": str(self.storage.path.resolve()), "identity": described.get("identity"), "turn": turn}
+        write_json(self.own, ELSEWHERE, place)
+
+    def unmark(self) -> None:
+        """Take the mark away: nothing in the folder is needed any more."""
+        if self.own is not None and not self.is_own:
+            with writing_to(self.own, "written to"):
+                if ELSEWHERE in self.own.names():
+                    self.own.delete(ELSEWHERE)
+
+
+def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
+    """Where the history of ``store`` is.
+
+    Raises:
+        JournalError: there is one elsewhere; names it.
+        ValueError: a store whose key would lead out of the folder.
+        StoreError: the store, asked where it is, failed.
+    """
+    with reading(store, "its journal was looked for"):
+        key = store.key
+        own = own_history(store)
+    if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
+        raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
+    mark = None if own is None else read_json(own, ELSEWHERE)
+    if versions is None:
+        if own is None:
+            return Home(FolderStorage(Path(DEFAULT_VERSIONS) / key), None, key)
+        if mark is not None:
+            place = Path(str(mark.get("folder")))
+            raise JournalError(
+                f"the history of this {store.name} store is in the folder {place}: pass versions={str(place.parent)!r},"
+                " or move it into the store with nudge_rag.take_over(store, versions)"
+            )
+        _refuse_forgotten(store, own, key)
+        return Home(own, own, key)
+    folder = FolderStorage(Path(versions) / key)
+    if own is not None and mark is not None:
+        return Home(_marked_folder(store, folder, mark), own, key)
+    if own is not None and has_versions(own):
+        raise JournalError(
+            f"this {store.name} store holds its history itself, in {own.location}: leave versions= out (it was"
+            f" {str(versions)!r})"
+        )
+    return Home(folder, own, key)
+
+
+def own_history(store: EmbeddingStore) -> BlobStorage | None:
+    """The storage that a store offers, if it does."""
+    offer = getattr(store, "history", None)
+    return offer() if callable(offer) else None
+
+
+def has_versions(storage: BlobStorage) -> bool:
+    """Whether any push is recorded there."""
+    with writing_to(storage, "read"):
+        return any(re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name) for name in storage.names())
+
+
+def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[str, Any]) -> FolderStorage:
+    """The folder that a mark means, which may have been moved since, or have been reached by another address."""
+    marked = Path(str(mark.get("folder")))
+    for folder in (given, FolderStorage(given.path.parent / marked.name)):
+        described = read_json(folder, STORE)
+        if described is None or described.get("identity") != mark.get("identity"):
+            continue
+        if mark.get("turn") not in described.get("turns", []):
+            raise JournalError(
+                f"{folder.location} has gone on with another copy of this {store.name} store: what it records is not"
+                " what is in this one"
+            )
+        return folder
+    raise JournalError(
+        f"the history of this {store.name} store is in the folder {marked}, not in {given.path}: pass"
+        f" versions={str(marked.parent)!r}"
+    )
+
+
+def _refuse_forgotten(store: EmbeddingStore, own: BlobStorage, key: str) -> None:
+    """Refuse if the folder that was the default once records a push that was not undone."""
+    folder = FolderStorage(Path(DEFAULT_VERSIONS) / key)
+    if not folder.path.is_dir() or has_versions(own):
+        return
+    for name in folder.names():
+        if re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name):
+            state = parse_manifest(f"{folder.path}/{name}", folder.read(name)).get("state")
+            if state not in (ROLLED_BACK, SUPERSEDED):
+                raise JournalError(
+                    f"the folder {folder.path} records pushes to this {store.name} store: pass"
+                    f" versions={DEFAULT_VERSIONS!r}, or move them into the store with"
+                    f" nudge_rag.take_over(store, {DEFAULT_VERSIONS!r})"
+                )
+
+
+def read_json(storage: BlobStorage, name: str) -> dict[str, Any] | None:
+    """Content of a blob with a checksum, None if there is none. Raises CorruptArchiveError."""
+    try:
+        with writing_to(storage, "read"):
+            content = storage.read(name)
+    except KeyError:
+        return None
+    parsed = parse_manifest(f"{storage.location}/{name}", content)
+    if not isinstance(parsed.get("turns", []), list):
+        raise CorruptArchiveError(f"{storage.location}/{name}: turns are no list")
+    return parsed
+
+
+def write_json(storage: BlobStorage, name: str, content: Mapping[str, Any]) -> None:
+    """Write a blob with a checksum. Raises JournalError."""
+    with writing_to(storage, "written to"):
+        storage.write(name, encode_manifest(json.loads(json.dumps(dict(content)))))

@@ -1,0 +1,64 @@
+"""Remove records of pushes that are over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nudge_rag.common.archive import MANIFEST
+from nudge_rag.journal.manifest import BASE, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.versions import writing_to
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["prune"]
+
+
+def prune(
+    store: EmbeddingStore, versions: str | Path | None = None, *, keep: int = 0, forget_away: bool = False
+) -> tuple[str, ...]:
+    """Remove records of pushes that were superseded or rolled back, but for the newest ``keep`` of them.
+
+    What is live, and what waits beside it, stays, with its originals: `rollback` works as before.
+
+    Args:
+        store: the vector store.
+        versions: the folder of the history; None for the store's own.
+        keep: how many of the newest such records stay.
+        forget_away: wait no longer for nodes that were gone when their nudge was undone.
+
+    Returns:
+        The names of the versions whose records were removed.
+
+    Raises:
+        ValueError: ``keep`` is negative, or no integer.
+        LockedError: a push or rollback is under way.
+        JournalError: a record cannot be removed; a later call goes on.
+
+    Example:
+        >>> import numpy as np
+        >>> from nudge_rag.journal.push import push_vectors
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> store = MappingStore({"a": [1.0, 0.0]})
+        >>> for vector in ([0.8, 0.6], [0.6, 0.8], [0.0, 1.0]):
+        ...     _ = push_vectors(store, ["a"], np.array([[1.0, 0.0]]), np.array([vector]))
+        >>> prune(store, keep=1)
+        ('0001',)
+    """
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+        raise ValueError(f"keep must be a number of records, 0 or more, got {keep!r}")
+    with locked_journal(store, versions) as journal:
+        over = [version for version in journal.versions if version.state in (SUPERSEDED, ROLLED_BACK)]
+        # A label's copy is still to be dropped.
+        over = [version for version in over if not version.label or version.state == SUPERSEDED or version.is_thinned]
+        removed = over[: max(0, len(over) - keep)]
+        needed = {version.manifest.get(BASE) for version in journal.versions if version not in removed}
+        removed = [version for version in removed if version.name not in needed]
+        for version in removed:
+            with writing_to(journal.storage, "written to"):
+                # The manifest first: without one there is no version.
+                names = journal.storage.names(f"{version.name}/")
+                for name in sorted(names, key=lambda name: not name.endswith(MANIFEST)):
+                    journal.storage.delete(name)
+        if forget_away:
+            journal.away.drop(list(journal.away.vectors))
+    return tuple(version.name for version in removed)
