@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.base import Capabilities, Similarity
 from nudge_rag.stores.checks import warn_experimental
 from nudge_rag.stores.lucene import LARGEST_K, ROUNDING, Hit, LuceneStore, one_index, vector_mapping
@@ -55,7 +56,7 @@ class ElasticsearchStore(LuceneStore):
         TypeError: expected an Elasticsearch client, got str
     """
 
-    _name = "elasticsearch"
+    name = "elasticsearch"
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class ElasticsearchStore(LuceneStore):
         hits: Iterable[Hit] = scan(self.client, query=dict(body), size=batch_size, index=self.index)
         return hits
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         return self.client.bulk(operations=lines, refresh=True)
 
     def _question(self, query: list[float], k: int, where: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -136,13 +137,8 @@ class ElasticsearchStore(LuceneStore):
 
 def synchronous(client: Any) -> Any:
     """``client``, or where it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
-    try:
-        from elasticsearch import AsyncElasticsearch, Elasticsearch
-    except ImportError as error:
-        raise ImportError(
-            "ElasticsearchStore needs Elasticsearch's client: pip install 'nudge-rag[elasticsearch]'"
-        ) from error
-    if not isinstance(client, AsyncElasticsearch):
+    package = import_package("elasticsearch", "ElasticsearchStore", "elasticsearch")
+    if not isinstance(client, package.AsyncElasticsearch):
         return client
     nodes = [node.config for node in client.transport.node_pool.all()]
-    return Elasticsearch(nodes).options(headers=dict(client._headers))
+    return package.Elasticsearch(nodes).options(headers=dict(client._headers))

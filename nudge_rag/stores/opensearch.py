@@ -45,7 +45,7 @@ class OpenSearchStore(LuceneStore):
         TypeError: expected an OpenSearch client, got str
     """
 
-    _name = "opensearch"
+    name = "opensearch"
 
     def __init__(self, client: Any, index: str, *, vector_field: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("msearch", "bulk", "indices")):
@@ -104,7 +104,7 @@ class OpenSearchStore(LuceneStore):
         hits: Iterable[Hit] = scan(self.client, query=dict(body), size=batch_size, index=self.index)
         return hits
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         return self.client.bulk(body=lines, params={"refresh": "true"})
 
     def _question(self, query: list[float], k: int, where: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    check_synchronous,
-    chunks,
-    store_key,
-    warn_experimental,
-)
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, check_synchronous, chunks, warn_experimental
+from nudge_rag.stores.keys import store_key
 
 __all__ = ["WeaviateStore"]
 
@@ -31,7 +24,7 @@ LARGEST_K = 10_000
 COSINE_ROUNDING = 1e-6
 
 
-class WeaviateStore:
+class WeaviateStore(StoreAdapter):
     """Adapter for a ``weaviate`` (v4) collection. ``where`` is a ``weaviate.classes.query.Filter``; ids are UUIDs.
 
     Scores are larger-is-better, from the distance that Weaviate answers: 1 - distance for cosine, minus the distance
@@ -55,6 +48,9 @@ class WeaviateStore:
         TypeError: expected a weaviate collection, got str
     """
 
+    name = "weaviate"
+    ids_note = " (whose ids are UUIDs)"
+
     def __init__(self, collection: Any, *, vector_name: str | None = None) -> None:
         if not all(hasattr(collection, part) for part in ("query", "data", "config", "iterator", "aggregate")):
             raise TypeError(f"expected a weaviate collection, got {type(collection).__name__}")
@@ -76,46 +72,27 @@ class WeaviateStore:
         )
 
     @property
-    def name(self) -> str:
-        """The database's name."""
-        return "weaviate"
-
-    @property
     def key(self) -> str:
         """From the server's address, the collection, its tenant and the vector's name."""
         address = getattr(getattr(self.collection, "_connection", None), "url", "")
         place = f"{address} {self.collection.name} {self.collection.tenant} {self.vector_name}"
         return store_key("weaviate", place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return int(self.collection.aggregate.over_all(total_count=True).total_count)
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
+        keys = {name: key for name in names if (key := _canonical(name)) is not None}
         found: dict[str, Any] = {}
-        keys = [_canonical(name) for name in names]
-        for chunk in chunks(list(dict.fromkeys(key for key in keys if key is not None)), IDS_PER_CALL):
+        for chunk in chunks(list(dict.fromkeys(keys.values())), IDS_PER_CALL):
             answer = self.collection.query.fetch_objects_by_ids(
                 chunk, limit=len(chunk), include_vector=self._with_vector, return_properties=False
             )
             found.update((str(one.uuid), self._vector_of(one)) for one in answer.objects)
-        unknown = [name for name, key in zip(names, keys, strict=True) if key not in found]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs)")
-        return np.array([found[str(key)] for key in keys], dtype=np.float32).reshape(len(names), self._dimension)
+        return {name: found[key] for name, key in keys.items() if key in found}
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes, in the order of their ids."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         page: list[Any] = []
         for one in self.collection.iterator(include_vector=self._with_vector, return_properties=False):
             page.append(one)
@@ -161,17 +138,9 @@ class WeaviateStore:
             found.update(str(one.uuid) for one in objects)
         return {name for name, key in key_of.items() if key in found}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as float32."""
-        return np.asarray(vectors, dtype=np.float32)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors one by one, every id looked up first: an update to an id that is missing fails half-way."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
-        present = self.matching(names, None)
-        unknown = [name for name in names if name not in present]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs)")
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors one by one, every id looked up first: an update to an id that is missing fails halfway."""
+        self._require(names, self.matching(names, None))
         keys = [str(_canonical(name)) for name in names]
         if len(set(keys)) != len(keys):
             at = next(at for at, key in enumerate(keys) if key in keys[:at])

@@ -12,6 +12,7 @@ import numpy as np
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.copies import companion
 
 __all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
@@ -150,8 +151,4 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
 
 def imported() -> Any:
     """The module faiss. Raises ImportError, with what to install."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("FaissStore needs FAISS: pip install 'nudge-rag[faiss]'") from error
-    return faiss
+    return import_package("faiss", "FaissStore", "faiss")
