@@ -18,6 +18,7 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.sql import sql_name
 
 __all__ = ["DuckDBStore"]
@@ -97,6 +98,12 @@ class DuckDBStore(StoreAdapter):
         if not Path(path).is_file():
             raise ValueError(f"there is no DuckDB database at {str(path)!r}")
         return cls(duckdb.connect(str(path)), table, **options)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> DuckDBStore:
+        """The table that ``duckdb://`` names."""
+        names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+        return cls.open(location.needed_path, location.options["table"], **location.chosen(names))
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.base import Capabilities, Similarity
 from nudge_rag.stores.checks import warn_experimental
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.lucene import LARGEST_K, ROUNDING, Hit, LuceneStore, one_index, vector_mapping
 
 __all__ = ["ElasticsearchStore"]
@@ -99,6 +100,13 @@ class ElasticsearchStore(LuceneStore):
                 experimental=True,
             ),
         )
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> ElasticsearchStore:
+        """The index that ``elasticsearch://`` names."""
+        package = import_package("elasticsearch", "elasticsearch://", "elasticsearch")
+        client = package.Elasticsearch(location.address(9200), api_key=location.options.get("api_key"))
+        return cls(client, location.options["index"], vector_field=location.options.get("vector"))
 
     @property
     def _with_vector(self) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.base import Capabilities, Similarity
 from nudge_rag.stores.checks import check_synchronous, warn_experimental
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.lucene import ROUNDING, Hit, LuceneStore, one_index, vector_mapping
 
 __all__ = ["OpenSearchStore"]
@@ -82,6 +84,15 @@ class OpenSearchStore(LuceneStore):
                 experimental=True,
             ),
         )
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> OpenSearchStore:
+        """The index that ``opensearch://`` names."""
+        options = location.options
+        package = import_package("opensearchpy", "opensearch://", "opensearch")
+        login = (options["user"], options.get("password", "")) if "user" in options else None
+        client = package.OpenSearch(location.address(9200), http_auth=login)
+        return cls(client, options["index"], vector_field=options.get("vector"))
 
     @property
     def _with_vector(self) -> dict[str, Any]:

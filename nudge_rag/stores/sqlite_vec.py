@@ -20,6 +20,7 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.sql import sql_name
 
 __all__ = ["SQLiteVecStore", "rowids"]
@@ -84,6 +85,12 @@ class SQLiteVecStore(StoreAdapter):
         if not Path(path).is_file():
             raise ValueError(f"there is no SQLite database at {str(path)!r}")
         return cls(_connect(path), table, **options)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> SQLiteVecStore:
+        """The table that ``sqlite-vec://`` names."""
+        chosen = location.chosen({"vec_table": "vec_table", "vector": "vector_column"})
+        return cls.open(location.needed_path, location.options["table"], **chosen)
 
     @property
     def key(self) -> str:

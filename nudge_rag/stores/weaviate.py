@@ -5,14 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, check_synchronous, chunks, warn_experimental
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 
 __all__ = ["WeaviateStore"]
 
@@ -70,6 +73,24 @@ class WeaviateStore(StoreAdapter):
             rounding=COSINE_ROUNDING if distance == "cosine" else 0.0,
             experimental=True,
         )
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> WeaviateStore:
+        """The collection that ``weaviate://`` names."""
+        options = location.options
+        weaviate = import_package("weaviate", "weaviate://", "weaviate")
+        address = urlparse(location.address(8080))
+        secure = address.scheme == "https"
+        client = weaviate.connect_to_custom(
+            http_host=str(address.hostname),
+            http_port=address.port,
+            http_secure=secure,
+            grpc_host=str(address.hostname),
+            grpc_port=int(options.get("grpc_port", "50051")),
+            grpc_secure=secure,
+            auth_credentials=weaviate.auth.AuthApiKey(options["api_key"]) if "api_key" in options else None,
+        )
+        return cls(client.collections.get(options["collection"]), vector_name=options.get("vector"))
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.location import StoreLocation
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -81,6 +83,19 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         """The collection of that name in a persistent Chroma folder; where a switch of it died, that is put right."""
         chromadb = import_package("chromadb", "ChromaStore.open", "chroma")
         return cls(recovered(chromadb.PersistentClient(path=str(path)), collection))
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> ChromaStore:
+        """The collection that ``chroma://`` names, in a folder or on a server."""
+        if location.path is not None:
+            return cls.open(location.path, location.options["collection"])
+        address = urlparse(location.address(8000))
+        chromadb = import_package("chromadb", "chroma://", "chroma")
+        names = {name: location.options[name] for name in ("tenant", "database") if name in location.options}
+        client = chromadb.HttpClient(
+            host=str(address.hostname), port=address.port, ssl=address.scheme == "https", **names
+        )
+        return cls(recovered(client, location.options["collection"]))
 
     @property
     def key(self) -> str:

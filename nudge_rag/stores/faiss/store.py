@@ -16,6 +16,7 @@ from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, St
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
 from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
 from nudge_rag.stores.keys import path_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
 
 __all__ = ["FaissStore"]
@@ -88,6 +89,11 @@ class FaissStore(StoreAdapter):
         known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
         index = imported().read_index(str(path))
         return cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> FaissStore:
+        """The index that ``faiss://`` names."""
+        return cls.open(location.needed_path, location.options.get("ids"))
 
     @property
     def index(self) -> Any:

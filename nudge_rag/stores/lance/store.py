@@ -19,6 +19,7 @@ from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lance.copies import copy_column, copy_labels, create_column, drop_column, swap_columns
 from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
+from nudge_rag.stores.location import StoreLocation
 
 __all__ = ["LanceStore"]
 
@@ -86,6 +87,12 @@ class LanceStore(StoreAdapter):
         """The table of that name in a LanceDB database; ``options`` as for the class."""
         lancedb = import_package("lancedb", "LanceStore.open", "lancedb")
         return cls(lancedb.connect(str(uri)).open_table(table), **options)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> LanceStore:
+        """The table that ``lance://`` names."""
+        chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
+        return cls.open(location.needed_path, location.options["table"], **chosen)
 
     @property
     def key(self) -> str:

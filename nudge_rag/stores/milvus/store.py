@@ -15,6 +15,7 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.milvus.copies import MilvusCopies
 from nudge_rag.stores.milvus.schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
@@ -91,6 +92,18 @@ class MilvusStore(StoreAdapter):
         if "://" not in str(uri) and (not Path(uri).exists() or Path(uri).suffix != ".db"):
             raise ValueError(f"there is no Milvus Lite file at {str(uri)!r}: its name must end with .db")
         return cls(client_class(str(uri), token=token, db_name=db_name), collection, **options)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> MilvusStore:
+        """The collection or alias that ``milvus://`` names, in a Milvus Lite file or on a server."""
+        options, path = location.options, location.path
+        return cls.open(
+            location.address(19530) if path is None else path,
+            options["collection"],
+            token=options.get("token", ""),
+            db_name=options.get("db", ""),
+            vector_field=options.get("vector"),
+        )
 
     @property
     def key(self) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, check_synchronous, chunks, warn_experimental
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.pinecone.filters import passes
 
 __all__ = ["PineconeStore"]
@@ -84,6 +86,15 @@ class PineconeStore(StoreAdapter):
         self._capabilities = Capabilities(
             ranked, exact_search=False, batch_search=False, persistent=True, experimental=True
         )
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> PineconeStore:
+        """The index whose host ``pinecone://`` names."""
+        options = location.options
+        package = import_package("pinecone", "pinecone://", "pinecone")
+        address = location.address(443 if options.get("ssl", "true") == "true" else 80, secure=True)
+        index = package.Pinecone(api_key=options["api_key"]).Index(host=address)
+        return cls(index, namespace=options.get("namespace"))
 
     @property
     def key(self) -> str:

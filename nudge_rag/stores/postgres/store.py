@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,11 @@ from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreE
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
 from nudge_rag.stores.copies import CopiesMixin
 from nudge_rag.stores.keys import store_key
+<<<<<<< HEAD
 from nudge_rag.stores.postgres.connection import connections_of
+=======
+from nudge_rag.stores.location import StoreLocation
+>>>>>>> b3c344a (feat: adapters are imported when they are asked for, from one register; errors of open_store show no secret)
 from nudge_rag.stores.postgres.copies import PostgresCopies
 
 if TYPE_CHECKING:
@@ -100,6 +105,13 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         self._capabilities = Capabilities(
             similarity, exact_search=self._exact, persistent=True, side_by_side=True, atomic_switch=True
         )
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> PgVectorStore:
+        """The table that ``postgresql://`` names; options that are not the table's go to psycopg."""
+        names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+        conninfo = location.without(["table", *names])
+        return cls(conninfo, location.options["table"], **location.chosen(names))
 
     @property
     def key(self) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.copies import CopiesMixin
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.qdrant.copies import QdrantCopies, aliases_of
 
 __all__ = ["QdrantStore"]
@@ -75,6 +77,15 @@ class QdrantStore(CopiesMixin, StoreAdapter):
             atomic_switch=aliased,
         )
         self._copies: QdrantCopies = QdrantCopies(client, collection)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> QdrantStore:
+        """The collection that ``qdrant://`` names, in a folder or on a server."""
+        options = location.options
+        path = location.path
+        place = {"path": path} if path else {"url": location.address(6333), "api_key": options.get("api_key")}
+        client = import_package("qdrant_client", "qdrant://", "qdrant").QdrantClient(**place)
+        return cls(client, options["collection"], vector_name=options.get("vector"))
 
     @property
     def key(self) -> str:

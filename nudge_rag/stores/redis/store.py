@@ -13,6 +13,7 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.redis.index import Index, describe
 
 __all__ = ["RedisStore"]
@@ -88,6 +89,12 @@ class RedisStore(StoreAdapter):
         """An index of the server at ``url``, such as ``redis://localhost:6379/0``; ``options`` as for the class."""
         redis = import_package("redis", "RedisStore.open", "redis")
         return cls(redis.Redis.from_url(url), index, **options)
+
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> RedisStore:
+        """The index that ``redis://`` or ``rediss://`` names; options that are not the index's go to redis-py."""
+        names = {"vector": "vector_field", "prefix": "prefix"}
+        return cls.open(location.without(["index", *names]), location.options["index"], **location.chosen(names))
 
     @property
     def key(self) -> str:
