@@ -75,11 +75,13 @@ _PLACES = {record.class_name: record.adapter for record in RECORDS} | {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = load(_PLACES[name])
-    return globals()[name]
+if not TYPE_CHECKING:  # else a checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = load(_PLACES[name])
+        return globals()[name]
 
 
 def __dir__() -> list[str]:
