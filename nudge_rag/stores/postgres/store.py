@@ -15,11 +15,8 @@ from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreE
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
 from nudge_rag.stores.copies import CopiesMixin
 from nudge_rag.stores.keys import store_key
-<<<<<<< HEAD
-from nudge_rag.stores.postgres.connection import connections_of
-=======
 from nudge_rag.stores.location import StoreLocation
->>>>>>> b3c344a (feat: adapters are imported when they are asked for, from one register; errors of open_store show no secret)
+from nudge_rag.stores.postgres.connection import connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies
 
 if TYPE_CHECKING:
