@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nudge_rag.errors import NudgeError, StoreError
+from nudge_rag.errors import StoreError
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.catalog import RECORDS, StoreRecord
 from nudge_rag.stores.location import StoreLocation, hide, secrets_in
@@ -61,8 +61,7 @@ def open_store(url: str) -> EmbeddingStore:
         shown = hide(str(error), secrets)
         if shown == str(error) and not _chain_shows(error, secrets):
             raise
-        kind = type(error) if isinstance(error, NudgeError) and not error.args[1:] else None
-        kind = ValueError if isinstance(error, ValueError) and kind is None else kind or StoreError
+        kind = ValueError if isinstance(error, ValueError) else StoreError
         raise kind(shown) from None
 
 
