@@ -89,7 +89,7 @@ def test_no_secret_is_shown(url, tmp_path, monkeypatch, caplog, capfd, recwarn):
 
 
 def test_public_parts_are_shown():
-    with pytest.raises(ValueError, match="there is no DuckDB database at '/no/such.duckdb'"):
+    with pytest.raises(ValueError, match=r"there is no DuckDB database at '/no/such.duckdb'"):
         open_store("duckdb:///no/such.duckdb?table=docs")
     with pytest.raises(ValueError, match=r"has unknown options colour; its options are table, id, vector"):
         open_store("lance:///data?table=docs&colour=red")
