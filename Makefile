@@ -74,9 +74,10 @@ bench-accuracy: setup
 bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
 
-# The README's table of stores.
+# The README's table of stores, and the site: docs/_build/index.html.
 docs: setup
 	$(BIN)/python -m scripts.stores_table README.md
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import Any
 
 from nudge_rag.stores.base import Capabilities, Similarity
 
-__all__ = ["RECORDS", "StoreRecord", "UrlOptions", "load"]
+__all__ = ["RECORDS", "StoreRecord"]
 
 ALL: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 NEVER, ALWAYS, DEPENDS = (False,), (True,), (False, True)
-
-
-@dataclass(frozen=True)
-class UrlOptions:
-    """The options of a database's URL.
-
-    Attributes:
-        required: options that must be there.
-        optional: options that may be there.
-        passes_on: whether all others go to the database's client.
-    """
-
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    passes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,9 +38,6 @@ class StoreRecord:
         beside: where it holds two versions side by side, in words, if not always.
         note: what else is to be known of how vectors are kept.
         experimental: whether the adapter was only checked against the client, not against the database.
-        adapter: the adapter's class, as ``module:Class``; imported when it is asked for.
-        url: the options of its URLs, which the class's ``from_url`` takes.
-        tls_scheme: of `open_store`, if a connection over TLS has one of its own.
     """
 
     name: str
@@ -81,23 +61,6 @@ class StoreRecord:
     beside: str = ""
     note: str = ""
     experimental: bool = False
-    adapter: str = ""
-    url: UrlOptions | None = None
-    tls_scheme: str | None = None
-
-    @property
-    def class_name(self) -> str:
-        """The name of the adapter's class."""
-        return self.adapter.rpartition(":")[2]
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """All schemes of `open_store` that open this database."""
-        return tuple(scheme for scheme in (self.scheme, self.tls_scheme) if scheme)
-
-    def load(self) -> Any:
-        """Import the adapter's class."""
-        return load(self.adapter)
 
     def departures(self, capabilities: Capabilities) -> list[str]:
         """The fields of an opened store's ``capabilities`` that this record does not allow, with their values.
@@ -121,17 +84,6 @@ class StoreRecord:
         return [f"{field}={getattr(capabilities, field)!r}" for field in wrong]
 
 
-def load(place: str) -> Any:
-    """Import what ``module:name`` names.
-
-    Example:
-        >>> load("nudge_rag.stores.base:Capabilities").__name__
-        'Capabilities'
-    """
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 # Another database is one entry here; the tests compare it with the opened stores, the integrations and the URLs.
 RECORDS: tuple[StoreRecord, ...] = (
     StoreRecord(
@@ -144,7 +96,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         persistent=DEPENDS,
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
-        adapter="nudge_rag.stores.memory.llama_index:SimpleStore",
     ),
     StoreRecord(
         "in-memory",
@@ -156,7 +107,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         persistent=DEPENDS,
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
-        adapter="nudge_rag.stores.memory.langchain:InMemoryStore",
     ),
     StoreRecord(
         "chroma",
@@ -169,8 +119,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="HNSW",
         side_by_side=ALWAYS,
         beside="with a gap of milliseconds",
-        adapter="nudge_rag.stores.chroma.store:ChromaStore",
-        url=UrlOptions(("collection",), ("ssl", "tenant", "database")),
     ),
     StoreRecord(
         "qdrant",
@@ -187,8 +135,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened by an alias",
-        adapter="nudge_rag.stores.qdrant.store:QdrantStore",
-        url=UrlOptions(("collection",), ("vector", "ssl", "api_key")),
     ),
     StoreRecord(
         "faiss",
@@ -204,8 +150,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where a framework or a file holds the index",
-        adapter="nudge_rag.stores.faiss.store:FaissStore",
-        url=UrlOptions((), ("ids",)),
     ),
     StoreRecord(
         "postgres",
@@ -219,8 +163,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
         note="float16 in halfvec columns",
-        adapter="nudge_rag.stores.postgres.store:PgVectorStore",
-        url=UrlOptions(("table",), ("schema", "id", "vector", "similarity"), passes_on=True),
     ),
     StoreRecord(
         "lancedb",
@@ -235,8 +177,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened at the latest version",
-        adapter="nudge_rag.stores.lance.store:LanceStore",
-        url=UrlOptions(("table",), ("id", "vector")),
     ),
     StoreRecord(
         "milvus",
@@ -250,8 +190,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened by an alias",
-        adapter="nudge_rag.stores.milvus.store:MilvusStore",
-        url=UrlOptions(("collection",), ("vector", "ssl", "token", "db")),
     ),
     StoreRecord(
         "duckdb",
@@ -262,8 +200,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         "duckdb",
         dtypes=("float32", "float64"),
         persistent=DEPENDS,
-        adapter="nudge_rag.stores.duckdb:DuckDBStore",
-        url=UrlOptions(("table",), ("schema", "id", "vector", "similarity")),
     ),
     StoreRecord(
         "sqlite-vec",
@@ -274,8 +210,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine", "l2"),
         batch_search=NEVER,
         persistent=DEPENDS,
-        adapter="nudge_rag.stores.sqlite_vec:SQLiteVecStore",
-        url=UrlOptions(("table",), ("vec_table", "vector")),
     ),
     StoreRecord(
         "redis",
@@ -287,9 +221,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         dtypes=("float32", "float64"),
         exact_search=DEPENDS,
         index="HNSW",
-        adapter="nudge_rag.stores.redis.store:RedisStore",
-        url=UrlOptions(("index",), ("vector", "prefix"), passes_on=True),
-        tls_scheme="rediss",
     ),
     StoreRecord(
         "elasticsearch",
@@ -304,8 +235,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the field's index",
         note="under cosine to within 1e-06",
         experimental=True,
-        adapter="nudge_rag.stores.elasticsearch:ElasticsearchStore",
-        url=UrlOptions(("index",), ("vector", "ssl", "api_key")),
     ),
     StoreRecord(
         "opensearch",
@@ -320,8 +249,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the field's index",
         note="by faiss under cosine at unit length, to within 1e-06",
         experimental=True,
-        adapter="nudge_rag.stores.opensearch:OpenSearchStore",
-        url=UrlOptions(("index",), ("vector", "ssl", "user", "password")),
     ),
     StoreRecord(
         "pinecone",
@@ -334,8 +261,6 @@ RECORDS: tuple[StoreRecord, ...] = (
         batch_search=NEVER,
         index="Pinecone's own",
         experimental=True,
-        adapter="nudge_rag.stores.pinecone.store:PineconeStore",
-        url=UrlOptions(("api_key",), ("namespace", "ssl")),
     ),
     StoreRecord(
         "weaviate",
@@ -350,7 +275,5 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the collection's index",
         note="under cosine to within 1e-06",
         experimental=True,
-        adapter="nudge_rag.stores.weaviate:WeaviateStore",
-        url=UrlOptions(("collection",), ("vector", "ssl", "grpc_port", "api_key")),
     ),
 )

@@ -1,62 +1,41 @@
-"""Mixin for adapters that delegate their copies to a helper object."""
+"""What of a side-by-side store is another object's work, whatever the database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["CopiesMixin", "SwitchableCopies", "unknown_copy"]
+__all__ = ["CopiesMixin", "SwitchableCopies"]
 
 
 class SwitchableCopies(Protocol):
-    """The copies of a store, by label."""
+    """The versions beside a live one, by label."""
 
     def labels(self) -> list[str]:
-        """Labels of all copies."""
+        """Labels of all versions."""
         ...
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the copy ``label``."""
+        """Swap the live version and the one at ``label``."""
         ...
 
     def drop(self, label: str) -> None:
-        """Remove the copy ``label``."""
+        """Remove the version ``label``."""
         ...
 
 
 class CopiesMixin:
-    """The part of a `SideBySideStore` that is passed on to ``_copies``."""
+    """The part of a `SideBySideStore` that goes to ``_beside`` as it is."""
 
-    _copies: SwitchableCopies
+    _beside: SwitchableCopies
 
     def copy_labels(self) -> list[str]:
-        """Labels of the copies."""
-        return self._copies.labels()
+        """Labels of the versions beside the live one."""
+        return self._beside.labels()
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the copy ``label``.
-
-        Raises:
-            ValueError: no copy of that label.
-            StoreError: more than vectors would be lost.
-        """
-        self._copies.switch(label)
+        """Swap the live version and the one at ``label``. Raises StoreError where more than vectors would be lost."""
+        self._beside.switch(label)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the copy ``label``. Raises ValueError if there is none."""
-        self._copies.drop(label)
-
-
-def unknown_copy(label: str, labels: Sequence[str], of: str) -> ValueError:
-    """The error for a copy that does not exist.
-
-    Args:
-        label: what was asked for.
-        labels: what there is.
-        of: what there are copies of, such as a collection's name.
-
-    Example:
-        >>> print(unknown_copy("c", ["a", "b"], "docs"))
-        there is no version 'c' of 'docs'; there are a, b
-    """
-    return ValueError(f"there is no version {label!r} of {of!r}; there are {', '.join(labels) or 'none'}")
+        """Remove the version ``label``. Raises ValueError where there is none."""
+        self._beside.drop(label)

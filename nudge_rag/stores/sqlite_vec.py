@@ -14,14 +14,8 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.common.packages import import_package
-from nudge_rag.errors import MissingPackageError
-from nudge_rag.stores.adapter import StoreAdapter
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
-from nudge_rag.stores.checks import check_ids, check_queries
-from nudge_rag.stores.keys import store_key
-from nudge_rag.stores.location import StoreLocation
-from nudge_rag.stores.sql import sql_name
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
+from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, sql_name, store_key
 
 __all__ = ["SQLiteVecStore", "rowids"]
 
@@ -31,7 +25,7 @@ LARGEST_K = 4_096
 ROWID = re.compile(r"0|-?[1-9]\d{0,18}")
 
 
-class SQLiteVecStore(StoreAdapter):
+class SQLiteVecStore:
     """Adapter for a table of nodes and the vec0 table with their vectors, row for row, as LangChain's SQLiteVec has it.
 
     A node's id is its rowid, as text. Where the table of nodes has a column that is named as the vectors are, it keeps
@@ -52,15 +46,12 @@ class SQLiteVecStore(StoreAdapter):
             as the vec0 table's key, sqlite-vec not loaded.
     """
 
-    name = "sqlite-vec"
-    ids_note = ", whose ids are the rows' numbers"
-
     def __init__(
         self, connection: Any, table: str, *, vec_table: str | None = None, vector_column: str = "text_embedding"
     ) -> None:
         if not all(hasattr(connection, part) for part in ("execute", "executemany", "in_transaction", "row_factory")):
             raise TypeError(f"expected an sqlite3 connection, got {type(connection).__name__}")
-        self.connection, self._lock, self._inside = connection, threading.RLock(), False
+        self.connection, self._lock = connection, threading.RLock()
         vectors = f"{table}_vec" if vec_table is None else vec_table
         dimension, metric = _vec0(self._definition(vectors), vectors, vector_column)
         columns = [row[0].lower() for row in self._rows("SELECT name FROM pragma_table_xinfo(?)", [table])]
@@ -86,25 +77,38 @@ class SQLiteVecStore(StoreAdapter):
             raise ValueError(f"there is no SQLite database at {str(path)!r}")
         return cls(_connect(path), table, **options)
 
-    @classmethod
-    def from_url(cls, location: StoreLocation) -> SQLiteVecStore:
-        """The table that ``sqlite-vec://`` names."""
-        chosen = location.chosen({"vec_table": "vec_table", "vector": "vector_column"})
-        return cls.open(location.needed_path, location.options["table"], **chosen)
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return "sqlite-vec"
 
     @property
     def key(self) -> str:
         """From the database's file, the tables and the column."""
         return store_key("sqlite-vec", self._place)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do."""
+        return self._capabilities
+
     def count(self) -> int:
         """Number of nodes that have a vector."""
         return int(self._rows(f"SELECT count(*) FROM {self._both}")[0][0])
 
-    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+    def read(self, ids: Sequence[str]) -> FloatArray:
+        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
+        names = check_ids(ids)
         query = f"SELECT n.rowid, v.{self._vector} FROM {self._both} WHERE n.rowid IN (SELECT value FROM json_each(?))"
-        rows = self._rows(query, [rowids(names)])
-        return dict(zip([str(row[0]) for row in rows], self._vectors_in([row[1] for row in rows]), strict=True))
+        found = {str(rowid): vector for rowid, vector in self._rows(query, [rowids(names)])}
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise UnknownIdError(unknown, f"{self.name}, whose ids are the rows' numbers")
+        return self._matrix([found[name] for name in names])
+
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes by their number, those included that are added during the scan."""
+        return self._batches(check_batch_size(batch_size))
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         start, after = "n.rowid >= ?", -(2**63)
@@ -113,7 +117,7 @@ class SQLiteVecStore(StoreAdapter):
             rows = self._rows(query, [after, batch_size])
             if not rows:
                 return
-            yield [str(row[0]) for row in rows], self._vectors_in([row[1] for row in rows])
+            yield [str(row[0]) for row in rows], self._matrix([row[1] for row in rows])
             start, after = "n.rowid > ?", rows[-1][0]
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
@@ -150,30 +154,15 @@ class SQLiteVecStore(StoreAdapter):
         """
         return {str(row[0]) for row in self._rows(query, [rowids(check_ids(ids))])}
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make all writes inside one transaction, those of the store's history included."""
-        with self._lock:
-            if self._inside:
-                yield
-                return
-            if self.connection.in_transaction:
-                raise StoreError(f"{self.name}: the connection has an open transaction; commit or roll it back first")
-            self.connection.execute("BEGIN IMMEDIATE")
-            self._inside = True
-            try:
-                yield
-                self.connection.commit()
-            except BaseException:
-                self.connection.rollback()
-                raise
-            finally:
-                self._inside = False
+    def as_stored(self, vectors: FloatArray) -> FloatArray:
+        """``vectors`` as float32."""
+        return np.asarray(vectors, dtype=np.float32)
 
-    def _write(self, names: list[str], rows: FloatArray) -> None:
+    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite vectors, and their copies, in one transaction: all of them, or none."""
+        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
         values = [(row.tobytes(), int(name)) for name, row in zip(names, rows, strict=True) if ROWID.fullmatch(name)]
-        with self.transaction():
+        with self._transaction():
             self.read(names)  # raises for ids that are unknown
             updates = [f"UPDATE {self._vectors} SET {self._vector} = ? WHERE rowid = ?"]
             if self._copied:
@@ -181,10 +170,18 @@ class SQLiteVecStore(StoreAdapter):
             for update in updates:
                 self.connection.executemany(update, values)
 
-    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
-        """Compare and set: SQLite's transaction lets no other writer in between."""
-        with self.transaction():
-            return super()._write_if(names, expected, rows)
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self.connection.in_transaction:
+                raise StoreError(f"{self.name}: the connection has an open transaction; commit or roll it back first")
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self.connection.rollback()
+                raise
+            self.connection.commit()
 
     def _definition(self, table: str) -> str:
         rows = self._rows("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", [table])
@@ -196,8 +193,8 @@ class SQLiteVecStore(StoreAdapter):
         with self._lock:
             return list(self.connection.execute(query, values).fetchall())
 
-    def _vectors_in(self, rows: list[bytes]) -> FloatArray:
-        return np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(rows), self._dimension or 0)
+    def _matrix(self, rows: list[bytes]) -> FloatArray:
+        return np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(rows), self._dimension)
 
 
 def _vec0(definition: str, table: str, column: str) -> tuple[int, str]:
@@ -238,7 +235,10 @@ def rowids(ids: Sequence[str]) -> str:
 
 
 def _connect(path: str | Path) -> Any:
-    sqlite_vec = import_package("sqlite_vec", "SQLiteVecStore.open", "sqlite-vec")
+    try:
+        import sqlite_vec
+    except ImportError as error:
+        raise ImportError("SQLiteVecStore.open needs sqlite-vec: pip install 'nudge-rag[sqlite-vec]'") from error
     import sqlite3
 
     module: Any = sqlite3
@@ -246,7 +246,9 @@ def _connect(path: str | Path) -> Any:
         try:
             module = importlib.import_module("pysqlite3.dbapi2")
         except ImportError as error:
-            raise MissingPackageError("this Python's sqlite3, built without extensions,", "pysqlite3-binary") from error
+            raise ImportError(
+                "this Python's sqlite3 was built without extensions: pip install pysqlite3-binary"
+            ) from error
     connection = module.connect(str(path), check_same_thread=False)
     connection.enable_load_extension(True)
     sqlite_vec.load(connection)

@@ -12,7 +12,6 @@ import numpy as np
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray, IntArray
-from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.copies import companion
 
 __all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
@@ -151,4 +150,8 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
 
 def imported() -> Any:
     """The module faiss. Raises ImportError, with what to install."""
-    return import_package("faiss", "FaissStore", "faiss")
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("FaissStore needs FAISS: pip install 'nudge-rag[faiss]'") from error
+    return faiss

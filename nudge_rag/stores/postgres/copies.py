@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import unknown_copy
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -68,7 +67,9 @@ class PostgresCopies:
         """The column of that label. Raises ValueError where there is none."""
         labels = self.labels()
         if check_label(label) not in labels:
-            raise unknown_copy(label, labels, self._column)
+            raise ValueError(
+                f"there is no version {label!r} of {self._column!r}; there are {', '.join(labels) or 'none'}"
+            )
         return self._prefix + label
 
     def create(self, label: str) -> None:

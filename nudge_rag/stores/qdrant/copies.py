@@ -6,7 +6,6 @@ from typing import Any
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import unknown_copy
 
 __all__ = ["QdrantCopies", "aliases_of"]
 
@@ -42,7 +41,9 @@ class QdrantCopies:
         """The alias of that label. Raises ValueError where there is none."""
         labels = self._complete()
         if check_label(label) not in labels:
-            raise unknown_copy(label, labels, self._alias)
+            raise ValueError(
+                f"there is no version {label!r} of {self._alias!r}; there are {', '.join(labels) or 'none'}"
+            )
         return self._prefix + label
 
     def create(self, label: str) -> None:
