@@ -61,7 +61,7 @@ $(JOBS:%=test-%): test-%:
 test-experimental:
 	$(ENVIRONMENT) experimental
 	$(ONE_THREAD) NUDGE_RAG_STORES="$(EXPERIMENTAL)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/experimental.json .venv-experimental/bin/python \
-		$(PYTEST) tests/stores/experimental
+		$(PYTEST) tests/stores/experimental tests/integrations/test_experimental.py
 
 bench: setup
 	$(BIN)/python benchmarks/solvers.py

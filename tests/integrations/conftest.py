@@ -15,6 +15,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from nudge_rag import LabeledPairs
 from tests.support import fixtures as store_fixtures
 
+build = store_fixtures.build
+quiet = store_fixtures.quiet
 servers = store_fixtures.servers
 
 N, D = 60, 16

@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.builders.common import Built, Servers, calls
 from tests.support.builders.registry import BUILDERS, STARTERS, STORE_OF
+from tests.support.doubles.opening import quietly
 
-__all__ = ["build", "servers"]
+__all__ = ["build", "quiet", "servers"]
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,10 @@ def build(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> C
         return built
 
     return make
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Opening an experimental store warns; `test_opening.py` has that."""
+    with quietly():
+        yield

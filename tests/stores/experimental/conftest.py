@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support import fixtures as store_fixtures
 from tests.support.builders.registry import builders
-from tests.support.doubles.opening import quietly
 from tests.support.doubles.registry import every
 
 build = store_fixtures.build
+quiet = store_fixtures.quiet
 servers = store_fixtures.servers
 
 # In the main environment none of their packages is installed; the end of the run says so.
@@ -23,10 +23,3 @@ collect_ignore_glob = [] if builders(experimental=True) else ["test_*.py"]
 def built(request: pytest.FixtureRequest, build: Callable[[str, int], Any]) -> Any:
     """Every store in turn, with 60 nodes."""
     return build(request.param, 60)
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Opening an experimental store warns; `test_opening.py` has that."""
-    with quietly():
-        yield

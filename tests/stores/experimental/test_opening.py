@@ -34,7 +34,7 @@ def test_opening_a_store_warns_once_and_using_it_does_not(build, name):
     # Clients of earlier tests may be collected here, unclosed.
     [warning] = [one for one in caught if not issubclass(one.category, ResourceWarning)]
     assert str(warning.message).startswith(f"the {TITLES[store.name]} adapter")
-    assert warning.filename.endswith(f"store_builders/{store.name}.py")  # where `reopen` opens it
+    assert warning.filename.endswith(f"builders/{store.name}.py")  # where `reopen` opens it
     assert store.capabilities.experimental
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
