@@ -20,11 +20,18 @@ DEMO := $(if $(wildcard .venv/installed.stamp),main,demo)
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: setup setup-all lock demo test test-quick test-core test-main test-experimental $(JOBS:%=test-%) \
+# What looks at reports in tests; it is installed with the system's packages if there is none.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
+.PHONY: browser setup setup-all lock demo test test-quick test-core test-main test-experimental $(JOBS:%=test-%) \
 	bench bench-accuracy bench-faults docs lint format clean
 
 setup:
 	$(ENVIRONMENT) main
+
+browser:
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+		echo "tests of reports need a browser: installing Debian's chromium"; apt-get install -y -q chromium
 
 setup-all:
 	$(ENVIRONMENT) core main $(JOBS) experimental
@@ -47,7 +54,7 @@ test: setup-all
 	$(foreach job,core main $(JOBS) experimental,$(MAKE) test-$(job) &&) $(BIN)/python tests/support/stores_tested.py $(REPORTS)
 
 # A store named in NUDGE_RAG_STORES that cannot be tested is an error.
-test-main: setup
+test-main: setup browser
 	$(ONE_THREAD) NUDGE_RAG_STORES="$(STORES)" NUDGE_RAG_STORES_REPORT=$(REPORTS)/main.json $(BIN)/python $(PYTEST)
 
 # One store: the contract, the retrievers, and its own tests in tests/stores/test_<database>.py.

@@ -113,6 +113,30 @@ class RetrieverComparison:
     def __str__(self) -> str:
         return tables.as_text(self)
 
+    def _repr_html_(self) -> str:
+        return tables.as_html(self)
+
+    def report(self, path: str | Path, *, title: str = "Evaluation", texts: Mapping[str, str] | None = None) -> Path:
+        """Write a report to one HTML file, and `to_dict` as JSON beside it.
+
+        Args:
+            path: an .html file; the JSON is called the same with ``.json``.
+            title: of the page.
+            texts: node id to its text, shown with queries that were won and lost.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            MissingPackageError: matplotlib or Jinja2 is not installed (``pip install 'nudge-rag[report]'``).
+            ValueError: ``path`` does not end with .html.
+        """
+        from nudge_rag.evaluation.report.comparison import comparison_document
+        from nudge_rag.evaluation.report.render import write_report
+
+        document = comparison_document(self, title=title, texts=texts)
+        return write_report(document, path, self.to_dict(per_query=False))
+
     def to_markdown(self) -> str:
         """Return the table in GitHub's Markdown."""
         return tables.as_markdown(self)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from nudge_rag.common.text import preview, printable, shorten
 from nudge_rag.evaluation.system_row import ComparedSystems, SystemRow
 
-__all__ = ["as_latex", "as_markdown", "as_text", "format_p_value", "notes", "verdicts"]
+__all__ = ["as_html", "as_latex", "as_markdown", "as_text", "format_p_value", "notes", "verdicts"]
 
 HEADER = ("metric", "retriever", "mean", "change", "95% interval", "p", "won/tied/lost")
 WIDTH = 80
@@ -76,9 +77,22 @@ def as_markdown(comparison: ComparedSystems) -> str:
     """Return the table in GitHub's Markdown."""
     lines = ["| queries | " + " | ".join(HEADER) + " |", "|---|---|---|---:|---:|---|---:|---|"]
     for row in comparison.rows:
-        cells = (f"{row.group} ({row.n_queries})", row.metric, row.system, *_numbers(row))
+        cells = (f"{row.group} ({row.n_queries})", *_cells(row))
         lines.append("| " + " | ".join(_markdown(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def as_html(comparison: ComparedSystems) -> str:
+    """Return the verdicts and the table as HTML, escaped, for a notebook."""
+    sentences = "".join(f"<p>{_html(sentence)}</p>" for sentence in verdicts(comparison))
+    header = "".join(f"<th>{_html(name)}</th>" for name in ("queries", *HEADER))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{_html(cell)}</td>" for cell in (f"{row.group} ({row.n_queries})", *_cells(row)))
+        + "</tr>"
+        for row in comparison.rows
+    )
+    return f"{sentences}<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def as_latex(comparison: ComparedSystems) -> str:
@@ -87,7 +101,7 @@ def as_latex(comparison: ComparedSystems) -> str:
     for group in comparison.groups:
         lines.append(r"\midrule")
         for row in (row for row in comparison.rows if row.group == group):
-            cells = (f"{row.group} ({row.n_queries})", row.metric, row.system, *_numbers(row))
+            cells = (f"{row.group} ({row.n_queries})", *_cells(row))
             lines.append(" & ".join(_latex(cell) for cell in cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -104,6 +118,10 @@ def _body(rows: Sequence[SystemRow]) -> list[tuple[str, ...]]:
     others = (column for column in range(len(HEADER)) if column != NAME_COLUMN)
     room = WIDTH - sum(1 + max(len(line[column]) for line in lines) for column in others)
     return [(line[0], shorten(line[NAME_COLUMN], max(room, 6)), *line[2:]) for line in lines]
+
+
+def _cells(row: SystemRow) -> tuple[str, ...]:
+    return (row.metric, row.system, *_numbers(row))
 
 
 def _numbers(row: SystemRow) -> tuple[str, ...]:
@@ -136,6 +154,10 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 def _markdown(cell: str) -> str:
     escaped = printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
     return escaped.replace("`", "\\`")
+
+
+def _html(cell: str) -> str:
+    return f"<bdi>{escape(printable(cell))}</bdi>"
 
 
 def _latex(cell: str) -> str:

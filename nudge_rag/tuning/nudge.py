@@ -12,6 +12,8 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.evaluation.report.render import write_report
+from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
@@ -21,6 +23,7 @@ from nudge_rag.solvers import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
+from nudge_rag.tuning.report import as_html, nudge_document
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -76,6 +79,59 @@ class Nudge:
         if self.tried:
             parts.append(describe_candidates(self.tried))
         return "\n\n".join(str(part) for part in parts if part is not None)
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the nudge as plain values, fit for JSON, without its vectors."""
+        return {
+            "improves": self.improves,
+            "gamma": self.gamma,
+            "nodes": len(self.ids),
+            "summary": self.summary,
+            "store": self.store.name,
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "curve": {
+                "metric": str(self.curve.metric),
+                "gammas": self.curve.gammas.tolist(),
+                "values": self.curve.values.tolist(),
+            },
+            "solver": self.solver,
+            "settings": dict(self.settings),
+            "tried": [asdict(setting) for setting in self.tried],
+            "model": self.model,
+        }
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        title: str = "Nudge",
+        evaluation: RetrieverComparison | None = None,
+        texts: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Write a report to one HTML file, and `to_dict` as JSON beside it.
+
+        Args:
+            path: an .html file; the JSON is called the same with ``.json``.
+            title: of the page.
+            evaluation: of `nudge_rag.evaluate_retrievers`, such as of the untuned and the nudged retriever: its
+                numbers, wins and losses, and hubs are shown too.
+            texts: node id to its text, shown with queries that were won and lost.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            MissingPackageError: matplotlib or Jinja2 is not installed (``pip install 'nudge-rag[report]'``).
+            ValueError: ``path`` does not end with .html.
+        """
+        document = nudge_document(self, title=title, evaluation=evaluation, texts=texts)
+        numbers = self.to_dict()
+        if evaluation is not None:
+            numbers["evaluation"] = evaluation.to_dict(per_query=False)
+        return write_report(document, path, numbers)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -9,7 +9,7 @@ from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.solvers.result import Candidate
 
-__all__ = ["WIDTH", "describe_candidates", "describe_decision", "wrap"]
+__all__ = ["WIDTH", "describe_candidates", "describe_decision", "explain_candidates", "wrap"]
 
 WIDTH = 80
 
@@ -45,15 +45,26 @@ def describe_decision(improves: bool, gamma: float, comparison: Comparison | Non
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:
     """Return the settings that were tried, the chosen one first, then by validation, with one reason each."""
+    lines = [f"chosen from: {len(candidates)} settings, by validation"]
+    for name, value, reason, is_chosen in explain_candidates(candidates):
+        lines.append(wrap(f"{value:>5}  {name}", "* " if is_chosen else "  "))
+        lines.append(wrap(reason, " " * 9))
+    return "\n".join(lines)
+
+
+def explain_candidates(candidates: Sequence[Candidate]) -> list[tuple[str, str, str, bool]]:
+    """Return name, validation value and reason of every setting, and whether it was chosen, the chosen one first."""
     chosen = next((one for one in candidates if one.chosen), None)
     best = None if chosen is None else chosen.validation
-    ordered = sorted(candidates, key=_order)
-    lines = [f"chosen from: {len(candidates)} settings, by validation"]
-    for candidate in ordered:
-        value = "    -" if candidate.validation is None else f"{candidate.validation:.3f}"
-        lines.append(wrap(f"{value}  {_name(candidate)}", "* " if candidate.chosen else "  "))
-        lines.append(wrap(_reason(candidate, best), " " * 9))
-    return "\n".join(lines)
+    return [
+        (
+            _name(candidate),
+            "-" if candidate.validation is None else f"{candidate.validation:.3f}",
+            _reason(candidate, best),
+            candidate.chosen,
+        )
+        for candidate in sorted(candidates, key=_order)
+    ]
 
 
 def _order(candidate: Candidate) -> tuple[bool, bool, float, str]:

@@ -1,0 +1,92 @@
+"""Compare what a store held, holds, and would hold, on labelled pairs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nudge_rag.cli.outcome import UsageError
+from nudge_rag.cli.resources import journal_of, load_model, load_pairs, open_named_store
+from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
+from nudge_rag.evaluation.retrievers import evaluate_retrievers
+from nudge_rag.stores.overlay import OverlayStore
+from nudge_rag.tuning.queries import embed_texts
+
+if TYPE_CHECKING:
+    from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
+    from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["compare_states", "passes_gate"]
+
+
+def compare_states(arguments: argparse.Namespace, metrics: list[str]) -> RetrieverComparison:
+    """Evaluate the originals ("untuned"), the store as it is ("live"), and with a saved nudge ("nudged").
+
+    A store that no push is live in is its own original: it is called "untuned" then.
+    """
+    store = open_named_store(arguments.store)
+    pairs = load_pairs(arguments.pairs, arguments.format)
+    trained = load_pairs(arguments.trained_on, arguments.format) if arguments.trained_on else None
+    embed = load_model(arguments.model)
+    states = _states(store, arguments)
+    texts = list(dict.fromkeys(pairs.queries.values()))
+    dimension = _dimension(store)
+    vectors = embed_texts(texts, embed, dimension, store.capabilities.similarity)
+    k = cutoff_of(resolve_measures(metrics))
+    retrievers = {name: _searcher(state, vectors, k) for name, state in states.items()}
+    return evaluate_retrievers(retrievers, pairs, metrics, trained_on=trained)
+
+
+def _states(store: EmbeddingStore, arguments: argparse.Namespace) -> dict[str, EmbeddingStore]:
+    from nudge_rag.journal.versions import versions
+    from nudge_rag.tuning.nudge import Nudge
+
+    where = journal_of(arguments)
+    live = next((one for one in reversed(versions(store, *where.values())) if one.is_live), None)
+    states: dict[str, EmbeddingStore] = {}
+    if live is not None:
+        states["untuned"] = OverlayStore(store, live.ids, live.originals)
+        states["live"] = store
+    else:
+        states["untuned"] = store
+    if arguments.nudge:
+        base = states["untuned"]
+        nudge = Nudge.load(arguments.nudge, store, **where)
+        states["nudged"] = OverlayStore(base, nudge.ids, nudge.vectors)
+    return states
+
+
+def _dimension(store: EmbeddingStore) -> int:
+    for _, vectors in store.scan(1):
+        return int(vectors.shape[1])
+    raise UsageError(f"{store.name} holds no nodes: add them before it is evaluated")
+
+
+def _searcher(store: EmbeddingStore, vectors: dict[str, Any], k: int) -> Callable[[str], list[str]]:
+    dtype = store.capabilities.dtype
+    return lambda text: list(store.search(np.asarray(vectors[text], dtype=dtype)[None], k).ids[0])
+
+
+def passes_gate(found: RetrieverComparison, gate: str) -> tuple[bool, str]:
+    """Return whether the last retriever changes by at least what ``METRIC:CHANGE`` says, and a sentence.
+
+    Raises:
+        UsageError: another form, a metric that was not evaluated, or one retriever only.
+    """
+    metric, colon, text = gate.rpartition(":")
+    try:
+        wanted = float(text)
+    except ValueError:
+        colon = ""
+    if not colon or metric not in found.metrics:
+        raise UsageError(f"--fail-under must be one of {', '.join(found.metrics)}, a colon and a change, got {gate!r}")
+    last = found.systems[-1]
+    row = found.row(last, metric)
+    if row.difference is None:
+        raise UsageError("--fail-under compares two retrievers: there is neither a push that is live nor --nudge")
+    passed = row.difference >= wanted
+    verb = "passes" if passed else "fails"
+    return passed, f"gate {verb}: {metric} of {last} changes by {row.difference:+.3f}, wanted {wanted:+.3f}"

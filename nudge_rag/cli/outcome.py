@@ -1,0 +1,30 @@
+"""What a command answers: an exit code, a text, and the same as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "NO", "PARTLY", "USAGE", "Outcome", "UsageError"]
+
+DONE, NO, USAGE, FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class UsageError(Exception):
+    """Raised if arguments, files or packages do not fit; the command ends with 2."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer of a command.
+
+    Attributes:
+        text: for people.
+        result: the same as plain values, for ``--json``.
+        code: 0 done, 1 the answer is no, 4 done in part.
+    """
+
+    text: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+    code: int = DONE

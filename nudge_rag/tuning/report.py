@@ -1,0 +1,264 @@
+"""The report of a nudge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.text import printable, shorten
+from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document
+from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
+from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
+from nudge_rag.feedback.pairs import Split
+from nudge_rag.solvers.result import Candidate, ValidationCurve
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.printing import describe_decision, explain_candidates
+
+__all__ = ["ReportedNudge", "as_html", "measure_angles", "nudge_document"]
+
+MOST_NODES = 10
+
+
+class ReportedNudge(Protocol):
+    """What a report shows of a `Nudge`."""
+
+    @property
+    def store(self) -> EmbeddingStore:
+        """The store."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the moved nodes."""
+        ...
+
+    @property
+    def vectors(self) -> FloatArray:
+        """Their moved vectors."""
+        ...
+
+    @property
+    def originals(self) -> FloatArray:
+        """Their original vectors."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """The step size."""
+        ...
+
+    @property
+    def curve(self) -> ValidationCurve:
+        """Validation along the step size."""
+        ...
+
+    @property
+    def improves(self) -> bool:
+        """Whether held-out queries improve."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        ...
+
+    @property
+    def solver(self) -> str:
+        """Name of the solver."""
+        ...
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Before and after."""
+        ...
+
+    @property
+    def split(self) -> Split | None:
+        """The pairs."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """Name of the embedding model."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Parameters of the solver."""
+        ...
+
+    @property
+    def tried(self) -> Sequence[Candidate]:
+        """Settings that were tried."""
+        ...
+
+
+def nudge_document(
+    nudge: ReportedNudge, *, title: str, evaluation: ReportedSystems | None, texts: Mapping[str, str] | None
+) -> Document:
+    """Return the report of a nudge, with the sections of an evaluation if one is given."""
+    decision = " ".join(describe_decision(nudge.improves, nudge.gamma, nudge.comparison).split())
+    good = nudge.improves and nudge.gamma > 0
+    sections = [_held_out(nudge), _curve(nudge), _movement(nudge), _labels(nudge), _choice(nudge)]
+    if evaluation is not None:
+        sections += comparison_document(evaluation, texts=texts).sections
+    sections += [_settings(nudge), _undo()]
+    footer = [nudge.summary, "Intervals: paired bootstrap over queries; p: paired randomization test."]
+    return Document(title, decision, good, [section for section in sections if section is not None], footer)
+
+
+def measure_angles(originals: FloatArray, vectors: FloatArray) -> Float64Array:
+    """Return the angle in degrees between each original and its moved vector, (n,).
+
+    Example:
+        >>> measure_angles(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(6)
+        array([45.])
+    """
+    first, second = np.asarray(originals, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines = np.divide((first * second).sum(axis=1), norms, out=np.ones(len(first)), where=norms > 0)
+    angles: Float64Array = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+    return angles
+
+
+def _held_out(nudge: ReportedNudge) -> Section | None:
+    if nudge.comparison is None:
+        return None
+    rows, shown = [], []
+    for row in nudge.comparison.rows:
+        name = (f"{row.group} ({row.n_queries:,})", row.metric)
+        if row.difference is None or row.low is None or row.high is None or row.p_value is None:
+            rows.append((*name, "-", "-", "-", "-", "-"))
+            continue
+        interval = f"{row.low:+.3f} .. {row.high:+.3f}"
+        numbers = (f"{row.before:.3f}", f"{row.after:.3f}", f"{row.difference:+.3f}", interval, f"{row.p_value:.4f}")
+        rows.append((*name, *numbers))
+        shown.append((f"{row.group}: {row.metric}", (row.low, row.difference, row.high)))
+    header = ("queries", "metric", "before", "after", "change", "95% interval", "p")
+    table = Table("Held-out queries before and after", header, rows, frozenset({2, 3, 4, 6}))
+    if not shown:
+        return Section("Held-out queries", tables=[table])
+    figure = Figure(
+        "held-out",
+        "Change on held-out queries",
+        "One row a group of queries and metric: the dot is the mean change, the bar its 95% interval; a square marks "
+        "an interval that lies below 0. Covered queries have an answer with a training label.",
+        draw_intervals("held-out", [name for name, _ in shown], [parts for _, parts in shown], label="change"),
+    )
+    return Section("Held-out queries", figures=[figure], tables=[table])
+
+
+def _curve(nudge: ReportedNudge) -> Section | None:
+    gammas, values = nudge.curve.gammas, nudge.curve.values
+    if len(gammas) < 2:
+        return None
+    best = float(values.max())
+    every = np.unique(np.linspace(0, len(gammas) - 1, min(len(gammas), 40)).round().astype(int))
+    table = Table(
+        f"Validation {nudge.curve.metric} by step size",
+        ("gamma", nudge.curve.metric),
+        [(f"{gammas[at]:.4g}", f"{values[at]:.4f}") for at in every],
+        frozenset({0, 1}),
+    )
+    figure = Figure(
+        "validation",
+        "Validation along the step size",
+        f"{nudge.curve.metric} on the validation queries starts at {values[0]:.3f} where nothing moves and is at most "
+        f"{best:.3f}; the dashed line is the step that was chosen, {nudge.gamma:.3g}.",
+        draw_lines(
+            "validation",
+            gammas.tolist(),
+            values.tolist(),
+            labels=("gamma", str(nudge.curve.metric)),
+            mark=nudge.gamma,
+            log=gammas.max() > 20 * max(float(gammas[1]), 1e-12),
+        ),
+        table,
+    )
+    return Section("How far to go", figures=[figure])
+
+
+def _movement(nudge: ReportedNudge) -> Section | None:
+    if not len(nudge.ids):
+        return None
+    angles = measure_angles(nudge.originals, nudge.vectors)
+    counts, edges = np.histogram(angles, bins=10, range=(0.0, max(float(angles.max()), 1e-6)))
+    bins = [f"{low:.3g}–{high:.3g}" for low, high in pairwise(edges)]
+    figure = Figure(
+        "movement",
+        "How far nodes moved",
+        f"Angle between a node's original and moved embedding: {np.median(angles):.1f}° in the middle, "
+        f"{angles.max():.1f}° at most, {len(angles):,} nodes.",
+        draw_bars("movement", bins, counts.tolist(), labels=("degrees", "nodes")),
+        Table("Nodes by angle", ("degrees", "nodes"), list(zip(bins, map(str, counts), strict=True)), frozenset({1})),
+    )
+    farthest = np.argsort(-angles, kind="stable")[:MOST_NODES]
+    rows = [(shorten(nudge.ids[at], 60), f"{angles[at]:.1f}") for at in farthest]
+    table = Table("Nodes that moved farthest", ("node", "degrees"), rows, frozenset({1}))
+    return Section("Movement", figures=[figure], tables=[table])
+
+
+def _labels(nudge: ReportedNudge) -> Section | None:
+    if nudge.split is None:
+        return None
+    labels = Counter(node for grades in nudge.split.train.qrels.values() for node, grade in grades.items() if grade > 0)
+    if not labels:
+        return None
+    steps = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
+    names = [f"{low}" if low == high else f"{low}–{high}" if high else f"{low}+" for low, high in steps]
+    counts = [
+        sum(1 for number in labels.values() if number >= low and (high is None or number <= high))
+        for low, high in steps
+    ]
+    share = len(labels) / max(nudge.store.count(), 1)
+    # Good and Turing: the share of labels whose node has no other is the chance that the next one is of a new node.
+    unseen = sum(1 for number in labels.values() if number == 1) / sum(labels.values())
+    figure = Figure(
+        "labels",
+        "Training labels a node",
+        f"{len(labels):,} nodes, {share:.1%} of the store, have {sum(labels.values()):,} training labels.",
+        draw_bars("labels", names, [float(count) for count in counts], labels=("labels", "nodes")),
+        Table("Nodes by labels", ("labels", "nodes"), list(zip(names, map(str, counts), strict=True)), frozenset({1})),
+    )
+    sentence = f"About {unseen:.1%} of tomorrow's answers have no label yet (estimated from nodes with one label)."
+    return Section("Labels", [sentence], figures=[figure])
+
+
+def _choice(nudge: ReportedNudge) -> Section | None:
+    if not nudge.tried:
+        return None
+    rows = [
+        (name, value, "yes" if is_chosen else "", reason)
+        for name, value, reason, is_chosen in explain_candidates(nudge.tried)
+    ]
+    header = ("setting", "validation", "chosen", "why")
+    return Section("Settings that were tried", tables=[Table("By validation", header, rows, frozenset({1}))])
+
+
+def _settings(nudge: ReportedNudge) -> Section:
+    facts = {"solver": nudge.solver, "gamma": f"{nudge.gamma:.4g}", "store": nudge.store.name}
+    facts |= {"embedding model": nudge.model or "not recorded", "similarity": nudge.store.capabilities.similarity}
+    facts |= {name: shorten(str(value), 200) for name, value in nudge.settings.items() if name not in facts}
+    return Section("Settings", tables=[Table("How it was tuned", ("setting", "value"), list(facts.items()))])
+
+
+def _undo() -> Section:
+    return Section(
+        "How to undo it",
+        [
+            "In Python: nudge_rag.rollback(store). On the command line: nudge-rag rollback STORE. Every nudged node "
+            "gets its original embedding back; texts and metadata were never touched.",
+        ],
+    )
+
+
+def as_html(text: str) -> str:
+    """Return the printed form of a nudge as HTML, escaped, for a notebook."""
+    return "<pre>" + "\n".join(escape(printable(line)) for line in text.splitlines()) + "</pre>"

@@ -1,0 +1,59 @@
+"""The application of the tests, and the command as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import shop
+
+FOLDER = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "import sys; from nudge_rag.cli import main; sys.exit(main())"]
+
+
+class Command:
+    """``nudge-rag`` in a process of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, *arguments, environment=None, **options):
+        path = os.pathsep.join([str(FOLDER), *sys.path])
+        env = {**os.environ, "PYTHONPATH": path, **(environment or {})}
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    def answer(self, *arguments, code=0):
+        """The result of a call with --json that is to end with ``code``."""
+        result = self(*arguments, "--json")
+        assert result.returncode == code, result.stdout + result.stderr
+        document = json.loads(result.stdout)
+        assert document["schema"] == "nudge-rag/cli/1"
+        assert document["exit_code"] == code
+        return document.get("result", document.get("error"))
+
+
+@pytest.fixture
+def command(tmp_path):
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def application(tmp_path):
+    """The files of the application, indexed in DuckDB, the quickest to open; gives the store's URL."""
+    shop.write_files(tmp_path)
+    shop.index_in_duckdb(shop.read_folder(tmp_path / "texts"), tmp_path / "shop.duckdb")
+    return "duckdb://./shop.duckdb?table=docs&similarity=cosine"

@@ -1,0 +1,320 @@
+"""Every command as a user calls it, over DuckDB: answers, exit codes, JSON, and what must not be printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nudge_rag import LabeledPairs, open_store
+from nudge_rag.cli import main
+from nudge_rag.cli.secrets import mask_secrets, secrets_of
+from tests.cli import shop
+from tests.cli.conftest import COMMAND, FOLDER
+
+TUNE = ("clicks.csv", "--model", "shop:embed", "--solver", "nudge-n")
+
+
+def shop_store(folder):
+    return open_store(f"duckdb://{folder}/shop.duckdb?table=docs&similarity=cosine")
+
+
+def vectors(folder):
+    store = shop_store(folder)
+    ids = sorted(node for batch, _ in store.scan() for node in batch)
+    found = store.read(ids).tobytes()
+    del store  # DuckDB lets one process in
+    return found
+
+
+def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
+    before = vectors(tmp_path)
+    tuned = command.answer("tune", application, *TUNE, "-o", "nudge")
+    assert tuned["improves"] is True
+    assert tuned["nodes"] == 48
+    assert command.answer("status", application, code=1)["version"] is None
+    assert command.answer("push", application, "nudge", "--dry-run") == {"would_push": True, "nodes": 48}
+    assert vectors(tmp_path) == before
+    pushed = command.answer("push", application, "nudge", "--yes")
+    assert (pushed["pushed"], pushed["written"]) == (True, 48)
+    assert vectors(tmp_path) != before
+    assert len(command.answer("status", application)["nudged"]) == 48
+    assert [one["live"] for one in command.answer("versions", application)["versions"]] == [True]
+    assert command.answer("reapply", application, code=1) == {"written": []}
+    found = command.answer("eval", application, "clicks.csv", "--model", "shop:embed", "--nudge", "nudge")
+    assert found["systems"] == ["untuned", "live", "nudged"]
+    means = {row["system"]: row["mean"] for row in found["rows"] if row["metric"] == "nDCG@10"}
+    assert means["untuned"] < means["live"] == pytest.approx(means["nudged"], abs=1e-6)
+    assert command.answer("rollback", application, "--dry-run")["nodes"] == 48
+    undone = command.answer("rollback", application, "--yes")
+    assert (undone["restored"], undone["exact"]) == (48, True)
+    assert vectors(tmp_path) == before
+    assert command.answer("rollback", application, "--yes", code=1) == {"restored": 0, "version": None}
+
+
+def test_tune_push_at_once_and_part_of_a_rollback(command, application, tmp_path):
+    result = command("tune", application, *TUNE, "--push", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Push: nDCG@10 on 58 held-out queries rises from")
+    assert "48 vectors pushed as version" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+    store = shop_store(tmp_path)
+    store.replace(["refund-form"], -store.read(["refund-form"]))
+    del store
+    status = command.answer("status", application, code=4)
+    assert status["changed"] == ["refund-form"]
+    undone = command.answer("rollback", application, "--yes", code=4)
+    assert undone["changed_since"] == ["refund-form"]
+    assert undone["restored"] == 47
+
+
+def test_what_does_not_improve_ends_with_1_and_is_not_pushed(command, application, tmp_path):
+    # Every query is a text itself, which ranks first as it is.
+    (tmp_path / "perfect.jsonl").write_text(
+        "\n".join(json.dumps({"query": text, "node_id": node}) for node, text in shop.texts().items())
+    )
+    before = vectors(tmp_path)
+    options = ("--model", "shop:embed", "--solver", "nudge-n", "-o", "none")
+    result = command("tune", application, "perfect.jsonl", *options, "--push", "--yes")
+    assert result.returncode == 1, result.stderr
+    assert result.stdout.startswith("Do not push: ")
+    assert "Nothing was pushed: gamma is 0" in result.stdout
+    assert command.answer("push", application, "none", "--yes", code=1)["pushed"] is False
+    assert command.answer("push", application, "none", "--dry-run", code=1)["would_push"] is False
+    assert vectors(tmp_path) == before
+
+
+def test_the_gate(command, application):
+    arguments = ("eval", application, "clicks.csv", "--model", "shop:embed")
+    command.answer("tune", application, *TUNE, "-o", "nudge")
+    assert command.answer(*arguments, "--nudge", "nudge", "--fail-under", "nDCG@10:+0.01")["gate"]["passed"] is True
+    assert (
+        command.answer(*arguments, "--nudge", "nudge", "--fail-under", "nDCG@10:2", code=1)["gate"]["passed"] is False
+    )
+    assert "compares two retrievers" in command.answer(*arguments, "--fail-under", "nDCG@10:0", code=2)["message"]
+    assert "must be one of" in command.answer(*arguments, "--fail-under", "nonsense", code=2)["message"]
+
+
+def test_nothing_is_written_where_nobody_can_be_asked(command, application, tmp_path):
+    before = vectors(tmp_path)
+    command.answer("tune", application, *TUNE, "-o", "nudge")
+    assert "pass --yes" in command.answer("push", application, "nudge", code=2)["message"]
+    assert vectors(tmp_path) == before
+
+
+@pytest.mark.parametrize(("reply", "code"), [(b"y\n", 0), (b"\n", 1)])
+def test_on_a_terminal_the_question_is_asked(command, application, tmp_path, reply, code):
+    command.answer("tune", application, *TUNE, "-o", "nudge")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "push", application, "nudge"],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    os.write(ours, reply)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert b"Write 48 vectors to" in error
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_progress_is_shown_on_a_terminal_only(command, application):
+    result = command("tune", application, *TUNE, environment={"PYTHONWARNINGS": "ignore"})
+    assert "%|" not in result.stderr
+    assert "\r" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tune", "nonsense", "clicks.csv", "--model", "shop:embed"], 2, "STORE must be a URL, a folder or module:obj"),
+        (["tune", "oracle://x", "clicks.csv", "--model", "shop:embed"], 2, "no store has the scheme 'oracle'"),
+        (["tune", "{store}", "none.csv", "--model", "shop:embed"], 2, "there is no file or folder none.csv"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:nothing"], 2, "'shop:nothing' cannot be imported"),
+        (["tune", "{store}", "clicks.csv", "--model", "nowhere:x"], 2, "No module named 'nowhere'"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:TOPICS"], 2, "is a dict, which embeds no queries"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:embed", "--split", "1,2"], 2, "three numbers such as"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:embed", "--metrics", "nDCG"], 2, "a metric is written"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:embed", "--solver", "x"], 2, "solver must be one of"),
+        (["push", "{store}", "none", "--yes"], 2, "there is no folder none: tune --output writes one"),
+        (["report", "{store}", "none", "-o", "x.pdf"], 2, "a report is an .html file, got x.pdf"),
+        (["tune", "{store}", "clicks.csv", "--model", "shop:embed", "--report", "x"], 2, "a report is an .html file"),
+        (["status", "env:NOT_SET"], 2, "the environment variable NOT_SET is not set"),
+        (["status", "postgresql://localhost:1/x?table=docs"], 3, "connection"),
+        (["switch", "{store}", "--yes"], 1, ""),
+        (["nothing"], 2, "invalid choice: 'nothing'"),
+        ([], 2, "required: COMMAND"),
+        (["pairs", "split", "clicks.csv"], 2, "required: FOLDER"),
+    ],
+)
+def test_errors_are_one_line_and_a_document(application, tmp_path, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)
+    arguments = [argument.format(store=application) for argument in arguments]
+    assert main(arguments) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "".join(lines)
+    if code > 1:
+        assert message in "".join(line for line in lines if line.startswith("nudge-rag: "))
+        assert len([line for line in lines if not line.startswith("warning: ")]) == 1
+    assert main([*arguments, "--json"]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit_code"] == code
+    assert (message in document["error"]["message"]) if code > 1 else "result" in document
+
+
+def test_debug_shows_the_traceback(command):
+    result = command("status", "postgresql://localhost:1/x?table=docs", "--debug")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 3
+
+
+PASSWORD = "hunter2/secret@home"
+ENCODED = "hunter2%2Fsecret%40home"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://app:{ENCODED}@localhost:1/x?table=docs",
+        f"postgresql://app:{PASSWORD}@localhost:1/x?table=docs",
+        f"postgresql://localhost:1/x?table=docs&password={ENCODED}",
+        "postgresql://app:${DB_PASSWORD}@localhost:1/x?table=docs",
+        f"qdrant://localhost:1?collection=docs&api_key={ENCODED}&nonsense=1",
+        f"redis://:{ENCODED}@localhost:1/0?index=docs",
+        f"chroma://user:{ENCODED}@localhost:1?collection=docs",
+        f"milvus://localhost:1?collection=docs&token={ENCODED}&x=1",
+        f"nonsense://user:{PASSWORD}@host/x?table=docs",
+        "env:STORE_URL",
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"], ["--debug"]])
+def test_passwords_are_never_shown(monkeypatch, capsys, url, options):
+    monkeypatch.setenv("DB_PASSWORD", PASSWORD)
+    monkeypatch.setenv("STORE_URL", f"postgresql://app:{ENCODED}@localhost:1/x?table=docs")
+    assert main(["status", url, *options]) in (2, 3)
+    shown = "".join(capsys.readouterr())
+    assert shown
+    for spelling in (PASSWORD, ENCODED, "hunter2"):
+        assert spelling not in shown
+
+
+def test_masking_by_hand():
+    assert mask_secrets("api_key=abc&x=1 token='a b'") == "api_key=***&x=1 token=***"
+    assert (
+        mask_secrets("see https://example.org/a@b and user@example.org")
+        == "see https://example.org/a@b and user@example.org"
+    )
+    assert "p@ss" in secrets_of(["postgresql://u:p%40ss@h/d"])
+
+
+def test_help_is_quick_and_tells_the_exit_codes():
+    """Processor time, which other processes do not change: numpy and the library are not imported."""
+    code = (
+        "import sys, time; from nudge_rag.cli import main; main(['--help']); "
+        "assert 'numpy' not in sys.modules; print('seconds', time.process_time())"
+    )
+    seconds = []
+    for _ in range(3):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(float(result.stdout.split()[-1]))
+    assert min(seconds) < 0.1
+    assert "exit status: 0 done; 1 the answer is no" in result.stdout
+
+
+def test_an_interrupt_ends_with_130(command, application, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\ndef embed(texts):\n    pathlib.Path('started').touch()\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [*COMMAND, "tune", application, "clicks.csv", "--model", "slow:embed", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(output)["error"]["type"] == "KeyboardInterrupt"
+    assert b"Traceback" not in error
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(command, tmp_path):
+    script = (
+        f"{sys.executable} -c 'import sys; from nudge_rag.cli import main; sys.exit(main())' completion bash | head -1"
+    )
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.startswith("# bash completion")
+    assert result.stderr == ""
+
+
+def test_pairs(command, application, tmp_path):
+    counted = command.answer("pairs", "inspect", "clicks.csv")
+    assert (counted["queries"], counted["pairs"], counted["nodes"]) == (288, 288, 48)
+    assert counted["labels_per_node"] == 6
+    dry = command.answer("pairs", "convert", "clicks.csv", "clicks.jsonl", "--dry-run")
+    assert dry["files"] == {"clicks.jsonl": {"queries": 288, "pairs": 288}}
+    assert not (tmp_path / "clicks.jsonl").exists()
+    command.answer("pairs", "convert", "clicks.csv", "clicks.jsonl")
+    original = LabeledPairs.from_csv(tmp_path / "clicks.csv")
+    assert LabeledPairs.from_jsonl(tmp_path / "clicks.jsonl") == original
+    assert "exists; pass --force" in command.answer("pairs", "convert", "clicks.csv", "clicks.jsonl", code=2)["message"]
+    command.answer("pairs", "convert", "clicks.jsonl", "beir:dev")
+    assert LabeledPairs.from_beir(tmp_path / "beir", "dev") == original
+    assert command.answer("pairs", "inspect", "beir:dev")["pairs"] == 288
+    parts = command.answer("pairs", "split", "clicks.jsonl", "parts", "--fractions", "0.5,0.25,0.25")["files"]
+    assert sum(part["queries"] for part in parts.values()) == 288
+    merged = command.answer("pairs", "merge", *parts, "-o", "again.csv")["files"]["again.csv"]
+    assert merged == {"queries": 288, "pairs": 288}
+    command.answer("pairs", "merge", "clicks.csv", "again.csv", "-o", "sum.jsonl")
+    assert {
+        grade for grades in LabeledPairs.from_jsonl(tmp_path / "sum.jsonl").qrels.values() for grade in grades.values()
+    } == {2.0}
+    command.answer("pairs", "merge", "clicks.csv", "again.csv", "-o", "last.jsonl", "--latest")
+    assert command.answer("pairs", "inspect", "last.jsonl")["grades"] == [[1.0, 288]]
+
+
+def test_bad_rows_name_file_and_line_or_are_skipped(command, tmp_path):
+    (tmp_path / "bad.csv").write_text("query,node_id,grade\nleave,exit,1\n,bill,1\n")
+    assert "bad.csv, line 3" in command.answer("pairs", "inspect", "bad.csv", code=2)["message"]
+    assert command.answer("pairs", "inspect", "bad.csv", "--skip-errors")["pairs"] == 1
+
+
+def test_bash_completes_commands_and_options(tmp_path):
+    script = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "completion.bash").write_text(script)
+
+    def complete(*words):
+        line = "COMP_WORDS=(" + " ".join(repr(word) for word in words) + f"); COMP_CWORD={len(words) - 1}; _nudge_rag"
+        run = ["bash", "-c", f"source completion.bash; {line}; printf '%s\\n' \"${{COMPREPLY[@]}}\""]
+        return subprocess.run(run, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
+
+    assert complete("nudge-rag", "ro") == ["rollback"]
+    assert complete("nudge-rag", "pairs", "co") == ["convert"]
+    assert "--dry-run" in complete("nudge-rag", "push", "x", "--d")
+    assert complete("nudge-rag", "completion", "z") == ["zsh"]
+    assert complete("nudge-rag", "completi") == ["completion"]
+    assert complete("nudge-rag", "status", "comple") == ["completion.bash"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_name_every_command(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for name in ("tune", "rollback", "inspect", "completion"):
+        assert re.search(rf"\b{name}\b", script)
