@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import check_queries, check_replacement
 
 __all__ = ["OverlayStore"]
+
+# How many of the best moved nodes a store is asked about at first.
+FIRST_ASKED = 64
 
 
 class OverlayStore:
@@ -43,6 +46,7 @@ class OverlayStore:
         self.store = store
         self._names, rows = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
         self._moved = store.as_stored(rows)
+        self._wide = np.asarray(self._moved, dtype=np.float64)
         self._row = {node_id: row for row, node_id in enumerate(self._names)}
 
     @property
@@ -78,13 +82,9 @@ class OverlayStore:
         if not self._names:
             return self.store.search(checked, k, where=where)
         unmoved = self._search_unmoved(checked, k, where)
-        present = self.store.matching(self._names, where)
-        rows = [row for row, node_id in enumerate(self._names) if node_id in present]
-        scores = score_matrix(
-            checked.astype(np.float64), self._moved[rows].astype(np.float64), self.capabilities.similarity
-        )
-        names = [self._names[row] for row in rows]
-        merged = [_merge(part, names, line, k) for part, line in zip(unmoved, scores, strict=True)]
+        scores = score_matrix(checked.astype(np.float64), self._wide, self.capabilities.similarity)
+        moved = self._best_moved(unmoved, scores, k, where)
+        merged = [_merge(part, best, k) for part, best in zip(unmoved, moved, strict=True)]
         return SearchResult([ids for ids, _ in merged], [best for _, best in merged])
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
@@ -101,9 +101,10 @@ class OverlayStore:
 
     def _search_unmoved(self, queries: FloatArray, k: int, where: Any) -> list[list[tuple[str, float]]]:
         """Best k unmoved nodes per query: ask for more and more until enough are found or the store has no more."""
-        depth, size = k + min(k, len(self._names)), self.store.count()
+        depth = k + min(k, len(self._names))
+        size: int | None = None
         while True:
-            found = self.store.search(queries, min(depth, max(size, 1)), where=where)
+            found = self.store.search(queries, depth, where=where)
             unmoved = [
                 [
                     (node_id, float(score))
@@ -112,9 +113,53 @@ class OverlayStore:
                 ]
                 for ids, scores in zip(found.ids, found.scores, strict=True)
             ]
-            if depth >= min(size, k + len(self._names)) or all(len(part) >= k for part in unmoved):
+            if all(len(part) >= k for part in unmoved):
                 return unmoved
-            depth *= 2
+            # Counting costs a request in many stores: only if there may be more.
+            size = self.store.count() if size is None else size
+            if depth >= min(size, k + len(self._names)):
+                return unmoved
+            depth = min(2 * depth, max(size, 1))
+
+    def _best_moved(
+        self, unmoved: list[list[tuple[str, float]]], scores: FloatArray, k: int, where: Any
+    ) -> list[list[tuple[str, float]]]:
+        """The best k moved nodes of each query that pass ``where``, as far as they can be among its best k nodes.
+
+        The store is asked about these alone, best first, not about all moved nodes.
+        """
+        last = [part[k - 1][1] if len(part) >= k else -np.inf for part in unmoved]
+        rankings = [
+            [int(row) for row in np.argsort(-line, kind="stable") if line[row] >= bound]
+            for line, bound in zip(scores, last, strict=True)
+        ]
+        passes: dict[str, bool] = {}
+        step = max(2 * k, FIRST_ASKED)
+        while True:
+            open_rows = [ranking for ranking in rankings if self._undecided(ranking, passes, k)]
+            names = {self._names[row] for ranking in open_rows for row in ranking[:step]} - passes.keys()
+            if not names:
+                break
+            present = self.store.matching(sorted(names), where)
+            passes |= {name: name in present for name in names}
+            step *= 4
+        best = []
+        for ranking, line in zip(rankings, scores, strict=True):
+            rows = [row for row in ranking if passes.get(self._names[row], False)][:k]
+            best.append([(self._names[row], float(line[row])) for row in rows])
+        return best
+
+    def _undecided(self, ranking: list[int], passes: dict[str, bool], k: int) -> bool:
+        """Whether fewer than k of a ranking's nodes are known to pass, and others were not asked about."""
+        found = 0
+        for row in ranking:
+            name = self._names[row]
+            if name not in passes:
+                return True
+            found += passes[name]
+            if found == k:
+                return False
+        return False
 
     def _laid_over(self, ids: Sequence[str], vectors: FloatArray) -> FloatArray:
         rows = np.array(vectors)
@@ -125,7 +170,7 @@ class OverlayStore:
 
 
 def _merge(
-    unmoved: list[tuple[str, float]], names: list[str], scores: FloatArray, k: int
-) -> tuple[list[str], Float64Array]:
-    best = sorted([*unmoved, *zip(names, scores.tolist(), strict=True)], key=lambda pair: -pair[1])[:k]
+    unmoved: list[tuple[str, float]], moved: list[tuple[str, float]], k: int
+) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+    best = sorted([*unmoved, *moved], key=lambda pair: -pair[1])[:k]
     return [node_id for node_id, _ in best], np.array([score for _, score in best], dtype=np.float64)

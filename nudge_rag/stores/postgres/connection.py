@@ -118,8 +118,8 @@ class EngineConnections:
         """The rows of a query, through a cursor on the server if the driver has such."""
         connection = self._call(self._connect)
         try:
-            connection = connection.execution_options(stream_results=True)
-            cursor = EngineCursor(connection, self._call).execute(query)
+            # Of the statement, not of the connection: listeners to "begin" run statements that no cursor can hold.
+            cursor = EngineCursor(connection, self._call, {"stream_results": True}).execute(query)
             while rows := cursor.fetchmany(batch_size):
                 yield rows
         finally:
@@ -140,8 +140,11 @@ class EngineConnections:
 class EngineCursor:
     """What the adapter uses of a cursor of psycopg's, on a connection of SQLAlchemy's."""
 
-    def __init__(self, connection: Any, call: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(
+        self, connection: Any, call: Callable[[Callable[[], Any]], Any], options: dict[str, Any] | None = None
+    ) -> None:
         self._connection, self._call = connection, call
+        self._options = options or {}
         self._result: Any = None
         self.rowcount = -1
 
@@ -211,7 +214,9 @@ class EngineCursor:
 
         try:
             return self._call(
-                lambda: self._connection.exec_driver_sql(statement, parameters, execution_options=options)
+                lambda: self._connection.exec_driver_sql(
+                    statement, parameters, execution_options=options | self._options
+                )
             )
         except DBAPIError as error:
             raise _as_psycopg(error) from error

@@ -183,8 +183,7 @@ class Answers:
     def _search_nearest(
         self, store: EmbeddingStore, query: VectorStoreQuery, options: Options
     ) -> tuple[list[str], list[float]]:
-        vectors = np.array([query.query_embedding], dtype=np.float64)
-        result = store.search(vectors, query.similarity_top_k)
+        result = store.search(self._vectors_of(query), query.similarity_top_k)
         return result.ids[0], self._as_given(result.scores[0])
 
     def _search_diverse(
@@ -194,7 +193,7 @@ class Answers:
         k = query.similarity_top_k
         depth = int(options.get("mmr_prefetch_k") or k * options.get("mmr_prefetch_factor", PREFETCH_FACTOR))
         depth = store.count() if self._database.mmr_prefetch == "all" else max(depth, k)
-        result = store.search(np.array([query.query_embedding], dtype=np.float64), max(depth, 1))
+        result = store.search(self._vectors_of(query), max(depth, 1))
         score_of = dict(zip(result.ids[0], self._as_given(result.scores[0]), strict=True))
         threshold = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
         scores, ids = get_top_k_mmr_embeddings(
@@ -206,6 +205,9 @@ class Answers:
         )
         chosen = [str(node_id) for node_id in ids]
         return chosen, [score_of[node_id] for node_id in chosen] if self._database.mmr_keeps_scores else scores
+
+    def _vectors_of(self, query: VectorStoreQuery) -> FloatArray:
+        return self._database.as_searched(self._vector_store, np.array([query.query_embedding], dtype=np.float64))
 
     def _as_given(self, scores: FloatArray) -> list[float]:
         if self._scores == "framework":

@@ -90,6 +90,10 @@ class Database:
         """Choose those of ``ids`` that exist and that the query's filters let through."""
         return request.open_adapter().matching(ids, self.make_filter(request))
 
+    def as_searched(self, vector_store: Any, queries: FloatArray) -> FloatArray:
+        """Round queries as the database does before it compares them with vectors."""
+        return queries
+
     def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
         """Fetch nodes by id, in any order; by default as the integration itself does."""
         nodes: list[BaseNode] = vector_store.get_nodes(node_ids=ids)

@@ -11,7 +11,7 @@ from llama_index.core.vector_stores.types import FilterOperator, VectorStoreQuer
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from llama_index.retrievers.nudge.databases.base import Database, Options, Request
 from llama_index.retrievers.nudge.filters.safety import is_plain
-from llama_index.retrievers.nudge.filters.sql import LANCE, Columns, among, sql_filter
+from llama_index.retrievers.nudge.filters.sql import Columns, Dialect, among, lance_dialect, sql_filter
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
@@ -57,7 +57,13 @@ class Lance(Database):
 
             own = _to_lance_filter(filters, request.vector_store._metadata_keys)
         columns = Columns("id", f"`{request.vector_store.doc_id_key}`")
-        return sql_filter(request.query, LANCE, columns, where=request.options.get("where"), translated=own)
+        return sql_filter(
+            request.query,
+            _dialect_of(request.vector_store),
+            columns,
+            where=request.options.get("where"),
+            translated=own,
+        )
 
     def honours(self, vector_store: Any, query: VectorStoreQuery, options: Options) -> bool:
         """Its search ignores ids, quotes no value, knows no nested filters, and takes NOT for AND."""
@@ -78,6 +84,22 @@ class Lance(Database):
         if kind != "vector":
             return f"query_type {kind!r}"
         return super().overlay_problem(vector_store, mode, options)
+
+
+def _dialect_of(vector_store: Any) -> Dialect:
+    from pyarrow import types
+
+    tests = {
+        "integer": types.is_integer,
+        "number": types.is_floating,
+        "text": lambda kind: types.is_string(kind) or types.is_large_string(kind),
+    }
+    fields = vector_store.table.schema.field("metadata").type
+    kinds = {}
+    for position in range(fields.num_fields):
+        kind = fields.field(position).type
+        kinds[fields.field(position).name] = next((name for name, fits in tests.items() if fits(kind)), str(kind))
+    return lance_dialect(kinds)
 
 
 DATABASE = Lance()

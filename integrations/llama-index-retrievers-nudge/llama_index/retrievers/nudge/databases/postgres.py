@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.types import FilterOperator, VectorStoreQueryMode
 from llama_index.retrievers.nudge.databases.base import MMR_OPTIONS, Database, Options, Request
 from llama_index.retrievers.nudge.filters.safety import is_plain
 from llama_index.retrievers.nudge.filters.sql import POSTGRES, sql_condition
 
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores import EmbeddingStore, PgVectorStore, SearchResult
 
 __all__ = ["DATABASE"]
@@ -33,9 +35,8 @@ class Postgres(Database):
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
         """Make the adapter of its table, on its own engine."""
         vector_store._initialize()  # makes the table if it is not there yet
-        scheme, _, rest = vector_store.connection_string.partition("://")
         return PgVectorStore(
-            f"{scheme.partition('+')[0]}://{rest}",
+            vector_store._engine,
             vector_store._table_class.__tablename__,
             schema=vector_store.schema_name,
             id_column="node_id",
@@ -70,6 +71,26 @@ class Postgres(Database):
         statement = statement.where(table.node_id.in_(ids), *self._conditions(request))
         with vector_store._session() as session, session.begin():
             return {row.node_id for row in session.execute(statement).all()}
+
+    def as_searched(self, vector_store: Any, queries: FloatArray) -> FloatArray:
+        """A halfvec is compared with a halfvec."""
+        return queries.astype(np.float16).astype(np.float64) if vector_store.use_halfvec else queries
+
+    def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
+        """Fetch nodes by id, without their vectors: the integration cannot read a halfvec into a node (version 0.9)."""
+        from llama_index.vector_stores.postgres.base import DBEmbeddingRow
+        from sqlalchemy import select
+
+        vector_store._initialize()
+        table = vector_store._table_class
+        statement = select(table.node_id, table.text, table.metadata_).where(table.node_id.in_(ids))
+        with vector_store._session() as session, session.begin():
+            rows = [
+                DBEmbeddingRow(row.node_id, row.text, row.metadata_, custom_fields={}, similarity=0.0)
+                for row in session.execute(statement).all()
+            ]
+        nodes: list[BaseNode] = vector_store._db_rows_to_query_result(rows).nodes
+        return nodes
 
     def unknown_options(self, vector_store: Any, options: Options) -> list[str]:
         """A ``customize_query_fn`` is given all options."""

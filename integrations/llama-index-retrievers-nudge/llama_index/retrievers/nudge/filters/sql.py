@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,17 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
 from nudge_rag.stores.checks import sql_text
 
-__all__ = ["DUCKDB", "LANCE", "POSTGRES", "Columns", "Dialect", "among", "literal", "sql_condition", "sql_filter"]
+__all__ = [
+    "DUCKDB",
+    "POSTGRES",
+    "Columns",
+    "Dialect",
+    "among",
+    "lance_dialect",
+    "literal",
+    "sql_condition",
+    "sql_filter",
+]
 
 COMPARISONS = {
     FilterOperator.EQ: "=",
@@ -92,8 +102,8 @@ def sql_condition(filters: MetadataFilters, dialect: Dialect) -> str:
 
     Example:
         >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
-        >>> sql_condition(MetadataFilters(filters=[MetadataFilter(key="who", value="O'Neil")]), LANCE)
-        "(metadata.`who` = 'O''Neil')"
+        >>> sql_condition(MetadataFilters(filters=[MetadataFilter(key="who", value="O'Neil")]), DUCKDB)
+        "((metadata_->>'/who') = 'O''Neil')"
     """
     parts = [
         sql_condition(part, dialect) if isinstance(part, MetadataFilters) else _condition(part, dialect)
@@ -151,13 +161,39 @@ def among(expression: str, values: Sequence[str]) -> str:
     return f"{expression} IN ({', '.join(map(literal, values))})" if values else "FALSE"
 
 
-def _lance_field(key: str) -> str:
-    quoted = key.replace("`", "``")
-    return f"metadata.`{quoted}`"
+def lance_dialect(kinds: Mapping[str, str]) -> Dialect:
+    """Write conditions on a struct of metadata, whose fields have types.
 
+    Args:
+        kinds: the type of each field, ``"text"``, ``"integer"``, ``"number"`` or another; no node has any other field.
 
-def _lance_holds(key: str, value: Any) -> str:
-    return f"array_has({_lance_field(key)}, {literal(value)})"
+    Example:
+        >>> lance_dialect({"year": "integer"}).compare("year", ">", "1999")
+        'metadata.`year` > 1999'
+    """
+
+    def field(key: str) -> str:
+        quoted = key.replace("`", "``")
+        return f"metadata.`{quoted}`" if key in kinds else "CAST(NULL AS STRING)"
+
+    def compare(key: str, operator: str, value: Any) -> str:
+        kind, column, written = kinds.get(key), field(key), literal(value)
+        number = None if isinstance(value, bool) else _as_number(value)
+        if kind is None:
+            return "FALSE"
+        if kind in ("integer", "number") and number is None:
+            return f"CAST({column} AS STRING) {operator} {written}"
+        if kind in ("integer", "number") and number is not None:
+            whole = kind == "integer" and number.is_integer()
+            return f"{column} {operator} {int(number)}" if whole else f"CAST({column} AS DOUBLE) {operator} {number!r}"
+        if kind == "text" and not isinstance(value, str):
+            return f"TRY_CAST({column} AS DOUBLE) {operator} {written}"
+        return f"{column} {operator} {written}"
+
+    def holds(key: str, value: Any) -> str:
+        return f"array_has({field(key)}, {literal(value)})" if key in kinds else "FALSE"
+
+    return Dialect(field, compare, holds)
 
 
 def _postgres_text(key: str) -> str:
@@ -217,8 +253,5 @@ def _duckdb_holds(key: str, value: Any) -> str:
     return f"json_contains(json_extract(metadata_, {_duckdb_pointer(key)}), {sql_text(json.dumps(value))})"
 
 
-LANCE = Dialect(
-    _lance_field, lambda key, operator, value: f"{_lance_field(key)} {operator} {literal(value)}", _lance_holds
-)
 POSTGRES = Dialect(_postgres_text, _postgres_compare, _postgres_holds)
 DUCKDB = Dialect(_duckdb_text, _duckdb_compare, _duckdb_holds)
