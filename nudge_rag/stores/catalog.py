@@ -156,7 +156,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         "PostgreSQL with pgvector",
         "pgvector",
         ("PGVectorStore",),
-        ("PGVector", "PGVectorStore"),
+        ("PGVector", "PGVectorStore", "AsyncPGVectorStore"),
         "postgresql",
         exact_search=DEPENDS,
         index="the table's index",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 
@@ -270,7 +269,7 @@ def test_a_node_whose_text_was_edited_is_reported(world, tmp_path):
 
 def test_texts_that_cannot_be_read_do_not_stop_a_tuning(world, tmp_path, monkeypatch):
     store = make_store("chroma", world, tmp_path)
-    monkeypatch.setattr(chroma, "DATABASE", dataclasses.replace(chroma.DATABASE, documents=lambda *_: 1 / 0))
+    monkeypatch.setattr(chroma.ChromaDatabase, "fetch_documents", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match=r"texts cannot be read, .* \(ZeroDivisionError: division by zero\)"):
         assert tune(store, world.pairs, versions=tmp_path / "v").text_hashes == {}
 

@@ -4,5 +4,20 @@ from langchain_nudge.recorder import RecorderCallback
 from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
 from langchain_nudge.tuning import tune
+from langchain_nudge.verbs import TuningState, evaluate, load_nudge, reapply, rollback, status, switch, versions
 
-__all__ = ["NudgeRetriever", "RecorderCallback", "embedding_store", "texts_of", "tune"]
+__all__ = [
+    "NudgeRetriever",
+    "RecorderCallback",
+    "TuningState",
+    "embedding_store",
+    "evaluate",
+    "load_nudge",
+    "reapply",
+    "rollback",
+    "status",
+    "switch",
+    "texts_of",
+    "tune",
+    "versions",
+]

@@ -2,72 +2,140 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.retrievers import BaseRetriever
+from langchain_core.retrievers import LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from langchain_core.vectorstores import VectorStore
-from pydantic import ConfigDict, PositiveInt
+from langchain_core.vectorstores import VectorStoreRetriever
+from pydantic import ConfigDict, PositiveInt, PrivateAttr
 
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
+from langchain_nudge.search import AdapterSearch, open_search
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
-from nudge_rag.stores import EmbeddingStore, OverlayStore
 
 __all__ = ["NudgeRetriever"]
 
 
-class NudgeRetriever(BaseRetriever):
-    """Retrieve the nearest documents of a nudged vector store.
+class NudgeRetriever(VectorStoreRetriever):
+    """Retrieve documents of a nudged vector store as ``vectorstore.as_retriever(...)`` does.
+
+    The framework's own search answers, on the vectors that the store holds. An ``overlay`` is answered by the library,
+    with the framework's filters, search types and options.
 
     Args:
         vectorstore: the vector store, tuned and pushed, or as it was.
-        k: how many documents; also per call, ``retriever.invoke("...", k=10)``.
+        search_type: ``"similarity"``, ``"similarity_score_threshold"`` or ``"mmr"``.
+        search_kwargs: as for ``as_retriever``: ``k``, ``filter``, ``score_threshold``, ``fetch_k``, ``lambda_mult`` and
+            what else the vector store's search takes; also per call, ``retriever.invoke("...", k=10)``.
+        k: how many documents; goes before ``search_kwargs["k"]``; by default the vector store's own number.
         filter: in the vector store's own form (a function of the document for InMemoryVectorStore, a dictionary for
-            Chroma and PostgreSQL, a ``Filter`` for Qdrant, an SQL condition for LanceDB); also per call.
+            Chroma and PostgreSQL, a ``Filter`` for Qdrant, an expression for Milvus, an SQL condition for LanceDB);
+            goes before ``search_kwargs["filter"]``.
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors; nothing is written.
-        query_embeddings: what queries are embedded with; default the vector store's own.
-        score_key: where given, each document's metadata hold its score (the store's own similarity) under this key.
+        query_embeddings: what queries are embedded with; by default the vector store's own.
+        score_key: if given, each document's metadata hold its score (the store's own similarity) under this key.
+
+    Raises:
+        pydantic.ValidationError: a field that does not exist, or a value that does not fit.
+        TypeError: a vector store that is not supported.
+        ValueError: no embeddings; an option that an overlay cannot honour.
 
     Example:
         >>> from langchain_core.embeddings import DeterministicFakeEmbedding
         >>> from langchain_core.vectorstores import InMemoryVectorStore
         >>> store = InMemoryVectorStore.from_texts(["a", "b"], DeterministicFakeEmbedding(size=8))
-        >>> [found.page_content for found in NudgeRetriever(vectorstore=store, k=1).invoke("b")]
+        >>> [document.page_content for document in NudgeRetriever(vectorstore=store, k=1).invoke("b")]
         ['b']
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    vectorstore: VectorStore
-    k: PositiveInt = 4
+    k: PositiveInt | None = None
     filter: Any = None
     overlay: Nudge | None = None
     query_embeddings: Embeddings | None = None
     score_key: str | None = None
+    # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
+    _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
-        """An unsupported store and missing embeddings are reported when the retriever is made, not when it is used."""
+        """Report an unsupported store, missing embeddings and options that do not fit at once, not at the first use."""
         super().model_post_init(context)
-        _ = self._store, self._database, self._embeddings
+        if self.tags is None:
+            self.tags = self.vectorstore._get_retriever_tags()
+        database = self._database
+        options = self._options(None, None, {})
+        database.check_filter(self.vectorstore, options.get(database.filter_option))
+        _ = self._embeddings
+        search = self._search
+        if self._needs_adapter:
+            search.check_options(self.search_type, options)
 
-    @cached_property
-    def _store(self) -> EmbeddingStore:
-        store = embedding_store(self.vectorstore)
-        return store if self.overlay is None else OverlayStore(store, self.overlay.ids, self.overlay.vectors)
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the opened adapter: that is opened again where the copy is used."""
+        state = super().__getstate__()
+        return state | {"__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_opened": None}}
 
-    @cached_property
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> NudgeRetriever:
+        """Copy the fields; the adapter is opened again where the copy is used."""
+        kept, self._opened = self._opened, None
+        try:
+            return super().__deepcopy__(memo)
+        finally:
+            self._opened = kept
+
+    @property
+    def _database(self) -> Database:
+        database = database_of(self.vectorstore)
+        if database is None:
+            embedding_store(self.vectorstore)  # raises with what is supported
+            raise TypeError(f"{type(self.vectorstore).__name__} has no documents: use a supported vector store")
+        return database
+
+    @property
     def _embeddings(self) -> Embeddings:
         embeddings: Embeddings | None = self.query_embeddings or embeddings_of(self.vectorstore)
         if embeddings is None:
             raise ValueError(f"{type(self.vectorstore).__name__} has no embeddings of its own: pass query_embeddings=")
         return embeddings
+
+    @property
+    def _search(self) -> AdapterSearch:
+        opened = self._opened
+        if opened is None or opened[0] is not self.vectorstore or opened[1] is not self.overlay:
+            search = open_search(self.vectorstore, self._database, embedding_store(self.vectorstore), self.overlay)
+            opened = self._opened = (self.vectorstore, self.overlay, search)
+        return opened[2]
+
+    @property
+    def _needs_adapter(self) -> bool:
+        """Whether the framework's own search cannot know of what is asked."""
+        return not (self.overlay is None and self.query_embeddings is None and self.score_key is None)
+
+    def _options(self, k: int | None, given: Any, more: dict[str, Any]) -> dict[str, Any]:
+        """What the framework's search is told: search_kwargs, then fields, then the call."""
+        name = self._database.filter_option
+        options = dict(self.search_kwargs)
+        if name != "filter" and "filter" in options:
+            options[name] = options.pop("filter")
+        for of_k, of_filter in ((self.k, self.filter), (k, given)):
+            options |= {"k": of_k} if of_k is not None else {}
+            options |= {name: of_filter} if of_filter is not None else {}
+        options |= more
+        asked = options.get("k", 1)
+        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+            raise ValueError(f"k must be a positive integer, got {asked!r}")
+        return options
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        params = super()._get_ls_params(**kwargs)
+        params["ls_embedding_provider"] = type(self._embeddings).__name__
+        return params
 
     def _get_relevant_documents(
         self,
@@ -76,8 +144,14 @@ class NudgeRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Any = None,
+        **kwargs: Any,
     ) -> list[Document]:
-        return self._nearest(self._embeddings.embed_query(query), k, filter)
+        options = self._options(k, filter, kwargs)
+        database = self._database
+        database.check_filter(self.vectorstore, options.get(database.filter_option))
+        if self._needs_adapter or not database.honours(self.vectorstore, options, False):
+            return self._from_adapter(self._embeddings.embed_query(query), options)
+        return self._ask_framework(query, options)
 
     async def _aget_relevant_documents(
         self,
@@ -86,32 +160,45 @@ class NudgeRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Any = None,
+        **kwargs: Any,
     ) -> list[Document]:
+        options = self._options(k, filter, kwargs)
+        database = self._database
+        database.check_filter(self.vectorstore, options.get(database.filter_option))
+        if not self._needs_adapter and database.honours(self.vectorstore, options, True):
+            return await self._ask_framework_async(query, options)
+        if not self._needs_adapter and database.honours(self.vectorstore, options, False):
+            return await run_in_executor(None, self._ask_framework, query, options)
         vector = await self._embeddings.aembed_query(query)
-        return await run_in_executor(None, self._nearest, vector, k, filter)
+        return await run_in_executor(None, self._from_adapter, vector, options)
 
-    def _nearest(self, vector: list[float], k: int | None, where: Any) -> list[Document]:
-        where = self._database.where(self.vectorstore, self.filter if where is None else where)
-        found = self._store.search(np.array([vector], dtype=np.float64), self.k if k is None else k, where=where)
-        documents = self._documents(found.ids[0])
-        return [
-            self._scored(documents[node_id], float(score))
-            for node_id, score in zip(found.ids[0], found.scores[0], strict=True)
-        ]
+    def _ask_framework(self, query: str, options: dict[str, Any]) -> list[Document]:
+        """As `VectorStoreRetriever` asks."""
+        if self.search_type == "similarity":
+            documents = self.vectorstore.similarity_search(query, **options)
+        elif self.search_type == "mmr":
+            documents = self.vectorstore.max_marginal_relevance_search(query, **options)
+        else:
+            scored = self.vectorstore.similarity_search_with_relevance_scores(query, **options)
+            documents = [document for document, _ in scored]
+        return self._database.complete(self.vectorstore, documents)
 
-    @cached_property
-    def _database(self) -> Database:
-        database = database_of(self.vectorstore)
-        if database is None:
-            raise TypeError(f"{type(self.vectorstore).__name__} is not supported: use a supported vector store")
-        return database
+    async def _ask_framework_async(self, query: str, options: dict[str, Any]) -> list[Document]:
+        """As `VectorStoreRetriever` asks."""
+        if self.search_type == "similarity":
+            documents = await self.vectorstore.asimilarity_search(query, **options)
+        elif self.search_type == "mmr":
+            documents = await self.vectorstore.amax_marginal_relevance_search(query, **options)
+        else:
+            scored = await self.vectorstore.asimilarity_search_with_relevance_scores(query, **options)
+            documents = [document for document, _ in scored]
+        return self._database.complete(self.vectorstore, documents)
 
-    def _documents(self, ids: list[str]) -> dict[str | None, Document]:
-        if not ids:
-            return {}
-        return {document.id: document for document in self._database.documents(self.vectorstore, ids)}
-
-    def _scored(self, document: Document, score: float) -> Document:
+    def _from_adapter(self, vector: list[float], options: dict[str, Any]) -> list[Document]:
+        found = self._search.find(self.search_type, vector, options)
         if self.score_key is None:
-            return document
-        return document.model_copy(update={"metadata": {**document.metadata, self.score_key: score}})
+            return [document for document, _ in found]
+        return [
+            document.model_copy(update={"metadata": {**document.metadata, self.score_key: score}})
+            for document, score in found
+        ]

@@ -21,12 +21,13 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
             ``save_local``, that changes are written through to.
 
     Raises:
-        TypeError: a store that is not supported, with the list of those that are.
+        TypeError: a store that is not supported, with the list of those that are; an old class, with
+            the one that took its place.
         ValueError: ``persist_path`` for a store that keeps itself.
     """
     database = database_of(vectorstore)
-    if database is not None and database.persist_path:
-        return database.adapter(vectorstore, persist_path=persist_path)
+    if database is not None and database.keeps_file:
+        return database.make_adapter(vectorstore, persist_path=persist_path)
     if persist_path is not None:
         raise ValueError(
             f"persist_path is for InMemoryVectorStore and FAISS; {type(vectorstore).__name__} keeps its own data"
@@ -34,7 +35,7 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
     if isinstance(vectorstore, EmbeddingStore):
         return vectorstore
     if database is not None:
-        return database.adapter(vectorstore)
+        return database.make_adapter(vectorstore)
     raise TypeError(
         f"{type(vectorstore).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store,"
         " implement the nudge_rag.stores.EmbeddingStore protocol and pass that"
@@ -58,7 +59,11 @@ def texts_of(vectorstore: Any) -> TextsOf | None:
         return None
 
     def texts(ids: list[str]) -> list[str | None]:
-        found = {document.id: document.page_content for document in database.documents(vectorstore, ids)} if ids else {}
+        found = (
+            {document.id: document.page_content for document in database.fetch_documents(vectorstore, ids)}
+            if ids
+            else {}
+        )
         return [found.get(node_id) for node_id in ids]
 
     return texts

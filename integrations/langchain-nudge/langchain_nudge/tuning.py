@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from langchain_core.embeddings import Embeddings
 
 import nudge_rag
-from langchain_nudge.databases.registry import embeddings_of
+from langchain_nudge.queries import embed_queries_with, model_name_of, model_of
 from langchain_nudge.stores import embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
@@ -35,18 +35,16 @@ def tune(
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
             model's name for the record, is the framework's if it has one; ``texts`` are those of the documents.
 
+    Returns:
+        A `nudge_rag.Nudge`: print it for the before/after table, then ``push()``.
+
     Raises:
-        ValueError: no embeddings were given and the vector store has none.
+        TypeError: a store that is not supported, or an option that does not exist.
+        ValueError: no embeddings were given and the vector store has none; and as `nudge_rag.tune`.
     """
     store = embedding_store(vectorstore, persist_path=persist_path)
-    model = embeddings or embeddings_of(vectorstore)
-    if model is None:
-        raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
-    name = getattr(model, "model_name", None) or getattr(model, "model", None)
-    options.setdefault("model", name if isinstance(name, str) else None)
+    embed_queries = embed_queries_with(vectorstore, embeddings)
+    options.setdefault("model", model_name_of(model_of(vectorstore, embeddings)))
     own_texts = texts_of(vectorstore)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
-    # Queries go through the query side: many models put another instruction before a query than before a text.
-    return nudge_rag.tune(
-        store, pairs, lambda texts: [model.embed_query(text) for text in nudge_rag.track(texts)], **options
-    )
+    return nudge_rag.tune(store, pairs, embed_queries, **options)

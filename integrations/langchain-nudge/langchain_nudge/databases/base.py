@@ -1,43 +1,70 @@
-"""What each database's integration calls its parts: its adapter, its filters, and its documents by id."""
+"""What the retriever and the verbs ask of a database: adapter, filters, documents, and the framework's scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.documents import Document
 
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore
 
-__all__ = ["Database", "get_documents", "take_filter"]
+__all__ = ["SEARCH_OPTIONS", "Database"]
+
+# What every search of ours takes besides the filter.
+SEARCH_OPTIONS = frozenset({"k", "fetch_k", "lambda_mult", "score_threshold"})
 
 
-@dataclass(frozen=True)
 class Database:
     """How to work with one LangChain vector store class.
 
+    The retriever asks the framework's own search first. It asks the adapter if that search ignores a part of the
+    question, gives documents without ids, or knows nothing of an overlay.
+
     Attributes:
-        adapter: vector store to `EmbeddingStore`.
-        where: vector store and filter, in the integration's own form, to the adapter's filter.
-        documents: vector store and ids to documents with their ids, in any order.
-        persist_path: whether the adapter takes the file that changes are written through to.
+        keeps_file: whether the adapter takes ``persist_path``, the file that changes are written through to.
         embeddings: name of the attribute with the vector store's embeddings.
+        filter_option: what the framework's search calls its filter.
+        carried_options: ``search_kwargs`` that `make_filter` takes besides the filter, or that change no answer.
     """
 
-    adapter: Callable[..., EmbeddingStore]
-    where: Callable[[Any, Any], Any]
-    documents: Callable[[Any, list[str]], list[Document]]
-    persist_path: bool = False
-    embeddings: str = "embeddings"
+    keeps_file = False
+    embeddings = "embeddings"
+    filter_option = "filter"
+    carried_options: frozenset[str] = frozenset()
 
+    def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
+        """Make the `EmbeddingStore` of a vector store; ``persist_path`` is an option of those that keep a file."""
+        raise NotImplementedError
 
-def get_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
-    """Fetch documents by id, as the integration itself does."""
-    documents: list[Document] = vectorstore.get_by_ids(ids)
-    return documents
+    def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> Any:
+        """Translate a filter in the integration's own form to the adapter's; by default they are the same."""
+        return given
 
+    def check_filter(self, vectorstore: Any, given: Any) -> None:
+        """Refuse a filter that the framework's own search would ignore or fail on without a reason."""
 
-def take_filter(vectorstore: Any, given: Any) -> Any:
-    """Take a filter as it is: the integration's form is the database's own."""
-    return given
+    def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
+        """Tell whether the framework's own search answers, with every option honoured and ids in the documents."""
+        return True
+
+    def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
+        """Fetch documents with their ids, in any order; by default as the integration itself does."""
+        documents: list[Document] = vectorstore.get_by_ids(ids)
+        return documents
+
+    def complete(self, vectorstore: Any, documents: list[Document]) -> list[Document]:
+        """Give documents of the framework's own search the ids that it leaves out."""
+        return documents
+
+    def default_k(self, vectorstore: Any) -> int:
+        """How many documents the framework's own search finds if it is not told."""
+        return 4
+
+    def framework_score(self, score: float, similarity: Similarity) -> float:
+        """Turn a score of the adapter into that of ``similarity_search_with_score``: by default, a distance."""
+        if similarity == "cosine":
+            return 1 - score
+        return -score if similarity == "dot" else math.sqrt(max(-score, 0.0))

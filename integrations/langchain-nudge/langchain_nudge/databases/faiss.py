@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.documents import Document
 
 from langchain_nudge.databases.base import Database
+from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, FaissStore
 
 __all__ = ["DATABASE"]
 
 
-def make_adapter(vectorstore: Any, *, persist_path: Any = None) -> EmbeddingStore:
-    return FaissStore(
-        vectorstore.index,
-        lambda: vectorstore.index_to_docstore_id,
-        persist_path=persist_path,
-        held_by=(vectorstore, "index"),
-    )
+class FaissDatabase(Database):
+    """FAISS, by langchain-community."""
+
+    keeps_file = True
+
+    def make_adapter(self, vectorstore: Any, *, persist_path: Any = None, **options: Any) -> EmbeddingStore:
+        """Make the adapter of its index."""
+        return FaissStore(
+            vectorstore.index,
+            lambda: vectorstore.index_to_docstore_id,
+            persist_path=persist_path,
+            held_by=(vectorstore, "index"),
+        )
+
+    def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> Callable[[str], bool] | None:
+        """Ask a function of the metadata, or a dictionary as the integration takes it, by the document's id."""
+        if given is None:
+            return None
+        self.check_filter(vectorstore, given)
+        passes = given if callable(given) else vectorstore._create_filter_func(given)
+
+        def passes_by_id(node_id: str) -> bool:
+            document = vectorstore.docstore.search(node_id)
+            return isinstance(document, Document) and bool(passes(document.metadata))
+
+        return passes_by_id
+
+    def check_filter(self, vectorstore: Any, given: Any) -> None:
+        """Refuse anything but a function or a dictionary."""
+        if given is not None and not callable(given) and not isinstance(given, dict):
+            raise TypeError(
+                f"filter for FAISS is a function of the metadata or a dictionary, got {type(given).__name__}"
+            )
+
+    def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
+        """Without fetch_k it filters the 20 nearest documents alone, and finds fewer than there are."""
+        return options.get("filter") is None or "fetch_k" in options
+
+    def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
+        """Fetch documents from its docstore."""
+        found = {node_id: vectorstore.docstore.search(node_id) for node_id in ids}
+        return [one.model_copy(update={"id": node}) for node, one in found.items() if isinstance(one, Document)]
+
+    def framework_score(self, score: float, similarity: Similarity) -> float:
+        """FAISS' own: the squared distance, or the inner product."""
+        return -score if similarity == "l2" else score
 
 
-def make_filter(vectorstore: Any, given: Any) -> Callable[[str], bool] | None:
-    """A function of the metadata, or a dictionary as the integration takes it."""
-    if given is None:
-        return None
-    if not callable(given) and not isinstance(given, dict):
-        raise TypeError(f"filter for FAISS is a function of the metadata or a dictionary, got {type(given).__name__}")
-    passes = given if callable(given) else vectorstore._create_filter_func(given)
-
-    def where(node_id: str) -> bool:
-        document = vectorstore.docstore.search(node_id)
-        return isinstance(document, Document) and bool(passes(document.metadata))
-
-    return where
-
-
-def get_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
-    found = {node_id: vectorstore.docstore.search(node_id) for node_id in ids}
-    return [one.model_copy(update={"id": node}) for node, one in found.items() if isinstance(one, Document)]
-
-
-DATABASE = Database(make_adapter, make_filter, get_documents, persist_path=True)
+DATABASE = FaissDatabase()

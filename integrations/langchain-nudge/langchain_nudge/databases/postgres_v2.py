@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.documents import Document
@@ -23,57 +24,75 @@ def _inner(vectorstore: Any) -> Any:
     return getattr(vectorstore, "_PGVectorStore__vs", vectorstore)
 
 
+def _loop(vectorstore: Any) -> Any:
+    """The event loop in another thread that its engine belongs to, if there is one."""
+    return getattr(getattr(vectorstore, "_engine", None), "_loop", None)
+
+
 def _connections(vectorstore: Any) -> Connections:
-    loop = getattr(getattr(vectorstore, "_engine", None), "_loop", None)
-    return connections_of(_inner(vectorstore).engine, loop)
+    return connections_of(_inner(vectorstore).engine, _loop(vectorstore))
 
 
-def make_adapter(vectorstore: Any) -> EmbeddingStore:
-    """The adapter of its table, on the connections of the application's own engine."""
-    inner = _inner(vectorstore)
-    return PgVectorStore(
-        _connections(vectorstore),
-        inner.table_name,
-        schema=inner.schema_name,
-        id_column=inner.id_column,
-        vector_column=inner.embedding_column,
-        similarity=OPERATORS[inner.distance_strategy.operator],
-    )
+class PgVectorStoreDatabase(Database):
+    """PGVectorStore and AsyncPGVectorStore, the second of langchain-postgres."""
 
-
-def make_filter(vectorstore: Any, given: Any) -> str | None:
-    """The integration's own condition, as SQL."""
-    from sqlalchemy import text
-
-    if not given:
-        return None
-    clause, values = _inner(vectorstore)._create_filter_clause(given)
-    return written_out(text(clause).bindparams(**values))
-
-
-def get_documents(vectorstore: Any, ids: list[str]) -> list[Document]:
-    """Documents by id; the integration's own call needs an engine with a loop in the background."""
-    from psycopg import sql
-
-    inner = _inner(vectorstore)
-    columns = [sql.Identifier(name) for name in (inner.id_column, inner.content_column, *inner.metadata_columns)]
-    of_json = sql.Identifier(inner.metadata_json_column) if inner.metadata_json_column else sql.SQL("NULL")
-    query = sql.SQL("SELECT {json}::text, {columns} FROM {table} WHERE {id}::text = ANY(%s)").format(
-        json=of_json,
-        columns=sql.SQL(", ").join(columns),
-        table=sql.Identifier(inner.schema_name, inner.table_name),
-        id=columns[0],
-    )
-    with _connections(vectorstore).cursor() as cursor:
-        rows = cursor.execute(query, [ids]).fetchall()
-    return [
-        Document(
-            id=str(row[1]),
-            page_content=row[2],
-            metadata=json.loads(row[0] or "{}") | dict(zip(inner.metadata_columns, row[3:], strict=True)),
+    def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
+        """Make the adapter of its table, on the connections of the application's own engine."""
+        inner = _inner(vectorstore)
+        return PgVectorStore(
+            _connections(vectorstore),
+            inner.table_name,
+            schema=inner.schema_name,
+            id_column=inner.id_column,
+            vector_column=inner.embedding_column,
+            similarity=OPERATORS[inner.distance_strategy.operator],
         )
-        for row in rows
-    ]
+
+    def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> str | None:
+        """Write the integration's own condition as SQL."""
+        from sqlalchemy import text
+
+        if not given:
+            return None
+        clause, values = _inner(vectorstore)._create_filter_clause(given)
+        return written_out(text(clause).bindparams(**values))
+
+    def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
+        """Its synchronous calls need an engine with a loop in the background."""
+        return is_async or _loop(vectorstore) is not None
+
+    def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
+        """Fetch documents by id; the integration's own call needs an engine with a loop in the background."""
+        from psycopg import sql
+
+        inner = _inner(vectorstore)
+        names = (inner.id_column, inner.content_column, *inner.metadata_columns)
+        columns = [sql.Identifier(name) for name in names]
+        of_json = sql.Identifier(inner.metadata_json_column) if inner.metadata_json_column else sql.SQL("NULL")
+        query = sql.SQL("SELECT {json}::text, {columns} FROM {table} WHERE {id}::text = ANY(%s)").format(
+            json=of_json,
+            columns=sql.SQL(", ").join(columns),
+            table=sql.Identifier(inner.schema_name, inner.table_name),
+            id=columns[0],
+        )
+        with _connections(vectorstore).cursor() as cursor:
+            rows = cursor.execute(query, [ids]).fetchall()
+        return [
+            Document(
+                id=str(row[1]),
+                page_content=row[2],
+                metadata=json.loads(row[0] or "{}") | dict(zip(inner.metadata_columns, row[3:], strict=True)),
+            )
+            for row in rows
+        ]
+
+    def default_k(self, vectorstore: Any) -> int:
+        """The number that it was made with."""
+        return int(_inner(vectorstore).k)
+
+    def framework_score(self, score: float, similarity: Similarity) -> float:
+        """The integration's distance, which for the inner product is the inner product itself."""
+        return score if similarity == "dot" else super().framework_score(score, similarity)
 
 
-DATABASE = Database(make_adapter, make_filter, get_documents)
+DATABASE = PgVectorStoreDatabase()

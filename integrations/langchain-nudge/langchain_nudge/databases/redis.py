@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from langchain_nudge.databases.base import Database, get_documents
+from langchain_nudge.databases.base import Database
 from nudge_rag.stores import EmbeddingStore, RedisStore
 
 __all__ = ["DATABASE"]
 
 
-def make_adapter(vectorstore: Any) -> EmbeddingStore:
-    """The adapter of its index; as the integration itself, it looks at nodes that name this index only."""
-    from redisvl.query.filter import Text
+class RedisDatabase(Database):
+    """Redis, by langchain-redis."""
 
-    config, index = vectorstore.config, vectorstore.index
-    named = any(field.name == "_index_name" for field in index.schema.fields.values())
-    return RedisStore(
-        index.client,
-        index.name,
-        vector_field=config.embedding_field,
-        prefix=f"{config.key_prefix}:" if config.key_prefix else "",
-        only=str(Text("_index_name") == config.index_name) if named else None,
-    )
+    def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
+        """The adapter of its index; as the integration itself, it looks at nodes that name this index only."""
+        from redisvl.query.filter import Text
+
+        config, index = vectorstore.config, vectorstore.index
+        named = any(field.name == "_index_name" for field in index.schema.fields.values())
+        return RedisStore(
+            index.client,
+            index.name,
+            vector_field=config.embedding_field,
+            prefix=f"{config.key_prefix}:" if config.key_prefix else "",
+            only=str(Text("_index_name") == config.index_name) if named else None,
+        )
+
+    def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> str | None:
+        """A query of Redis' as it is, or a filter of redisvl as one."""
+        from redisvl.query.filter import FilterExpression
+
+        if given is None or isinstance(given, str):
+            return given
+        if not isinstance(given, FilterExpression):
+            raise TypeError(f"filter for Redis is a query or a redisvl filter, got {type(given).__name__}")
+        return None if str(given) == "*" else str(given)
+
+    def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
+        """Its documents are fetched by id, with their ids in them."""
+        return False
 
 
-def make_filter(vectorstore: Any, given: Any) -> str | None:
-    """A query of Redis' as it is, or a filter of redisvl as one."""
-    from redisvl.query.filter import FilterExpression
-
-    if given is None or isinstance(given, str):
-        return given
-    if not isinstance(given, FilterExpression):
-        raise TypeError(f"filter for Redis is a query or a redisvl filter, got {type(given).__name__}")
-    return None if str(given) == "*" else str(given)
-
-
-DATABASE = Database(make_adapter, make_filter, get_documents)
+DATABASE = RedisDatabase()

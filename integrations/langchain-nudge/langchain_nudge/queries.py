@@ -1,0 +1,47 @@
+"""Query embeddings by the model that a vector store searches with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+from langchain_nudge.databases.registry import embeddings_of
+from nudge_rag.common.progress import track
+from nudge_rag.tuning.queries import EmbedQueries
+
+__all__ = ["embed_queries_with", "model_name_of", "model_of"]
+
+
+def model_of(vectorstore: Any, embeddings: Embeddings | None = None) -> Embeddings:
+    """Return the given embeddings, or the vector store's own.
+
+    Raises:
+        ValueError: no embeddings were given and the vector store has none.
+    """
+    model: Embeddings | None = embeddings or embeddings_of(vectorstore)
+    if model is None:
+        raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
+    return model
+
+
+def model_name_of(model: Embeddings) -> str | None:
+    """Return the model's name, or None if it has none."""
+    name = getattr(model, "model_name", None) or getattr(model, "model", None)
+    return name if isinstance(name, str) else None
+
+
+def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -> EmbedQueries:
+    """Make the function that embeds query texts with the model of a vector store.
+
+    Queries go through the query side: many models put another instruction before a query than before a text.
+
+    Raises:
+        ValueError: no embeddings were given and the vector store has none.
+    """
+    model = model_of(vectorstore, embeddings)
+
+    def embed_queries(texts: list[str]) -> list[list[float]]:
+        return [model.embed_query(text) for text in track(texts)]
+
+    return embed_queries

@@ -1,0 +1,121 @@
+"""The framework's three kinds of search, answered by an adapter: of a store as it is, or as a nudge would make it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
+from nudge_rag import Nudge
+from nudge_rag.stores import EmbeddingStore, OverlayStore
+
+__all__ = ["AdapterSearch", "open_search"]
+
+# Of LangChain's own searches, where they are not told.
+FETCH_K, LAMBDA_MULT = 20, 0.5
+OF_SEARCH = {
+    "similarity": frozenset({"k"}),
+    "similarity_score_threshold": frozenset({"k", "score_threshold"}),
+    "mmr": frozenset({"k", "fetch_k", "lambda_mult"}),
+}
+
+
+@dataclass(frozen=True)
+class AdapterSearch:
+    """Searches of one vector store through its adapter.
+
+    Attributes:
+        vectorstore: the framework's object.
+        database: what is known of its class.
+        store: the adapter, or an overlay over it.
+    """
+
+    vectorstore: Any
+    database: Database
+    store: EmbeddingStore
+
+    def check_options(self, search_type: str, options: Mapping[str, Any]) -> None:
+        """Refuse options that the adapter cannot honour.
+
+        Raises:
+            ValueError: such an option; the message names it.
+        """
+        taken = OF_SEARCH[search_type] | self.database.carried_options | {self.database.filter_option}
+        # The framework's similarity search ignores what belongs to its other searches, in most databases.
+        unknown = sorted(set(options) - taken - SEARCH_OPTIONS)
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)} of search_kwargs cannot be honoured by {type(self.vectorstore).__name__} with an"
+                f" overlay, score_key or query_embeddings, which take {', '.join(sorted(taken))}: push the nudge first"
+            )
+
+    def find(self, search_type: str, vector: list[float], options: Mapping[str, Any]) -> list[tuple[Document, float]]:
+        """Find documents, best first, with scores in the store's own similarity.
+
+        Args:
+            search_type: ``"similarity"``, ``"similarity_score_threshold"`` or ``"mmr"``.
+            vector: the query's embedding.
+            options: as the framework's search takes them.
+
+        Raises:
+            ValueError: an option that cannot be honoured; k that is no positive integer.
+            NotImplementedError: a threshold for a vector store that turns no scores into relevance.
+        """
+        self.check_options(search_type, options)
+        k = options.get("k", self.database.default_k(self.vectorstore))
+        if search_type == "mmr":
+            fetched = self._nearest(vector, options.get("fetch_k", FETCH_K), options)
+            kept = self._diverse(vector, [node_id for node_id, _ in fetched], k, options)
+            found = [fetched[row] for row in kept]
+        else:
+            found = self._nearest(vector, k, options)
+        if search_type == "similarity_score_threshold":
+            found = self._relevant(found, options.get("score_threshold"))
+        return self._documents(found)
+
+    def _nearest(self, vector: list[float], k: int, options: Mapping[str, Any]) -> list[tuple[str, float]]:
+        extra = {name: options[name] for name in self.database.carried_options if name in options}
+        where = self.database.make_filter(self.vectorstore, options.get(self.database.filter_option), **extra)
+        found = self.store.search(np.array([vector], dtype=np.float64), k, where=where)
+        return list(zip(found.ids[0], found.scores[0].tolist(), strict=True))
+
+    def _diverse(self, vector: list[float], ids: list[str], k: int, options: Mapping[str, Any]) -> list[int]:
+        """Rows that maximal marginal relevance chooses, by the framework's own function."""
+        if not ids:
+            return []
+        vectors = list(self.store.read(ids))
+        mult = options.get("lambda_mult", LAMBDA_MULT)
+        chosen: list[int] = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult=mult, k=k)
+        return chosen
+
+    def _relevant(self, found: list[tuple[str, float]], threshold: float | None) -> list[tuple[str, float]]:
+        """Those that the framework finds relevant enough, by its own function of its own scores."""
+        relevance = self.vectorstore._select_relevance_score_fn()
+        similarity = self.store.capabilities.similarity
+        relevances = [relevance(self.database.framework_score(score, similarity)) for _, score in found]
+        if any(value < 0 or value > 1 for value in relevances):
+            warnings.warn(f"Relevance scores must be between 0 and 1, got {relevances}", stacklevel=2)
+        if threshold is None:
+            return found
+        return [pair for pair, value in zip(found, relevances, strict=True) if value >= threshold]
+
+    def _documents(self, found: list[tuple[str, float]]) -> list[tuple[Document, float]]:
+        """Documents in the order of ``found``; one that was deleted since is left out."""
+        if not found:
+            return []
+        fetched = self.database.fetch_documents(self.vectorstore, [node_id for node_id, _ in found])
+        documents = {document.id: document for document in fetched}
+        return [(documents[node_id], score) for node_id, score in found if node_id in documents]
+
+
+def open_search(vectorstore: Any, database: Database, store: EmbeddingStore, overlay: Nudge | None) -> AdapterSearch:
+    """Make the searches of a store, as it is or with the vectors of ``overlay``."""
+    if overlay is not None:
+        store = OverlayStore(store, overlay.ids, overlay.vectors)
+    return AdapterSearch(vectorstore, database, store)

@@ -1,0 +1,221 @@
+"""The verbs of nudge-rag on a LangChain vector store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from langchain_core.embeddings import Embeddings
+
+import nudge_rag
+from langchain_nudge.queries import embed_queries_with
+from langchain_nudge.retriever import NudgeRetriever
+from langchain_nudge.stores import embedding_store, texts_of
+from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.evaluation.retrievers import DEFAULT_MEASURES
+from nudge_rag.journal.text_hashes import skip_unreadable_texts
+from nudge_rag.tuning.options import StateOptions
+from nudge_rag.tuning.queries import EmbedQueries
+
+__all__ = ["TuningState", "evaluate", "load_nudge", "reapply", "rollback", "status", "switch", "versions"]
+
+
+def status(
+    vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
+) -> nudge_rag.Status:
+    """Compare what the last push wrote with what the store holds now; see `nudge_rag.status`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+
+    Returns:
+        A `nudge_rag.Status`, with the nodes whose texts were edited since.
+
+    Example:
+        >>> from langchain_core.embeddings import FakeEmbeddings
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> print(status(InMemoryVectorStore(FakeEmbeddings(size=4))))
+        nothing is pushed
+    """
+    own_texts = texts_of(vectorstore)
+    texts = None if own_texts is None else skip_unreadable_texts(own_texts)
+    return nudge_rag.status(_open(vectorstore, persist_path), *_folder(versions), texts=texts)
+
+
+def versions(
+    vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
+) -> list[nudge_rag.Version]:
+    """List the pushes to the store, oldest first; see `nudge_rag.versions`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+    """
+    return nudge_rag.versions(_open(vectorstore, persist_path), *_folder(versions))
+
+
+def rollback(
+    vectorstore: Any,
+    versions: str | Path | None = None,
+    *,
+    version: str | None = None,
+    persist_path: str | Path | None = None,
+) -> nudge_rag.RollbackReceipt:
+    """Give every nudged node its original vector back; see `nudge_rag.rollback`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        version: the version to go back to; by default the originals.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+    """
+    return nudge_rag.rollback(_open(vectorstore, persist_path), *_folder(versions), version=version)
+
+
+def reapply(
+    vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
+) -> tuple[str, ...]:
+    """Write the nudge again to the nodes that lost it; see `nudge_rag.reapply`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+
+    Returns:
+        The ids written.
+    """
+    return nudge_rag.reapply(_open(vectorstore, persist_path), *_folder(versions))
+
+
+def switch(
+    vectorstore: Any,
+    versions: str | Path | None = None,
+    *,
+    accept_gap: bool = False,
+    persist_path: str | Path | None = None,
+) -> nudge_rag.SwitchReceipt:
+    """Make the copy that ``push(mode="side-by-side")`` wrote live; see `nudge_rag.switch`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        accept_gap: whether the store may be away for an instant, as on Chroma.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+    """
+    return nudge_rag.switch(_open(vectorstore, persist_path), *_folder(versions), accept_gap=accept_gap)
+
+
+def load_nudge(
+    folder: str | Path,
+    vectorstore: Any,
+    versions: str | Path | None = None,
+    *,
+    persist_path: str | Path | None = None,
+) -> nudge_rag.Nudge:
+    """Load a nudge that ``Nudge.save`` wrote, for the same store; see `nudge_rag.Nudge.load`.
+
+    Args:
+        folder: where it was saved.
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+    """
+    return nudge_rag.Nudge.load(folder, _open(vectorstore, persist_path), *_folder(versions))
+
+
+def evaluate(
+    vectorstore: Any,
+    pairs: nudge_rag.LabeledPairs,
+    metrics: Sequence[str | Metric] = DEFAULT_MEASURES,
+    *,
+    overlay: nudge_rag.Nudge | None = None,
+    embeddings: Embeddings | None = None,
+    **retriever_options: Any,
+) -> nudge_rag.RetrieverComparison:
+    """Ask the vector store every query of ``pairs``, and with ``overlay`` also as it would answer then.
+
+    Args:
+        vectorstore: the vector store.
+        pairs: labelled pairs that the vector store was not tuned on.
+        metrics: such as ``["nDCG@10", "Recall@5"]``.
+        overlay: a nudge that is not pushed; compared with the vector store as it is.
+        embeddings: what queries are embedded with; by default the vector store's own.
+        **retriever_options: as `NudgeRetriever`; ``k`` is by default the deepest cutoff of the metrics.
+
+    Returns:
+        A `nudge_rag.RetrieverComparison` of ``"vector store"`` and ``"overlay"``.
+
+    Raises:
+        TypeError, ValueError: as `NudgeRetriever` and `nudge_rag.evaluate_retrievers`.
+    """
+    depth = cutoff_of(resolve_measures(metrics))
+    options: dict[str, Any] = {"k": depth, **retriever_options, "query_embeddings": embeddings}
+    retrievers = {"vector store": NudgeRetriever(vectorstore=vectorstore, **options)}
+    if overlay is not None:
+        retrievers["overlay"] = NudgeRetriever(vectorstore=vectorstore, overlay=overlay, **options)
+    return nudge_rag.evaluate_retrievers(retrievers, pairs, metrics, baseline="vector store")
+
+
+class TuningState(nudge_rag.TuningState):
+    """`nudge_rag.TuningState` for a LangChain vector store.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        embed_queries: texts to (m, d) query embeddings; by default the vector store's own.
+        embeddings: what queries are embedded with; by default the vector store's own.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+        **options: as `nudge_rag.TuningState`.
+    """
+
+    def __init__(
+        self,
+        vectorstore: Any,
+        embed_queries: EmbedQueries | None = None,
+        *,
+        embeddings: Embeddings | None = None,
+        persist_path: str | Path | None = None,
+        **options: Unpack[StateOptions],
+    ) -> None:
+        embed = embed_queries or embed_queries_with(vectorstore, embeddings)
+        super().__init__(_open(vectorstore, persist_path), embed, **options)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        vectorstore: Any,
+        embed_queries: EmbedQueries | None = None,
+        *,
+        embeddings: Embeddings | None = None,
+        persist_path: str | Path | None = None,
+        **options: Unpack[StateOptions],
+    ) -> Self:
+        """Read a state that ``save`` wrote, for the same store.
+
+        Args:
+            folder: where it was saved.
+            vectorstore: a vector store, or an `EmbeddingStore`.
+            embed_queries: texts to (m, d) query embeddings; by default the vector store's own.
+            embeddings: what queries are embedded with; by default the vector store's own.
+            persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+            **options: as `nudge_rag.TuningState`.
+        """
+        embed = embed_queries or embed_queries_with(vectorstore, embeddings)
+        state: Any = super().load(folder, _open(vectorstore, persist_path), embed, **options)
+        loaded: Self = state
+        return loaded
+
+
+def _open(vectorstore: Any, persist_path: str | Path | None) -> Any:
+    return embedding_store(vectorstore, persist_path=persist_path)
+
+
+def _folder(versions: str | Path | None) -> tuple[str | Path, ...]:
+    """Leave the folder to the library's default if none is given."""
+    return () if versions is None else (versions,)
