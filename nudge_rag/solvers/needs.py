@@ -16,13 +16,15 @@ class SolverNeeds:
         train_depth: how many of the best unlabelled nodes of each training query it looks at; 0 for none.
         learns_from_validation: whether it moves the nodes of validation labels too.
         training_queries: whether it needs the training queries themselves, not only their sums (`QuerySums`).
+        competitor_vectors: whether it needs the vectors of the unlabelled nodes that compete, not only their scores.
 
     Example:
-        >>> SolverNeeds(depth=10)
-        SolverNeeds(depth=10, train_depth=0, learns_from_validation=False, training_queries=False)
+        >>> SolverNeeds(depth=10).train_depth
+        0
     """
 
     depth: int = 1
     train_depth: int = 0
     learns_from_validation: bool = False
     training_queries: bool = False
+    competitor_vectors: bool = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.solvers.devices import replaced_rows
+from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 
 __all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]
 
@@ -66,7 +67,14 @@ class Candidate:
         low: lower end of the 95 % interval of ``uncovered``, by a bootstrap over nodes.
         high: upper end of it.
         held_out_nodes: how many nodes that estimate rests on.
-        allowed: whether ``uncovered`` is within the tolerance.
+        new_nodes: the same change for queries of nodes that are new: whole nodes are held out at random, popular ones
+            included.
+        new_low, new_high: 95 % interval of ``new_nodes``.
+        covered: change of the metric for the validation queries, most of which have answers with labels.
+        covered_low, covered_high: 95 % interval of ``covered``.
+        expected: change to expect over tomorrow's queries: (1 - p) * covered + p * uncovered, with p the share of
+            queries whose answers have no label.
+        allowed: whether ``uncovered`` and ``new_nodes`` are within the tolerance.
         chosen: whether it is the one.
         note: what to know of it.
     """
@@ -78,6 +86,13 @@ class Candidate:
     low: float | None = None
     high: float | None = None
     held_out_nodes: int = 0
+    new_nodes: float | None = None
+    new_low: float | None = None
+    new_high: float | None = None
+    covered: float | None = None
+    covered_low: float | None = None
+    covered_high: float | None = None
+    expected: float | None = None
     allowed: bool = False
     chosen: bool = False
     note: str = ""
@@ -86,8 +101,15 @@ class Candidate:
         if self.validation is None:
             return f"{self.solver}: {self.note}"
         text = f"{self.solver}, gamma {self.gamma:.3g}: validation {self.validation:.3f}"
-        if self.uncovered is not None:
-            text += f", uncovered queries {self.uncovered:+.3f} ({self.low:+.3f} .. {self.high:+.3f})"
+        if self.expected is not None:
+            text += f", expected {self.expected:+.3f}"
+        for name, change, low, high in (
+            ("covered queries", self.covered, self.covered_low, self.covered_high),
+            ("uncovered queries", self.uncovered, self.low, self.high),
+            ("new nodes", self.new_nodes, self.new_low, self.new_high),
+        ):
+            if change is not None:
+                text += f", {name} {change:+.3f} ({low:+.3f} .. {high:+.3f})"
         verdict = "chosen" if self.chosen else "" if self.allowed else "loses too much there"
         return "; ".join(part for part in (text, verdict, self.note) if part)
 
@@ -110,6 +132,7 @@ class NudgeFit:
         descents: of an iterative solver, how each point of its path was reached, the final solution last.
         averaged: of `NudgeContrastive`, the (tau, strength) of the solutions that it is the average of, best first.
         tried: of ``"auto"``, everything that it chose from.
+        adapter: the map that every query has to pass before it is searched among ``vectors``; None for none.
     """
 
     solver: str
@@ -126,6 +149,7 @@ class NudgeFit:
     descents: tuple[Descent, ...] = field(default=(), repr=False)
     averaged: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
+    adapter: QueryAdapter | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -1,9 +1,10 @@
-"""What a nudge does to queries whose answers have no label: estimated by holding out the labels of whole nodes."""
+"""Estimate what a nudge does to queries whose answers have no label, by holding out the labels of whole nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels,
 from nudge_rag.solvers.result import NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
-__all__ = ["FEW_NODES", "HeldOutNodes", "UncoveredEffect"]
+__all__ = ["FEW_NODES", "GroupEffects", "HeldOutNodes", "UncoveredEffect", "share_of_uncovered"]
 
 Flags = BoolArray
 # A fold's solution lacks the fold's labels: with three folds it loses far more than the final one, with ten hardly.
@@ -51,6 +52,23 @@ class UncoveredEffect:
 
 
 @dataclass(frozen=True)
+class GroupEffects:
+    """Estimated effects on two groups of queries whose answers have no label.
+
+    Attributes:
+        uncovered: queries of nodes that are rarely asked for.
+        new_nodes: queries of nodes that are new: any node may be one, popular ones included.
+    """
+
+    uncovered: UncoveredEffect
+    new_nodes: UncoveredEffect
+
+    def within(self, tolerance: float | None) -> bool:
+        """Whether both groups lose at most ``tolerance``; None: whether neither loses significantly."""
+        return self.uncovered.within(tolerance) and self.new_nodes.within(tolerance)
+
+
+@dataclass(frozen=True)
 class _Fold:
     train: LabeledQueries
     held: PreparedLabels
@@ -76,56 +94,114 @@ class HeldOutNodes:
     def __init__(
         self,
         embeddings: FloatArray,
-        labels: LabeledQueries,
+        labels: LabelsLike,
         metric: Metric,
         similarity: Similarity,
         background: Any = None,
         seed: int = 0,
+        folds: int | None = None,
     ) -> None:
         self._embeddings, self._background = embeddings, background
         n_nodes, dimension = embeddings.shape
         prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
-        self._folds = _folds(prepared, n_nodes, seed)
-        self._judges = [
-            ValidationScorer(fold.held, embeddings, fold.rows, background, metric, similarity, fold.ignored)
-            for fold in self._folds
-        ]
+        self._metric, self._similarity = metric, similarity
+        self._folds = _folds(prepared, n_nodes, seed, folds)
+        self._scorers = [self._scorer(fold) for fold in self._folds]
         self._before = [
-            judge.per_query(embeddings[fold.rows]) for judge, fold in zip(self._judges, self._folds, strict=True)
+            scorer.per_query(embeddings[fold.rows]) for scorer, fold in zip(self._scorers, self._folds, strict=True)
         ]
 
     @property
     def training_vectors(self) -> list[FloatArray]:
-        """Of each fold, the queries that its solution learns from."""
+        """The queries that each fold's solution learns from."""
         return [np.asarray(fold.train.vectors) for fold in self._folds]
+
+    @property
+    def training_labels(self) -> list[LabeledQueries]:
+        """The labels that each fold's solution learns from."""
+        return [fold.train for fold in self._folds]
+
+    def first(self, count: int) -> HeldOutNodes:
+        """The first ``count`` folds alone: a quicker estimate, by fewer nodes."""
+        fewer = copy(self)
+        fewer._folds, fewer._scorers = self._folds[:count], self._scorers[:count]
+        fewer._before = self._before[:count]
+        return fewer
+
+    def with_adapters(self, adapters: Sequence[Callable[[FloatArray], FloatArray]]) -> HeldOutNodes:
+        """The same folds with their queries mapped, each by its own adapter; effects stay those on the originals.
+
+        Scores that the labels bring along are of unmapped queries and are left out.
+        """
+        mapped = copy(self)
+        mapped._folds = [
+            replace(
+                fold,
+                train=replace(fold.train, vectors=adapt(np.asarray(fold.train.vectors)), rivals=None),
+                held=replace(fold.held, vectors=adapt(fold.held.vectors), rivals=None),
+            )
+            for fold, adapt in zip(self._folds, adapters, strict=True)
+        ]
+        mapped._scorers = [self._scorer(fold) for fold in mapped._folds]
+        return mapped
 
     def solutions(self, solver: _Fixed) -> list[FloatArray]:
         """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
         return [solver.fit(self._embeddings, fold.train, background=self._background).vectors for fold in self._folds]
 
-    def effect(self, solutions: Sequence[FloatArray]) -> UncoveredEffect | None:
-        """Cross-fitted effect of ``solutions``, one a fold; None where the labels cannot be divided."""
+    def effect(self, solutions: Sequence[FloatArray] | None) -> UncoveredEffect | None:
+        """Cross-fitted effect of ``solutions`` on rarely asked nodes; None if the labels cannot be divided."""
+        effects = self.effects(solutions)
+        return None if effects is None else effects.uncovered
+
+    def effects(self, solutions: Sequence[FloatArray] | None) -> GroupEffects | None:
+        """Cross-fitted effects of ``solutions``, one a fold; None if the labels cannot be divided.
+
+        Args:
+            solutions: of each fold, the vectors of the nodes that it moves; None if none moves.
+        """
+        if solutions is None:
+            solutions = [self._embeddings[fold.rows] for fold in self._folds]
         changes = [
-            judge.per_query(vectors) - before
-            for judge, before, vectors in zip(self._judges, self._before, solutions, strict=True)
+            scorer.per_query(vectors) - before
+            for scorer, before, vectors in zip(self._scorers, self._before, solutions, strict=True)
         ]
         if not changes:
             return None
-        return _of_rarest(np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds]), self._counts)
+        together, nodes = np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds])
+        every = UncoveredEffect(*_mean_by_node(together, nodes))
+        return GroupEffects(_of_rarest(together, nodes, self._counts), every)
+
+    def _scorer(self, fold: _Fold) -> ValidationScorer:
+        return ValidationScorer(
+            fold.held, self._embeddings, fold.rows, self._background, self._metric, self._similarity, fold.ignored
+        )
 
 
-def _folds(labels: PreparedLabels, n_nodes: int, seed: int) -> list[_Fold]:
-    rng = np.random.default_rng(seed)
+def share_of_uncovered(labels: PreparedLabels) -> float:
+    """Estimate the share of tomorrow's queries whose answers have no label: Good and Turing's N1 / N.
+
+    N is the number of labels, N1 the number of nodes that have exactly one.
+
+    References:
+        Good, The Population Frequencies of Species and the Estimation of Population Parameters, Biometrika 1953.
+    """
+    counts = np.bincount(labels.node_of_pair)
+    return float((counts == 1).sum() / max(1, counts.sum()))
+
+
+def _folds(labels: PreparedLabels, n_nodes: int, seed: int, count: int | None = None) -> list[_Fold]:
+    rng, count = np.random.default_rng(seed), count or FOLDS
     known = np.unique(labels.node_of_pair)
     fold_of_node = np.full(n_nodes, -1)
-    fold_of_node[rng.permutation(known)] = np.arange(len(known)) % FOLDS
+    fold_of_node[rng.permutation(known)] = np.arange(len(known)) % count
     order = np.lexsort((rng.random(len(labels.query_of_pair)), labels.query_of_pair))
     first = order[np.searchsorted(labels.query_of_pair, np.arange(labels.n_queries))]
     node_of_query = labels.node_of_pair[first]
     fold_of_query = fold_of_node[node_of_query]
     folds = []
-    for number in range(min(FOLDS, len(known))):
+    for number in range(min(count, len(known))):
         here = fold_of_query[labels.query_of_pair] == number
         inside = fold_of_node[labels.node_of_pair] == number
         train, held = ~here & ~inside, here & inside
@@ -180,10 +256,15 @@ def _of_rarest(changes: Float64Array, nodes: IntArray, counts: IntArray) -> Unco
     """The mean of ``changes`` over queries whose node has the fewest labels; ``counts`` are those of all nodes."""
     judged = np.sort(counts[np.unique(nodes)])
     few = counts[nodes] <= judged[min(ENOUGH_NODES, len(judged)) - 1]
-    distinct, which = np.unique(nodes[few], return_inverse=True)
-    sums: Float64Array = np.bincount(which, weights=changes[few]).astype(np.float64)
+    return UncoveredEffect(*_mean_by_node(changes[few], nodes[few]))
+
+
+def _mean_by_node(changes: Float64Array, nodes: IntArray) -> tuple[float, float, float, int]:
+    """The mean of ``changes`` (of queries), its interval over ``nodes`` (theirs), and how many nodes there are."""
+    distinct, which = np.unique(nodes, return_inverse=True)
+    sums: Float64Array = np.bincount(which, weights=changes).astype(np.float64)
     totals: Float64Array = np.bincount(which).astype(np.float64)
-    return UncoveredEffect(float(sums.sum() / totals.sum()), *_node_interval(sums, totals), len(distinct))
+    return float(sums.sum() / totals.sum()), *_node_interval(sums, totals), len(distinct)
 
 
 def _node_interval(sums: Float64Array, totals: Float64Array) -> tuple[float, float]:

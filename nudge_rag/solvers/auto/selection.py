@@ -1,8 +1,8 @@
-"""Which setting of a solver to take: bold enough to gain, careful enough not to harm uncovered queries."""
+"""Choose among settings of solvers: by what tomorrow's queries are expected to gain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,104 +11,96 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["TriedSetting", "preferred_setting", "search_setting"]
+__all__ = ["TriedSetting", "choose_setting"]
 
-# Standard errors: what a more elaborate solver must gain, and what a more careful setting may at most lose. A single
-# query's loss is one of them.
+# Standard errors of the paired difference: the gain that a more elaborate solver needs, and a difference that counts.
 NOTICEABLE, SIGNIFICANT = 1.0, 1.96
+# The share of the best expected gain that is given up, at most, so that no group of queries loses; and the share of
+# that setting's gain that is given up, at most, for queries of new nodes.
+GIVEN_UP, NEARLY = 0.1, 0.05
 
 
 @dataclass(frozen=True)
 class TriedSetting:
-    """A setting of a solver, what it is worth on each validation query, and how to solve with it."""
+    """A setting of a solver, its value on each validation query, and how to solve with it.
+
+    Attributes:
+        solver: name of the solver; settings of one solver stand side by side, simpler solvers first.
+        candidate: the record of it.
+        values: (m,) the metric of each validation query.
+        final: the solver at its chosen, fixed step; None if no node moves.
+        fit: the solution that was measured.
+        maps_queries: whether queries pass a map first.
+    """
 
     solver: str
     candidate: Candidate
     values: Float64Array
-    final: Any  # the solver at its chosen, fixed step
+    final: Any
     fit: NudgeFit
+    maps_queries: bool = False
 
 
-def search_setting(
-    at: Callable[[float], TriedSetting], settings: Sequence[float], tolerance: float | None, halvings: int
-) -> tuple[list[TriedSetting], TriedSetting | None]:
-    """Try ``settings``, from the boldest on: all that were tried, and the one to take, if any.
+def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> TriedSetting | None:
+    """Choose the setting that tomorrow's queries are expected to gain most by; None if none is expected to gain.
 
-    That is the boldest one allowed. Without a tolerance of the user's, one that is not estimated to lose anything is
-    preferred to it, or at least one that loses less, as long as validation cannot tell the two apart.
+    1. Settings that lose more than ``tolerance`` in a group of queries without labelled answers are left out. Without
+       a tolerance, none is.
+    2. Of each solver, take the setting with the largest expected gain; of the solvers, the simplest one, unless a later
+       one gains more by more than one standard error.
+    3. Without a tolerance, prefer a setting that no group is estimated to lose by, or else one that none loses
+       significantly by, if that keeps nine tenths of the expected gain, or all of it but for noise. Of these, take the
+       one that queries of new nodes gain most by among those that keep 95 % of the largest expected gain.
     """
-    tried: dict[float, TriedSetting] = {}
-
-    def measured(setting: float) -> TriedSetting:
-        if setting not in tried:
-            tried[setting] = at(setting)
-        return tried[setting]
-
-    found = _boldest(measured, settings, lambda one: one.candidate.allowed, halvings)
-    if found is None:
-        return [*tried.values()], None
-    if tolerance is None and _loses(measured(found)):
-        found = _more_careful(measured, found, settings, halvings)
-    return [*tried.values()], measured(found)
+    gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
+    best = _preferred(gaining)
+    if best is None or tolerance is not None:
+        return best
+    for harmless in (_loses_nothing, _loses_nothing_significant):
+        spared = [one for one in gaining if harmless(one) and _is_nearly_as_good(one, best)]
+        if spared:
+            enough = (1 - NEARLY) * max(_expected(one) for one in spared)
+            return max((one for one in spared if _expected(one) >= enough), key=_gain_of_new_nodes)
+    return best
 
 
-def _more_careful(
-    measured: Callable[[float], TriedSetting], boldest: float, settings: Sequence[float], halvings: int
-) -> float:
-    """The boldest setting from there on that loses nothing; else the last one that is worth as much."""
-    alike = [boldest]
-
-    def from_there_on() -> Iterator[float]:
-        yield boldest
-        for setting in settings:
-            if abs(setting - settings[0]) <= abs(boldest - settings[0]):
-                continue
-            if _exceeds(measured(boldest).values - measured(setting).values, SIGNIFICANT):
-                return
-            alike.append(setting)
-            yield setting
-
-    harmless = _boldest(measured, from_there_on(), lambda one: not _loses(one), halvings)
-    return alike[-1] if harmless is None else harmless
+def _is_nearly_as_good(one: TriedSetting, best: TriedSetting) -> bool:
+    """Whether ``one`` gives up at most a tenth of the expected gain of ``best``, or no more than noise."""
+    given_up = _expected(best) - _expected(one)
+    return given_up <= max(GIVEN_UP * _expected(best), SIGNIFICANT * _standard_error(one, best))
 
 
-def _boldest(
-    measured: Callable[[float], TriedSetting],
-    settings: Iterable[float],
-    good: Callable[[TriedSetting], bool],
-    halvings: int,
-) -> float | None:
-    """The first good setting; then the way between it and the last one that is not is halved a few times."""
-    refused: list[float] = []
-    for setting in settings:
-        if good(measured(setting)):
-            break
-        refused.append(setting)
-    else:
-        return None
-    for _ in range(halvings if refused else 0):
-        middle = (refused[-1] + setting) / 2
-        if good(measured(middle)):
-            setting = middle
-        else:
-            refused.append(middle)
-    return setting
+def _gain_of_new_nodes(one: TriedSetting) -> float:
+    return one.candidate.new_nodes or 0.0
 
 
-def _loses(one: TriedSetting) -> bool:
-    """Whether the estimate for uncovered queries, where there is one, is a loss."""
-    return one.candidate.uncovered is not None and one.candidate.uncovered < 0
-
-
-def _exceeds(differences: Float64Array, errors: float) -> bool:
-    """Whether their mean is above so many of its standard errors."""
-    return bool(differences.mean() > errors * differences.std() / np.sqrt(len(differences)))
-
-
-def preferred_setting(standing: Sequence[TriedSetting]) -> TriedSetting | None:
-    """Of one setting a solver the simplest one's, unless a later one is better by more than noise; None for nothing."""
+def _preferred(settings: Sequence[TriedSetting]) -> TriedSetting | None:
+    """Of each solver's best setting the simplest solver's, unless a later one is better by more than noise."""
+    best_of_solver: dict[str, TriedSetting] = {}
+    for one in settings:
+        if one.solver not in best_of_solver or _expected(one) > _expected(best_of_solver[one.solver]):
+            best_of_solver[one.solver] = one
     best: TriedSetting | None = None
-    for one in standing:
-        if best is None or _exceeds(one.values - best.values, NOTICEABLE):
+    for one in best_of_solver.values():
+        if best is None or _expected(one) - _expected(best) > NOTICEABLE * _standard_error(one, best):
             best = one
-    return best if best is not None and best.candidate.gamma > 0 else None
+    return best
+
+
+def _expected(one: TriedSetting) -> float:
+    return one.candidate.expected or 0.0
+
+
+def _standard_error(one: TriedSetting, other: TriedSetting) -> float:
+    differences = one.values - other.values
+    return float(differences.std() / np.sqrt(len(differences)))
+
+
+def _loses_nothing(one: TriedSetting) -> bool:
+    """Whether no group of queries without labelled answers is estimated to lose."""
+    return all(change is None or change >= 0 for change in (one.candidate.uncovered, one.candidate.new_nodes))
+
+
+def _loses_nothing_significant(one: TriedSetting) -> bool:
+    """Whether the interval of every such group reaches 0."""
+    return all(high is None or high >= 0 for high in (one.candidate.high, one.candidate.new_high))

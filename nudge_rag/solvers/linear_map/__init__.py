@@ -1,0 +1,1 @@
+"""A linear map that is shared by all queries: labels reach the nodes that nobody labelled."""
