@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
-from nudge_rag.solvers.auto.solver import AutoSolver
+from nudge_rag.solvers.auto.solver import AutoSolver, Reach
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabelsLike
 from nudge_rag.solvers.needs import SolverNeeds
@@ -55,6 +55,8 @@ def resolve_solver(
     similarity: Similarity,
     metric: str | Metric = "nDCG@10",
     tolerance: float | None = None,
+    reach: Reach = "labelled",
+    uncovered_share: float | None = None,
 ) -> Solver:
     """Return the solver of that name, or the object itself, if it suits how the store ranks.
 
@@ -64,11 +66,21 @@ def resolve_solver(
         similarity: how the store ranks.
         metric: what ``"auto"`` and ``"nudge-contrastive"`` choose by.
         tolerance: of ``"auto"``.
+        reach: of ``"auto"``.
+        uncovered_share: of ``"auto"``.
 
     Raises:
         TypeError: ``solver`` is no solver: it has no ``fit``, or does not declare its ``needs``.
-        ValueError: no solver has that name, or the solver scores by another similarity than the store's.
+        ValueError: no solver has that name, the solver scores by another similarity than the store's, or a reach beyond
+            labelled nodes is asked of a solver by name that has none.
     """
+    if reach != "labelled" and solver != "auto":
+        name = solver if isinstance(solver, str) else type(solver).__name__
+        raise ValueError(f"reach={reach!r} needs solver='auto', got {name!r} (an AutoSolver has a reach of its own)")
+    if solver == "auto":
+        return AutoSolver(
+            metric=metric, similarity=similarity, tolerance=tolerance, reach=reach, uncovered_share=uncovered_share
+        )
     if isinstance(solver, str):
         if solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)} or an object with fit, got {solver!r}")

@@ -19,8 +19,9 @@ from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
-from nudge_rag.solvers import Candidate, ValidationCurve
+from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
 from nudge_rag.tuning.report import as_html, nudge_document
@@ -53,6 +54,7 @@ class Nudge:
         tried: of ``solver="auto"``, every setting that it chose from, with its value on the validation queries and its
             estimated effect on queries whose answers have no label.
         model: name of the embedding model, if it is known; a push over one for another model is refused.
+        adapter: the map that every query has to pass before it is searched; None if queries stay as they are.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -72,9 +74,10 @@ class Nudge:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
+    adapter: QueryAdapter | None = None
 
     def __str__(self) -> str:
-        decision = describe_decision(self.improves, self.gamma, self.comparison)
+        decision = describe_decision(self.improves, self._changes_something, self.comparison)
         parts: list[object] = [decision, self.comparison, wrap(self.summary)]
         if self.tried:
             parts.append(describe_candidates(self.tried))
@@ -139,6 +142,10 @@ class Nudge:
         warn_renamed("Nudge.candidates", "tried")
         return self.tried
 
+    @property
+    def _changes_something(self) -> bool:
+        return self.gamma != 0 or self.adapter is not None
+
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in its history.
 
@@ -149,22 +156,33 @@ class Nudge:
         With ``mode="side-by-side"`` the vectors go to a copy of all nodes, if the store can hold one; nothing that
         readers see changes until `switch`.
 
+        An ``adapter`` is recorded with the version. Every query must pass it from then on: NudgeRetriever finds it with
+        the history, any other retriever needs the integration's embedding wrapper.
+
         Raises:
             ValueError: another mode, or a store that holds no two versions side by side.
             nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """
         check_mode(self.store, mode)
-        if self.gamma == 0:
+        if not self._changes_something:
             return self._not_pushed("gamma is 0: no step helped on validation pairs and spared uncovered ones")
         if not (self.improves or force):
             return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
         details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
-        return push_vectors(
+        if self.adapter is not None:
+            details[ADAPTER] = pack_adapter(self.adapter)
+        receipt = push_vectors(
             self.store, self.ids, self.originals, self.vectors, versions=self.versions, details=details, mode=mode
         )
+        if receipt.pushed and self.adapter is not None:
+            warn_caller(
+                "from now on queries must pass nudge.adapter before they are searched: NudgeRetriever does so, other"
+                " retrievers need the integration's NudgeEmbeddings or NudgeEmbedding in place of the model"
+            )
+        return receipt
 
     def _record(self) -> dict[str, Any]:
         """Return how the nudge came about, as every record of it says."""
@@ -192,6 +210,8 @@ class Nudge:
         """Return the store as it would be after `push`, for reading and searching; nothing is written."""
         from nudge_rag.stores.overlay import OverlayStore
 
+        if self.adapter is not None:
+            warn_caller("queries must pass nudge.adapter before they are searched in this overlay")
         return OverlayStore(self.store, self.ids, self.vectors)
 
     def save(self, folder: str | Path) -> None:
@@ -208,6 +228,8 @@ class Nudge:
             **self._record(),
         }
         arrays = {"vectors": self.vectors, "originals": self.originals}
+        if self.adapter is not None:
+            arrays[ADAPTER] = self.adapter.change
         write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
 
     @classmethod
@@ -239,4 +261,5 @@ class Nudge:
             settings=manifest.get("settings", {}),
             text_hashes=manifest.get("text_hashes", {}),
             tried=tuple(Candidate(**setting) for setting in manifest.get("candidates", [])),
+            adapter=QueryAdapter(arrays[ADAPTER]) if ADAPTER in arrays else None,
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.journal.text_hashes import TextsOf
+from nudge_rag.solvers.auto.solver import Reach
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.tuning.competitors import CompetitorMethod
 
@@ -38,6 +39,8 @@ class TuneOptions(StateOptions, total=False):
     model: str | None
     texts: TextsOf | None
     uncovered_tolerance: float | None
+    uncovered_share: float | None
+    reach: Reach
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class TuneSettings:
         model: name of the embedding model.
         texts: node ids to their texts.
         uncovered_tolerance: of ``"auto"``.
+        uncovered_share: of ``"auto"``.
+        reach: whom labels may help.
     """
 
     solver: str | Solver = "auto"
@@ -65,6 +70,8 @@ class TuneSettings:
     model: str | None = None
     texts: TextsOf | None = None
     uncovered_tolerance: float | None = None
+    uncovered_share: float | None = None
+    reach: Reach = "labelled"
 
     @classmethod
     def from_options(cls, function: str, options: Mapping[str, Any]) -> TuneSettings:

@@ -25,9 +25,9 @@ def wrap(text: str, indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def describe_decision(improves: bool, gamma: float, comparison: Comparison | None) -> str:
+def describe_decision(improves: bool, changes: bool, comparison: Comparison | None) -> str:
     """Return in a sentence or two whether to push, and by which number."""
-    if gamma == 0:
+    if not changes:
         return "Do not push: no step helps, so nothing would change."
     answer = "Push" if improves else "Do not push"
     row = comparison.rows[0] if comparison is not None and comparison.rows else None
@@ -80,9 +80,7 @@ def _name(candidate: Candidate) -> str:
 def _reason(candidate: Candidate, best: float | None) -> str:
     if candidate.validation is None:
         return printable(candidate.note) or "not measured"
-    effect = ""
-    if candidate.uncovered is not None:
-        effect = f"uncovered queries {candidate.uncovered:+.3f} ({candidate.low:+.3f} .. {candidate.high:+.3f})"
+    effect = describe_effects(candidate)
     if candidate.chosen:
         return f"chosen; {effect}" if effect else "chosen"
     if not candidate.allowed:
@@ -90,3 +88,16 @@ def _reason(candidate: Candidate, best: float | None) -> str:
     if best is not None and candidate.validation < best:
         return f"validation is {best - candidate.validation:.3f} lower"
     return printable(candidate.note) or "as good on validation, but moves nodes further or was tried later"
+
+
+def describe_effects(candidate: Candidate) -> str:
+    """Return the estimated changes for each group of queries, with 95 % intervals; empty if none was measured."""
+    groups = (
+        ("covered queries", candidate.covered, candidate.covered_low, candidate.covered_high),
+        ("uncovered queries", candidate.uncovered, candidate.low, candidate.high),
+        ("new nodes", candidate.new_nodes, candidate.new_low, candidate.new_high),
+    )
+    parts = [
+        f"{name} {change:+.3f} ({low:+.3f} .. {high:+.3f})" for name, change, low, high in groups if change is not None
+    ]
+    return ", ".join(parts)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers import LabeledQueries, NudgeFit
 from nudge_rag.solvers.registry import Solver, solver_settings
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.tuning.competitors import Competitors, StoreReads
 from nudge_rag.tuning.nudge import Nudge
 
 __all__ = ["HeldOut", "Trial", "run_trial"]
@@ -68,6 +68,8 @@ class Trial:
         sizes: number of queries for training, validation and test.
         metrics: what is measured; the first one decides.
         reads: what was read of the store.
+        background: (b, d) unlabelled nodes that compete, if the solver needs their vectors.
+        search: queries to their best unlabelled nodes, for queries that a map has moved.
     """
 
     store: EmbeddingStore
@@ -80,13 +82,16 @@ class Trial:
     sizes: tuple[int, int, int]
     metrics: Sequence[Metric]
     reads: StoreReads
+    background: FloatArray | None = None
+    search: Callable[[FloatArray], Competitors] | None = None
 
 
 def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: Split | None = None) -> Nudge:
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
-    fit = solver.fit(trial.originals, trial.train, trial.val.labels(rows, solver.needs.depth))
-    before, after = (_evaluate(trial, vectors) for vectors in (trial.originals, fit.embeddings()))
+    fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
+    before = _evaluate(trial, trial.held_out, trial.originals)
+    after = _evaluate(trial, _map_queries(trial, fit), fit.embeddings())
     gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
     return Nudge(
         store=trial.store,
@@ -95,7 +100,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         originals=trial.originals[fit.rows],
         gamma=fit.gamma,
         curve=fit.curve,
-        improves=fit.gamma > 0 and gain > 0,
+        improves=(fit.gamma > 0 or fit.adapter is not None) and gain > 0,
         summary=_summary(fit, trial, gain),
         solver=fit.solver,
         settings=solver_settings(solver),
@@ -104,12 +109,33 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         comparison=compare(before, after, _groups(trial)),
         split=split,
         reads=trial.reads,
+        adapter=fit.adapter,
     )
 
 
-def _evaluate(trial: Trial, vectors: FloatArray) -> Evaluation:
+def _fit(trial: Trial, solver: Any, val: LabeledQueries) -> NudgeFit:
+    if not solver.needs.competitor_vectors:
+        fit: NudgeFit = solver.fit(trial.originals, trial.train, val)
+        return fit
+    # The scores that the labels bring along are of queries as they are; vectors serve queries that a map has moved.
+    train, val = replace(trial.train, competitors=None), replace(val, competitors=None)
+    mapped: NudgeFit = solver.fit(trial.originals, train, val, background=trial.background)
+    return mapped
+
+
+def _map_queries(trial: Trial, fit: NudgeFit) -> HeldOut:
+    """Return the held-out queries as they are searched after a push, with what the store finds for them."""
+    if fit.adapter is None or not len(trial.held_out.queries):
+        return trial.held_out
+    if trial.search is None:
+        raise ValueError(f"{fit.solver} maps queries, which this trial cannot search")
+    queries = fit.adapter(trial.held_out.queries)
+    found = trial.search(queries)
+    return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
+
+
+def _evaluate(trial: Trial, held_out: HeldOut, vectors: FloatArray) -> Evaluation:
     """Rank the known nodes, with ``vectors``, among the best of all others."""
-    held_out = trial.held_out
     depth = max(metric.k for metric in trial.metrics)
     best_rows, scores = rank_nodes(held_out.queries, vectors, depth, trial.store.capabilities.similarity)
     run = {}
@@ -131,9 +157,10 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 
 def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
-    if fit.gamma == 0 and any(not setting.allowed and setting.gamma for setting in fit.tried):
+    unchanged = fit.gamma == 0 and fit.adapter is None
+    if unchanged and any(not setting.allowed and setting.gamma for setting in fit.tried):
         verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
-    elif fit.gamma == 0:
+    elif unchanged:
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -26,6 +27,10 @@ from nudge_rag.tuning.queries import EmbedQueries, embed_texts
 from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
 __all__ = ["tune"]
+
+# Vectors of unlabelled nodes that are read, at most, for solvers that compare with them.
+LARGEST_POOL = 50_000
+READ_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,14 @@ def tune(
         texts: function of node ids that returns their texts (None for a node without one). Hashes of them go into the
             record of a push: `nudge_rag.status` then finds nodes whose texts were edited since.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
-            no label may lose, as estimated by holding out the labels of whole nodes. None (default): no significant
-            loss; ``math.inf``: any.
+            no label may lose, as estimated by holding out the labels of whole nodes. None (default): none, if that
+            costs at most a tenth of the expected gain; ``math.inf``: any.
+        uncovered_share: of ``"auto"``: the share of tomorrow's queries whose answers have no label; None (default):
+            estimated from the labels.
+        reach: whom labels may help. ``"labelled"`` (default): labelled nodes move and queries stay as they are, so any
+            retriever over the store gains. ``"queries"``: a linear map of all queries as well, which helps the nodes
+            that nobody labelled; then every query must pass ``nudge.adapter`` before it is searched, as the
+            integrations' NudgeRetriever and embedding wrappers do. Needs ``solver="auto"``.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -106,7 +117,15 @@ def tune(
     """
     settings = TuneSettings.from_options("tune", options)
     similarity = store.capabilities.similarity
-    solver = resolve_solver(settings.solver, store.name, similarity, settings.metrics[0], settings.uncovered_tolerance)
+    solver = resolve_solver(
+        settings.solver,
+        store.name,
+        similarity,
+        settings.metrics[0],
+        settings.uncovered_tolerance,
+        settings.reach,
+        settings.uncovered_share,
+    )
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
@@ -187,8 +206,10 @@ def _prepare_trial(
     competitors = find_competitors(store, queries, nodes.ids, nodes.current, depth, settings.competitors)
     table = QueryTable(queries, competitors, {text: row for row, text in enumerate(texts)})
     train = _training_queries(split.train, embedded, nodes.ids)
-    train, training_reads = _with_competitors(train, solver, store, nodes, settings.competitors)
+    train, training_reads, train_ids = _with_competitors(train, solver, store, nodes, settings.competitors)
     reads = competitors.reads if training_reads is None else competitors.reads + training_reads
+    held_out_queries = table.select(split.val)
+    pool = _read_pool(store, solver, [train_ids, held_out_queries.competitor_ids])
     learned_from = (split.train, split.val) if solver.needs.learns_from_validation else (split.train,)
     return Trial(
         store=store,
@@ -196,11 +217,13 @@ def _prepare_trial(
         originals=nodes.originals,
         train=train,
         trained=_answers(learned_from),
-        val=table.select(split.val),
+        val=held_out_queries,
         held_out=table.select(held_out),
         sizes=(split.train.n_queries, split.val.n_queries, split.test.n_queries),
         metrics=settings.metrics,
-        reads=replace(reads, vectors_read=reads.vectors_read + len(nodes.ids)),
+        reads=replace(reads, vectors_read=reads.vectors_read + len(nodes.ids) + (0 if pool is None else len(pool))),
+        background=pool,
+        search=lambda mapped: find_competitors(store, mapped, nodes.ids, nodes.current, depth, settings.competitors),
     )
 
 
@@ -212,17 +235,30 @@ def _answers(parts: tuple[LabeledPairs, ...]) -> set[str]:
 
 def _with_competitors(
     train: LabeledQueries, solver: Solver, store: EmbeddingStore, nodes: LabelledNodes, method: CompetitorMethod
-) -> tuple[LabeledQueries, StoreReads | None]:
+) -> tuple[LabeledQueries, StoreReads | None, Sequence[Sequence[str]]]:
     """Find the best unlabelled nodes of each training query, if the solver learns from what it is confused with."""
     depth = solver.needs.train_depth
     # Such solvers work with directions, of which Euclidean distances do not tell enough.
-    if not depth or store.capabilities.similarity == "l2" or not len(train.answers):
-        return train, None
+    distances = store.capabilities.similarity == "l2" and not solver.needs.competitor_vectors
+    if not depth or distances or not len(train.answers):
+        return train, None, []
     competitors = find_competitors(store, np.asarray(train.vectors), nodes.ids, nodes.current, depth, method)
     table = np.full((len(train.answers), depth), -np.inf)
     for row, scores in enumerate(competitors.scores):
         table[row, : len(scores)] = scores
-    return replace(train, competitors=table), competitors.reads
+    return replace(train, competitors=table), competitors.reads, competitors.ids
+
+
+def _read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:
+    """Read the unlabelled nodes that compete for any query, the nearest ones first; None if no solver asks for them."""
+    if not solver.needs.competitor_vectors:
+        return None
+    ids_of_queries = [ids for part in lists for ids in part]
+    nearest_first = itertools.chain.from_iterable(itertools.zip_longest(*ids_of_queries))
+    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:LARGEST_POOL]
+    with reading(store, "competing nodes were read"):
+        vectors = [store.read(pool[first : first + READ_AT_ONCE]) for first in range(0, len(pool), READ_AT_ONCE)]
+    return np.concatenate(vectors) if vectors else None
 
 
 def _training_queries(part: LabeledPairs, embedded: Mapping[str, FloatArray], ids: list[str]) -> LabeledQueries:

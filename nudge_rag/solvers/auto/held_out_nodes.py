@@ -138,8 +138,8 @@ class HeldOutNodes:
         mapped._folds = [
             replace(
                 fold,
-                train=replace(fold.train, vectors=adapt(np.asarray(fold.train.vectors)), rivals=None),
-                held=replace(fold.held, vectors=adapt(fold.held.vectors), rivals=None),
+                train=replace(fold.train, vectors=adapt(np.asarray(fold.train.vectors)), competitors=None),
+                held=replace(fold.held, vectors=adapt(fold.held.vectors), competitors=None),
             )
             for fold, adapt in zip(self._folds, adapters, strict=True)
         ]

@@ -15,9 +15,13 @@ __all__ = ["TriedSetting", "choose_setting"]
 
 # Standard errors of the paired difference: the gain that a more elaborate solver needs, and a difference that counts.
 NOTICEABLE, SIGNIFICANT = 1.0, 1.96
-# The share of the best expected gain that is given up, at most, so that no group of queries loses; and the share of
-# that setting's gain that is given up, at most, for queries of new nodes.
-GIVEN_UP, NEARLY = 0.1, 0.05
+# Shares of the best expected gain that are given up, at most: so that no group of queries is estimated to lose, and so
+# that none loses significantly.
+FOR_NO_LOSS, FOR_NO_SIGNIFICANT_LOSS = 0.08, 0.2
+# Where every setting harms a group, its loss counts as that of so many of tomorrow's queries.
+SHARE_OF_HARMED = 0.1
+# Expected gains that agree in so many decimals are equal: a twentieth of a point.
+EQUAL_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,36 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
        a tolerance, none is.
     2. Of each solver, take the setting with the largest expected gain; of the solvers, the simplest one, unless a later
        one gains more by more than one standard error.
-    3. Without a tolerance, prefer a setting that no group is estimated to lose by, or else one that none loses
-       significantly by, if that keeps nine tenths of the expected gain, or all of it but for noise. Of these, take the
-       one that queries of new nodes gain most by among those that keep 95 % of the largest expected gain.
+    3. Without a tolerance, and if that setting harms a group, prefer one that no group is estimated to lose by, if it
+       keeps 92 % of the expected gain; or else one that none loses significantly by, if it keeps 80 % or all of it but
+       for noise. Of these, take the one with the largest expected gain; of equals, the one that new
+       nodes gain most by. If there is none, the loss of the group that loses most counts as a tenth of all queries'.
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
     best = _preferred(gaining)
     if best is None or tolerance is not None:
         return best
-    for harmless in (_loses_nothing, _loses_nothing_significant):
-        spared = [one for one in gaining if harmless(one) and _is_nearly_as_good(one, best)]
+    for harmless, share, errors in (
+        (_loses_nothing, FOR_NO_LOSS, 0.0),
+        (_loses_nothing_significant, FOR_NO_SIGNIFICANT_LOSS, SIGNIFICANT),
+    ):
+        if harmless(best):
+            return best
+        spared = [one for one in gaining if harmless(one) and _is_nearly_as_good(one, best, share, errors)]
         if spared:
-            enough = (1 - NEARLY) * max(_expected(one) for one in spared)
-            return max((one for one in spared if _expected(one) >= enough), key=_gain_of_new_nodes)
-    return best
+            return max(spared, key=lambda one: (round(_expected(one), EQUAL_DIGITS), _gain_of_new_nodes(one)))
+    return max(gaining, key=lambda one: _expected(one) + SHARE_OF_HARMED * _largest_loss(one))
 
 
-def _is_nearly_as_good(one: TriedSetting, best: TriedSetting) -> bool:
-    """Whether ``one`` gives up at most a tenth of the expected gain of ``best``, or no more than noise."""
+def _largest_loss(one: TriedSetting) -> float:
+    """The change of the group that loses most, 0 if none loses."""
+    return min(0.0, one.candidate.uncovered or 0.0, one.candidate.new_nodes or 0.0)
+
+
+def _is_nearly_as_good(one: TriedSetting, best: TriedSetting, share: float, errors: float) -> bool:
+    """Whether ``one`` gives up at most that share of the expected gain of ``best``, or so many standard errors."""
     given_up = _expected(best) - _expected(one)
-    return given_up <= max(GIVEN_UP * _expected(best), SIGNIFICANT * _standard_error(one, best))
+    return given_up <= max(share * _expected(best), errors * _standard_error(one, best))
 
 
 def _gain_of_new_nodes(one: TriedSetting) -> float:

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.12)
 # Shares of the best step size of NUDGE-N and NUDGE-M.
 SHARES = (1.0, 0.5, 0.25, 0.125)
+# On mapped queries validation hardly tells a bold solution from a careful one: how often a penalty that is so many
+# times stronger is tried too.
+MORE_CAREFUL, TIMES_STRONGER = 2, 10.0
 # Labels times labelled nodes beyond which maps are chosen on fewer folds, and effects estimated on fewer.
 MANY = 1_000_000
 FEW_FOLDS, MAP_FOLDS = 5, 2
@@ -101,7 +104,13 @@ class SolverTrials:
 
     def without_map(self) -> Iterator[TriedSetting]:
         """Settings of solvers that leave queries as they are, from the simplest solver to the most elaborate."""
-        yield from self._nudges(self._plain)
+        metric, similarity = self._chooser.metric, self._chooser.similarity
+        yield from self._steps("nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
+        if similarity == "dot":
+            yield from self._steps("nudge-m", NudgeM, NudgeM(metric=metric))
+        yield from self._contrastive(self._plain, keep_lengths=True)
+        if similarity == "dot":
+            yield from self._contrastive(self._plain, keep_lengths=False)
 
     def with_map(self) -> Iterator[TriedSetting]:
         """The map alone, and nudges on top of it; nothing if no map helps the queries of held-out nodes."""
@@ -121,7 +130,7 @@ class SolverTrials:
         )
         name = f"map, tau {chosen.tau:g}, ridge {chosen.ridge:g}"
         yield self._measured(mapped, name, replace(untouched, solver="map", vectors=still), 0.0, None, None)
-        yield from self._nudges(mapped)
+        yield from self._contrastive(mapped, keep_lengths=True)
 
     def final_adapter(self) -> QueryAdapter:
         """The map at the chosen setting, learned from training and validation labels together.
@@ -139,39 +148,45 @@ class SolverTrials:
         chooser = self._chooser
         return ValidationScorer(judged, nodes, self._rows, self._background, chooser.metric, chooser.similarity)
 
-    def _nudges(self, geometry: _Geometry) -> Iterator[TriedSetting]:
-        metric, similarity = self._chooser.metric, self._chooser.similarity
-        yield from self._steps(geometry, "nudge-n", NudgeN, NudgeN(metric=metric, similarity=similarity))
-        if similarity == "dot":
-            yield from self._steps(geometry, "nudge-m", NudgeM, NudgeM(metric=metric))
-        yield from self._contrastive(geometry, keep_lengths=True)
-        if similarity == "dot":
-            yield from self._contrastive(geometry, keep_lengths=False)
-
-    def _steps(self, geometry: _Geometry, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
-        first = solver.fit(self._nodes, geometry.train, geometry.val, background=self._background)
+    def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
+        plain = self._plain
+        first = solver.fit(self._nodes, plain.train, plain.val, background=self._background)
         for share in SHARES if first.gamma else SHARES[:1]:
             final = kind(gamma=share * first.gamma, similarity=self._chooser.similarity)
             fit = first
             if share != 1:
-                fit = final.fit(self._nodes, geometry.train, background=self._background)
-            solutions = geometry.held.solutions(final) if first.gamma else None
+                fit = final.fit(self._nodes, plain.train, background=self._background)
+            solutions = plain.held.solutions(final) if first.gamma else None
             shown = replace(first, vectors=fit.vectors)
-            yield self._measured(geometry, name, shown, share * first.gamma, final, solutions)
+            yield self._measured(plain, name, shown, share * first.gamma, final, solutions)
 
     def _contrastive(self, geometry: _Geometry, *, keep_lengths: bool) -> Iterator[TriedSetting]:
+        """The solution that validation chooses; on mapped queries, ever more careful ones too while new nodes lose."""
         solver = NudgeContrastive(
             metric=self._chooser.metric,
             similarity=self._chooser.similarity,
             refit=False,
             keep_lengths=keep_lengths,
         )
-        name = "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
         fit = solver.fit(self._nodes, geometry.train, geometry.val, background=self._background)
         if not fit.averaged:
-            yield self._measured(geometry, name, fit, 0.0, None, None)
+            yield self._measured(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
             return
-        # Solved once; what an offset does to the solutions costs next to nothing.
+        points = fit.averaged
+        for more in range(1 + (MORE_CAREFUL if geometry.prefix else 0)):
+            if more:
+                points = tuple((tau, TIMES_STRONGER * strength) for tau, strength in points)
+                careful = solver.at_points(points).fit(self._nodes, geometry.train, background=self._background)
+                fit = replace(fit, vectors=careful.vectors, gamma=careful.gamma)
+            settings = list(self._offsets(geometry, solver, replace(fit, averaged=points), keep_lengths=keep_lengths))
+            yield from settings
+            if all(high is None or high >= 0 for high in (settings[0].candidate.high, settings[0].candidate.new_high)):
+                break
+
+    def _offsets(
+        self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, *, keep_lengths: bool
+    ) -> Iterator[TriedSetting]:
+        """Solved once; what an offset does to the solutions costs next to nothing."""
         solutions = geometry.held.solutions(solver.at_points(fit.averaged))
         direction = common_direction(_vectors_of(geometry.train))
         directions = [common_direction(vectors) for vectors in geometry.held.training_vectors]
@@ -182,7 +197,8 @@ class SolverTrials:
             ]
             shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
             final = solver.at_points(fit.averaged, offset)
-            yield self._measured(geometry, f"{name}, offset {offset:g}", shown, fit.gamma, final, moved)
+            name = f"{_name_of(keep_lengths)}, offset {offset:g}"
+            yield self._measured(geometry, name, shown, fit.gamma, final, moved)
 
     def _measured(
         self,
@@ -240,6 +256,10 @@ def _covered_queries(query_of_pair: Any, known: BoolArray) -> BoolArray:
     """Whether each query has an answer with a training label; all queries if none has."""
     covered = np.bincount(query_of_pair, weights=known) > 0
     return covered if covered.any() else np.ones_like(covered)
+
+
+def _name_of(keep_lengths: bool) -> str:
+    return "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
 
 
 def _vectors_of(labels: LabelsLike) -> FloatArray:

@@ -82,4 +82,4 @@ def map_labels(labels: LabelsLike, adapter: QueryAdapter) -> LabeledQueries:
     """The labels with their queries mapped; scores that they bring along are of the unmapped ones and left out."""
     given = labels if isinstance(labels, LabeledQueries) else LabeledQueries(*labels)
     vectors = np.asarray(given.vectors)
-    return replace(given, vectors=adapter(vectors) if len(vectors) else vectors, rivals=None)
+    return replace(given, vectors=adapter(vectors) if len(vectors) else vectors, competitors=None)

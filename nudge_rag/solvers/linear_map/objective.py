@@ -45,7 +45,7 @@ class LinearMapObjective:
         return int(self.scores.originals.shape[1])
 
     def value_and_gradient(self, change: Float64Array) -> tuple[float, Float64Array]:
-        """f and its gradient at B (d, d), float64."""
+        """F and its gradient at B (d, d), float64."""
         nodes, count = self.scores.originals, max(1, len(self.scores.queries))
         loss, by_node = self.scores.value_and_gradient(nodes + nodes @ change, 0.0)
         value = loss / count + self.ridge * float(np.vdot(change, change))

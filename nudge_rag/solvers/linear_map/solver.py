@@ -18,7 +18,7 @@ from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.labels import LabelsLike, prepare_labels
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.solvers.linear_map.objective import make_objective
-from nudge_rag.solvers.result import SAME_VALUE, Descent
+from nudge_rag.solvers.result import Descent
 
 __all__ = ["DEFAULT_MAP_TAUS", "DEFAULT_RIDGES", "LinearMap", "MapFit", "MapPoint"]
 
@@ -56,7 +56,7 @@ class MapFit:
     """A learned map and how it was chosen.
 
     Attributes:
-        adapter: the map; None if no setting helps the queries of held-out nodes.
+        adapter: the map; None if every setting harms the queries of held-out nodes.
         tau: temperature chosen.
         ridge: ridge chosen.
         tried: every setting with its effect on queries of nodes that were held out.
@@ -78,7 +78,8 @@ class LinearMap:
     j runs over the labelled nodes alone. The problem is convex, and solved by L-BFGS from B = 0. The temperature and
     the ridge are chosen by what queries of held-out nodes gain: for each fold of nodes, the map is learned without any
     label of theirs. Taken are the smallest ridge that gains as much as the best one but for a standard error, since it
-    gives labelled nodes most, and the best temperature at that ridge. If none gains, there is no map. Deterministic.
+    gives labelled nodes most, and the best temperature at that ridge. If all lose by more than that, there is no map.
+    Deterministic.
 
     Args:
         metric: what is measured on held-out nodes.
@@ -150,7 +151,7 @@ class LinearMap:
         return [self.fit_at(embeddings, labels, tau, ridge)[0] for labels in held.training_labels]
 
     def choose(self, embeddings: FloatArray, held: HeldOutNodes) -> MapPoint | None:
-        """The setting by which queries of held-out nodes gain most; None if they gain by none."""
+        """The setting by which queries of held-out nodes gain most; None if they lose by all."""
         return _chosen(tuple(self._tried(embeddings, held)))
 
     def fit_at(
@@ -179,7 +180,7 @@ class LinearMap:
         )
         largest = float(np.abs(found.gradient).max(initial=0.0))
         record = Descent(tau, ridge, found.iterations, found.evaluations, found.value, largest, found.converged)
-        return QueryAdapter(found.point), record
+        return QueryAdapter(found.point.astype(np.float32)), record
 
     def _tried(self, nodes: FloatArray, folds: HeldOutNodes) -> Iterator[MapPoint]:
         """Down the ridges at the first temperature, then the other temperatures at the best one."""
@@ -214,10 +215,10 @@ class LinearMap:
 
 
 def _chosen(points: Sequence[MapPoint]) -> MapPoint | None:
-    """The smallest ridge within a standard error of the best; its best temperature; None if nothing is gained."""
+    """The smallest ridge within a standard error of the best; its best temperature; None if all lose."""
     first_path = [point for point in points if point.tau == points[0].tau]
     top = max(first_path, key=lambda point: point.change)
-    if top.change <= SAME_VALUE:
+    if top.change < -top.error:
         return None
-    ridge = min(point.ridge for point in first_path if point.change >= max(top.change - top.error, SAME_VALUE))
+    ridge = min(point.ridge for point in first_path if point.change >= top.change - top.error)
     return max((point for point in points if point.ridge == ridge), key=lambda point: point.change)

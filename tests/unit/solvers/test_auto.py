@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
-from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest
-from nudge_rag.solvers.auto.selection import TriedSetting, preferred_setting, search_setting
-from nudge_rag.solvers.auto.solver import OFFSETS
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest, share_of_uncovered
+from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
 
@@ -124,7 +122,8 @@ def test_the_estimate_foretells_what_uncovered_queries_lose():
 def test_the_guard_gives_up_gain_for_uncovered_queries():
     nodes, train, val, covered, uncovered = confusing(n=240, d=16, labelled=160, per_node=4)
     free = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
-    guarded = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    # Half of the queries ask for the 80 nodes that have no label: the labels, 4 a node, cannot tell.
+    guarded = AutoSolver(metric="MRR@10", uncovered_share=0.5).fit(nodes, train, val)
     lost = {
         name: (reciprocal_ranks(fit.embeddings(), uncovered) - reciprocal_ranks(nodes, uncovered)).mean()
         for name, fit in (("free", free), ("guarded", guarded))
@@ -139,85 +138,156 @@ def test_the_guard_gives_up_gain_for_uncovered_queries():
         assert chosen[0].gamma == fit.gamma
     assert all(one.allowed for one in free.tried)
     assert not all(one.allowed for one in guarded.tried)
-    again = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    again = AutoSolver(metric="MRR@10", uncovered_share=0.5).fit(nodes, train, val)
     assert again.vectors.tobytes() == guarded.vectors.tobytes()
 
 
+def setting(name, values, *, expected=None, uncovered=0.0, high=None, new_nodes=0.0, allowed=True):
+    """A setting whose gain is the mean of ``values`` over 0.5, unless it is given."""
+    values = np.array(values)
+    candidate = Candidate(
+        name,
+        0.1,
+        uncovered=uncovered,
+        high=uncovered + 0.01 if high is None else high,
+        new_nodes=new_nodes,
+        new_high=new_nodes + 0.01,
+        expected=float(values.mean() - 0.5) if expected is None else expected,
+        allowed=allowed,
+    )
+    return TriedSetting(name, candidate, values, None, None)
+
+
 def test_the_simpler_solver_is_kept_within_noise_and_the_better_one_taken_beyond():
-    def tried(name, values, gamma=0.1):
-        return TriedSetting(name, Candidate(name, gamma, allowed=True), np.array(values), None, None)
-
-    simple = tried("simple", [0.5, 0.5, 0.5, 0.5])
+    simple = setting("simple", [0.6, 0.6, 0.6, 0.6])
     # Differences 0.25, -0.1, 0.25, -0.1: mean 0.075, standard deviation 0.175, standard error 0.0875: within noise.
-    within = tried("within", [0.75, 0.4, 0.75, 0.4])
-    beyond = tried("beyond", [0.8, 0.5, 0.8, 0.4])
-    assert preferred_setting([simple, within]) is simple
-    assert preferred_setting([simple, beyond]) is beyond
-    assert preferred_setting([simple, within, beyond]) is beyond
-    assert preferred_setting([tried("untouched", [0.5, 0.5], gamma=0.0)]) is None
-    assert preferred_setting([]) is None
+    within = setting("within", [0.85, 0.5, 0.85, 0.5])
+    beyond = setting("beyond", [0.9, 0.6, 0.9, 0.5])
+    assert choose_setting([simple, within], math.inf) is simple
+    assert choose_setting([simple, beyond], math.inf) is beyond
+    assert choose_setting([simple, within, beyond], math.inf) is beyond
+    assert choose_setting([setting("harmful", [0.5, 0.4])], None) is None
+    assert choose_setting([], None) is None
 
 
-def at_offsets(smallest, *, harmless=0.0, alike=1.0):
-    """Allowed from ``smallest`` on, without a loss from ``harmless`` on, and worth the same up to ``alike``."""
-
-    def at(offset):
-        candidate = Candidate("one", allowed=offset >= smallest, uncovered=offset - harmless)
-        values = np.array([0.5, 0.7]) if offset <= alike else np.array([0.4, 0.5])
-        return TriedSetting("one", replace(candidate, gamma=1 + offset), values, None, None)
-
-    return at
+def test_of_one_solver_the_setting_with_the_largest_expected_gain():
+    small, large = setting("one", [0.6, 0.6]), setting("one", [0.7, 0.5001])
+    assert choose_setting([small, large], math.inf) is large
 
 
-def offsets_of(tried):
-    return [one.candidate.gamma - 1 for one in tried]
+def test_a_tolerance_leaves_out_what_loses_more():
+    bold = setting("one", [0.9, 0.9], uncovered=-0.05, allowed=False)
+    careful = setting("one", [0.6, 0.6], uncovered=-0.01)
+    assert choose_setting([bold, careful], 0.02) is careful
+    assert choose_setting([bold], 0.02) is None
 
 
 @pytest.mark.parametrize(
-    ("smallest", "wanted"),
+    ("gain", "spared"),
     [
-        (0.0, [0.0]),
-        (0.0101, [0.0, 0.01, 0.02, 0.015, 0.0125]),
-        (0.0199, [0.0, 0.01, 0.02, 0.015, 0.0175]),
-        (0.004, [0.0, 0.01, 0.005, 0.0025]),
-        (1.0, list(OFFSETS)),
+        (0.39, {"uncovered": 0.0}),  # 97 % of 0.4, and no group loses
+        (0.33, {"uncovered": -0.005}),  # 82 % of it, and no group loses significantly
     ],
 )
-def test_the_smallest_offset_allowed_is_come_close_to(smallest, wanted):
-    tried, standing = search_setting(at_offsets(smallest), OFFSETS, None, 2)
-    np.testing.assert_allclose(offsets_of(tried), wanted, rtol=1e-12)
-    allowed = [one for one in tried if one.candidate.allowed]
-    assert (standing is None) == (not allowed)
-    assert standing is None or offsets_of([standing]) == [min(offsets_of(allowed))]
+def test_a_small_part_of_the_gain_is_given_up_so_that_no_group_loses(gain, spared):
+    bold = setting("one", [0.9] * 4, uncovered=-0.05)
+    careful = setting("one", [0.5 + gain] * 4, **spared)
+    assert choose_setting([bold, careful], None) is careful
 
 
 @pytest.mark.parametrize(
-    ("harmless", "alike", "wanted", "taken"),
+    ("gain", "spared"),
     [
-        (0.0, 1.0, [0.0], 0.0),
-        (0.016, 1.0, [0.0, 0.01, 0.02, 0.015, 0.0175], 0.0175),  # to where nothing is lost
-        (0.016, 0.0, [0.0, 0.01], 0.0),  # validation would lose
-        (0.07, 0.03, [0.0, 0.01, 0.02, 0.03, 0.05], 0.03),  # as far as it does not
-        (0.5, 1.0, list(OFFSETS), OFFSETS[-1]),
+        (0.37, {"uncovered": -0.005, "new_nodes": -0.05}),  # new nodes lose
+        (0.3, {"uncovered": 0.0}),  # 75 %: too much
     ],
 )
-def test_a_harmless_setting_is_preferred_where_validation_cannot_tell(harmless, alike, wanted, taken):
-    at = at_offsets(0.0, harmless=harmless, alike=alike)
-    tried, standing = search_setting(at, OFFSETS, None, 2)
-    np.testing.assert_allclose(offsets_of(tried), wanted, rtol=1e-12)
-    assert offsets_of([standing]) == pytest.approx([taken])
-    asked_for, standing = search_setting(at, OFFSETS, 0.05, 2)  # a tolerance of the user's
-    assert offsets_of(asked_for) == offsets_of([standing]) == [0.0]
+def test_a_large_part_of_the_gain_is_not_given_up(gain, spared):
+    bold = setting("one", [0.9] * 4, uncovered=-0.05)
+    careful = setting("one", [0.5 + gain] * 4, **spared)
+    assert choose_setting([bold, careful], None) is bold
 
 
-def test_shares_of_a_step_go_down():
-    def at(share):
-        candidate = Candidate("one", gamma=share, allowed=share <= 0.5, uncovered=0.3 - share)
-        return TriedSetting("one", candidate, np.array([0.5, 0.7]), None, None)
+def test_where_every_setting_harms_the_harm_counts():
+    # 0.4 - 0.1 * 0.3 = 0.37 against 0.39 - 0.1 * 0.1 = 0.38
+    bold, milder = setting("one", [0.9] * 4, uncovered=-0.3), setting("one", [0.89] * 4, new_nodes=-0.1)
+    assert choose_setting([bold, milder], None) is milder
 
-    tried, standing = search_setting(at, (1.0, 0.5, 0.25, 0.125), None, 0)
-    assert [one.candidate.gamma for one in tried] == [1.0, 0.5, 0.25]
-    assert standing.candidate.gamma == 0.25
+
+def test_of_equal_gains_the_one_that_new_nodes_gain_most_by():
+    bold = setting("one", [0.7, 0.7], uncovered=-0.1)
+    first, second = (setting("one", [0.7, 0.7], new_nodes=change) for change in (0.01, 0.03))
+    assert choose_setting([bold, first, second], None) is second
+    assert choose_setting([first, second], None) is first  # it harms nobody
+
+
+def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
+    # Nodes 0 and 1 have one label, node 2 has three: 2 of 5 labels.
+    labels = prepare_labels((np.eye(5), [[0], [1], [2], [2], [2]]), "t", n_nodes=3, dimension=5, dtype=np.dtype(float))
+    assert share_of_uncovered(labels) == pytest.approx(2 / 5)
+
+
+def test_expected_is_the_mean_over_both_groups_by_their_shares():
+    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
+    for share in (0.0, 0.3, 1.0):
+        fit = AutoSolver(metric="MRR@10", uncovered_share=share).fit(nodes, train, val)
+        for one in fit.tried:
+            assert one.expected == pytest.approx((1 - share) * one.covered + share * one.uncovered, abs=1e-12)
+            assert one.covered_low <= one.covered + 1e-9
+            assert one.new_low <= one.new_nodes <= one.new_high
+
+
+def test_new_nodes_are_those_of_any_popularity():
+    nodes, train, _, _, _ = confusing()
+    solver = NudgeN(gamma=0.3)
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine")
+    effects = held.effects(held.solutions(solver))
+    assert effects.new_nodes.change == pytest.approx(effects.uncovered.change)  # every node has six labels
+    assert held.effects(None).new_nodes.change == 0
+
+
+def dialect(seed=0, n=120, d=12, labelled=60, per_node=4, noise=0.25):
+    """Queries speak another language than nodes, the same one for all: a map learned on some serves the others."""
+    rng = np.random.default_rng(seed)
+    nodes = unit(rng.normal(size=(n, d)))
+    turned = np.linalg.qr(rng.normal(size=(d, d)))[0]
+
+    def queries_of(answers):
+        noisy = nodes[answers] + noise * unit(rng.normal(size=(len(answers), d)))
+        return unit(noisy @ (0.4 * np.eye(d) + 0.6 * turned)), [[int(answer)] for answer in answers]
+
+    train = queries_of(np.repeat(np.arange(labelled), per_node))
+    val = queries_of(rng.integers(0, labelled, size=80))
+    return nodes, train, val, queries_of(rng.integers(0, labelled, 200)), queries_of(rng.integers(labelled, n, 200))
+
+
+def test_reach_of_queries_lifts_queries_of_nodes_without_a_label():
+    nodes, train, val, covered, uncovered = dialect()
+    fit = AutoSolver(metric="MRR@10", reach="queries").fit(nodes, train, val)
+    assert fit.adapter is not None
+    for part in (covered, uncovered):
+        before = reciprocal_ranks(nodes, part).mean()
+        assert reciprocal_ranks(fit.embeddings(), (fit.adapter(part[0]), part[1])).mean() > before + 0.1
+    chosen = next(one for one in fit.tried if one.chosen)
+    assert chosen.solver.startswith("map")
+    assert chosen.new_nodes > 0.1
+    alone = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    assert alone.adapter is None
+    assert not any(one.solver.startswith("map") for one in alone.tried)
+    again = AutoSolver(metric="MRR@10", reach="queries").fit(nodes, train, val)
+    assert again.adapter.change.tobytes() == fit.adapter.change.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reach": "everything"}, "reach must be one of 'labelled', 'queries', got 'everything'"),
+        ({"uncovered_share": 1.5}, "uncovered_share must be None or between 0 and 1, got 1.5"),
+    ],
+)
+def test_options_that_do_not_exist(options, message):
+    with pytest.raises(ValueError, match=message):
+        AutoSolver(**options)
 
 
 def test_nothing_moves_where_nothing_qualifies():
@@ -245,12 +315,18 @@ def test_through_a_store(tmp_path, similarity):
 
 
 def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
-    monkeypatch.setattr("nudge_rag.solvers.auto.solver.OFFSETS", (0.0,))
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", (0.0,))
     nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, key="test")
     embedded = {f"q{i}": row for i, row in enumerate(train[0])}
     pairs = LabeledPairs.from_pairs((text, f"n{rows[0]}") for text, rows in zip(embedded, train[1], strict=True))
-    nudge = tune(store, pairs, lambda texts: np.array([embedded[text] for text in texts]), versions=tmp_path)
+    nudge = tune(
+        store,
+        pairs,
+        lambda texts: np.array([embedded[text] for text in texts]),
+        versions=tmp_path,
+        uncovered_tolerance=0.0,
+    )
     assert nudge.gamma == 0
     assert "no setting leaves queries without labelled answers unharmed" in nudge.summary
     assert nudge.vectors.tobytes() == nudge.originals.tobytes()
