@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Superseded versions that can still be undone one by one; of older ones only the manifest is kept.
 KEPT = 2
+# In a manifest: nothing was live when this version was recorded, so that all before it are over.
+FRESH = "fresh"
 
 
 class Journal:
@@ -95,8 +98,13 @@ class Journal:
 
     def refresh(self) -> None:
         """Read the manifests again. Raises CorruptArchiveError, JournalError."""
-        found = (self.read_version(name) for name in self.numbers())
-        self.versions = tuple(one for one in found if one is not None)
+        found: list[Version] = []
+        for name in reversed(self.numbers()):  # newest first, as older ones may be differences to them
+            version = self.read_version(name, found)
+            if version is not None:
+                found.insert(0, version)
+        self.versions = tuple(found)
+        self._find_what_is_over()
         self.away = AwayNodes.read(self.storage, self._names)
 
     def numbers(self) -> list[str]:
@@ -105,13 +113,6 @@ class Journal:
             self._names = self.storage.names()
         names = {name.partition("/")[0] for name in self._names}
         return sorted((name for name in names if re.fullmatch(NAME, name)), key=lambda name: (int(name), name))
-
-    def find(self, name: str) -> Version:
-        """The version of that name. Raises CorruptArchiveError if there is none."""
-        version = next((one for one in self.versions if one.name == name), None)
-        if version is None:
-            raise CorruptArchiveError(f"version {name}, on which others are built, is not in {self.storage.location}")
-        return version
 
     @contextmanager
     def lock(self) -> Iterator[Journal]:
@@ -158,12 +159,14 @@ class Journal:
             "details": dict(details),
             "ids": list(ids),
         }
+        if self.live is None:
+            manifest[FRESH] = True
         if mode == SIDE_BY_SIDE:
             # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
             manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}
         _check_readable(manifest, vectors)
         self.home.settle(self.store)
-        version = Version(self.storage, f"{number:04d}", manifest, self.find)
+        version = Version(self.storage, f"{number:04d}", manifest)
         try:
             version.write(vectors)
         except JournalError as error:
@@ -231,7 +234,7 @@ class Journal:
                         originals[row] = live.originals[at]
         return originals
 
-    def read_version(self, name: str) -> Version | None:
+    def read_version(self, name: str, newer: Sequence[Version] = ()) -> Version | None:
         """The version of that name; None if its process died before it was recorded, and before it wrote vectors."""
         place = f"{self.storage.location}/{name}"
         if name in self._names:
@@ -248,7 +251,16 @@ class Journal:
                 content = self.storage.read(f"{name}/{MANIFEST}")
         except KeyError:
             raise CorruptArchiveError(f"{place}/{MANIFEST} is not a file") from None
-        return checked(self.storage, name, parse_manifest(f"{place}/{MANIFEST}", content), self.find)
+        manifest = parse_manifest(f"{place}/{MANIFEST}", content)
+        base = next((version for version in newer if version.name == manifest.get(BASE)), None)
+        return checked(self.storage, name, manifest, base)
+
+    def _find_what_is_over(self) -> None:
+        """Superseded versions are over if nothing is live, or was when a later one was recorded."""
+        starts = [version.number for version in self.versions if version.manifest.get(FRESH) is True]
+        first = max(starts, default=0) if self.live is not None else math.inf
+        for version in self.versions:
+            version.is_over = version.number < first
 
     def mark(self) -> None:
         """Let the store carry the name of the folder for as long as what is in it is needed."""

@@ -147,6 +147,11 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
             kept[-1].set_state(COMMITTED)
     for version in reversed(undone):
         version.set_state(ROLLED_BACK)
+    if to_originals:
+        for version in journal.in_place:
+            # Of older ones nothing is left but the manifest, and it need not be written: nothing is live.
+            if version.state == SUPERSEDED and not version.is_thinned:
+                version.set_state(ROLLED_BACK)
 
 
 def _rebuild(version: Version, next_one: Version) -> None:

@@ -90,5 +90,5 @@ def _roll_back_in_place(journal: Journal, first: int | None) -> RollbackReceipt:
     if not receipt.exact and journal.is_transactional:
         raise PushError(f"{journal.store.name} did not keep what was restored: nothing was changed")
     if receipt.exact:
-        close(journal, undone, to_originals=first is None)
+        close(journal, [live] if first is None else undone, to_originals=first is None)
     return receipt

@@ -5,7 +5,7 @@ Blobs: ``<number>/manifest.json`` and ``<number>/arrays.npz``; of a folder, ``<v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from nudge_rag.journal.manifest import (
     LIVE,
     ROLLED_BACK,
     SIDE_BY_SIDE,
+    SUPERSEDED,
     SWITCHED,
     SWITCHING,
     THINNED,
@@ -52,14 +53,14 @@ class Version:
         storage: where it is recorded.
         name: its number, four digits or more.
         manifest: what is recorded of it, but for the vectors.
-        find: finds another version by its name, for one that is stored as a difference to a newer one.
+        base: the newer version that this one is stored as a difference to, if it is.
     """
 
-    def __init__(
-        self, storage: BlobStorage, name: str, manifest: dict[str, Any], find: Callable[[str], Version] | None = None
-    ) -> None:
+    def __init__(self, storage: BlobStorage, name: str, manifest: dict[str, Any], base: Version | None = None) -> None:
         self.storage, self.name, self.manifest = storage, name, manifest
-        self._find = find
+        # Older versions refer to newer ones and never the other way, so that no cycle keeps their vectors in memory.
+        self.base = base
+        self.is_over = False
         self._ids: tuple[str, ...] | None = None
         self._vectors: Vectors | None = None
 
@@ -89,7 +90,9 @@ class Version:
 
         A version beside the live one is ``committed`` when it is ready, and then ``switching`` or ``switched``.
         """
-        return str(self.manifest["state"])
+        state = str(self.manifest["state"])
+        # What was superseded by a version that was undone with all before it is undone as well, and not written again.
+        return ROLLED_BACK if self.is_over and state == SUPERSEDED else state
 
     @property
     def is_beside(self) -> bool:
@@ -242,7 +245,7 @@ class Version:
                 if place != f"{self.name}/{self._arrays_name()}" or "arrays_sha256" not in self.manifest:
                     self.storage.delete(place)
                 raise
-        self._vectors = vectors
+        self._vectors, self.base = vectors, base
         self._replace_manifest(manifest)
 
     def rebuild(self, ids: Sequence[str], vectors: Vectors, state: str) -> None:
@@ -281,9 +284,9 @@ class Version:
         name = self.manifest.get(BASE)
         if name is None or THINNED in self.manifest:
             return None
-        if self._find is None or int(name) <= self.number:
-            raise CorruptArchiveError(f"{self.place} is stored as a difference to {name}, which is not newer")
-        return self._find(name)
+        if self.base is None or self.base.name != name or self.base.number <= self.number:
+            raise CorruptArchiveError(f"{self.place} is stored as a difference to version {name}, which is not there")
+        return self.base
 
 
 def thinned(manifest: Mapping[str, Any], n_nodes: int) -> dict[str, Any]:
@@ -305,14 +308,12 @@ def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.n
     return version
 
 
-def checked(
-    storage: BlobStorage, name: str, manifest: dict[str, Any], find: Callable[[str], Version] | None = None
-) -> Version:
+def checked(storage: BlobStorage, name: str, manifest: dict[str, Any], base: Version | None = None) -> Version:
     """A version whose manifest is as a push writes it. Raises CorruptArchiveError."""
     wrong = wrong_manifest(manifest)
     if wrong is not None:
         raise CorruptArchiveError(f"{storage.location}/{name} is not the record of a push: {wrong}")
-    return Version(storage, name, manifest, find)
+    return Version(storage, name, manifest, base)
 
 
 @contextmanager
