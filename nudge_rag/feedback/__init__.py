@@ -7,7 +7,9 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.feedback.reading import ReadReport, SkippedRow
 
 if TYPE_CHECKING:
+    from nudge_rag.feedback.clicks import ClickGrades, click_grades
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
+    from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
     from nudge_rag.feedback.readers.judged import from_mteb, from_nudge_dataset, from_trec, from_trec_run
     from nudge_rag.feedback.readers.langfuse import from_langfuse
     from nudge_rag.feedback.readers.langsmith import from_examples, from_langsmith
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from nudge_rag.feedback.ubi import from_ubi, to_ubi
 
 __all__ = [
+    "ClickGrades",
+    "ExaminationCurve",
     "Feedback",
     "FeedbackLog",
     "LabeledPairs",
@@ -31,6 +35,8 @@ __all__ = [
     "Split",
     "TextResolver",
     "UnknownNodes",
+    "click_grades",
+    "fit_examination",
     "from_examples",
     "from_hugging_face",
     "from_langfuse",
@@ -49,6 +55,8 @@ __all__ = [
 
 # Imported when they are asked for: `import nudge_rag` needs none of them.
 _MODULES = {
+    "clicks": ("ClickGrades", "click_grades"),
+    "position_bias": ("ExaminationCurve", "fit_examination"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
     "readers.langfuse": ("from_langfuse",),
