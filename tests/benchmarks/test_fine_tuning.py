@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from nudge_rag import LabeledPairs, Split
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 TEXTS = ["Paris is in France.", "Water boils at 100 degrees.", "Cats are mammals.", "Bread is baked."]
 QUERIES = {"quoth": 0, "zyx": 1, "blorp": 2, "frim": 3, "val": 0, "test": 1}

@@ -83,6 +83,7 @@ def disk(how, request, tmp_path):
     return tmp_path / "disk"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_space_for_the_journal(kind, how, tmp_path, disk, killer, record_property):
     setting = Setting(kind, tmp_path, disk / "v", tmp_path, killer)

@@ -20,6 +20,8 @@ from nudge_rag.journal.push import push_vectors
 from tests.support.killed_worker import nudged, open_store
 from tests.support.killing import KINDS, Killer, at_all, fill, is_whole, losses, quietly
 
+pytestmark = pytest.mark.slow
+
 IDS = [f"n{i}" for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 FIRST, SECOND = nudged(ORIGINALS, 1), nudged(ORIGINALS, 2)

@@ -21,6 +21,8 @@ from tests.support.killed_worker import loop, nudged, open_store
 from tests.support.killing import at_all, fill, is_whole, losses, quietly
 from tests.support.mortal_servers import SERVERS, ServerSteps
 
+pytestmark = pytest.mark.slow
+
 IDS = [f"n{i}" for i in range(12)]
 ORIGINALS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 FIRST, SECOND = nudged(ORIGINALS, 1), nudged(ORIGINALS, 2)

@@ -219,6 +219,7 @@ def test_a_collection_filled_in_the_gap_is_not_lost(client, tmp_path):
     assert ChromaStore(recovered(client, NAME)).read(IDS).tobytes() == (-ORIGINALS).tobytes()
 
 
+@pytest.mark.slow
 def test_whoever_opens_the_collection_meanwhile_sees_one_version_or_none(client, tmp_path):
     """By chromadb's own call there may be none between two renames; the adapter waits."""
     store = waiting(client, tmp_path / "v")

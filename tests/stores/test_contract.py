@@ -165,6 +165,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LARGE if name in BUILDERS])
 def test_ten_thousand_nodes(build, name):
     built = build(name, 10_000)

@@ -164,6 +164,7 @@ def url_of(kind, address):
     return f"lance://{quote(address)}?table=nodes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_readers_see_one_version_or_the_other_during_switches(kind, tmp_path, servers, record_property):
     """A thread and a process search without a pause while the versions are switched back and forth."""
@@ -218,6 +219,7 @@ def by_its_own(store):
     return [(node, round(score, 4)) for node, score in zip(found.ids, found.similarities, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_threads_see_one_version_or_the_other_during_switches(name, build, tmp_path):
     """Searches through the adapter and the framework's object, and the file read anew, while versions are switched."""
@@ -273,6 +275,7 @@ def killer():
     killer.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["push-beside", "switch", "rollback", "drop"])
 @pytest.mark.parametrize("kind", KILLED)
 def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, killer, record_property):

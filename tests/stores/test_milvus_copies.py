@@ -109,6 +109,7 @@ def test_rows_that_cannot_be_copied(client):
     assert sorted(client.list_collections()) == ["docs", "made"]
 
 
+@pytest.mark.slow
 def test_readers_see_one_version_or_the_other(client):
     store = opened(client)
     store.create_copy("v1").replace(IDS, -VECTORS)

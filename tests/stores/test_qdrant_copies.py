@@ -79,6 +79,7 @@ def assert_put_right(store, root):
     assert {point.id: point.payload for point in points} == {node: {"number": at} for at, node in enumerate(IDS)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_readers_on_the_same_client_see_one_version_or_the_other(on_disk, tmp_path, record_property):
     """One thread searches by a store that it keeps, another opens the alias anew for every search."""
@@ -178,6 +179,7 @@ class CutOff:
         return method(*arguments, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("action", ACTIONS)
@@ -218,6 +220,7 @@ def killer():
     killer.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_wherever_the_process_is_killed_one_version_or_the_other_is_live(action, tmp_path, killer, record_property):
     kills = 0

@@ -29,6 +29,7 @@ def problem(seed, n=20, d=4, train=14, val=10, answers=3, unlabelled=6):
 METRICS = ["CappedRecall@1", "Recall@3", "CappedRecall@4", "nDCG@5", "MRR@5", "Success@2"]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100_000), st.sampled_from(METRICS))
 @example(seed=2768, metric="CappedRecall@4")  # two nodes that meet at their common target
 @example(seed=34494, metric="CappedRecall@4")  # the same, with rounding errors
@@ -72,6 +73,7 @@ def brute_force_value(nodes, fit, targets, gamma, val, metric):
     return metric.per_query(np.array(ranks), np.array(grades, float), np.array(queries), len(val.answers)).mean()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100_000), st.sampled_from(METRICS))
 @settings(max_examples=100, deadline=None)
 def test_nudge_m_finds_every_step_of_any_metric_over_all_gammas(seed, metric):

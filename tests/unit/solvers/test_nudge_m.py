@@ -30,6 +30,7 @@ def first_place(nodes, queries, answers):
     return np.mean([scores[i, rows[0]] >= scores[i].max() for i, rows in enumerate(answers)])
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_gamma_is_never_worse_than_a_fine_grid(seed):

@@ -68,6 +68,7 @@ CHANGE = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     changes=st.lists(CHANGE, max_size=14),
