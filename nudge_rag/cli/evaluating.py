@@ -41,11 +41,10 @@ def compare_states(arguments: argparse.Namespace, metrics: list[str]) -> Retriev
 
 
 def _states(store: EmbeddingStore, arguments: argparse.Namespace) -> dict[str, EmbeddingStore]:
-    from nudge_rag.journal.versions import versions
-    from nudge_rag.tuning.nudge import Nudge
+    from nudge_rag import Nudge, versions
 
     where = journal_of(arguments)
-    live = next((one for one in reversed(versions(store, *where.values())) if one.is_live), None)
+    live = next((one for one in reversed(versions(store, **where)) if one.is_live), None)
     states: dict[str, EmbeddingStore] = {}
     if live is not None:
         states["untuned"] = OverlayStore(store, live.ids, live.originals)

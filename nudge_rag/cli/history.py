@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from nudge_rag.cli.outcome import DONE, NO, PARTLY, Outcome
+from nudge_rag.cli.outcome import DONE, NO, PARTLY, Outcome, UsageError
 from nudge_rag.cli.resources import add_store, add_yes, confirm, journal_of, open_named_store
 
 if TYPE_CHECKING:
@@ -41,12 +41,23 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     add_yes(reapply)
     reapply.set_defaults(run=_reapply)
 
+    prune = commands.add_parser("prune", help="remove records of pushes that are over", parents=[common])
+    add_store(prune)
+    prune.add_argument("--keep", type=int, default=0, metavar="N", help="how many of the newest such records stay")
+    add_yes(prune)
+    prune.set_defaults(run=_prune)
+
+    repair = commands.add_parser("repair", help="finish or undo what died, set aside damaged records", parents=[common])
+    add_store(repair)
+    repair.add_argument("--yes", action="store_true", help="do not ask; needed if standard input is no terminal")
+    repair.set_defaults(run=_repair)
+
 
 def _status(arguments: argparse.Namespace) -> Outcome:
     """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes lost it."""
-    from nudge_rag.journal.status import status
+    from nudge_rag import status
 
-    found = status(open_named_store(arguments.store), *journal_of(arguments).values())
+    found = status(open_named_store(arguments.store), **journal_of(arguments))
     names = ("nudged", "lost", "changed", "missing", "edited")
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
@@ -56,9 +67,9 @@ def _status(arguments: argparse.Namespace) -> Outcome:
 
 def _versions(arguments: argparse.Namespace) -> Outcome:
     """List the pushes, oldest first."""
-    from nudge_rag.journal.versions import versions
+    from nudge_rag import versions
 
-    found = versions(open_named_store(arguments.store), *journal_of(arguments).values())
+    found = versions(open_named_store(arguments.store), **journal_of(arguments))
     text = "\n".join(str(version) for version in found) or "nothing was pushed"
     return Outcome(text, {"versions": [_describe(version) for version in found]})
 
@@ -69,44 +80,43 @@ def _describe(version: Version) -> dict[str, Any]:
         "state": version.state,
         "live": version.is_live,
         "created": version.manifest.get("created"),
-        "nodes": len(version.ids),
+        "nodes": version.n_nodes,
         "model": version.model,
     }
 
 
 def _switch(arguments: argparse.Namespace) -> Outcome:
     """Make the copy live."""
-    from nudge_rag.journal.status import status
-    from nudge_rag.journal.switch import switch
+    from nudge_rag import status, switch
 
-    store, where = open_named_store(arguments.store), journal_of(arguments).values()
-    ready = status(store, *where).ready
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    ready = status(store, **where).ready
     if ready is None:
         return Outcome("Nothing waits to be switched to: push --side-by-side first.", {"switched": False}, NO)
     if arguments.dry_run:
         return Outcome(f"Version {ready} would be made live.", {"would_switch": ready})
     if not confirm(arguments, f"Make version {ready} of {store.name} live?"):
         return Outcome("Nothing was switched.", {"switched": False}, NO)
-    receipt = switch(store, *where, accept_gap=arguments.accept_gap)
+    receipt = switch(store, **where, accept_gap=arguments.accept_gap)
     return Outcome(str(receipt), {"switched": True, "version": receipt.version, "nodes": receipt.nodes})
 
 
 def _rollback(arguments: argparse.Namespace) -> Outcome:
     """Undo pushes; ends with 1 if nothing is live or vectors are not exact, 4 if nodes were left alone."""
+    from nudge_rag import versions
     from nudge_rag.journal.rollback import rollback
-    from nudge_rag.journal.versions import versions
 
-    store, where = open_named_store(arguments.store), journal_of(arguments).values()
-    live = [version for version in versions(store, *where) if version.is_live]
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    live = [version for version in versions(store, **where) if version.is_live]
     if not live and arguments.version is None:
         return Outcome("Nothing was rolled back: no push is live.", {"restored": 0, "version": None}, NO)
     what = f"version {arguments.version} and later ones" if arguments.version else f"version {live[-1].name}"
     if arguments.dry_run:
-        nodes = len(live[-1].ids) if live else 0
+        nodes = live[-1].n_nodes if live else 0
         return Outcome(f"{what} would be rolled back, {nodes:,} nodes.", {"would_roll_back": what, "nodes": nodes})
     if not confirm(arguments, f"Roll back {what} of {store.name}?"):
         return Outcome("Nothing was rolled back.", {"restored": 0, "version": None}, NO)
-    receipt = rollback(store, *where, version=arguments.version)
+    receipt = rollback(store, **where, version=arguments.version)
     result = {
         "restored": receipt.restored,
         "version": receipt.version,
@@ -122,11 +132,11 @@ def _rollback(arguments: argparse.Namespace) -> Outcome:
 
 def _reapply(arguments: argparse.Namespace) -> Outcome:
     """Write the nudge to nodes that an ingestion pipeline added again."""
+    from nudge_rag import reapply, status
     from nudge_rag.common.text import preview
-    from nudge_rag.journal.status import reapply, status
 
-    store, where = open_named_store(arguments.store), journal_of(arguments).values()
-    lost = status(store, *where).lost
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    lost = status(store, **where).lost
     if not lost:
         return Outcome("No node has lost its nudge.", {"written": []}, NO)
     if arguments.dry_run:
@@ -135,5 +145,38 @@ def _reapply(arguments: argparse.Namespace) -> Outcome:
         )
     if not confirm(arguments, f"Write the nudge to {len(lost):,} node(s) of {store.name} again?"):
         return Outcome("Nothing was written.", {"written": []}, NO)
-    written = reapply(store, *where)
+    written = reapply(store, **where)
     return Outcome(f"{len(written):,} node(s) have their nudge again: {preview(written)}.", {"written": list(written)})
+
+
+def _prune(arguments: argparse.Namespace) -> Outcome:
+    """Remove records that no rollback needs; ends with 1 if there are none."""
+    from nudge_rag import prune, versions
+    from nudge_rag.common.text import preview
+
+    if arguments.keep < 0:
+        raise UsageError(f"--keep must be 0 or more, got {arguments.keep}")
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    over = [version.name for version in versions(store, **where) if version.state in ("superseded", "rolled back")]
+    over = over[: max(0, len(over) - arguments.keep)]
+    if not over:
+        return Outcome("No record is over.", {"removed": []}, NO)
+    if arguments.dry_run:
+        return Outcome(f"Up to {len(over)} record(s) would be removed: {preview(over)}.", {"would_remove": over})
+    if not confirm(arguments, f"Remove up to {len(over)} record(s) of pushes to {store.name}?"):
+        return Outcome("Nothing was removed.", {"removed": []}, NO)
+    removed = prune(store, keep=arguments.keep, **where)
+    text = f"{len(removed)} record(s) removed: {preview(removed)}." if removed else "Nothing could be removed yet."
+    return Outcome(text, {"removed": list(removed)}, DONE if removed else NO)
+
+
+def _repair(arguments: argparse.Namespace) -> Outcome:
+    """Mend the history; ends with 1 if there was nothing to mend, 4 if records were damaged."""
+    from nudge_rag import repair
+
+    store = open_named_store(arguments.store)
+    if not confirm(arguments, f"Repair the history of {store.name}?"):
+        return Outcome("Nothing was repaired.", {"found": []}, NO)
+    report = repair(store, **journal_of(arguments))
+    code = PARTLY if report.set_aside else DONE if report.found else NO
+    return Outcome(str(report), {"found": list(report.found), "set_aside": list(report.set_aside)}, code)

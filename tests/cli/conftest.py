@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import shop
+from tests.support.fixtures import servers  # noqa: F401
 
 FOLDER = Path(__file__).parent
 COMMAND = [sys.executable, "-c", "import sys; from nudge_rag.cli import main; sys.exit(main())"]

@@ -57,6 +57,12 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     assert (undone["restored"], undone["exact"]) == (48, True)
     assert vectors(tmp_path) == before
     assert command.answer("rollback", application, "--yes", code=1) == {"restored": 0, "version": None}
+    (name,) = (version["name"] for version in command.answer("versions", application)["versions"])
+    assert command.answer("prune", application, "--keep", "1", "--yes", code=1) == {"removed": []}
+    assert command.answer("prune", application, "--dry-run") == {"would_remove": [name]}
+    assert command.answer("prune", application, "--yes") == {"removed": [name]}
+    assert command.answer("versions", application) == {"versions": []}
+    assert command.answer("repair", application, "--yes", code=1) == {"found": [], "set_aside": []}
 
 
 def test_tune_push_at_once_and_part_of_a_rollback(command, application, tmp_path):
