@@ -48,7 +48,11 @@ STORES = "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, Lan
 
 
 def require_copies(store: EmbeddingStore) -> SideBySideStore:
-    """``store``, if it holds two versions of its vectors. Raises ValueError if it does not."""
+    """Return ``store``, if it holds two versions of its vectors.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not store.capabilities.side_by_side or not isinstance(store, SideBySideStore):
         raise ValueError(
             f"this {store.name} store does not hold two versions of its vectors: use mode={IN_PLACE!r}. Side by side"
@@ -58,7 +62,7 @@ def require_copies(store: EmbeddingStore) -> SideBySideStore:
 
 
 def require_atomic_switch(store: EmbeddingStore) -> None:
-    """Raise ValueError where ``store`` swaps its versions in more steps than one."""
+    """Raise ValueError if ``store`` swaps its versions in more steps than one."""
     if not store.capabilities.atomic_switch:
         raise ValueError(
             f"this {store.name} store cannot swap two versions in one step: while it switches, whoever opens it may"
@@ -67,7 +71,7 @@ def require_atomic_switch(store: EmbeddingStore) -> None:
 
 
 def require_not_switched(live: Version | None) -> None:
-    """Raise PushError where ``live`` was made live by a switch: a push over it could not be switched back."""
+    """Raise PushError if ``live`` was made live by a switch: a push over it could not be switched back."""
     if live is not None and live.is_beside:
         raise PushError(
             f"version {live.name} was made live by switch(): undo it with rollback(), or keep it with drop_copies(),"
@@ -252,13 +256,17 @@ def record_as_in_place(journal: Journal, version: Version) -> None:
 
 
 def labels_of(store: EmbeddingStore) -> list[str]:
-    """Labels of the versions beside the live one. Raises StoreError where the store fails."""
+    """List the labels of the versions beside the live one.
+
+    Raises:
+        StoreError: the store fails.
+    """
     with reading(store, "the versions beside it were listed"):
         return require_copies(store).copy_labels()
 
 
 def drop_copy(store: EmbeddingStore, version: Version) -> None:
-    """Remove the version of that label, where it is still there.
+    """Remove the version of that label, if it is still there.
 
     Raises:
         PushError: the store failed; the journal is as it was, and a later call drops the copy.

@@ -97,7 +97,12 @@ class Journal:
         return [version for version in self.versions if not version.is_beside]
 
     def refresh(self) -> None:
-        """Read the manifests again. Raises CorruptArchiveError, JournalError."""
+        """Read the manifests again.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
         found: list[Version] = []
         for name in reversed(self.numbers()):  # newest first, as older ones may be differences to them
             version = self.read_version(name, found)

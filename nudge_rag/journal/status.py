@@ -31,7 +31,7 @@ class Status:
         lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
-        edited: ids whose texts changed since they were tuned; looked for where `status` is given the texts.
+        edited: ids whose texts changed since they were tuned; looked for if `status` is given the texts.
         ready: name of the version that waits beside the live one for `switch`; None if none does.
         away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
             nudge, `rollback` undoes it.

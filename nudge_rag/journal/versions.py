@@ -182,7 +182,12 @@ class Version:
         return self._vectors
 
     def check(self) -> None:
-        """Read the vectors, and forget them again. Raises CorruptArchiveError, JournalError."""
+        """Read the vectors, and forget them again.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
         if not self.is_thinned and self._vectors is None:
             self.load()
             self._vectors = None

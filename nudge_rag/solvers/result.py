@@ -56,7 +56,7 @@ class Descent:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the settings that ``solver="auto"`` chose from; numbers are None where they were not measured.
+    """One of the settings that ``solver="auto"`` chose from; numbers are None if they were not measured.
 
     Attributes:
         solver: name of the solver, with its setting.
@@ -69,9 +69,11 @@ class Candidate:
         held_out_nodes: how many nodes that estimate rests on.
         new_nodes: the same change for queries of nodes that are new: whole nodes are held out at random, popular ones
             included.
-        new_low, new_high: 95 % interval of ``new_nodes``.
+        new_low: lower end of the 95 % interval of ``new_nodes``.
+        new_high: upper end of it.
         covered: change of the metric for the validation queries, most of which have answers with labels.
-        covered_low, covered_high: 95 % interval of ``covered``.
+        covered_low: lower end of the 95 % interval of ``covered``.
+        covered_high: upper end of it.
         expected: change to expect over tomorrow's queries: (1 - p) * covered + p * uncovered, with p the share of
             queries whose answers have no label.
         allowed: whether ``uncovered`` and ``new_nodes`` are within the tolerance.
@@ -124,7 +126,7 @@ class NudgeFit:
         vectors: (c, d) their new embeddings, in the dtype, array library and device of the input.
         gamma: the step size chosen; 0 when nothing was to be gained.
         curve: the validation curve; without points when gamma was fixed and no validation queries were given.
-        improved: whether validation is better at ``gamma`` than at 0 (False where it was not measured).
+        improved: whether validation is better at ``gamma`` than at 0 (False if it was not measured).
         at_edge: whether ``gamma`` is the largest step that was tried.
         opposed: (o,) int64, covered rows left in place because they point away from their own training queries.
         train_without_answers: training queries left out because they have no answers.

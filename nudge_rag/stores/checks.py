@@ -32,7 +32,7 @@ __all__ = [
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
-    """``ids`` as a list; TypeError where one is not a string or all of them are one string."""
+    """``ids`` as a list; TypeError if one is not a string or all of them are one string."""
     if isinstance(ids, str):
         raise TypeError(f"ids must be a sequence of strings, got the single string {ids!r}")
     for node_id in ids:
@@ -146,7 +146,7 @@ def at_unit_length(vectors: FloatArray) -> FloatArray:
 
 
 def check_synchronous(client: Any, expected: str) -> None:
-    """TypeError where ``client`` is asynchronous, which its class says; the methods themselves may not."""
+    """TypeError if ``client`` is asynchronous, which its class says; the methods themselves may not."""
     if any("async" in base.__name__.lower() for base in type(client).__mro__):
         raise TypeError(f"expected a synchronous {expected}, got {type(client).__name__}")
 

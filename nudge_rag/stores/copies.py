@@ -33,9 +33,17 @@ class CopiesMixin:
         return self._beside.labels()
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the one at ``label``. Raises StoreError where more than vectors would be lost."""
+        """Swap the live version and the one at ``label``.
+
+        Raises:
+            StoreError: more than vectors would be lost.
+        """
         self._beside.switch(label)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``. Raises ValueError where there is none."""
+        """Remove the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         self._beside.drop(label)

@@ -118,7 +118,11 @@ class DuckDBStore:
         return int(self._rows(f"SELECT count(*) FROM {self._table} WHERE {self._only}")[0][0])
 
     def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id in two rows."""
+        """Read the vectors of ``ids``, (len(ids), d), in the order asked.
+
+        Raises:
+            ValueError: an id in two rows.
+        """
         names = check_ids(ids)
         found: dict[str, FloatArray] = {}
         for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):

@@ -40,8 +40,8 @@ class ElasticsearchStore(LuceneStore):
     Args:
         client: an ``elasticsearch.Elasticsearch``; of an AsyncElasticsearch, a client of the same nodes is made.
         index: the index's name, or an alias of one index.
-        vector_field: the field of vectors; may be left out where the index has one.
-        similarity: how the application ranks; needed where the field is not indexed, and has no similarity itself.
+        vector_field: the field of vectors; may be left out if the index has one.
+        similarity: how the application ranks; needed if the field is not indexed, and has no similarity itself.
         exact: score every document instead of searching the index.
 
     Raises:
@@ -135,7 +135,7 @@ class ElasticsearchStore(LuceneStore):
 
 
 def synchronous(client: Any) -> Any:
-    """``client``, or where it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
+    """``client``, or if it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
     try:
         from elasticsearch import AsyncElasticsearch, Elasticsearch
     except ImportError as error:

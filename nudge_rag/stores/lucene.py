@@ -127,7 +127,11 @@ class LuceneStore(ABC):
         return int(response["hits"]["total"]["value"])
 
     def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked. Raises ValueError for an id that is twice."""
+        """Read the vectors of ``ids``, (len(ids), d) float32, in the order asked.
+
+        Raises:
+            ValueError: an id that is twice.
+        """
         names = check_ids(ids)
         found: dict[str, Any] = {}
         for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
@@ -148,7 +152,11 @@ class LuceneStore(ABC):
             yield [hit["_id"] for hit in page], np.array([self._vector_of(hit) for hit in page], dtype=np.float32)
 
     def search(self, queries: FloatArray, k: int, *, where: Clauses = None) -> SearchResult:
-        """The k best nodes of each query. Raises ValueError for k above 10,000, the servers' own limit."""
+        """Find the k best nodes of each query.
+
+        Raises:
+            ValueError: k above 10,000, the servers' own limit.
+        """
         checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
         if k > LARGEST_K:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")
@@ -238,7 +246,7 @@ def _clauses(where: Clauses) -> list[Mapping[str, Any]]:
 
 
 def vector_mapping(properties: Mapping[str, Any], field: str | None, kind: str) -> tuple[str, Mapping[str, Any]]:
-    """The field of vectors (the only one where none is named) and its mapping. ValueError where there is none."""
+    """The field of vectors (the only one where none is named) and its mapping. ValueError if there is none."""
     fields = sorted(name for name, mapping in properties.items() if mapping.get("type") == kind)
     chosen = fields[0] if field is None and len(fields) == 1 else field
     if chosen not in fields:
@@ -249,7 +257,11 @@ def vector_mapping(properties: Mapping[str, Any], field: str | None, kind: str) 
 
 
 def one_index(answer: Mapping[str, Any], name: str) -> tuple[str, Any]:
-    """The concrete index behind a name, and what is known of it. Raises ValueError where an alias has several."""
+    """Return the concrete index behind a name, and what is known of it.
+
+    Raises:
+        ValueError: an alias has several.
+    """
     if len(answer) != 1:
         raise ValueError(f"{name!r} stands for {len(answer)} indexes ({', '.join(sorted(answer))}): name one of them")
     return next(iter(answer.items()))

@@ -30,7 +30,7 @@ class OpenSearchStore(LuceneStore):
     Args:
         client: an ``opensearchpy.OpenSearch``.
         index: the index's name, or an alias of one index.
-        vector_field: the field of vectors; may be left out where the index has one.
+        vector_field: the field of vectors; may be left out if the index has one.
         exact: score every document instead of searching the index.
 
     Raises:

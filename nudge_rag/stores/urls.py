@@ -74,7 +74,7 @@ def take(scheme: str, options: dict[str, str], required: tuple[str, ...], option
 
 
 def path_of(parsed: ParseResult) -> str | None:
-    """The file or folder that a URL names, None where it names a host."""
+    """The file or folder that a URL names, None if it names a host."""
     if parsed.netloc in (".", ".."):
         return unquote(parsed.netloc + parsed.path)
     if parsed.netloc:

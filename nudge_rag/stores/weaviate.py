@@ -41,8 +41,8 @@ class WeaviateStore:
     Opening one warns.
 
     Args:
-        collection: from ``client.collections.get(name)``, with its tenant where it has tenants.
-        vector_name: the named vector to move, where the collection has several.
+        collection: from ``client.collections.get(name)``, with its tenant if it has tenants.
+        vector_name: the named vector to move, if the collection has several.
 
     Raises:
         TypeError: anything but a synchronous collection.
@@ -126,7 +126,11 @@ class WeaviateStore:
             yield self._rows(page)
 
     def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
-        """The k best nodes of each query, a call each. Raises ValueError for k above 10,000, the servers' own limit."""
+        """Find the k best nodes of each query, a call each.
+
+        Raises:
+            ValueError: k above 10,000, the servers' own limit.
+        """
         checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
         if k > LARGEST_K:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")

@@ -43,7 +43,7 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
 
 
 def texts_of(vectorstore: Any) -> TextsOf | None:
-    """Document ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None where nothing is known.
+    """Document ids to their texts, as `nudge_rag.tune` and `nudge_rag.status` take it; None if nothing is known.
 
     Example:
         >>> from langchain_core.documents import Document

@@ -152,7 +152,8 @@ def evaluate(
         A `nudge_rag.RetrieverComparison` of ``"vector store"`` and ``"overlay"``.
 
     Raises:
-        TypeError, ValueError: as `NudgeRetriever` and `nudge_rag.evaluate_retrievers`.
+        TypeError: as `NudgeRetriever` and `nudge_rag.evaluate_retrievers`.
+        ValueError: likewise.
     """
     depth = cutoff_of(resolve_measures(metrics))
     options: dict[str, Any] = {"k": depth, **retriever_options, "query_embeddings": embeddings}

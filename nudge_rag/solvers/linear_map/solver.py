@@ -135,7 +135,8 @@ class LinearMap:
             background: more nodes that only compete for the queries of held-out nodes.
 
         Raises:
-            TypeError, ValueError: as `NudgeN.fit`.
+            TypeError: as `NudgeN.fit`.
+            ValueError: as `NudgeN.fit`.
         """
         nodes = as_matrix(embeddings, "embeddings")
         folds = held or HeldOutNodes(nodes, labels, self.metric, self.similarity, background, folds=FOLDS)

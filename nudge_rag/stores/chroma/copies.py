@@ -57,7 +57,11 @@ class ChromaCopies:
         return sorted({label for label, _ in found})
 
     def collection(self, label: str) -> Collection:
-        """The version ``label``. Raises ValueError where there is none."""
+        """Return the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         found = self.settle()
         if (check_label(label), BESIDE) not in found:
             labels = sorted(label for label, part in found if part == BESIDE)
@@ -82,7 +86,11 @@ class ChromaCopies:
         return made
 
     def switch(self, label: str) -> None:
-        """Swap the two. Raises StoreError where a node's document or metadata is not the same in both."""
+        """Swap the two.
+
+        Raises:
+            StoreError: a node's document or metadata is not the same in both.
+        """
         copy, live = self.collection(label), self._live()
         _same_records(live, copy, self._name)
         self._rename(live.id, self._called(label, SWITCHING))
@@ -120,7 +128,7 @@ class ChromaCopies:
         return found
 
     def wait_for_a_switch(self) -> None:
-        """Where one is between its steps wait for it, put it right where it has died, and follow it."""
+        """Where one is between its steps wait for it, put it right if it has died, and follow it."""
         patience, was_switching = time.monotonic() + SECONDS_TO_SWITCH, False
         while self._is_switching():
             was_switching = True
@@ -221,7 +229,7 @@ class ChromaCopies:
 
 
 def origin_of(collection: Any) -> str:
-    """Id of the collection that this one, or its model, is a copy of; its own where it is none."""
+    """Id of the collection that this one, or its model, is a copy of; its own if it is none."""
     return str((collection.metadata or {}).get(ORIGIN) or collection.id)
 
 

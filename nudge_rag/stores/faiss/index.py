@@ -61,7 +61,7 @@ class FaissIndex:
         return np.arange(self.index.ntotal, dtype=np.int64)
 
     def positions(self, ids: Mapping[int, str]) -> dict[str, int]:
-        """Position of each node id; ValueError where a node has two vectors, or two nodes share a FAISS id."""
+        """Position of each node id; ValueError if a node has two vectors, or two nodes share a FAISS id."""
         labels = self.labels().tolist()
         if len(set(labels)) != len(labels):
             raise ValueError("this FAISS index holds several vectors under one id: build it again")
@@ -149,7 +149,11 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
 
 
 def imported() -> Any:
-    """The module faiss. Raises ImportError, with what to install."""
+    """Return the module faiss.
+
+    Raises:
+        ImportError: it is not installed; the message says what to install.
+    """
     try:
         import faiss
     except ImportError as error:

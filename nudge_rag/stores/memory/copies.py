@@ -1,4 +1,4 @@
-"""Where an index in memory keeps its other versions: in memory as well or, where it has a file, in files beside that.
+"""Copies of an in-memory index, kept in memory or, if the index has a file, in files next to it.
 
 Both are swapped in four steps: `prepare`, `make_live`, the caller's exchange of what is in memory, and `settle`.
 """
@@ -31,11 +31,15 @@ class Copies(Protocol[T]):
         ...
 
     def get(self, label: str) -> T:
-        """The version ``label``. Raises ValueError where there is none."""
+        """Return the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         ...
 
     def path(self, label: str) -> Path | None:
-        """The file of that version, where it has one."""
+        """The file of that version, if it has one."""
         ...
 
     def put(self, label: str, version: T) -> None:
@@ -55,7 +59,11 @@ class Copies(Protocol[T]):
         ...
 
     def drop(self, label: str) -> None:
-        """Forget the version ``label``. Raises ValueError where there is none."""
+        """Forget the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         ...
 
 

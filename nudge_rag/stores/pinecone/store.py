@@ -46,7 +46,7 @@ class PineconeStore:
     Args:
         index: a ``pinecone.Pinecone(...).Index(...)``.
         namespace: the namespace; all nodes are in one.
-        similarity: how the index ranks, where Pinecone does not say.
+        similarity: how the index ranks, if Pinecone does not say.
         node_id_of: gives a record's node id where that is only a part of the record's own; then every record's id is
             listed once to find the records of nodes.
         patience: for how many seconds a write may take to become visible.
@@ -133,7 +133,11 @@ class PineconeStore:
                 yield list(found), np.array([record.values for record in found.values()], dtype=np.float32)
 
     def search(self, queries: FloatArray, k: int, *, where: Filter | None = None) -> SearchResult:
-        """The k best nodes of each query, a call each. Raises ValueError for k above 10,000, Pinecone's own limit."""
+        """Find the k best nodes of each query, a call each.
+
+        Raises:
+            ValueError: k above 10,000, Pinecone's own limit.
+        """
         checked = check_queries(queries, k, dimension=self._dimension).astype(np.float32)
         if k > LARGEST_K:
             raise ValueError(f"{self.name} answers a search with at most {LARGEST_K} nodes, k is {k}")
@@ -164,7 +168,7 @@ class PineconeStore:
         return np.asarray(vectors, dtype=np.float32)
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors one by one, every id looked up first. StoreError where they do not become visible."""
+        """Overwrite vectors one by one, every id looked up first. StoreError if they do not become visible."""
         names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
         present = self._fetch(names)
         unknown = [name for name in names if name not in present]
@@ -208,7 +212,11 @@ class PineconeStore:
         return {name: self._records[name] for name in distinct if name in self._records}
 
     def _all_records(self) -> dict[str, str]:
-        """Record ids by node id, listed anew. Raises ValueError where two records are one node."""
+        """Map record ids by node id, listed anew.
+
+        Raises:
+            ValueError: two records are one node.
+        """
         listed = self.index.list(namespace=self.namespace, limit=IDS_PER_CALL)
         # Before pinecone 9 a page held ids, since then it holds entries with an id.
         records = [entry if isinstance(entry, str) else entry.id for page in listed for entry in page]
@@ -225,7 +233,7 @@ class PineconeStore:
 
 
 def _known(answer: Any, name: str) -> Any:
-    """A part of an answer, None where the server left it out; the client's models raise for those."""
+    """A part of an answer, None if the server left it out; the client's models raise for those."""
     try:
         return getattr(answer, name)
     except AttributeError:

@@ -64,7 +64,11 @@ class PostgresCopies:
         return [name.removeprefix(self._prefix) for name in names if name.startswith(self._prefix)]
 
     def column(self, label: str) -> str:
-        """The column of that label. Raises ValueError where there is none."""
+        """Return the column of that label.
+
+        Raises:
+            ValueError: there is none.
+        """
         labels = self.labels()
         if check_label(label) not in labels:
             raise ValueError(

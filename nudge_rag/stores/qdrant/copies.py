@@ -38,7 +38,11 @@ class QdrantCopies:
         }
 
     def alias(self, label: str) -> str:
-        """The alias of that label. Raises ValueError where there is none."""
+        """Return the alias of that label.
+
+        Raises:
+            ValueError: there is none.
+        """
         labels = self._complete()
         if check_label(label) not in labels:
             raise ValueError(
@@ -64,7 +68,11 @@ class QdrantCopies:
             self._client.upsert(new, copies, wait=True)
 
     def switch(self, label: str) -> None:
-        """Swap the two aliases in one call. Raises StoreError where a node's payload is not the same in both."""
+        """Swap the two aliases in one call.
+
+        Raises:
+            StoreError: a node's payload is not the same in both.
+        """
         from qdrant_client import models
 
         other, live = self.alias(label), self._live()
@@ -117,7 +125,7 @@ class QdrantCopies:
 
 
 def aliases_of(client: Any) -> dict[str, str]:
-    """Collection of each alias; empty where the client may not list them."""
+    """Collection of each alias; empty if the client may not list them."""
     from qdrant_client.http.exceptions import UnexpectedResponse
 
     try:

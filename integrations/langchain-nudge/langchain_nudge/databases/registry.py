@@ -69,6 +69,6 @@ def _refuse_old(base: type) -> None:
 
 
 def embeddings_of(vectorstore: Any) -> Any:
-    """The embeddings that a vector store was made with, None where it has none."""
+    """The embeddings that a vector store was made with, None if it has none."""
     database = database_of(vectorstore)
     return getattr(vectorstore, "embeddings" if database is None else database.embeddings, None)

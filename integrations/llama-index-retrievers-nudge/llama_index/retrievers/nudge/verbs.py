@@ -151,7 +151,8 @@ def evaluate(
         A `nudge_rag.RetrieverComparison` of ``"index"`` and ``"overlay"``.
 
     Raises:
-        TypeError, ValueError: as `NudgeRetriever` and `nudge_rag.evaluate_retrievers`.
+        TypeError: as `NudgeRetriever` and `nudge_rag.evaluate_retrievers`.
+        ValueError: likewise.
     """
     depth = cutoff_of(resolve_measures(metrics))
     options: dict[str, Any] = {"similarity_top_k": depth, **retriever_options, "embed_model": embed_model}
