@@ -8,6 +8,7 @@ from nudge_rag.feedback.reading import ReadReport, SkippedRow
 
 if TYPE_CHECKING:
     from nudge_rag.feedback.clicks import ClickGrades, click_grades
+    from nudge_rag.feedback.interleaving import InterleavingResult, TeamDraft, compare_teams, takes_part
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
     from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
     from nudge_rag.feedback.readers.judged import from_mteb, from_nudge_dataset, from_trec, from_trec_run
@@ -24,6 +25,7 @@ __all__ = [
     "ExaminationCurve",
     "Feedback",
     "FeedbackLog",
+    "InterleavingResult",
     "LabeledPairs",
     "ReadReport",
     "Recorder",
@@ -33,9 +35,11 @@ __all__ = [
     "ShownNode",
     "SkippedRow",
     "Split",
+    "TeamDraft",
     "TextResolver",
     "UnknownNodes",
     "click_grades",
+    "compare_teams",
     "fit_examination",
     "from_examples",
     "from_hugging_face",
@@ -50,6 +54,7 @@ __all__ = [
     "from_trec_run",
     "from_trulens",
     "from_ubi",
+    "takes_part",
     "to_ubi",
 ]
 
@@ -57,6 +62,7 @@ __all__ = [
 _MODULES = {
     "clicks": ("ClickGrades", "click_grades"),
     "position_bias": ("ExaminationCurve", "fit_examination"),
+    "interleaving": ("InterleavingResult", "TeamDraft", "compare_teams", "takes_part"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
     "readers.langfuse": ("from_langfuse",),

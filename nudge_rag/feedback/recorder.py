@@ -24,6 +24,7 @@ from nudge_rag.feedback.event_rows import (
     read_log,
     salted_hash,
 )
+from nudge_rag.feedback.interleaving import InterleavingResult, compare_teams
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
 from nudge_rag.feedback.reading import checked_id, checked_text
 
@@ -253,6 +254,17 @@ class Recorder:
         """
         after = -1 if since is None else int(since * 1e6)
         return self._database.read(lambda connection: read_log(connection, after))
+
+    def compare(self, since: float | None = None) -> InterleavingResult:
+        """Tell which of two interleaved rankings users prefer (`NudgeRetriever(..., interleave=nudge)` shows them).
+
+        Args:
+            since: seconds since 1970; only later retrievals.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
+        return compare_teams(self.log(since))
 
     def purge(self, older_than_days: float | None = None) -> int:
         """Delete old rows, and overwrite their content in the file.

@@ -6,8 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from nudge_rag.feedback.interleaving import served_teams
 from nudge_rag.feedback.log import ShownNode
 from nudge_rag.feedback.recorder import Recorder
 
@@ -15,6 +16,8 @@ __all__ = ["Asker", "RetrievalTracker"]
 
 # A trace whose end is never told must not be remembered for ever.
 MOST_SPANS = 20_000
+
+Found = dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Asker:
 class _Span:
     parent: str | None
     is_retrieval: bool = False
-    # Retrievals recorded below this span: query id to the nodes that they found.
-    recorded: dict[str, frozenset[str]] = field(default_factory=dict)
+    # Retrievals recorded below this span: query id to the nodes that they found, and the team of each.
+    recorded: dict[str, Found] = field(default_factory=dict)
 
 
 class RetrievalTracker:
@@ -47,7 +50,7 @@ class RetrievalTracker:
         self.recorder = recorder
         self._spans: OrderedDict[str, _Span] = OrderedDict()
         self._lock = threading.Lock()
-        self._last: ContextVar[dict[str, frozenset[str]] | None] = ContextVar("nudge_last_retrieval", default=None)
+        self._last: ContextVar[dict[str, Found] | None] = ContextVar("nudge_last_retrieval", default=None)
 
     def enter(self, span_id: str, parent_id: str | None, *, is_retrieval: bool = False) -> None:
         """Note that a span began."""
@@ -69,12 +72,13 @@ class RetrievalTracker:
                 above = [span for span_id, span in self._ancestors(span_id)]
             if any(span.is_retrieval for span in above):
                 return
+            shown = served_teams.label(query, shown)
             query_id = self.recorder.record(
                 query, shown, query_id=asker.query_id, user_id=asker.user_id, session_id=asker.session_id
             )
             if query_id is None:
                 return
-            found = frozenset(_key(node) for node in shown)
+            found = {_key(node): node.team for node in shown}
             self._last.set({query_id: found})
             with self._lock:
                 for span in above:
@@ -90,13 +94,13 @@ class RetrievalTracker:
         try:
             recorded = self._recorded_near(span_id, nodes)
             for query_id, found in recorded.items():
-                left = [node for node in nodes if _key(node) in found]
+                left = [replace(node, team=found[_key(node)]) for node in nodes if _key(node) in found]
                 if left or not nodes:
                     self.recorder.revise(query_id, left)
         except Exception as error:
             self.recorder.count_failure(error)
 
-    def _recorded_near(self, span_id: str | None, nodes: Sequence[ShownNode]) -> dict[str, frozenset[str]]:
+    def _recorded_near(self, span_id: str | None, nodes: Sequence[ShownNode]) -> dict[str, Found]:
         if span_id is not None:
             with self._lock:
                 own = self._spans.get(span_id)
