@@ -104,8 +104,10 @@ def nudge_document(
     nudge: ReportedNudge, *, title: str, evaluation: ReportedSystems | None, texts: Mapping[str, str] | None
 ) -> Document:
     """Return the report of a nudge, with the sections of an evaluation if one is given."""
-    decision = " ".join(describe_decision(nudge.improves, nudge.gamma, nudge.comparison).split())
-    good = nudge.improves and nudge.gamma > 0
+    # A nudge that maps queries may move no node: then gamma is 0, and it improves all the same.
+    changes = nudge.improves or nudge.gamma > 0
+    decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison).split())
+    good = nudge.improves
     sections = [_held_out(nudge), _curve(nudge), _movement(nudge), _labels(nudge), _choice(nudge)]
     if evaluation is not None:
         sections += comparison_document(evaluation, texts=texts).sections

@@ -1,5 +1,6 @@
 """Retrieve from, and tune, a LangChain vector store with nudge-rag."""
 
+from langchain_nudge.embeddings import NudgeEmbeddings
 from langchain_nudge.recorder import RecorderCallback
 from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
@@ -7,6 +8,7 @@ from langchain_nudge.tuning import tune
 from langchain_nudge.verbs import TuningState, evaluate, load_nudge, reapply, rollback, status, switch, versions
 
 __all__ = [
+    "NudgeEmbeddings",
     "NudgeRetriever",
     "RecorderCallback",
     "TuningState",

@@ -14,9 +14,12 @@ from pydantic import ConfigDict, PositiveInt, PrivateAttr
 
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
+from langchain_nudge.embeddings import NudgeEmbeddings
 from langchain_nudge.search import AdapterSearch, open_search
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
+from nudge_rag.solvers import QueryAdapter
+from nudge_rag.tuning.adapters import LiveAdapter, map_query
 
 __all__ = ["NudgeRetriever"]
 
@@ -25,7 +28,8 @@ class NudgeRetriever(VectorStoreRetriever):
     """Retrieve documents of a nudged vector store as ``vectorstore.as_retriever(...)`` does.
 
     The framework's own search answers, on the vectors that the store holds. An ``overlay`` is answered by the library,
-    with the framework's filters, search types and options.
+    with the framework's filters, search types and options. If the nudge that is live, or the overlay, maps queries
+    (``tune(reach="queries")``), they are mapped first.
 
     Args:
         vectorstore: the vector store, tuned and pushed, or as it was.
@@ -62,6 +66,8 @@ class NudgeRetriever(VectorStoreRetriever):
     score_key: str | None = None
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
     _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
+    # Looks up the map of queries that belongs to what is live, and the vector store that it does so for.
+    _live: tuple[Any, LiveAdapter] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Report an unsupported store, missing embeddings and options that do not fit at once, not at the first use."""
@@ -79,15 +85,18 @@ class NudgeRetriever(VectorStoreRetriever):
     def __getstate__(self) -> dict[Any, Any]:
         """Without the opened adapter: that is opened again where the copy is used."""
         state = super().__getstate__()
-        return state | {"__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_opened": None}}
+        return state | {
+            "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_opened": None, "_live": None}
+        }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> NudgeRetriever:
         """Copy the fields; the adapter is opened again where the copy is used."""
-        kept, self._opened = self._opened, None
+        kept = self._opened, self._live
+        self._opened = self._live = None
         try:
             return super().__deepcopy__(memo)
         finally:
-            self._opened = kept
+            self._opened, self._live = kept
 
     @property
     def _database(self) -> Database:
@@ -111,6 +120,17 @@ class NudgeRetriever(VectorStoreRetriever):
             search = open_search(self.vectorstore, self._database, embedding_store(self.vectorstore), self.overlay)
             opened = self._opened = (self.vectorstore, self.overlay, search)
         return opened[2]
+
+    def _find_map(self) -> QueryAdapter | None:
+        """The map that queries have to pass; None if there is none, or the embeddings apply it themselves."""
+        if isinstance(self._embeddings, NudgeEmbeddings):
+            return None
+        if self.overlay is not None:
+            return self.overlay.adapter
+        if self._live is None or self._live[0] is not self.vectorstore:
+            vectorstore = self.vectorstore
+            self._live = vectorstore, LiveAdapter(lambda: embedding_store(vectorstore))
+        return self._live[1].find()
 
     @property
     def _needs_adapter(self) -> bool:
@@ -149,8 +169,9 @@ class NudgeRetriever(VectorStoreRetriever):
         options = self._options(k, filter, kwargs)
         database = self._database
         database.check_filter(self.vectorstore, options.get(database.filter_option))
-        if self._needs_adapter or not database.honours(self.vectorstore, options, False):
-            return self._from_adapter(self._embeddings.embed_query(query), options)
+        query_map = self._find_map()
+        if query_map is not None or self._needs_adapter or not database.honours(self.vectorstore, options, False):
+            return self._from_adapter(map_query(query_map, self._embeddings.embed_query(query)), options)
         return self._ask_framework(query, options)
 
     async def _aget_relevant_documents(
@@ -165,12 +186,14 @@ class NudgeRetriever(VectorStoreRetriever):
         options = self._options(k, filter, kwargs)
         database = self._database
         database.check_filter(self.vectorstore, options.get(database.filter_option))
-        if not self._needs_adapter and database.honours(self.vectorstore, options, True):
+        query_map = await run_in_executor(None, self._find_map)
+        needs_adapter = query_map is not None or self._needs_adapter
+        if not needs_adapter and database.honours(self.vectorstore, options, True):
             return await self._ask_framework_async(query, options)
-        if not self._needs_adapter and database.honours(self.vectorstore, options, False):
+        if not needs_adapter and database.honours(self.vectorstore, options, False):
             return await run_in_executor(None, self._ask_framework, query, options)
         vector = await self._embeddings.aembed_query(query)
-        return await run_in_executor(None, self._from_adapter, vector, options)
+        return await run_in_executor(None, self._from_adapter, map_query(query_map, vector), options)
 
     def _ask_framework(self, query: str, options: dict[str, Any]) -> list[Document]:
         """As `VectorStoreRetriever` asks."""

@@ -1,6 +1,7 @@
 """Retrieve from, and tune, a LlamaIndex vector store with nudge-rag."""
 
 from llama_index.retrievers.nudge.base import NudgeRetriever
+from llama_index.retrievers.nudge.embedding import NudgeEmbedding
 from llama_index.retrievers.nudge.recorder import record_retrievals
 from llama_index.retrievers.nudge.stores import embedding_store, texts_of
 from llama_index.retrievers.nudge.tuning import tune
@@ -16,6 +17,7 @@ from llama_index.retrievers.nudge.verbs import (
 )
 
 __all__ = [
+    "NudgeEmbedding",
     "NudgeRetriever",
     "TuningState",
     "embedding_store",

@@ -19,20 +19,24 @@ from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
+from nudge_rag.tuning.adapters import LiveAdapter, map_query
 
 __all__ = ["Answers", "MovedNodes", "Scores"]
 
 Scores: TypeAlias = Literal["framework", "store"]
+UNPICKLED = ("_opened", "_lock", "_database", "_live")
 PREFETCH_FACTOR = 4.0  # of the integrations that know MMR
 
 
 @dataclass(frozen=True)
 class MovedNodes:
-    """Ids of nodes and the vectors that an overlay gives them."""
+    """Ids of nodes, the vectors that an overlay gives them, and the map that its queries have to pass."""
 
     ids: list[str]
     vectors: FloatArray
+    adapter: QueryAdapter | None = None
 
 
 class Answers:
@@ -48,6 +52,7 @@ class Answers:
         moved: nodes that an overlay moves, or None.
         scores: whose scores are given.
         implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
+        maps_queries: whether queries pass the map of the nudge, if it has one.
 
     Raises:
         TypeError: the store of the index is not supported.
@@ -63,6 +68,7 @@ class Answers:
         moved: MovedNodes | None,
         scores: Scores,
         implied_node_ids: bool,
+        maps_queries: bool = True,
     ) -> None:
         self._index = index
         self._vector_store: Any = index.vector_store
@@ -82,12 +88,14 @@ class Answers:
         self._moved = moved
         self._scores = scores
         self._implied_node_ids = implied_node_ids
+        self._maps_queries = maps_queries
         self._opened: EmbeddingStore | None = None
         self._lock = threading.Lock()
+        self._live = LiveAdapter(self._open_adapter)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the adapter and the lock, so that a retriever pickles wherever its index does."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_opened", "_lock", "_database")}
+        return {name: value for name, value in self.__dict__.items() if name not in UNPICKLED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Look the database up again; the adapter is opened at its first use."""
@@ -98,6 +106,7 @@ class Answers:
         self._database = database
         self._opened = None
         self._lock = threading.Lock()
+        self._live = LiveAdapter(self._open_adapter)
 
     @property
     def is_embedding_query(self) -> bool:
@@ -106,7 +115,7 @@ class Answers:
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Answer as the framework's vector store does, under the overlay if there is one."""
-        asked = self._as_meant(query)
+        asked = self._mapped(self._as_meant(query))
         if not self._framework_answers(asked, options):
             return self._search(asked, options)
         try:
@@ -121,7 +130,7 @@ class Answers:
             self._vector_store
         ):
             return await asyncio.to_thread(self.query, query, **options)
-        asked = self._as_meant(query)
+        asked = await asyncio.to_thread(self._mapped, self._as_meant(query))
         if not self._framework_answers(asked, options):
             return await asyncio.to_thread(self._search, asked, options)
         try:
@@ -135,6 +144,13 @@ class Answers:
         if self._implied_node_ids and "node_ids" not in self._database.own_restrictions:
             return replace(query, node_ids=None)
         return query
+
+    def _mapped(self, query: VectorStoreQuery) -> VectorStoreQuery:
+        """Map the query as the overlay, or the nudge that is live, demands."""
+        if not self._maps_queries or query.query_embedding is None:
+            return query
+        adapter = self._live.find() if self._moved is None else self._moved.adapter
+        return query if adapter is None else replace(query, query_embedding=map_query(adapter, query.query_embedding))
 
     def _framework_answers(self, query: VectorStoreQuery, options: Options) -> bool:
         return (

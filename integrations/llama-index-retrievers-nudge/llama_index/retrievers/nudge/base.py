@@ -12,6 +12,7 @@ from llama_index.core.indices.vector_store.retrievers import VectorIndexRetrieve
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.retrievers.nudge.answers import Answers, MovedNodes, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
+from llama_index.retrievers.nudge.embedding import NudgeEmbedding
 
 from nudge_rag import Nudge
 
@@ -26,7 +27,8 @@ class NudgeRetriever(VectorIndexRetriever):
 
     Takes the place of ``index.as_retriever(...)``: the same ids, order, scores, filters, query modes, options, events
     and connections, sync and async. The framework's own search answers; a pushed nudge is in the store that it
-    searches. ``overlay`` serves a nudge without writing to the store.
+    searches. ``overlay`` serves a nudge without writing to the store. If the nudge that is live, or the overlay, maps
+    queries (``tune(reach="queries")``), they are mapped first.
 
     Args:
         index: the index, tuned and pushed, or as it was; or a vector store that keeps texts.
@@ -81,9 +83,10 @@ class NudgeRetriever(VectorIndexRetriever):
             searched,
             self._kwargs,
             self._vector_store_query_mode,
-            moved=None if overlay is None else MovedNodes(list(overlay.ids), overlay.vectors),
+            moved=None if overlay is None else MovedNodes(list(overlay.ids), overlay.vectors, overlay.adapter),
             scores=scores,
             implied_node_ids=implied,
+            maps_queries=not isinstance(self._embed_model, NudgeEmbedding),
         )
 
 

@@ -1,0 +1,79 @@
+"""An embedding model whose queries pass the map that a nudge brings, for retrievers other than `NudgeRetriever`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.retrievers.nudge.stores import embedding_store
+
+from nudge_rag import Nudge
+from nudge_rag.solvers import QueryAdapter
+from nudge_rag.tuning.adapters import LiveAdapter, map_query
+
+__all__ = ["NudgeEmbedding"]
+
+
+class NudgeEmbedding(BaseEmbedding):
+    """Embed queries and map them as ``tune(reach="queries")`` learned; texts of nodes are embedded as they are.
+
+    Args:
+        embed_model: the embedding model that the index was built with.
+        source: a `QueryAdapter`; a nudge that has one; or the index or vector store, of which the live nudge's map is
+            taken.
+
+    Raises:
+        TypeError: a source that is none of these.
+
+    Example:
+        >>> import numpy as np
+        >>> from llama_index.core import MockEmbedding
+        >>> model = NudgeEmbedding(MockEmbedding(2), QueryAdapter(np.zeros((2, 2))))
+        >>> len(model.get_query_embedding("text"))
+        2
+    """
+
+    _embed_model: BaseEmbedding = PrivateAttr()
+    _adapter: QueryAdapter | LiveAdapter | None = PrivateAttr()
+
+    def __init__(self, embed_model: BaseEmbedding, source: Any, **options: Any) -> None:
+        options.setdefault("model_name", embed_model.model_name)
+        options.setdefault("embed_batch_size", embed_model.embed_batch_size)
+        super().__init__(**options)
+        self._embed_model = embed_model
+        if isinstance(source, Nudge):
+            self._adapter = source.adapter
+        elif isinstance(source, QueryAdapter):
+            self._adapter = source
+        else:
+            store = embedding_store(source)
+            self._adapter = LiveAdapter(lambda: store)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the class, as LlamaIndex serializes it."""
+        return "NudgeEmbedding"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._map(self._embed_model._get_query_embedding(query))
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._map, await self._embed_model._aget_query_embedding(query))
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._embed_model._get_text_embedding(text)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await self._embed_model._aget_text_embedding(text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._embed_model._get_text_embeddings(texts)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._embed_model._aget_text_embeddings(texts)
+
+    def _map(self, vector: list[float]) -> list[float]:
+        adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter
+        return map_query(adapter, vector)
