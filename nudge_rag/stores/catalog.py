@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from nudge_rag.stores.base import Capabilities, Similarity
 
-__all__ = ["RECORDS", "StoreRecord"]
+__all__ = ["RECORDS", "StoreRecord", "UrlOptions", "load"]
 
 ALL: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 NEVER, ALWAYS, DEPENDS = (False,), (True,), (False, True)
+
+
+@dataclass(frozen=True)
+class UrlOptions:
+    """The options of a database's URL.
+
+    Attributes:
+        required: options that must be there.
+        optional: options that may be there.
+        passes_on: whether all others go to the database's client.
+    """
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    passes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,9 @@ class StoreRecord:
         beside: where it holds two versions side by side, in words, if not always.
         note: what else is to be known of how vectors are kept.
         experimental: whether the adapter was only checked against the client, not against the database.
+        adapter: the adapter's class, as ``module:Class``; imported when it is asked for.
+        url: the options of its URLs, which the class's ``from_url`` takes.
+        tls_scheme: of `open_store`, if a connection over TLS has one of its own.
     """
 
     name: str
@@ -61,6 +81,23 @@ class StoreRecord:
     beside: str = ""
     note: str = ""
     experimental: bool = False
+    adapter: str = ""
+    url: UrlOptions | None = None
+    tls_scheme: str | None = None
+
+    @property
+    def class_name(self) -> str:
+        """The name of the adapter's class."""
+        return self.adapter.rpartition(":")[2]
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """All schemes of `open_store` that open this database."""
+        return tuple(scheme for scheme in (self.scheme, self.tls_scheme) if scheme)
+
+    def load(self) -> Any:
+        """Import the adapter's class."""
+        return load(self.adapter)
 
     def departures(self, capabilities: Capabilities) -> list[str]:
         """The fields of an opened store's ``capabilities`` that this record does not allow, with their values.
@@ -84,6 +121,17 @@ class StoreRecord:
         return [f"{field}={getattr(capabilities, field)!r}" for field in wrong]
 
 
+def load(place: str) -> Any:
+    """Import what ``module:name`` names.
+
+    Example:
+        >>> load("nudge_rag.stores.base:Capabilities").__name__
+        'Capabilities'
+    """
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 # Another database is one entry here; the tests compare it with the opened stores, the integrations and the URLs.
 RECORDS: tuple[StoreRecord, ...] = (
     StoreRecord(
@@ -96,6 +144,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         persistent=DEPENDS,
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
+        adapter="nudge_rag.stores.memory.llama_index:SimpleStore",
     ),
     StoreRecord(
         "in-memory",
@@ -107,6 +156,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         persistent=DEPENDS,
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
+        adapter="nudge_rag.stores.memory.langchain:InMemoryStore",
     ),
     StoreRecord(
         "chroma",
@@ -119,6 +169,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="HNSW",
         side_by_side=ALWAYS,
         beside="with a gap of milliseconds",
+        adapter="nudge_rag.stores.chroma.store:ChromaStore",
+        url=UrlOptions(("collection",), ("ssl", "tenant", "database")),
     ),
     StoreRecord(
         "qdrant",
@@ -135,6 +187,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened by an alias",
+        adapter="nudge_rag.stores.qdrant.store:QdrantStore",
+        url=UrlOptions(("collection",), ("vector", "ssl", "api_key")),
     ),
     StoreRecord(
         "faiss",
@@ -150,6 +204,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where a framework or a file holds the index",
+        adapter="nudge_rag.stores.faiss.store:FaissStore",
+        url=UrlOptions((), ("ids",)),
     ),
     StoreRecord(
         "postgres",
@@ -163,6 +219,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=ALWAYS,
         atomic_switch=ALWAYS,
         note="float16 in halfvec columns",
+        adapter="nudge_rag.stores.postgres.store:PgVectorStore",
+        url=UrlOptions(("table",), ("schema", "id", "vector", "similarity"), passes_on=True),
     ),
     StoreRecord(
         "lancedb",
@@ -177,6 +235,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened at the latest version",
+        adapter="nudge_rag.stores.lance.store:LanceStore",
+        url=UrlOptions(("table",), ("id", "vector")),
     ),
     StoreRecord(
         "milvus",
@@ -190,6 +250,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         side_by_side=DEPENDS,
         atomic_switch=DEPENDS,
         beside="where opened by an alias",
+        adapter="nudge_rag.stores.milvus.store:MilvusStore",
+        url=UrlOptions(("collection",), ("vector", "ssl", "token", "db")),
     ),
     StoreRecord(
         "duckdb",
@@ -200,6 +262,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         "duckdb",
         dtypes=("float32", "float64"),
         persistent=DEPENDS,
+        adapter="nudge_rag.stores.duckdb:DuckDBStore",
+        url=UrlOptions(("table",), ("schema", "id", "vector", "similarity")),
     ),
     StoreRecord(
         "sqlite-vec",
@@ -210,6 +274,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine", "l2"),
         batch_search=NEVER,
         persistent=DEPENDS,
+        adapter="nudge_rag.stores.sqlite_vec:SQLiteVecStore",
+        url=UrlOptions(("table",), ("vec_table", "vector")),
     ),
     StoreRecord(
         "redis",
@@ -221,6 +287,9 @@ RECORDS: tuple[StoreRecord, ...] = (
         dtypes=("float32", "float64"),
         exact_search=DEPENDS,
         index="HNSW",
+        adapter="nudge_rag.stores.redis.store:RedisStore",
+        url=UrlOptions(("index",), ("vector", "prefix"), passes_on=True),
+        tls_scheme="rediss",
     ),
     StoreRecord(
         "elasticsearch",
@@ -235,6 +304,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the field's index",
         note="under cosine to within 1e-06",
         experimental=True,
+        adapter="nudge_rag.stores.elasticsearch:ElasticsearchStore",
+        url=UrlOptions(("index",), ("vector", "ssl", "api_key")),
     ),
     StoreRecord(
         "opensearch",
@@ -249,6 +320,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the field's index",
         note="by faiss under cosine at unit length, to within 1e-06",
         experimental=True,
+        adapter="nudge_rag.stores.opensearch:OpenSearchStore",
+        url=UrlOptions(("index",), ("vector", "ssl", "user", "password")),
     ),
     StoreRecord(
         "pinecone",
@@ -261,6 +334,8 @@ RECORDS: tuple[StoreRecord, ...] = (
         batch_search=NEVER,
         index="Pinecone's own",
         experimental=True,
+        adapter="nudge_rag.stores.pinecone.store:PineconeStore",
+        url=UrlOptions(("api_key",), ("namespace", "ssl")),
     ),
     StoreRecord(
         "weaviate",
@@ -275,5 +350,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         index="the collection's index",
         note="under cosine to within 1e-06",
         experimental=True,
+        adapter="nudge_rag.stores.weaviate:WeaviateStore",
+        url=UrlOptions(("collection",), ("vector", "ssl", "grpc_port", "api_key")),
     ),
 )

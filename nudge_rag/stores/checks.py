@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -23,9 +22,6 @@ __all__ = [
     "check_replacement",
     "check_synchronous",
     "chunks",
-    "sql_name",
-    "sql_text",
-    "store_key",
     "ungrouped",
     "warn_experimental",
 ]
@@ -88,38 +84,6 @@ def check_batch_size(batch_size: Any) -> int:
 def chunks(items: list[str], size: int) -> Iterator[list[str]]:
     """``items`` in parts of at most ``size``."""
     return (items[at : at + size] for at in range(0, len(items), size))
-
-
-def sql_name(name: str) -> str:
-    """A table's or column's name in SQL, quoted.
-
-    Example:
-        >>> print(sql_name('the "best" nodes'))
-        "the ""best"" nodes"
-    """
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
-
-
-def sql_text(text: str) -> str:
-    """A string's literal in standard SQL, quoted.
-
-    Example:
-        >>> print(sql_text("the node's text"))
-        'the node''s text'
-    """
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"
-
-
-def store_key(name: str, place: str) -> str:
-    """A store's key, fit for the name of a folder: the database's name, and a hash of where the vectors are.
-
-    Example:
-        >>> store_key("duckdb", "/data/x.duckdb docs embedding")
-        'duckdb-7bd9092ae33ff3c3'
-    """
-    return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 def ungrouped(

@@ -1,49 +1,62 @@
-"""What of a side-by-side store is another object's work, whatever the database."""
+"""Mixin for adapters that delegate their copies to a helper object."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["CopiesMixin", "SwitchableCopies"]
+__all__ = ["CopiesMixin", "SwitchableCopies", "unknown_copy"]
 
 
 class SwitchableCopies(Protocol):
-    """The versions beside a live one, by label."""
+    """The copies of a store, by label."""
 
     def labels(self) -> list[str]:
-        """Labels of all versions."""
+        """Labels of all copies."""
         ...
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the one at ``label``."""
+        """Swap the live version and the copy ``label``."""
         ...
 
     def drop(self, label: str) -> None:
-        """Remove the version ``label``."""
+        """Remove the copy ``label``."""
         ...
 
 
 class CopiesMixin:
-    """The part of a `SideBySideStore` that goes to ``_beside`` as it is."""
+    """The part of a `SideBySideStore` that is passed on to ``_copies``."""
 
-    _beside: SwitchableCopies
+    _copies: SwitchableCopies
 
     def copy_labels(self) -> list[str]:
-        """Labels of the versions beside the live one."""
-        return self._beside.labels()
+        """Labels of the copies."""
+        return self._copies.labels()
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the one at ``label``.
+        """Swap the live version and the copy ``label``.
 
         Raises:
+            ValueError: no copy of that label.
             StoreError: more than vectors would be lost.
         """
-        self._beside.switch(label)
+        self._copies.switch(label)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``.
+        """Remove the copy ``label``. Raises ValueError if there is none."""
+        self._copies.drop(label)
 
-        Raises:
-            ValueError: there is none.
-        """
-        self._beside.drop(label)
+
+def unknown_copy(label: str, labels: Sequence[str], of: str) -> ValueError:
+    """The error for a copy that does not exist.
+
+    Args:
+        label: what was asked for.
+        labels: what there is.
+        of: what there are copies of, such as a collection's name.
+
+    Example:
+        >>> print(unknown_copy("c", ["a", "b"], "docs"))
+        there is no version 'c' of 'docs'; there are a, b
+    """
+    return ValueError(f"there is no version {label!r} of {of!r}; there are {', '.join(labels) or 'none'}")

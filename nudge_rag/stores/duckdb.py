@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +13,13 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    chunks,
-    sql_name,
-    store_key,
-)
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
+from nudge_rag.stores.sql import sql_name
 
 __all__ = ["DuckDBStore"]
 
@@ -32,11 +31,13 @@ FUNCTIONS: dict[Similarity, tuple[str, str]] = {
 }
 IDS_PER_CALL = 10_000
 QUERIES_PER_CALL = 128
+# Two cursors that change one row at the same time: DuckDB refuses the second at once.
+TRIES, BETWEEN_TRIES = 20, 0.05
 # Vectors reach DuckDB as one long column of numbers: a list of lists is converted ten times slower.
 GIVEN = "SELECT nudge_row AS n, list(nudge_value ORDER BY nudge_at)::{} AS v FROM nudge_rag_given GROUP BY nudge_row"
 
 
-class DuckDBStore:
+class DuckDBStore(StoreAdapter):
     """Adapter for a table with an id column and a column of ``FLOAT[n]``, ``FLOAT[]`` or the like in ``DOUBLE``.
 
     Searches are exact. Scores are larger-is-better: minus the squared distance for l2. ``where`` is an SQL condition.
@@ -55,6 +56,8 @@ class DuckDBStore:
         ValueError: no such table or column, a column of another type, vectors of several lengths.
     """
 
+    name = "duckdb"
+
     def __init__(
         self,
         connection: Any,
@@ -70,6 +73,7 @@ class DuckDBStore:
         if similarity not in FUNCTIONS:
             raise ValueError(f"similarity must be one of {', '.join(FUNCTIONS)}, got {similarity!r}")
         self.connection = connection
+        self._local = threading.local()
         self._table = ".".join(sql_name(part) for part in (schema, table) if part is not None)
         self._id, self._vector = sql_name(id_column), sql_name(vector_column)
         # Rows without a vector are no nodes.
@@ -90,55 +94,33 @@ class DuckDBStore:
     @classmethod
     def open(cls, path: str | Path, table: str, **options: Any) -> DuckDBStore:
         """A table of the database in the file ``path``; ``options`` as for the class."""
-        try:
-            import duckdb
-        except ImportError as error:
-            raise ImportError("DuckDBStore.open needs DuckDB: pip install 'nudge-rag[duckdb]'") from error
+        duckdb = import_package("duckdb", "DuckDBStore.open", "duckdb")
         if not Path(path).is_file():
             raise ValueError(f"there is no DuckDB database at {str(path)!r}")
         return cls(duckdb.connect(str(path)), table, **options)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "duckdb"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> DuckDBStore:
+        """The table that ``duckdb://`` names."""
+        names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+        return cls.open(location.needed_path, location.options["table"], **location.chosen(names))
 
     @property
     def key(self) -> str:
         """From the database's file, the schema, the table and the column."""
         return store_key("duckdb", self._place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes that have a vector."""
         return int(self._rows(f"SELECT count(*) FROM {self._table} WHERE {self._only}")[0][0])
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Read the vectors of ``ids``, (len(ids), d), in the order asked.
-
-        Raises:
-            ValueError: an id in two rows.
-        """
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
-        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
-            part, rows = self._among(chunk)
-            if len(set(part)) != len(part):
-                twice = next(node_id for node_id in part if part.count(node_id) > 1)
-                raise ValueError(f"id {twice!r} is more than once in {self.name}: each node must have one vector")
-            found.update(zip(part, rows, strict=True))
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        return self._matrix([found[name] for name in names])
-
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes that are there when the scan begins and when their batch is read."""
-        return self._batches(check_batch_size(batch_size))
+        for chunk in chunks(names, IDS_PER_CALL):
+            answered, rows = self._among(chunk)
+            self._require_once(answered)
+            found.update(zip(answered, rows, strict=True))
+        return found
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         # Not one open cursor: while it is, DuckDB refuses to change a row of the table a second time.
@@ -155,7 +137,7 @@ class DuckDBStore:
         checked = check_queries(queries, k, dimension=self._dimension or None)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
-        zero = f"{[0] * self._dimension}::{self._kind}"
+        zero = f"{[0] * (self._dimension or 0)}::{self._kind}"
         query = f"""
             WITH q AS (SELECT n, v, v = {zero} AS zero FROM ({self._given})),
             t AS (SELECT id, v, v = {zero} AS zero FROM ({self._nodes(where)})),
@@ -187,28 +169,78 @@ class DuckDBStore:
         query = f"SELECT id FROM ({self._nodes(where)}) WHERE id IN (SELECT unnest($ids::VARCHAR[]))"
         return {row[0] for row in self._rows(query, {"ids": sorted(set(check_ids(ids)))})}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` in the column's precision."""
-        return np.asarray(vectors, dtype=self.capabilities.dtype)
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all writes inside one transaction, those of the store's history included."""
+        if self._inside is not None:
+            yield
+            return
+        cursor = self.connection.cursor()
+        cursor.begin()
+        self._local.cursor = cursor
+        try:
+            yield
+            cursor.commit()
+        except BaseException:
+            cursor.rollback()
+            raise
+        finally:
+            self._local.cursor = None
+            cursor.close()
 
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    @property
+    def _inside(self) -> Any:
+        """The cursor of this thread's transaction, None outside of one."""
+        return getattr(self._local, "cursor", None)
+
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors in one transaction: all of them, or none."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension or None, dtype=self.capabilities.dtype)
         self.read(names)  # raises for ids that are unknown or there twice
         if not names:
             return
+        self._retrying(names, rows, None)
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set, in one statement."""
+        self._fetch(names)  # raises for ids that are there twice
+        written = set(self._retrying(names, rows, expected))
+        return [name for name in names if name not in written]
+
+    def _retrying(self, names: list[str], rows: FloatArray, expected: FloatArray | None) -> list[str]:
+        """Update in a transaction, begun anew if another cursor changes one of these rows just now."""
+        import duckdb
+
+        for left in reversed(range(TRIES)):
+            try:
+                with self.transaction():
+                    return self._update(names, rows, expected)
+            except duckdb.TransactionException as error:
+                if self._inside is not None:
+                    raise
+                if not left:
+                    raise StoreError("others are changing the same rows; nothing was written") from error
+                time.sleep(BETWEEN_TRIES)
+        return []
+
+    def _update(self, names: list[str], rows: FloatArray, expected: FloatArray | None = None) -> list[str]:
+        """Overwrite vectors, only expected ones if these are given: ids of the rows that were written."""
+        both = rows if expected is None else np.concatenate([rows, expected])
+        columns = "$ids[n + 1] AS nudge_id, v AS nudge_vector"
+        given = f"SELECT {columns} FROM ({self._given}) WHERE n < {len(names)}"
+        among, unchanged = f"({given}) AS nudge_new", ""
+        if expected is not None:
+            old = f"SELECT n - {len(names)} AS m, v AS nudge_old FROM ({self._given}) WHERE n >= {len(names)}"
+            among = f"(SELECT {columns}, nudge_old FROM ({self._given}) JOIN ({old}) ON n = m) AS nudge_new"
+            unchanged = f" AND {self._vector} = nudge_old"
         update = f"""
-            UPDATE {self._table} SET {self._vector} = nudge_vector
-            FROM (SELECT $ids[n + 1] AS nudge_id, v AS nudge_vector FROM ({self._given}))
-            WHERE {self._id}::VARCHAR = nudge_id AND {self._only}
+            UPDATE {self._table} SET {self._vector} = nudge_vector FROM {among}
+            WHERE {self._id}::VARCHAR = nudge_id AND {self._only}{unchanged} RETURNING {self._id}::VARCHAR
         """
-        with self._cursor(rows) as cursor:
-            cursor.begin()
-            changed = cursor.execute(update, {"ids": names}).fetchone()[0]
-            if changed != len(names):
-                cursor.rollback()
-                raise StoreError(f"{changed} rows for {len(names)} ids: the table changed; nothing was written")
-            cursor.commit()
+        with self._cursor(both) as cursor:
+            written = [row[0] for row in cursor.execute(update, {"ids": names}).fetchall()]
+        if expected is None and len(written) != len(names):
+            raise StoreError(f"{len(written)} rows for {len(names)} ids: the table changed; nothing was written")
+        return written
 
     def _nodes(self, where: str | None = None) -> str:
         condition = f"{self._only} AND ({where})" if where else self._only
@@ -219,11 +251,6 @@ class DuckDBStore:
         with self._cursor() as cursor:
             answer = cursor.execute(query, {"ids": ids}).fetchnumpy()
         return answer["id"].tolist(), self._matrix(list(answer["v"]))
-
-    def _matrix(self, rows: list[FloatArray]) -> FloatArray:
-        if not rows:
-            return np.zeros((0, self._dimension), dtype=self.capabilities.dtype)
-        return np.stack(rows).astype(self.capabilities.dtype)
 
     def _vector_type(self, table: str, id_column: str, vector_column: str) -> str:
         import duckdb
@@ -253,15 +280,17 @@ class DuckDBStore:
 
     @contextmanager
     def _cursor(self, given: FloatArray | None = None) -> Iterator[Any]:
-        """A cursor of its own for each call, in which ``given`` is a table of numbers."""
-        cursor = self.connection.cursor()
+        """A cursor of its own for each call, or that of the transaction, in which ``given`` is a table of numbers."""
+        inside = self._inside
+        cursor = self.connection.cursor() if inside is None else inside
         try:
             if given is not None:
                 row, at = np.divmod(np.arange(given.size), given.shape[1])
                 cursor.register("nudge_rag_given", {"nudge_row": row, "nudge_at": at, "nudge_value": given.ravel()})
             yield cursor
         finally:
-            cursor.close()
+            if inside is None:
+                cursor.close()
 
     def _rows(self, query: str, values: dict[str, Any] | None = None, given: FloatArray | None = None) -> list[Any]:
         with self._cursor(given) as cursor:

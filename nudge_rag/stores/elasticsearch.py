@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.base import Capabilities, Similarity
 from nudge_rag.stores.checks import warn_experimental
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.lucene import LARGEST_K, ROUNDING, Hit, LuceneStore, one_index, vector_mapping
 
 __all__ = ["ElasticsearchStore"]
@@ -55,7 +57,7 @@ class ElasticsearchStore(LuceneStore):
         TypeError: expected an Elasticsearch client, got str
     """
 
-    _name = "elasticsearch"
+    name = "elasticsearch"
 
     def __init__(
         self,
@@ -99,6 +101,13 @@ class ElasticsearchStore(LuceneStore):
             ),
         )
 
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> ElasticsearchStore:
+        """The index that ``elasticsearch://`` names."""
+        package = import_package("elasticsearch", "elasticsearch://", "elasticsearch")
+        client = package.Elasticsearch(location.address(9200), api_key=location.options.get("api_key"))
+        return cls(client, location.options["index"], vector_field=location.options.get("vector"))
+
     @property
     def _with_vector(self) -> dict[str, Any]:
         return {"_source": False, "fields": [self.vector_field]}
@@ -120,7 +129,7 @@ class ElasticsearchStore(LuceneStore):
         hits: Iterable[Hit] = scan(self.client, query=dict(body), size=batch_size, index=self.index)
         return hits
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         return self.client.bulk(operations=lines, refresh=True)
 
     def _question(self, query: list[float], k: int, where: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,14 +144,9 @@ class ElasticsearchStore(LuceneStore):
 
 
 def synchronous(client: Any) -> Any:
-    """``client``, or if it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
-    try:
-        from elasticsearch import AsyncElasticsearch, Elasticsearch
-    except ImportError as error:
-        raise ImportError(
-            "ElasticsearchStore needs Elasticsearch's client: pip install 'nudge-rag[elasticsearch]'"
-        ) from error
-    if not isinstance(client, AsyncElasticsearch):
+    """``client``, or where it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
+    package = import_package("elasticsearch", "ElasticsearchStore", "elasticsearch")
+    if not isinstance(client, package.AsyncElasticsearch):
         return client
     nodes = [node.config for node in client.transport.node_pool.all()]
-    return Elasticsearch(nodes).options(headers=dict(client._headers))
+    return package.Elasticsearch(nodes).options(headers=dict(client._headers))

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import (
-    at_unit_length,
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    chunks,
-    store_key,
-)
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import at_unit_length, check_ids, check_queries, chunks
+from nudge_rag.stores.keys import store_key
 
 __all__ = ["LuceneStore", "similarities"]
 
@@ -54,13 +48,11 @@ def similarities(scores: FloatArray, similarity: Similarity) -> Float64Array:
     return distances if similarity == "l2" else np.where(given > 1, given - 1, distances)
 
 
-class LuceneStore(ABC):
+class LuceneStore(StoreAdapter):
     """An index with a field of vectors; subclasses say how their client is asked. Not made directly.
 
     ``where`` is a query clause, or a list of clauses that all must match.
     """
-
-    _name: str
 
     def __init__(
         self,
@@ -89,7 +81,7 @@ class LuceneStore(ABC):
         """All hits of a search."""
 
     @abstractmethod
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         """The response to a bulk request, after which searches see what it wrote."""
 
     @abstractmethod
@@ -106,19 +98,9 @@ class LuceneStore(ABC):
         """What a search's body holds to have vectors in its hits."""
 
     @property
-    def name(self) -> str:
-        """The database's name."""
-        return self._name
-
-    @property
     def key(self) -> str:
         """The index's own UUID and the field: an index made anew is another store."""
-        return store_key(self._name, f"{self._uuid} {self.vector_field}")
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
+        return store_key(self.name, f"{self._uuid} {self.vector_field}")
 
     def count(self) -> int:
         """Number of documents that have a vector."""
@@ -126,27 +108,14 @@ class LuceneStore(ABC):
         self._hits(response)
         return int(response["hits"]["total"]["value"])
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Read the vectors of ``ids``, (len(ids), d) float32, in the order asked.
-
-        Raises:
-            ValueError: an id that is twice.
-        """
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
+        for chunk in chunks(names, IDS_PER_CALL):
             for hit in self._among(chunk, [], self._with_vector):
                 found[hit["_id"]] = self._vector_of(hit)
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        return np.array([found[name] for name in names], dtype=np.float32).reshape(len(names), self._dimension)
+        return found
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes as they were when the scan began."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         hits = iter(self._stream({"query": self._nodes(), **self._with_vector}, min(batch_size, LARGEST_K)))
         while page := list(itertools.islice(hits, batch_size)):
             yield [hit["_id"] for hit in page], np.array([self._vector_of(hit) for hit in page], dtype=np.float32)
@@ -182,27 +151,18 @@ class LuceneStore(ABC):
             found.update(hit["_id"] for hit in self._among(chunk, _clauses(where), {"_source": False}))
         return found
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as they will be read back: float32, at unit length where the field keeps no other."""
-        rows = np.asarray(vectors, dtype=np.float32)
-        return rows if self.capabilities.keeps_norms else at_unit_length(vectors)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors by partial updates, every id looked up first. Not atomic: StoreError says what failed."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
         if self.capabilities.similarity == "cosine" and not rows.any(axis=1).all():
             zero = names[int(np.flatnonzero(~rows.any(axis=1))[0])]
             raise ValueError(f"the vector for {zero!r} is zero, which has no cosine: {self.name} refuses it")
-        present = self.matching(names, None)
-        unknown = [name for name in names if name not in present]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        self._require(names, self.matching(names, None))
         written = dict(zip(names, self.as_stored(rows).tolist(), strict=True))
         for chunk in chunks(names, IDS_PER_CALL):
             lines: list[Mapping[str, Any]] = []
             for name in chunk:
                 lines += [{"update": {"_index": self.index, "_id": name}}, {"doc": {self.vector_field: written[name]}}]
-            self._check_written(self._write(lines))
+            self._check_written(self._send(lines))
 
     def _check_written(self, response: Any) -> None:
         failed = [item["update"] for item in response["items"] if "error" in item["update"]]
@@ -221,9 +181,7 @@ class LuceneStore(ABC):
         body = {"query": self._nodes({"ids": {"values": ids}}, *where), "size": min(2 * len(ids), LARGEST_K), **fetch}
         hits = self._hits(self._search(body))
         answered = [hit["_id"] for hit in hits]
-        if len(set(answered)) != len(answered):
-            twice = next(node_id for node_id in answered if answered.count(node_id) > 1)
-            raise ValueError(f"id {twice!r} is more than once in {self.name}: each node must have one vector")
+        self._require_once(answered)
         return hits
 
     def _hits(self, response: Any) -> list[Hit]:

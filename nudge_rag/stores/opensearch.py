@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.base import Capabilities, Similarity
 from nudge_rag.stores.checks import check_synchronous, warn_experimental
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.lucene import ROUNDING, Hit, LuceneStore, one_index, vector_mapping
 
 __all__ = ["OpenSearchStore"]
@@ -45,7 +47,7 @@ class OpenSearchStore(LuceneStore):
         TypeError: expected an OpenSearch client, got str
     """
 
-    _name = "opensearch"
+    name = "opensearch"
 
     def __init__(self, client: Any, index: str, *, vector_field: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("msearch", "bulk", "indices")):
@@ -83,6 +85,15 @@ class OpenSearchStore(LuceneStore):
             ),
         )
 
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> OpenSearchStore:
+        """The index that ``opensearch://`` names."""
+        options = location.options
+        package = import_package("opensearchpy", "opensearch://", "opensearch")
+        login = (options["user"], options.get("password", "")) if "user" in options else None
+        client = package.OpenSearch(location.address(9200), http_auth=login)
+        return cls(client, options["index"], vector_field=options.get("vector"))
+
     @property
     def _with_vector(self) -> dict[str, Any]:
         return {"_source": [self.vector_field]}
@@ -104,7 +115,7 @@ class OpenSearchStore(LuceneStore):
         hits: Iterable[Hit] = scan(self.client, query=dict(body), size=batch_size, index=self.index)
         return hits
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> Any:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
         return self.client.bulk(body=lines, params={"refresh": "true"})
 
     def _question(self, query: list[float], k: int, where: list[Mapping[str, Any]]) -> dict[str, Any]:

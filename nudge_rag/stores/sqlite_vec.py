@@ -14,8 +14,14 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, sql_name, store_key
+from nudge_rag.common.packages import import_package
+from nudge_rag.errors import MissingPackageError
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import check_ids, check_queries
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
+from nudge_rag.stores.sql import sql_name
 
 __all__ = ["SQLiteVecStore", "rowids"]
 
@@ -25,7 +31,7 @@ LARGEST_K = 4_096
 ROWID = re.compile(r"0|-?[1-9]\d{0,18}")
 
 
-class SQLiteVecStore:
+class SQLiteVecStore(StoreAdapter):
     """Adapter for a table of nodes and the vec0 table with their vectors, row for row, as LangChain's SQLiteVec has it.
 
     A node's id is its rowid, as text. Where the table of nodes has a column that is named as the vectors are, it keeps
@@ -46,12 +52,15 @@ class SQLiteVecStore:
             as the vec0 table's key, sqlite-vec not loaded.
     """
 
+    name = "sqlite-vec"
+    ids_note = ", whose ids are the rows' numbers"
+
     def __init__(
         self, connection: Any, table: str, *, vec_table: str | None = None, vector_column: str = "text_embedding"
     ) -> None:
         if not all(hasattr(connection, part) for part in ("execute", "executemany", "in_transaction", "row_factory")):
             raise TypeError(f"expected an sqlite3 connection, got {type(connection).__name__}")
-        self.connection, self._lock = connection, threading.RLock()
+        self.connection, self._lock, self._inside = connection, threading.RLock(), False
         vectors = f"{table}_vec" if vec_table is None else vec_table
         dimension, metric = _vec0(self._definition(vectors), vectors, vector_column)
         columns = [row[0].lower() for row in self._rows("SELECT name FROM pragma_table_xinfo(?)", [table])]
@@ -77,38 +86,25 @@ class SQLiteVecStore:
             raise ValueError(f"there is no SQLite database at {str(path)!r}")
         return cls(_connect(path), table, **options)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "sqlite-vec"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> SQLiteVecStore:
+        """The table that ``sqlite-vec://`` names."""
+        chosen = location.chosen({"vec_table": "vec_table", "vector": "vector_column"})
+        return cls.open(location.needed_path, location.options["table"], **chosen)
 
     @property
     def key(self) -> str:
         """From the database's file, the tables and the column."""
         return store_key("sqlite-vec", self._place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes that have a vector."""
         return int(self._rows(f"SELECT count(*) FROM {self._both}")[0][0])
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         query = f"SELECT n.rowid, v.{self._vector} FROM {self._both} WHERE n.rowid IN (SELECT value FROM json_each(?))"
-        found = {str(rowid): vector for rowid, vector in self._rows(query, [rowids(names)])}
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name}, whose ids are the rows' numbers")
-        return self._matrix([found[name] for name in names])
-
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes by their number, those included that are added during the scan."""
-        return self._batches(check_batch_size(batch_size))
+        rows = self._rows(query, [rowids(names)])
+        return dict(zip([str(row[0]) for row in rows], self._vectors_in([row[1] for row in rows]), strict=True))
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         start, after = "n.rowid >= ?", -(2**63)
@@ -117,7 +113,7 @@ class SQLiteVecStore:
             rows = self._rows(query, [after, batch_size])
             if not rows:
                 return
-            yield [str(row[0]) for row in rows], self._matrix([row[1] for row in rows])
+            yield [str(row[0]) for row in rows], self._vectors_in([row[1] for row in rows])
             start, after = "n.rowid > ?", rows[-1][0]
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
@@ -154,15 +150,30 @@ class SQLiteVecStore:
         """
         return {str(row[0]) for row in self._rows(query, [rowids(check_ids(ids))])}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as float32."""
-        return np.asarray(vectors, dtype=np.float32)
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all writes inside one transaction, those of the store's history included."""
+        with self._lock:
+            if self._inside:
+                yield
+                return
+            if self.connection.in_transaction:
+                raise StoreError(f"{self.name}: the connection has an open transaction; commit or roll it back first")
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._inside = True
+            try:
+                yield
+                self.connection.commit()
+            except BaseException:
+                self.connection.rollback()
+                raise
+            finally:
+                self._inside = False
 
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors, and their copies, in one transaction: all of them, or none."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
         values = [(row.tobytes(), int(name)) for name, row in zip(names, rows, strict=True) if ROWID.fullmatch(name)]
-        with self._transaction():
+        with self.transaction():
             self.read(names)  # raises for ids that are unknown
             updates = [f"UPDATE {self._vectors} SET {self._vector} = ? WHERE rowid = ?"]
             if self._copied:
@@ -170,18 +181,10 @@ class SQLiteVecStore:
             for update in updates:
                 self.connection.executemany(update, values)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            if self.connection.in_transaction:
-                raise StoreError(f"{self.name}: the connection has an open transaction; commit or roll it back first")
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self.connection.rollback()
-                raise
-            self.connection.commit()
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set: SQLite's transaction lets no other writer in between."""
+        with self.transaction():
+            return super()._write_if(names, expected, rows)
 
     def _definition(self, table: str) -> str:
         rows = self._rows("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", [table])
@@ -193,8 +196,8 @@ class SQLiteVecStore:
         with self._lock:
             return list(self.connection.execute(query, values).fetchall())
 
-    def _matrix(self, rows: list[bytes]) -> FloatArray:
-        return np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(rows), self._dimension)
+    def _vectors_in(self, rows: list[bytes]) -> FloatArray:
+        return np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(rows), self._dimension or 0)
 
 
 def _vec0(definition: str, table: str, column: str) -> tuple[int, str]:
@@ -235,10 +238,7 @@ def rowids(ids: Sequence[str]) -> str:
 
 
 def _connect(path: str | Path) -> Any:
-    try:
-        import sqlite_vec
-    except ImportError as error:
-        raise ImportError("SQLiteVecStore.open needs sqlite-vec: pip install 'nudge-rag[sqlite-vec]'") from error
+    sqlite_vec = import_package("sqlite_vec", "SQLiteVecStore.open", "sqlite-vec")
     import sqlite3
 
     module: Any = sqlite3
@@ -246,9 +246,7 @@ def _connect(path: str | Path) -> Any:
         try:
             module = importlib.import_module("pysqlite3.dbapi2")
         except ImportError as error:
-            raise ImportError(
-                "this Python's sqlite3 was built without extensions: pip install pysqlite3-binary"
-            ) from error
+            raise MissingPackageError("this Python's sqlite3, built without extensions,", "pysqlite3-binary") from error
     connection = module.connect(str(path), check_same_thread=False)
     connection.enable_load_extension(True)
     sqlite_vec.load(connection)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    check_synchronous,
-    chunks,
-    store_key,
-    warn_experimental,
-)
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, check_synchronous, chunks, warn_experimental
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 
 __all__ = ["WeaviateStore"]
 
@@ -31,7 +27,7 @@ LARGEST_K = 10_000
 COSINE_ROUNDING = 1e-6
 
 
-class WeaviateStore:
+class WeaviateStore(StoreAdapter):
     """Adapter for a ``weaviate`` (v4) collection. ``where`` is a ``weaviate.classes.query.Filter``; ids are UUIDs.
 
     Scores are larger-is-better, from the distance that Weaviate answers: 1 - distance for cosine, minus the distance
@@ -55,6 +51,9 @@ class WeaviateStore:
         TypeError: expected a weaviate collection, got str
     """
 
+    name = "weaviate"
+    ids_note = " (whose ids are UUIDs)"
+
     def __init__(self, collection: Any, *, vector_name: str | None = None) -> None:
         if not all(hasattr(collection, part) for part in ("query", "data", "config", "iterator", "aggregate")):
             raise TypeError(f"expected a weaviate collection, got {type(collection).__name__}")
@@ -75,10 +74,23 @@ class WeaviateStore:
             experimental=True,
         )
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "weaviate"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> WeaviateStore:
+        """The collection that ``weaviate://`` names."""
+        options = location.options
+        weaviate = import_package("weaviate", "weaviate://", "weaviate")
+        address = urlparse(location.address(8080))
+        secure = address.scheme == "https"
+        client = weaviate.connect_to_custom(
+            http_host=str(address.hostname),
+            http_port=address.port,
+            http_secure=secure,
+            grpc_host=str(address.hostname),
+            grpc_port=int(options.get("grpc_port", "50051")),
+            grpc_secure=secure,
+            auth_credentials=weaviate.auth.AuthApiKey(options["api_key"]) if "api_key" in options else None,
+        )
+        return cls(client.collections.get(options["collection"]), vector_name=options.get("vector"))
 
     @property
     def key(self) -> str:
@@ -87,35 +99,21 @@ class WeaviateStore:
         place = f"{address} {self.collection.name} {self.collection.tenant} {self.vector_name}"
         return store_key("weaviate", place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return int(self.collection.aggregate.over_all(total_count=True).total_count)
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
+        keys = {name: key for name in names if (key := _canonical(name)) is not None}
         found: dict[str, Any] = {}
-        keys = [_canonical(name) for name in names]
-        for chunk in chunks(list(dict.fromkeys(key for key in keys if key is not None)), IDS_PER_CALL):
+        for chunk in chunks(list(dict.fromkeys(keys.values())), IDS_PER_CALL):
             answer = self.collection.query.fetch_objects_by_ids(
                 chunk, limit=len(chunk), include_vector=self._with_vector, return_properties=False
             )
             found.update((str(one.uuid), self._vector_of(one)) for one in answer.objects)
-        unknown = [name for name, key in zip(names, keys, strict=True) if key not in found]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs)")
-        return np.array([found[str(key)] for key in keys], dtype=np.float32).reshape(len(names), self._dimension)
+        return {name: found[key] for name, key in keys.items() if key in found}
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes, in the order of their ids."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         page: list[Any] = []
         for one in self.collection.iterator(include_vector=self._with_vector, return_properties=False):
             page.append(one)
@@ -165,17 +163,9 @@ class WeaviateStore:
             found.update(str(one.uuid) for one in objects)
         return {name for name, key in key_of.items() if key in found}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as float32."""
-        return np.asarray(vectors, dtype=np.float32)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors one by one, every id looked up first: an update to an id that is missing fails half-way."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
-        present = self.matching(names, None)
-        unknown = [name for name in names if name not in present]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs)")
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors one by one, every id looked up first: an update to an id that is missing fails halfway."""
+        self._require(names, self.matching(names, None))
         keys = [str(_canonical(name)) for name in names]
         if len(set(keys)) != len(keys):
             at = next(at for at, key in enumerate(keys) if key in keys[:at])

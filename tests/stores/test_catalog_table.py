@@ -11,7 +11,7 @@ import pytest
 
 from nudge_rag.stores import Capabilities
 from nudge_rag.stores.catalog import RECORDS, StoreRecord
-from nudge_rag.stores.urls import OPENERS
+from nudge_rag.stores.urls import SCHEMES, open_store
 from scripts.stores_table import main, with_table
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +41,9 @@ def test_every_departure_is_named():
 def test_records_name_what_the_integrations_the_urls_and_the_extras_offer():
     assert sorted(c for r in RECORDS for c in r.llama_index) == sorted(llama_registry.DATABASES)
     assert sorted(c for r in RECORDS for c in r.langchain) == sorted(langchain_registry.DATABASES)
-    # Over TLS, redis:// is rediss://.
-    assert sorted([*(r.scheme for r in RECORDS if r.scheme), "rediss"]) == sorted(OPENERS)
+    assert sorted(scheme for r in RECORDS for scheme in r.schemes) == sorted(SCHEMES)
+    assert all(r.schemes for r in RECORDS if r.url) and all(r.url for r in RECORDS if r.scheme)
+    assert all(f"``{scheme}://" in open_store.__doc__ for scheme in SCHEMES)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {r.extra for r in RECORDS} <= set(extras)
     assert len(OF) == len(RECORDS)

@@ -58,14 +58,14 @@ def dies(*arguments, **options):
 
 def stop_after(store, n):
     """The next renaming but n does not take place, as if the process had died."""
-    rename, left = store._beside._rename, iter(range(n))
+    rename, left = store._copies._rename, iter(range(n))
 
     def cut_off(*arguments):
         if next(left, None) is None:
             dies()
         rename(*arguments)
 
-    store._beside._rename = cut_off
+    store._copies._rename = cut_off
 
 
 def test_a_switch_has_to_be_asked_for_with_its_gap(client, tmp_path):

@@ -129,7 +129,7 @@ def test_what_matches_is_of_one_version(pair):
     """The other version holds none of the nodes any more."""
     store, plain = pair
     if plain.name == "qdrant":
-        plain.client.delete(plain._beside.alias("a"), IDS)
+        plain.client.delete(plain._copies.alias("a"), IDS)
         switch = swap_aliases
     else:
         plain.client.delete(plain.open_copy("a").collection, ids=IDS)
@@ -149,7 +149,7 @@ def swap_aliases(plain):
     from qdrant_client import models
 
     collections = {one.alias_name: one.collection_name for one in plain.client.get_aliases().aliases}
-    live, other = plain.collection, plain._beside._prefix + "a"
+    live, other = plain.collection, plain._copies._prefix + "a"
     deleted = [models.DeleteAlias(alias_name=name) for name in (live, other)]
     made = [
         models.CreateAlias(collection_name=collections[to], alias_name=name)

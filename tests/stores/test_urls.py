@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from qdrant_client import QdrantClient, models
 
 from nudge_rag import open_store
-from nudge_rag.stores.urls import OPENERS
+from nudge_rag.stores.urls import SCHEMES
 
 ROWS = [[1.0, 2.0], [3.0, 4.0]]
 NODES = ["5f0a3c1e-0000-4000-8000-000000000001", "7"]
@@ -131,7 +131,7 @@ def test_a_postgres_table(servers):
         ("qdrant://host/path?collection=a", "both a host and a path"),
         ("qdrant://a b:1?collection=a", "not a host and port"),
         ("qdrant://user:secret@host?collection=a", "user and password are no part"),
-        ("qdrant://host?collection=a&ssl=yes", "ssl must be true or false, got 'yes'"),
+        ("qdrant://host?collection=a&ssl=yes", "ssl must be true or false"),
         ("qdrant://host:port?collection=a", "[Pp]ort"),
     ],
 )
@@ -156,4 +156,4 @@ def test_no_database_client_is_imported_before_it_is_asked_for():
     code = f"import sys, nudge_rag; print(sorted({clients} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert set(OPENERS) >= {"chroma", "qdrant", "lance", "faiss", "milvus"}
+    assert set(SCHEMES) >= {"chroma", "qdrant", "lance", "faiss", "milvus"}

@@ -90,7 +90,7 @@ class Steps:
             if hasattr(store, name):
                 setattr(store, name, self.around(getattr(store, name)))
         if isinstance(store, ChromaStore):
-            store._beside._rename = self.around(store._beside._rename)  # a switch has several
+            store._copies._rename = self.around(store._copies._rename)  # a switch has several
         if hasattr(store, "create_copy"):
             create = self.around(store.create_copy)
             store.create_copy = lambda label: self.in_parts(create(label))

@@ -13,6 +13,7 @@ import numpy as np
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.chroma.rounding import space_of, written_to_read_back
+from nudge_rag.stores.copies import unknown_copy
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -65,9 +66,7 @@ class ChromaCopies:
         found = self.settle()
         if (check_label(label), BESIDE) not in found:
             labels = sorted(label for label, part in found if part == BESIDE)
-            raise ValueError(
-                f"there is no version {label!r} of {self._name!r}; there are {', '.join(labels) or 'none'}"
-            )
+            raise unknown_copy(label, labels, self._name)
         return self._opened(found[label, BESIDE])
 
     def create(self, label: str) -> Collection:

@@ -6,15 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.location import StoreLocation
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -42,7 +46,7 @@ class ChromaFilter:
     ids: Sequence[str] | None = None
 
 
-class ChromaStore(CopiesMixin):
+class ChromaStore(CopiesMixin, StoreAdapter):
     """Adapter for a ``chromadb.Collection``. Stores float32; its search is approximate (HNSW).
 
     Scores are larger-is-better: 1 - distance for cosine and inner product, minus the squared distance for l2.
@@ -58,67 +62,66 @@ class ChromaStore(CopiesMixin):
         TypeError: anything but a collection.
     """
 
+    name = "chroma"
+
     def __init__(self, collection: Collection) -> None:
         if not all(hasattr(collection, part) for part in ("configuration", "query", "update", "id")):
             raise TypeError(f"expected a chromadb Collection, got {type(collection).__name__}")
         self.collection = collection
-        self._beside: ChromaCopies = ChromaCopies(collection)
+        self._copies: ChromaCopies = ChromaCopies(collection)
         if not collection.count():  # made anew between the steps of a switch?
-            self._beside.wait_for_a_switch()
+            self._copies.wait_for_a_switch()
         space = space_of(collection)
         if space not in SIMILARITY:
             raise ValueError(f"Chroma space {space!r} is not one of {', '.join(SIMILARITY)}")
-        self._known_dimension: int | None = None
+        self._dimension: int | None = None
         self._key = f"chroma-{origin_of(collection)}"
         self._capabilities = Capabilities(SIMILARITY[space], exact_search=False, persistent=True, side_by_side=True)
 
     @classmethod
     def open(cls, path: str | Path, collection: str) -> ChromaStore:
         """The collection of that name in a persistent Chroma folder; where a switch of it died, that is put right."""
-        try:
-            import chromadb
-        except ImportError as error:
-            raise ImportError("ChromaStore.open needs Chroma: pip install 'nudge-rag[chroma]'") from error
+        chromadb = import_package("chromadb", "ChromaStore.open", "chroma")
         return cls(recovered(chromadb.PersistentClient(path=str(path)), collection))
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "chroma"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> ChromaStore:
+        """The collection that ``chroma://`` names, in a folder or on a server."""
+        if location.path is not None:
+            return cls.open(location.path, location.options["collection"])
+        address = urlparse(location.address(8000))
+        chromadb = import_package("chromadb", "chroma://", "chroma")
+        names = {name: location.options[name] for name in ("tenant", "database") if name in location.options}
+        client = chromadb.HttpClient(
+            host=str(address.hostname), port=address.port, ssl=address.scheme == "https", **names
+        )
+        return cls(recovered(client, location.options["collection"]))
 
     @property
     def key(self) -> str:
         """The UUID of the collection, or of the one that it is a version of; one made anew is another store."""
         return self._key
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return self.collection.count()
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked (Chroma answers in its own)."""
-        names = check_ids(ids)
+    @property
+    def dimension(self) -> int | None:
+        """Length of the vectors, asked for once: a collection keeps the dimension of its first one."""
+        if self._dimension is None:
+            first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]
+            self._dimension = None if first is None or not len(first) else len(first[0])
+        return self._dimension
+
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
-        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
+        for chunk in chunks(names, IDS_PER_CALL):
             answer = self.collection.get(ids=chunk, include=["embeddings"])
             found.update(zip(answer["ids"], np.asarray(answer["embeddings"], dtype=np.float32), strict=True))
-        unknown = [node_id for node_id in names if node_id not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        if not names:
-            return np.zeros((0, self._dimension() or 0), dtype=np.float32)
-        return np.stack([found[node_id] for node_id in names])
+        return found
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes, page by page."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         offset = 0
         while True:
             page = self.collection.get(include=["embeddings"], limit=batch_size, offset=offset)
@@ -131,10 +134,10 @@ class ChromaStore(CopiesMixin):
         self, queries: FloatArray, k: int, *, where: Mapping[str, Any] | ChromaFilter | None = None
     ) -> SearchResult:
         """The k best nodes of each query, as far as Chroma's index finds them."""
-        checked = check_queries(queries, k, dimension=self._dimension()).astype(np.float32)
+        checked = check_queries(queries, k, dimension=self.dimension).astype(np.float32)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
-        if self._dimension() is None:
+        if self.dimension is None:
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
         offset = 0.0 if self.capabilities.similarity == "l2" else 1.0
         for first in range(0, len(checked), QUERIES_PER_CALL):
@@ -157,13 +160,9 @@ class ChromaStore(CopiesMixin):
             found.update(self.collection.get(ids=chunk, include=[], **arguments)["ids"])
         return found
 
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors. Chroma ignores an update to an id it lacks, so every id is looked up first."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension(), dtype="float32")
-        present = self.matching(names, None)
-        unknown = [node_id for node_id in names if node_id not in present]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        self._require(names, self.matching(names, None))
         written = written_to_read_back(rows) if self.capabilities.similarity == "cosine" else rows
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
@@ -171,11 +170,11 @@ class ChromaStore(CopiesMixin):
 
     def create_copy(self, label: str) -> ChromaStore:
         """Copy all nodes to a collection ``<name>.<label>.beside``."""
-        return self._sibling(self._beside.create(label), label)
+        return self._sibling(self._copies.create(label), label)
 
     def open_copy(self, label: str) -> ChromaStore:
         """The adapter of the collection at ``label``. Raises ValueError where there is none."""
-        return self._sibling(self._beside.collection(label), label)
+        return self._sibling(self._copies.collection(label), label)
 
     def _sibling(self, collection: Collection, label: str) -> ChromaStore:
         sibling = ChromaStore(collection)
@@ -187,13 +186,6 @@ class ChromaStore(CopiesMixin):
         """``vectors`` as they will be read back: a cosine space changes their last bits."""
         rows = np.asarray(vectors, dtype=np.float32)
         return read_back(written_to_read_back(rows)) if self.capabilities.similarity == "cosine" else rows
-
-    def _dimension(self) -> int | None:
-        """Asked for once: a collection keeps the dimension of its first vector."""
-        if self._known_dimension is None:
-            first = self.collection.get(include=["embeddings"], limit=1)["embeddings"]
-            self._known_dimension = None if first is None or not len(first) else len(first[0])
-        return self._known_dimension
 
 
 def _arguments(where: Mapping[str, Any] | ChromaFilter | None) -> dict[str, Any]:

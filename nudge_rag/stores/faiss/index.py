@@ -12,6 +12,7 @@ import numpy as np
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.copies import companion
 
 __all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
@@ -149,13 +150,5 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
 
 
 def imported() -> Any:
-    """Return the module faiss.
-
-    Raises:
-        ImportError: it is not installed; the message says what to install.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("FaissStore needs FAISS: pip install 'nudge-rag[faiss]'") from error
-    return faiss
+    """The module faiss. Raises ImportError, with what to install."""
+    return import_package("faiss", "FaissStore", "faiss")

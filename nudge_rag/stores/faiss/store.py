@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_label, check_queries, check_replacement
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
+from nudge_rag.stores.checks import check_ids, check_label, check_queries
 from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
+from nudge_rag.stores.keys import path_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.mapping import path_key
 
 __all__ = ["FaissStore"]
 
 Ids = Mapping[int, str]
 
 
-class FaissStore:
+class FaissStore(StoreAdapter):
     """Adapter for a ``faiss.Index`` in memory. Stores float32; exact where the index is flat or probes every list.
 
     Flat indexes are changed in place; IVF and HNSW indexes are emptied and filled again, in the same object, with the
@@ -50,6 +52,8 @@ class FaissStore:
         >>> FaissStore(index, {0: "a", 1: "b"}).search(np.array([[0.1, 1.0]]), 1).ids
         [['b']]
     """
+
+    name = "faiss"
 
     def __init__(
         self,
@@ -86,41 +90,44 @@ class FaissStore:
         index = imported().read_index(str(path))
         return cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
 
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> FaissStore:
+        """The index that ``faiss://`` names."""
+        return cls.open(location.needed_path, location.options.get("ids"))
+
     @property
     def index(self) -> Any:
         """The live index."""
         return self._index if self._held_by is None else getattr(*self._held_by)
 
     @property
-    def name(self) -> str:
-        """The database's name."""
-        return "faiss"
-
-    @property
     def key(self) -> str:
         """Names the index's file."""
         return "faiss-memory" if self._path is None else path_key("faiss", self._path)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
 
     def count(self) -> int:
         """Number of vectors that have a node id."""
         return len(FaissIndex(self.index).positions(self._ids()))
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names, rows = check_ids(ids), FaissIndex(self.index)
-        return rows.vectors()[self._places(rows, names)]
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return int(self.index.d)
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+        rows = FaissIndex(self.index)
+        positions, vectors = rows.positions(self._ids()), rows.vectors()
+        return {name: vectors[positions[name]] for name in names if name in positions}
+
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, in the index's order."""
-        step, rows = check_batch_size(batch_size), FaissIndex(self.index)
-        positions = rows.positions(self._ids())
-        names, places, vectors = list(positions), list(positions.values()), rows.vectors()
-        return ((names[at : at + step], vectors[places[at : at + step]]) for at in range(0, len(names), step))
+        rows = FaissIndex(self.index)
+        positions, vectors = rows.positions(self._ids()), rows.vectors()
+        names, places = list(positions), list(positions.values())
+        return (
+            (names[first : first + batch_size], vectors[places[first : first + batch_size]])
+            for first in range(0, len(names), batch_size)
+        )
 
     def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
         """The k best nodes of each query, as far as the index finds them."""
@@ -145,23 +152,18 @@ class FaissStore:
         known = FaissIndex(self.index).positions(self._ids())
         return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as they will be read back: as float32."""
-        return np.asarray(vectors, dtype=np.float32)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors; where the file cannot be written, those in memory are put back first."""
-        rows = FaissIndex(self.index)
-        names, given = check_replacement(ids, vectors, dimension=rows.index.d, dtype="float32")
-        places, before = self._places(rows, names), rows.vectors()
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
+        index = FaissIndex(self.index)
+        places, before = self._places(index, names), index.vectors()
         after = before.copy()
-        after[places] = given
+        after[places] = rows
         try:
-            rows.put(places, after)
+            index.put(places, after)
             if self._path is not None:
-                save_index(rows.index, self._path)
+                save_index(index.index, self._path)
         except BaseException:
-            rows.put(places, before)
+            index.put(places, before)
             raise
 
     def create_copy(self, label: str) -> EmbeddingStore:
@@ -211,9 +213,7 @@ class FaissStore:
 
     def _places(self, rows: FaissIndex, names: list[str]) -> list[int]:
         positions = rows.positions(self._ids())
-        unknown = [name for name in names if name not in positions]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        self._require(names, positions)
         return [positions[name] for name in names]
 
 

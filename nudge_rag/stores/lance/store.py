@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    chunks,
-    sql_text,
-    store_key,
-    ungrouped,
-)
+from nudge_rag.common.packages import import_package
+from nudge_rag.common.ranking import rank_nodes
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.lance.copies import copy_column, copy_labels, create_column, drop_column, swap_columns
+from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
+from nudge_rag.stores.location import StoreLocation
 
 __all__ = ["LanceStore"]
 
@@ -28,27 +28,29 @@ IDS_PER_CALL = 1_000
 QUERIES_PER_CALL = 256
 
 
-class LanceStore:
+class LanceStore(StoreAdapter):
     """Adapter for a ``lancedb`` table with an id column and a column of float32 or float64 vectors.
 
-    Ranks as LanceDB does: by the metric of the vector index where there is one, by Euclidean distance otherwise; scores
+    Ranks as LanceDB does: by the metric of the vector index if there is one, by Euclidean distance otherwise; scores
     are larger-is-better (minus the squared distance for l2). With an index the search is approximate: more ``nprobes``
     find more, ``refine_factor`` scores that many times k candidates by their full vectors. ``where`` is an SQL
     condition. Every write is a version of the table.
 
     Args:
         table: the table.
-        vector_column: its name.
-        id_column: its name.
+        vector_column: the name of the column of vectors.
+        id_column: the name of the column of ids.
         exact: search without the index.
         latest: see what other handles and processes have written since; False for a table checked out at a version.
-        nprobes: of an indexed search.
-        refine_factor: of an indexed search.
+        nprobes: partitions that an indexed search looks at.
+        refine_factor: how many times k candidates an indexed search scores by their full vectors.
 
     Raises:
         TypeError: anything but a table.
         ValueError: columns that are missing or of another type, an index with a metric that has no similarity here.
     """
+
+    name = "lancedb"
 
     def __init__(
         self,
@@ -64,17 +66,16 @@ class LanceStore:
         if not all(hasattr(table, part) for part in ("merge_insert", "list_indices", "search", "schema")):
             raise TypeError(f"expected a lancedb table, got {type(table).__name__}")
         self.table = table
-        self._latest = latest
-        self._vector, self._id = vector_column, id_column
-        self._dimension, dtype = _vector_type(table.schema, vector_column, id_column)
-        metric = _index_metric(table, vector_column)
+        self._rows = LanceTable(table, id_column, vector_column, latest=latest)
+        self._dimension = self._rows.dimension
+        metric = index_metric(table, vector_column)
         if metric not in (None, *SIMILARITY):
             raise ValueError(f"LanceDB metric {metric!r} is not one of {', '.join(SIMILARITY)}")
         self._exact = exact or metric is None
         self._nprobes, self._refine = nprobes, refine_factor
         self._capabilities = Capabilities(
             SIMILARITY[metric or "l2"],
-            dtype=dtype,
+            dtype=self._rows.dtype,
             exact_search=self._exact,
             persistent=True,
             side_by_side=latest,
@@ -84,63 +85,50 @@ class LanceStore:
     @classmethod
     def open(cls, uri: str | Path, table: str, **options: Any) -> LanceStore:
         """The table of that name in a LanceDB database; ``options`` as for the class."""
-        try:
-            import lancedb
-        except ImportError as error:
-            raise ImportError("LanceStore.open needs LanceDB: pip install 'nudge-rag[lancedb]'") from error
+        lancedb = import_package("lancedb", "LanceStore.open", "lancedb")
         return cls(lancedb.connect(str(uri)).open_table(table), **options)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "lancedb"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> LanceStore:
+        """The table that ``lance://`` names."""
+        chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
+        return cls.open(location.needed_path, location.options["table"], **chosen)
 
     @property
     def key(self) -> str:
-        """From where the table is, its name and the column."""
-        place = f"{getattr(self.table, 'uri', '')} {self.table.name} {self._vector}"
+        """From the table's place, its name and the column."""
+        place = f"{getattr(self.table, 'uri', '')} {self.table.name} {self._rows.vector}"
         return store_key("lancedb", place)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
 
     def count(self) -> int:
         """Number of nodes."""
-        return int(self._fresh().count_rows())
+        return int(self._rows.fresh().count_rows())
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id that is there twice."""
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
-        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
-            rows = self._select([self._id, self._vector], _among(self._id, chunk))
-            answered = rows[self._id].to_pylist()
-            found.update(zip(answered, self._matrix(rows), strict=True))
-            if len(set(answered)) != len(answered):
-                twice = next(node_id for node_id in answered if answered.count(node_id) > 1)
-                raise ValueError(f"id {twice!r} is more than once in {self.name}: each node must have one vector")
-        unknown = [node_id for node_id in names if node_id not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        if not names:
-            return np.zeros((0, self._dimension), dtype=self.capabilities.dtype)
-        return np.stack([found[node_id] for node_id in names])
+        for chunk in chunks(names, IDS_PER_CALL):
+            rows = self._select([self._rows.id, self._rows.vector], self._rows.among(chunk))
+            answered = rows[self._rows.id].to_pylist()
+            self._require_once(answered)
+            found.update(zip(answered, self._rows.matrix(rows, self._rows.vector), strict=True))
+        return found
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes of the table's version at the start of the scan."""
-        return self._batches(check_batch_size(batch_size))
+    def _select(self, columns: list[str], condition: str) -> Any:
+        return self._rows.select(columns, condition)
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
-        query = self._fresh().search().select([self._id, self._vector]).limit(None)
-        for batch in query.to_batches(batch_size):
-            if batch.num_rows:
-                yield batch[self._id].to_pylist(), self._matrix(batch)
+        """All nodes of the table's version at the start of the scan."""
+        for batch in self._rows.batches([self._rows.id, self._rows.vector], batch_size, self._present):
+            yield batch[self._rows.id].to_pylist(), self._rows.matrix(batch, self._rows.vector)
+
+    @property
+    def _present(self) -> str | None:
+        """The SQL condition for the rows that are nodes; None if all are."""
+        return None
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query: exactly, or as far as the index finds them."""
-        checked = check_queries(queries, k, dimension=self._dimension).astype(self.capabilities.dtype)
+        checked = check_queries(queries, k, dimension=self.dimension).astype(self.capabilities.dtype)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
@@ -148,15 +136,15 @@ class LanceStore:
             found = self._nearest(part, k, where)
             query = np.asarray(found["query_index"]) if "query_index" in found.column_names else np.zeros(len(found))
             found_ids, found_scores = ungrouped(
-                query, found[self._id].to_pylist(), self._scores(np.asarray(found["_distance"])), len(part), k
+                query, found[self._rows.id].to_pylist(), self._scores(np.asarray(found["_distance"])), len(part), k
             )
             ids.extend(found_ids)
             scores.extend(found_scores)
         return SearchResult(ids, scores)
 
     def _nearest(self, queries: FloatArray, k: int, where: str | None) -> Any:
-        query = self._fresh().search(queries, vector_column_name=self._vector).limit(k)
-        query = query.select([self._id, "_distance"]).distance_type(self.capabilities.similarity)
+        query = self._rows.fresh().search(queries, vector_column_name=self._rows.vector).limit(k)
+        query = query.select([self._rows.id, "_distance"]).distance_type(self.capabilities.similarity)
         if where:
             query = query.where(where, prefilter=True)
         if self._exact:
@@ -167,113 +155,113 @@ class LanceStore:
         offset = 0.0 if self.capabilities.similarity == "l2" else 1.0
         return np.asarray(offset - distances.astype(np.float64))
 
-    def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
+    def matching(self, ids: Any, where: str | None) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
-            condition = _among(self._id, chunk) + (f" AND ({where})" if where else "")
-            found.update(self._select([self._id], condition)[self._id].to_pylist())
+            condition = self._rows.among(chunk) + (f" AND ({where})" if where else "")
+            found.update(self._select([self._rows.id], condition)[self._rows.id].to_pylist())
         return found
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` in the column's precision."""
-        return np.asarray(vectors, dtype=self.capabilities.dtype)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors in one commit: a merge of the id and vector columns leaves all others alone."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype=self.capabilities.dtype)
         self.read(names)  # raises for ids that are unknown or there twice
-        if not names:
-            return
-        self._merge(names, {self._vector: rows})
+        if names:
+            self._rows.merge(names, {self._rows.vector: rows})
 
-    def _merge(self, names: list[str], columns: dict[str, FloatArray]) -> None:
-        """Overwrite columns of vectors, in one commit."""
-        import pyarrow
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set, in one commit; what another writer committed in between is found and put back.
 
-        schema = self._fresh().schema
-        arrays = [pyarrow.array(names, schema.field(self._id).type)]
-        for column, rows in columns.items():
-            values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
-            arrays.append(values.cast(schema.field(column).type))
-        new = pyarrow.table(arrays, names=[self._id, *columns])
-        self.table.merge_insert(self._id).when_matched_update_all().execute(new)
+        A merge of LanceDB compares no vectors. But commits have numbers: if ours is not the next one after the version
+        that was compared, the version before ours says which vectors of others it has overwritten.
+        """
+        compared = int(self._rows.fresh().version)
+        unchanged = self._unchanged(names, expected)
+        kept = [name for name, same in zip(names, unchanged, strict=True) if same]
+        skipped = [name for name, same in zip(names, unchanged, strict=True) if not same]
+        if not kept:
+            return skipped
+        written, before = rows[unchanged], expected[unchanged]
+        made = self._rows.merge(kept, {self._rows.vector: written})
+        if made == compared + 1:
+            return skipped
+        earlier = copy.copy(self)
+        earlier._rows = self._rows.as_of(made - 1)
+        newer = earlier._fetch(kept)
+        lost = [row for row, name in enumerate(kept) if name in newer and (newer[name] != before[row]).any()]
+        if lost:
+            others = [kept[row] for row in lost]
+            self._write_if(others, written[lost], np.stack([newer[name] for name in others]))
+            skipped += others
+        return skipped + [name for name in kept if name not in newer]
 
     def create_copy(self, label: str) -> LanceStore:
         """Copy the vectors of all rows to a second column, in one commit."""
-        from nudge_rag.stores.lance.copies import create_column
-
-        self._needs_latest()
-        create_column(self, label)
+        self._require_latest()
+        create_column(self._rows, label)
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> LanceStore:
-        """The version ``label``; its searches look at every row."""
-        from nudge_rag.stores.lance.copies import LanceCopy
-
+        """The copy ``label``; its searches look at every row."""
         return LanceCopy(self, label)
 
     def copy_labels(self) -> list[str]:
-        """Labels of the versions beside the live one."""
-        from nudge_rag.stores.lance.copies import labels_of
-
-        return labels_of(self)
+        """Labels of the copies."""
+        return copy_labels(self._rows)
 
     def switch(self, label: str) -> None:
-        """Swap the two versions of every row in which they differ, in one commit."""
-        from nudge_rag.stores.lance.copies import swap_columns
-
-        self._needs_latest()
-        swap_columns(self, label)
+        """Swap live vector and copy in every row in which they differ, in one commit."""
+        self._require_latest()
+        swap_columns(self._rows, label)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``."""
-        from nudge_rag.stores.lance.copies import drop_column
+        """Remove the copy ``label``."""
+        self._require_latest()
+        drop_column(self._rows, label)
 
-        self._needs_latest()
-        drop_column(self, label)
-
-    def _needs_latest(self) -> None:
+    def _require_latest(self) -> None:
         if not self.capabilities.side_by_side:
             raise ValueError("a table that is checked out at a version is not written to: open it with latest=True")
 
-    def _fresh(self) -> Any:
-        """The table as it is now: a handle of LanceDB's stays at the version that it was opened at."""
-        if self._latest:
-            self.table.checkout_latest()
-        return self.table
+
+class LanceCopy(LanceStore):
+    """The copy of a store's vectors in another column, of the type ``list``.
+
+    LanceDB does not treat a list column as a vector column, so searches here look at every row.
+
+    Args:
+        live: the store.
+        label: of the copy.
+
+    Raises:
+        ValueError: no copy of that label.
+    """
+
+    def __init__(self, live: LanceStore, label: str) -> None:
+        # Not the base class's own: that refuses columns of this type.
+        self.table, self._dimension = live.table, live._dimension
+        self._rows = copy.copy(live._rows)
+        self._rows.vector = copy_column(live._rows, label)
+        self._capabilities = replace(live.capabilities, exact_search=True, side_by_side=False, atomic_switch=False)
+
+    def count(self) -> int:
+        """Number of nodes in this copy."""
+        return int(self._rows.fresh().count_rows(self._present))
+
+    def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
+        """The k best nodes of each query, by looking at them all."""
+        checked = check_queries(queries, k, dimension=self.dimension).astype(np.float64)
+        rows = self._select([self._rows.id, self._rows.vector], where or "TRUE")
+        names = rows[self._rows.id].to_pylist()
+        if not names:
+            return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
+        vectors = self._rows.matrix(rows, self._rows.vector)
+        best, scores = rank_nodes(checked, vectors, k, self.capabilities.similarity)
+        return SearchResult([[names[row] for row in line] for line in best], list(scores.astype(np.float64)))
 
     def _select(self, columns: list[str], condition: str) -> Any:
-        return self._fresh().search().where(condition).select(columns).limit(None).to_arrow()
+        return super()._select(columns, f"({condition}) AND {self._present}")
 
-    def _matrix(self, rows: Any, name: str | None = None) -> FloatArray:
-        column = rows[name or self._vector]
-        flat = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-        values = np.asarray(flat.flatten(), dtype=self.capabilities.dtype)
-        return values.reshape(rows.num_rows, self._dimension)
-
-
-def _vector_type(schema: Any, vector_column: str, id_column: str) -> tuple[int, str]:
-    for column in (vector_column, id_column):
-        if column not in schema.names:
-            raise ValueError(f"the table has no column {column!r}, it has {', '.join(schema.names)}")
-    kind = schema.field(vector_column).type
-    if getattr(kind, "list_size", -1) < 1 or str(kind.value_type) not in ("float", "double"):
-        raise ValueError(f"column {vector_column!r} must be a fixed-size list of float32 or float64, it is {kind}")
-    if str(schema.field(id_column).type) not in ("string", "large_string"):
-        raise ValueError(f"column {id_column!r} must hold strings, it holds {schema.field(id_column).type}")
-    return int(kind.list_size), "float32" if str(kind.value_type) == "float" else "float64"
-
-
-def _index_metric(table: Any, vector_column: str) -> str | None:
-    for index in table.list_indices():
-        if list(index.columns) == [vector_column]:
-            stats = table.index_stats(index.name)
-            return None if stats is None else str(stats.distance_type)
-    return None
-
-
-def _among(column: str, ids: Sequence[str]) -> str:
-    """An SQL condition; quotes inside names and values are doubled."""
-    values = ", ".join(map(sql_text, ids))
-    return f"`{column.replace('`', '``')}` IN ({values})"
+    @property
+    def _present(self) -> str:
+        return f"{quoted(self._rows.vector)} IS NOT NULL"

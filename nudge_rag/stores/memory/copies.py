@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from nudge_rag.common import files
 from nudge_rag.common.files import TEMPORARY
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.copies import unknown_copy
 
 __all__ = ["Copies", "companion", "versions_of"]
 
@@ -201,5 +202,5 @@ def companion(path: Path) -> Path:
 
 def _known(label: str, labels: list[str]) -> str:
     if check_label(label) not in labels:
-        raise ValueError(f"there is no version {label!r} beside the live one; there are {', '.join(labels) or 'none'}")
+        raise unknown_copy(label, labels, "this store")
     return label

@@ -11,8 +11,9 @@ from typing import Any
 from nudge_rag.common import files
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.mapping import MappingStore, path_key
+from nudge_rag.stores.memory.mapping import MappingStore
 
 __all__ = ["FrameworkDictStore"]
 
@@ -39,42 +40,42 @@ class FrameworkDictStore(MappingStore, ABC):
             save=None if path is None else lambda: self._persist(vector_store, path),
         )
         self._capabilities = replace(self._capabilities, side_by_side=True, atomic_switch=True)
-        self._beside: Copies[Any] = versions_of(vector_store, path, self._persist, self._loaded)
+        self._copies: Copies[Any] = versions_of(vector_store, path, self._persist, self._loaded)
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the vectors of all nodes to a version ``label``."""
-        self._beside.put(check_label(label), self._twin(self._holding({})))
+        self._copies.put(check_label(label), self._twin(self._holding({})))
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
         """The adapter of the version ``label``. Raises ValueError where there is none."""
-        twin, path = self._beside.get(label), self._beside.path(label)
+        twin, path = self._copies.get(label), self._copies.path(label)
         copy: FrameworkDictStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
         copy._capabilities = replace(copy.capabilities, side_by_side=False, atomic_switch=False)
         return copy
 
     def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
-        return self._beside.labels()
+        return self._copies.labels()
 
     def switch(self, label: str) -> None:
         """Swap the vectors of the live version and of the one at ``label``; texts and metadata stay.
 
         Nodes that only the live version has stay in it, with the vectors that they have.
         """
-        vectors = dict(self._vectors_of(self._beside.get(label)))
+        vectors = dict(self._vectors_of(self._copies.get(label)))
         outgoing = self._twin(self._contents())
-        self._beside.prepare(label, self._twin(self._holding(vectors)), outgoing)
-        self._beside.make_live(label)
+        self._copies.prepare(label, self._twin(self._holding(vectors)), outgoing)
+        self._copies.make_live(label)
         before, after = self._contents(), self._holding(vectors)
         self._assign(after)
         for node_id in list(before):  # what another thread has added just now
             after.setdefault(node_id, before[node_id])
-        self._beside.settle(label, outgoing)
+        self._copies.settle(label, outgoing)
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
-        self._beside.drop(label)
+        self._copies.drop(label)
 
     def _persist(self, vector_store: Any, path: Path) -> None:
         files.save_through(path, self._writer(vector_store), like=self._path)

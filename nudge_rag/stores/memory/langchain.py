@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
 
@@ -58,11 +59,8 @@ class InMemoryStore(FrameworkDictStore):
     @classmethod
     def open(cls, persist_path: str | Path, embedding: Any = None) -> InMemoryStore:
         """The store that a dumped file holds; ``embedding`` is only needed to search by text."""
-        try:
-            from langchain_core.vectorstores import InMemoryVectorStore
-        except ImportError as error:
-            raise ImportError("InMemoryStore.open needs LangChain: pip install 'nudge-rag[langchain]'") from error
-        return cls(InMemoryVectorStore.load(str(persist_path), embedding), persist_path=persist_path)
+        framework = import_package("langchain_core.vectorstores", "InMemoryStore.open", "langchain")
+        return cls(framework.InMemoryVectorStore.load(str(persist_path), embedding), persist_path=persist_path)
 
     def _mapping(self) -> Vectors:
         return _VectorsOf(self._contents())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
 
@@ -35,11 +36,8 @@ class SimpleStore(FrameworkDictStore):
     @classmethod
     def open(cls, persist_path: str | Path) -> SimpleStore:
         """The store that a JSON file holds, without an index."""
-        try:
-            from llama_index.core.vector_stores import SimpleVectorStore
-        except ImportError as error:
-            raise ImportError("SimpleStore.open needs LlamaIndex: pip install 'nudge-rag[llama-index]'") from error
-        return cls(SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
+        framework = import_package("llama_index.core.vector_stores", "SimpleStore.open", "llama-index")
+        return cls(framework.SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
 
     def _mapping(self) -> Vectors:
         return self._contents()

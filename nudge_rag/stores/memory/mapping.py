@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.ranking import rank_nodes
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries
 
-__all__ = ["MappingStore", "Vectors", "path_key"]
+__all__ = ["MappingStore", "Vectors"]
 
 Vectors = MutableMapping[str, list[float]]
 
 
-class MappingStore:
+class MappingStore(StoreAdapter):
     """An `EmbeddingStore` over any mapping of node id to list of floats. Exact; Python floats are kept bit for bit.
 
     ``where`` is a predicate on the node id.
@@ -47,43 +45,36 @@ class MappingStore:
         save: Callable[[], None] | None = None,
     ) -> None:
         self._table = table
-        self._name = name
+        self.name = name
         self._key = key or f"{name}-memory"
         self._save = save
         self._capabilities = Capabilities(similarity, dtype="float64", persistent=save is not None)
-
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return self._name
 
     @property
     def key(self) -> str:
         """A string that names this store among all stores."""
         return self._key
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return len(self._mapping())
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float64, in the order asked."""
-        names, table = check_ids(ids), self._mapping()
-        unknown = [node_id for node_id in names if node_id not in table]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        return _rows(table, names)
+    @property
+    def dimension(self) -> int | None:
+        """Length of the vectors; None if there is none."""
+        return _dimension(self._mapping())
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes, in insertion order."""
-        step, table = check_batch_size(batch_size), self._mapping()
+    def _fetch(self, names: list[str]) -> dict[str, list[float]]:
+        table = self._mapping()
+        return {name: table[name] for name in names if name in table}
+
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        table = self._mapping()
         names = list(table)
-        return ((names[at : at + step], _rows(table, names[at : at + step])) for at in range(0, len(names), step))
+        return (
+            (names[first : first + batch_size], _rows(table, names[first : first + batch_size]))
+            for first in range(0, len(names), batch_size)
+        )
 
     def search(self, queries: FloatArray, k: int, *, where: Callable[[str], bool] | None = None) -> SearchResult:
         """The k best nodes of each query; ties go to the node inserted first."""
@@ -100,17 +91,10 @@ class MappingStore:
         table = self._mapping()
         return {node_id for node_id in check_ids(ids) if node_id in table and (where is None or where(node_id))}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as they will be read back: as float64."""
-        return np.asarray(vectors, dtype=np.float64)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
         table = self._mapping()
-        names, rows = check_replacement(ids, vectors, dimension=_dimension(table), dtype="float64")
-        unknown = [node_id for node_id in names if node_id not in table]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        self._require(names, table)
         before = {node_id: table[node_id] for node_id in names}
         table.update(zip(names, rows.tolist(), strict=True))
         if self._save is None:
@@ -134,10 +118,3 @@ def _rows(table: Vectors, names: Sequence[str]) -> FloatArray:
     if not names:
         return np.zeros((0, _dimension(table) or 0))
     return np.array([table[node_id] for node_id in names], dtype=np.float64)
-
-
-def path_key(name: str, path: Path) -> str:
-    """A folder name that tells stores on disk apart by where they are."""
-    resolved = path.resolve()
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", resolved.stem).strip("-")[:40]
-    return f"{name}-{slug}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.copies import unknown_copy
 from nudge_rag.stores.milvus.schema import STRONG, Schema, among, count, pages
 
 __all__ = ["MilvusCopies"]
@@ -41,9 +42,7 @@ class MilvusCopies:
         """The collection of the version ``label``."""
         labels = self.labels()
         if check_label(label) not in labels:
-            raise ValueError(
-                f"there is no version {label!r} of {self.alias!r}; there are {', '.join(labels) or 'none'}"
-            )
+            raise unknown_copy(label, labels, self.alias)
         if label in self._labels(self._switching):
             before = self._target(self._switching + label)
             if before != self._target(self.alias):

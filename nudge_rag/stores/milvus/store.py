@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.milvus.copies import MilvusCopies
 from nudge_rag.stores.milvus.schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
@@ -26,7 +30,7 @@ WHOLE_ROWS_PER_CALL = 200  # a text has up to 64 kB
 BYTES_PER_WRITE = 16_000_000  # a server takes messages of 64 MB
 
 
-class MilvusStore:
+class MilvusStore(StoreAdapter):
     """Adapter for a collection, or an alias of one, of a ``pymilvus.MilvusClient``.
 
     Ranks by the metric of the vector field's index: exactly with FLAT, approximately with any other index. ``where`` is
@@ -48,6 +52,8 @@ class MilvusStore:
         ValueError: no such collection or field, a vector that is not a FLOAT_VECTOR, no index, another metric.
     """
 
+    name = "milvus"
+
     def __init__(
         self,
         client: Any,
@@ -62,6 +68,7 @@ class MilvusStore:
             raise ValueError(f"there is no Milvus collection {collection!r}")
         self.client, self.collection = client, collection
         self._schema = schema_of(client.describe_collection(collection), vector_field)
+        self._dimension = self._schema.dimension
         index = _index(client, collection, self._schema)
         self._search_params = {"metric_type": index["metric_type"], "params": search_params or {}}
         self._merges = _merges(client.get_server_version()) if merge is None else merge
@@ -81,18 +88,22 @@ class MilvusStore:
         cls, uri: str | Path, collection: str, *, token: str = "", db_name: str = "", **options: Any
     ) -> MilvusStore:
         """The collection or alias at ``http://host:port`` or in a Milvus Lite file ``….db``; ``options`` as above."""
-        try:
-            from pymilvus import MilvusClient
-        except ImportError as error:
-            raise ImportError("MilvusStore.open needs Milvus' client: pip install 'nudge-rag[milvus]'") from error
+        client_class = import_package("pymilvus", "MilvusStore.open", "milvus").MilvusClient
         if "://" not in str(uri) and (not Path(uri).exists() or Path(uri).suffix != ".db"):
             raise ValueError(f"there is no Milvus Lite file at {str(uri)!r}: its name must end with .db")
-        return cls(MilvusClient(str(uri), token=token, db_name=db_name), collection, **options)
+        return cls(client_class(str(uri), token=token, db_name=db_name), collection, **options)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "milvus"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> MilvusStore:
+        """The collection or alias that ``milvus://`` names, in a Milvus Lite file or on a server."""
+        options, path = location.options, location.path
+        return cls.open(
+            location.address(19530) if path is None else path,
+            options["collection"],
+            token=options.get("token", ""),
+            db_name=options.get("db", ""),
+            vector_field=options.get("vector"),
+        )
 
     @property
     def key(self) -> str:
@@ -100,40 +111,24 @@ class MilvusStore:
         place = f"{address_of(self.client)} {self.collection} {self._schema.vector_field}"
         return store_key("milvus", place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return count(self.client, self.collection)
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d), in the order asked. Raises ValueError for an id that is there twice."""
-        names = check_ids(ids)
-        found = self._vectors(self._place(len(names) > IDS_PER_CALL), names)
-        if not names:
-            return np.zeros((0, self._schema.dimension), dtype=np.float32)
-        return np.stack([found[node_id] for node_id in names])
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+        return self._vectors(self._place(len(names) > IDS_PER_CALL), names)
 
-    def _vectors(self, place: str, names: Sequence[str]) -> dict[str, FloatArray]:
+    def _vectors(self, collection: str, names: Sequence[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
-        for rows in self._rows(place, names, [self._schema.vector_field]):
-            for node_id, vector in zip(*self._parts(rows), strict=True):
-                if node_id in found:
-                    raise ValueError(f"id {node_id!r} is more than once in {self.name}: each node must have one vector")
-                found[node_id] = vector
-        unknown = [node_id for node_id in names if node_id not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        for rows in self._rows(collection, names, [self._schema.vector_field]):
+            answered, vectors = self._parts(rows)
+            self._require_once([*found, *answered])
+            found.update(zip(answered, vectors, strict=True))
         return found
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes by their primary key; on a server those at the start of the scan, in Lite as they are by then."""
-        return self._batches(min(check_batch_size(batch_size), ROWS_PER_ANSWER))
-
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        """All nodes by their primary key; on a server those at the start of the scan, in Lite as they are by then."""
+        batch_size = min(batch_size, ROWS_PER_ANSWER)
         fields = [self._schema.id_field, self._schema.vector_field]
         for rows in pages(self.client, self._place(pinned=True), self._schema.id_field, fields, batch_size):
             yield self._parts(rows)
@@ -169,25 +164,20 @@ class MilvusStore:
         found = self._rows(place, names, [], where=where)
         return {str(row[self._schema.id_field]) for rows in found for row in rows}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` in float32."""
-        return np.asarray(vectors, dtype=np.float32)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors by upserts, each row in its partition. Raises ValueError where Milvus makes the ids."""
-        names, rows = check_replacement(ids, vectors, dimension=self._schema.dimension, dtype="float32")
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors by upserts, each row in its partition. Raises ValueError if Milvus makes the ids."""
         if self._schema.auto_id:
             raise ValueError(f"{self.collection!r} has auto_id: Milvus would give each node that it replaces a new id")
         if not self._merges and self._schema.opaque:
             raise ValueError(f"rows with {', '.join(self._schema.opaque)} need Milvus 2.6.2 to have a vector replaced")
         place = self._place(pinned=True)
-        self._vectors(place, names)  # raises for ids that are unknown or there twice
+        self._require(names, self._vectors(place, names))
         new = dict(zip(names, rows, strict=True))
         size = max(1, BYTES_PER_WRITE // (4 * self._schema.dimension))
         size = min(size, IDS_PER_CALL if self._merges else WHOLE_ROWS_PER_CALL)
         for partition, members in self._by_partition(place, names):
             for chunk in chunks(members, size):
-                self._write(place, partition, {node_id: new[node_id] for node_id in chunk})
+                self._upsert(place, partition, {node_id: new[node_id] for node_id in chunk})
 
     def create_copy(self, label: str) -> MilvusStore:
         """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""
@@ -221,7 +211,7 @@ class MilvusStore:
         options: dict[str, Any] = {"search_params": self._search_params["params"], "merge": self._merges}
         return MilvusStore(self.client, collection, vector_field=self._schema.vector_field, **options)
 
-    def _write(self, place: str, partition: str, new: dict[str, FloatArray]) -> None:
+    def _upsert(self, place: str, partition: str, new: dict[str, FloatArray]) -> None:
         id_field, vector = self._schema.id_field, self._schema.vector_field
         if self._merges:
             keys = self._schema.keys(list(new))

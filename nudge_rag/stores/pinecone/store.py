@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    check_synchronous,
-    chunks,
-    store_key,
-    warn_experimental,
-)
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import check_ids, check_queries, check_synchronous, chunks, warn_experimental
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.pinecone.filters import passes
 
 __all__ = ["PineconeStore"]
@@ -33,7 +28,7 @@ IDS_PER_CALL = 100
 LARGEST_K = 10_000
 
 
-class PineconeStore:
+class PineconeStore(StoreAdapter):
     """Adapter for one namespace of a dense Pinecone index. ``where`` is Pinecone's metadata filter.
 
     Scores are larger-is-better: cosine or inner product as Pinecone gives them, minus the squared distance for
@@ -61,6 +56,8 @@ class PineconeStore:
         ...
         TypeError: expected a pinecone Index, got str
     """
+
+    name = "pinecone"
 
     def __init__(
         self,
@@ -90,10 +87,14 @@ class PineconeStore:
             ranked, exact_search=False, batch_search=False, persistent=True, experimental=True
         )
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "pinecone"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> PineconeStore:
+        """The index whose host ``pinecone://`` names."""
+        options = location.options
+        package = import_package("pinecone", "pinecone://", "pinecone")
+        address = location.address(443 if options.get("ssl", "true") == "true" else 80, secure=True)
+        index = package.Pinecone(api_key=options["api_key"]).Index(host=address)
+        return cls(index, namespace=options.get("namespace"))
 
     @property
     def key(self) -> str:
@@ -101,34 +102,16 @@ class PineconeStore:
         host = getattr(self.index, "host", None) or self.index.config.host
         return store_key("pinecone", f"{host} {self.namespace}")
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes, as far as Pinecone has counted them."""
         namespaces = self.index.describe_index_stats().namespaces
         names = ("", "__default__") if self.namespace in ("", "__default__") else (self.namespace,)
         return sum(int(_known(namespaces[name], "vector_count") or 0) for name in names if name in namespaces)
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
-        found = self._fetch(names)
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        rows = [found[name].values for name in names]
-        return np.array(rows, dtype=np.float32).reshape(len(names), self._dimension)
-
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, page by page. Only serverless indexes list theirs."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         for chunk in chunks(list(self._all_records()), batch_size):
-            found = self._fetch(chunk)
+            found = self._found(chunk)
             if found:  # what was deleted since the ids were listed is no longer there
                 yield list(found), np.array([record.values for record in found.values()], dtype=np.float32)
 
@@ -160,20 +143,16 @@ class PineconeStore:
 
     def matching(self, ids: Sequence[str], where: Filter | None) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``."""
-        found = self._fetch(check_ids(ids))
+        found = self._found(check_ids(ids))
         return {name for name, record in found.items() if where is None or passes(_metadata(record), where)}
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as float32."""
-        return np.asarray(vectors, dtype=np.float32)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
+        return {name: record.values for name, record in self._found(names).items()}
 
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors one by one, every id looked up first. StoreError if they do not become visible."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
-        present = self._fetch(names)
-        unknown = [name for name in names if name not in present]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
+        present = self._found(names)
+        self._require(names, present)
         if self.capabilities.similarity == "cosine" and not rows.any(axis=1).all():
             zero = names[int(np.flatnonzero(~rows.any(axis=1))[0])]
             raise ValueError(f"the vector for {zero!r} is zero, which has no cosine: {self.name} refuses it")
@@ -192,9 +171,9 @@ class PineconeStore:
 
     def records(self, ids: Sequence[str]) -> dict[str, Any]:
         """Pinecone's records of those of ``ids`` that exist, with values and metadata, by node id."""
-        return self._fetch(check_ids(ids))
+        return self._found(check_ids(ids))
 
-    def _fetch(self, names: Sequence[str]) -> dict[str, Any]:
+    def _found(self, names: Sequence[str]) -> dict[str, Any]:
         of = self._record_ids(names)
         found: dict[str, Any] = {}
         for chunk in chunks(list(of), IDS_PER_CALL):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.copies import unknown_copy
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -71,9 +72,7 @@ class PostgresCopies:
         """
         labels = self.labels()
         if check_label(label) not in labels:
-            raise ValueError(
-                f"there is no version {label!r} of {self._column!r}; there are {', '.join(labels) or 'none'}"
-            )
+            raise unknown_copy(label, labels, self._column)
         return self._prefix + label
 
     def create(self, label: str) -> None:

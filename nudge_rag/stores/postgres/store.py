@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import (
-    check_batch_size,
-    check_ids,
-    check_queries,
-    check_replacement,
-    chunks,
-    store_key,
-    ungrouped,
-)
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.postgres.connection import connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies
 
@@ -43,7 +40,7 @@ WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', '
 """
 
 
-class PgVectorStore(CopiesMixin):
+class PgVectorStore(CopiesMixin, StoreAdapter):
     """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
 
     Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
@@ -67,6 +64,8 @@ class PgVectorStore(CopiesMixin):
         ValueError: no such table or column, a column of another type.
     """
 
+    name = "postgres"
+
     def __init__(
         self,
         conninfo: Any,
@@ -79,10 +78,7 @@ class PgVectorStore(CopiesMixin):
         only: str | None = None,
         exact: bool = False,
     ) -> None:
-        try:
-            from psycopg import sql
-        except ImportError as error:
-            raise ImportError("PgVectorStore needs psycopg: pip install 'nudge-rag[pgvector]'") from error
+        sql = import_package("psycopg", "PgVectorStore", "pgvector").sql
         if similarity not in OPERATORS:
             raise ValueError(f"similarity must be one of {', '.join(OPERATORS)}, got {similarity!r}")
         self._connections = connections_of(conninfo)
@@ -100,17 +96,19 @@ class PgVectorStore(CopiesMixin):
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexed
-        self._beside: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only)
+        self._copies: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
         self._options |= {"table": table, "schema": schema}
         self._capabilities = Capabilities(
             similarity, exact_search=self._exact, persistent=True, side_by_side=True, atomic_switch=True
         )
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "postgres"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> PgVectorStore:
+        """The table that ``postgresql://`` names; options that are not the table's go to psycopg."""
+        names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
+        conninfo = location.without(["table", *names])
+        return cls(conninfo, location.options["table"], **location.chosen(names))
 
     @property
     def key(self) -> str:
@@ -120,49 +118,33 @@ class PgVectorStore(CopiesMixin):
             place = f"{info.host} {info.port} {info.dbname} {self._place}"
         return store_key("postgres", place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes that have a vector."""
         return int(self._rows("SELECT count(*) FROM {table} WHERE {only}")[0][0])
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked. Raises ValueError for an id in two rows."""
-        names = check_ids(ids)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         rows_found = 0
-        distinct = list(dict.fromkeys(names))
-        for chunk in chunks(distinct, IDS_PER_CALL):
+        for chunk in chunks(names, IDS_PER_CALL):
             rows = self._rows(
                 "SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only} AND {id}::text = ANY(%s)",
                 [chunk],
             )
             found.update(rows)
             rows_found += len(rows)
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        if rows_found != len(distinct):
+        if rows_found != len(found):
             raise ValueError(
-                f"{rows_found} rows in {self.name} for {len(distinct)} ids: each node must have one vector"
-                f" ({self._twice(distinct)!r} has several)"
+                f"{rows_found} rows in {self.name} for {len(found)} ids: each node must have one vector"
+                f" ({self._twice(names)!r} has several)"
             )
-        return np.array([found[name] for name in names], dtype=np.float32).reshape(
-            len(names), -1 if names else self._dimension
-        )
+        return found
 
     def _twice(self, names: list[str]) -> str:
         query = "SELECT {id}::text FROM {table} WHERE {only} AND {id}::text = ANY(%s) GROUP BY 1 HAVING count(*) > 1"
         return str(self._rows(query, [names])[0][0])
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes as they were when the scan began, through a cursor on the server."""
-        return self._pages(check_batch_size(batch_size))
-
-    def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         query = self._query("SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only}")
         # A connection of its own: a scan may take long, and other calls are not to wait for it.
         for rows in self._connections.stream(query, batch_size):
@@ -206,28 +188,47 @@ class PgVectorStore(CopiesMixin):
         rows = np.asarray(vectors, dtype=np.float32)
         return rows.astype(np.float16).astype(np.float32) if self._half else rows
 
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all writes inside one transaction, those of the store's history included."""
+        with self._cursor():
+            yield
+
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors in one transaction: all of them, or none."""
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension or None, dtype="float32")
         self.read(names)  # raises for ids that are unknown or there twice
-        if not names:
-            return
-        update = self._query("UPDATE {table} SET {vector} = %s::{kind} WHERE {only} AND {id}::text = %s")
-        with self._cursor() as cursor:
-            cursor.executemany(update, [(str(row.tolist()), name) for name, row in zip(names, rows, strict=True)])
-            if cursor.rowcount != len(names):
-                raise RuntimeError(
-                    f"{cursor.rowcount} rows for {len(names)} ids: the table changed; nothing was written"
-                )
+        with self._cursor():
+            changed = sum(len(self._update(*chunk)) for chunk in _chunked(names, rows))
+            if changed != len(names):
+                raise StoreError(f"{changed} rows for {len(names)} ids: the table changed; nothing was written")
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set, in one transaction; a row that another session is changing is waited for."""
+        self._fetch(names)  # raises for ids that are there twice
+        with self._cursor():
+            written = {node_id for chunk in _chunked(names, rows, expected) for node_id in self._update(*chunk)}
+        return [name for name in names if name not in written]
+
+    def _update(self, names: list[str], rows: FloatArray, expected: FloatArray | None = None) -> list[str]:
+        """Overwrite vectors, only expected ones if these are given: ids of the rows that were written."""
+        old = rows if expected is None else expected
+        query = (
+            "UPDATE {table} SET {vector} = nudge_v::{kind}"
+            " FROM unnest(%s::text[], %s::text[], %s::text[]) AS nudge_new(nudge_id, nudge_v, nudge_old)"
+            " WHERE {only} AND {id}::text = nudge_id"
+        )
+        query += "" if expected is None else " AND {vector} = nudge_old::{kind}"
+        values = [names, *([str(row.tolist()) for row in part] for part in (rows, old))]
+        return [row[0] for row in self._rows(query + " RETURNING {id}::text", values)]
 
     def create_copy(self, label: str) -> PgVectorStore:
         """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""
-        self._beside.create(label)
+        self._copies.create(label)
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
-        return PgVectorStore(self._connections, vector_column=self._beside.column(label), **self._options)
+        return PgVectorStore(self._connections, vector_column=self._copies.column(label), **self._options)
 
     def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""
@@ -280,6 +281,13 @@ class PgVectorStore(CopiesMixin):
             if hasattr(self, f"_{name}"):
                 parts[name] = getattr(self, f"_{name}")
         return sql.SQL(query).format(**parts)
+
+
+def _chunked(names: list[str], *arrays: FloatArray) -> Iterator[tuple[Any, ...]]:
+    """Names and rows of each array, for as many nodes as one statement takes."""
+    for first in range(0, len(names), IDS_PER_CALL):
+        part = slice(first, first + IDS_PER_CALL)
+        yield names[part], *(array[part] for array in arrays)
 
 
 def _doubled(text: str) -> str:

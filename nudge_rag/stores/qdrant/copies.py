@@ -6,6 +6,7 @@ from typing import Any
 
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.copies import unknown_copy
 
 __all__ = ["QdrantCopies", "aliases_of"]
 
@@ -45,9 +46,7 @@ class QdrantCopies:
         """
         labels = self._complete()
         if check_label(label) not in labels:
-            raise ValueError(
-                f"there is no version {label!r} of {self._alias!r}; there are {', '.join(labels) or 'none'}"
-            )
+            raise unknown_copy(label, labels, self._alias)
         return self._prefix + label
 
     def create(self, label: str) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
+from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.qdrant.copies import QdrantCopies, aliases_of
 
 __all__ = ["QdrantStore"]
@@ -25,7 +29,7 @@ QUERIES_PER_CALL = 128
 COSINE_ROUNDING = 1e-6
 
 
-class QdrantStore(CopiesMixin):
+class QdrantStore(CopiesMixin, StoreAdapter):
     """Adapter for a Qdrant collection. ``where`` is a ``qdrant_client.models.Filter``; ids are UUIDs or integers.
 
     Scores are larger-is-better: cosine or inner product as Qdrant gives them, minus the squared distance for Euclid.
@@ -43,6 +47,9 @@ class QdrantStore(CopiesMixin):
         ValueError: a collection that does not exist; an unknown or missing vector name; Manhattan distance; vectors
             stored as anything but float32.
     """
+
+    name = "qdrant"
+    ids_note = " (whose ids are UUIDs or integers)"
 
     def __init__(self, client: Any, collection: str, *, vector_name: str | None = None, exact: bool = False) -> None:
         if not all(hasattr(client, part) for part in ("query_batch_points", "update_vectors", "get_collection")):
@@ -69,12 +76,16 @@ class QdrantStore(CopiesMixin):
             side_by_side=aliased,
             atomic_switch=aliased,
         )
-        self._beside: QdrantCopies = QdrantCopies(client, collection)
+        self._copies: QdrantCopies = QdrantCopies(client, collection)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "qdrant"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> QdrantStore:
+        """The collection that ``qdrant://`` names, in a folder or on a server."""
+        options = location.options
+        path = location.path
+        place = {"path": path} if path else {"url": location.address(6333), "api_key": options.get("api_key")}
+        client = import_package("qdrant_client", "qdrant://", "qdrant").QdrantClient(**place)
+        return cls(client, options["collection"], vector_name=options.get("vector"))
 
     @property
     def key(self) -> str:
@@ -82,32 +93,24 @@ class QdrantStore(CopiesMixin):
         place = f"{self._location} {self.collection} {self.vector_name}"
         return store_key("qdrant", place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes."""
         return int(self.client.count(self.collection, exact=True).count)
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d) float32, in the order asked."""
-        names = check_ids(ids)
-        place = self._place(len(names) > IDS_PER_CALL)
+    def _fetch(self, names: list[str]) -> dict[str, Any]:
+        collection = self._place(len(names) > IDS_PER_CALL)
         found: dict[str, Any] = {}
-        for chunk in chunks(list(dict.fromkeys(names)), IDS_PER_CALL):
-            points = self.client.retrieve(place, _point_ids(chunk), with_payload=False, with_vectors=self._with_vectors)
+        for chunk in chunks(names, IDS_PER_CALL):
+            points = self.client.retrieve(
+                collection, _point_ids(chunk), with_payload=False, with_vectors=self._with_vectors
+            )
             found.update((str(point.id), self._vector_of(point)) for point in points)
-        keys = [_canonical(name) for name in names]
-        unknown = [name for name, key in zip(names, keys, strict=True) if key not in found]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs or integers)")
-        return np.array([found[str(key)] for key in keys], dtype=np.float32).reshape(len(names), self._dimension)
+        keys = {name: str(_canonical(name)) for name in names}
+        return {name: found[key] for name, key in keys.items() if key in found}
 
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
+    def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, page by page; by an alias, those of the collection that it names at the start."""
-        return self._pages(check_batch_size(batch_size))
+        return self._pages(batch_size)
 
     def _pages(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         place, offset = self._place(pinned=True), None
@@ -170,24 +173,12 @@ class QdrantStore(CopiesMixin):
             found.update(named[str(point.id)] for point in points)
         return found
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` as they will be read back: at unit length in a cosine collection, to within 1e-6."""
-        wide = np.asarray(vectors, dtype=np.float64)
-        if not self.capabilities.keeps_norms:
-            norms = np.linalg.norm(wide, axis=1, keepdims=True)
-            wide = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-        return wide.astype(np.float32)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
-        """Overwrite vectors. Qdrant ignores, or stops half-way at, an id it lacks: every id is looked up first."""
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors. Qdrant ignores, or stops halfway at, an id it lacks: every id is looked up first."""
         from qdrant_client import models
 
-        names, rows = check_replacement(ids, vectors, dimension=self._dimension, dtype="float32")
-        place = self._place(pinned=True)
-        present = self._matching(place, names, None)
-        unknown = [name for name in names if name not in present]
-        if unknown:
-            raise UnknownIdError(unknown, f"{self.name} (whose ids are UUIDs or integers)")
+        collection = self._place(pinned=True)
+        self._require(names, self._matching(collection, names, None))
         written = self.as_stored(rows).tolist()
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
@@ -195,16 +186,16 @@ class QdrantStore(CopiesMixin):
                 models.PointVectors(id=point, vector=vector if self.vector_name is None else {self.vector_name: vector})
                 for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
             ]
-            self.client.update_vectors(place, points, wait=True)
+            self.client.update_vectors(collection, points, wait=True)
 
     def create_copy(self, label: str) -> QdrantStore:
         """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
-        self._beside.create(label)
+        self._copies.create(label)
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> QdrantStore:
         """The store on the collection ``label``."""
-        alias = self._beside.alias(label)
+        alias = self._copies.alias(label)
         return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
 
     def _place(self, pinned: bool) -> str:

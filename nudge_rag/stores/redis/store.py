@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError, UnknownIdError
-from nudge_rag.stores.checks import check_batch_size, check_ids, check_queries, check_replacement, chunks, store_key
+from nudge_rag.common.packages import import_package
+from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
+from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.keys import store_key
+from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.redis.index import Index, describe
 
 __all__ = ["RedisStore"]
@@ -17,13 +21,15 @@ __all__ = ["RedisStore"]
 SIMILARITY: dict[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
 IDS_PER_CALL = 1_000
 QUERIES_PER_CALL = 64
+# How often a compare-and-set begins anew because a node was changed meanwhile.
+TRIES = 20
 # Redis' own limit on the results of one search.
 LARGEST_K = 1_000_000
 # Without it, a search that takes longer than half a second gives what it has found by then, and does not say so.
 NO_TIMEOUT = ("TIMEOUT", 0, "DIALECT", 2)
 
 
-class RedisStore:
+class RedisStore(StoreAdapter):
     """Adapter for a search index of Redis 7.2 or later (or Redis Stack) over hashes with one field of vectors.
 
     Ranks by the index's metric, exactly where the index is FLAT; scores are larger-is-better (the cosine, the inner
@@ -43,6 +49,8 @@ class RedisStore:
         ValueError: no such index or field, an index over JSON, vectors of another type, several prefixes.
     """
 
+    name = "redis"
+
     def __init__(
         self,
         client: Any,
@@ -53,8 +61,7 @@ class RedisStore:
         only: str | None = None,
         ef_runtime: int = 200,
     ) -> None:
-        import redis
-
+        redis = import_package("redis", "RedisStore", "redis")
         if not isinstance(client, redis.Redis):
             raise TypeError(f"expected a redis.Redis client, got {type(client).__name__}")
         pool = client.connection_pool
@@ -65,6 +72,7 @@ class RedisStore:
             connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options)
         )
         self._index: Index = describe(self.client, index, vector_field)
+        self._dimension = self._index.dimension
         self._prefix = (self._index.prefix() if prefix is None else prefix).encode("utf-8", "surrogateescape")
         self._only, self._ef = only, ef_runtime
         place = [options.get("path") or (options.get("host"), options.get("port")), options.get("db") or 0]
@@ -79,49 +87,33 @@ class RedisStore:
     @classmethod
     def open(cls, url: str, index: str, **options: Any) -> RedisStore:
         """An index of the server at ``url``, such as ``redis://localhost:6379/0``; ``options`` as for the class."""
-        try:
-            import redis
-        except ImportError as error:
-            raise ImportError("RedisStore.open needs Redis' client: pip install 'nudge-rag[redis]'") from error
+        redis = import_package("redis", "RedisStore.open", "redis")
         return cls(redis.Redis.from_url(url), index, **options)
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return "redis"
+    @classmethod
+    def from_url(cls, location: StoreLocation) -> RedisStore:
+        """The index that ``redis://`` or ``rediss://`` names; options that are not the index's go to redis-py."""
+        names = {"vector": "vector_field", "prefix": "prefix"}
+        return cls.open(location.without(["index", *names]), location.options["index"], **location.chosen(names))
 
     @property
     def key(self) -> str:
         """From the server, the index and the field."""
         return store_key("redis", self._place)
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the store can do."""
-        return self._capabilities
-
     def count(self) -> int:
         """Number of nodes that have a vector."""
         return len(self._ids())
 
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        """Vectors of ``ids``, (len(ids), d), in the order asked."""
-        names = check_ids(ids)
-        found = self._found(list(dict.fromkeys(names)))
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise UnknownIdError(unknown, self.name)
-        return self._matrix([found[name] for name in names])
-
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        """All nodes that are there when the scan begins and when their batch is read."""
-        return self._batches(check_batch_size(batch_size))
+    def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+        found = self._found(names)
+        return dict(zip(found, self._vectors_in(list(found.values())), strict=True))
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         for chunk in chunks(self._ids(), batch_size):
             found = self._found(chunk)
             if found:
-                yield list(found), self._matrix(list(found.values()))
+                yield list(found), self._vectors_in(list(found.values()))
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query: exactly, or as far as the index finds them."""
@@ -164,29 +156,39 @@ class RedisStore:
             passing.update(self._id(key) for key in answer[1:])
         return set(self._vectors(sorted(passing)))
 
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` in the index's precision."""
-        return np.asarray(vectors, dtype=self.capabilities.dtype)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors in one transaction: all of them, or none."""
+        if names and self._write_watched(names, rows, None) is None:
+            raise StoreError("a node was changed by someone else during the write; nothing was written")
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set in one transaction, begun anew if a node is changed meanwhile."""
+        for _ in range(TRIES):
+            skipped = self._write_watched(names, rows, expected)
+            if skipped is not None:
+                return skipped
+        raise StoreError(f"nodes were changed by someone else in each of {TRIES} tries; nothing was written")
+
+    def _write_watched(self, names: list[str], rows: FloatArray, expected: FloatArray | None) -> list[str] | None:
+        """Overwrite vectors, only expected ones if these are given: ids left out; None if another client was faster."""
         import redis
 
-        dimension, dtype = self._index.dimension, self.capabilities.dtype
-        names, rows = check_replacement(ids, vectors, dimension=dimension, dtype=dtype)
-        if not names:
-            return
-        keys = [self._key(name) for name in names]
         with self.client.pipeline() as pipe:
-            pipe.watch(*keys)
-            self.read(names)  # raises for ids that are unknown
+            pipe.watch(*map(self._key, names))
+            if expected is None:
+                self.read(names)  # raises for ids that are unknown
+                written = np.ones(len(names), dtype=np.bool_)
+            else:
+                written = self._unchanged(names, expected)
             pipe.multi()
-            for key, row in zip(keys, rows, strict=True):
-                pipe.hset(key, self._index.field, row.tobytes())
+            for name, row, write in zip(names, rows, written, strict=True):
+                if write:
+                    pipe.hset(self._key(name), self._index.field, row.tobytes())
             try:
                 pipe.execute()
-            except redis.WatchError as error:
-                raise StoreError("a node was changed by someone else during the write; nothing was written") from error
+            except redis.WatchError:
+                return None
+        return [name for name, write in zip(names, written, strict=True) if not write]
 
     def _condition(self, where: str | None) -> str:
         parts = [f"({part})" for part in (self._only, where) if part]
@@ -234,6 +236,6 @@ class RedisStore:
             )
         return key[len(self._prefix) :].decode("utf-8", "surrogateescape")
 
-    def _matrix(self, rows: list[bytes]) -> FloatArray:
+    def _vectors_in(self, rows: list[bytes]) -> FloatArray:
         dtype = np.dtype(self.capabilities.dtype)
         return np.frombuffer(b"".join(rows), dtype=dtype).reshape(len(rows), self._index.dimension)

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from langchain_nudge.databases.base import Database
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, LanceStore
-from nudge_rag.stores.checks import sql_text
+from nudge_rag.stores.sql import sql_text
 
 __all__ = ["DATABASE"]
 

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 
 from langchain_nudge.databases.base import Database
 from nudge_rag.stores import EmbeddingStore, SQLiteVecStore
-from nudge_rag.stores.checks import sql_name, sql_text
+from nudge_rag.stores.sql import sql_name, sql_text
 from nudge_rag.stores.sqlite_vec import rowids
 
 __all__ = ["DATABASE"]

@@ -11,7 +11,7 @@ from typing import Any
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
-from nudge_rag.stores.checks import sql_text
+from nudge_rag.stores.sql import sql_text
 
 __all__ = [
     "DUCKDB",

@@ -1,0 +1,113 @@
+"""A LanceDB table as this library uses it: a column of ids, and columns of vectors of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.stores.sql import sql_text
+
+__all__ = ["LanceTable", "index_metric", "quoted"]
+
+
+class LanceTable:
+    """A ``lancedb`` table, its column of ids and its column of vectors.
+
+    Args:
+        table: the table.
+        id_column: the name of the column of ids.
+        vector_column: the name of the column of vectors.
+        latest: whether to see what other handles and processes have written since.
+
+    Attributes:
+        dimension: length of the vectors.
+        dtype: ``"float32"`` or ``"float64"``.
+
+    Raises:
+        ValueError: columns that are missing or of another type.
+    """
+
+    def __init__(self, table: Any, id_column: str, vector_column: str, *, latest: bool) -> None:
+        self.table, self.latest = table, latest
+        self.id, self.vector = id_column, vector_column
+        self.dimension, self.dtype = _vector_type(table.schema, vector_column, id_column)
+
+    def fresh(self) -> Any:
+        """The table as it is now: a handle of LanceDB's stays at the version that it was opened at."""
+        if self.latest:
+            self.table.checkout_latest()
+        return self.table
+
+    def select(self, columns: list[str], condition: str) -> Any:
+        """The rows that meet an SQL condition, as an Arrow table."""
+        return self.fresh().search().where(condition).select(columns).limit(None).to_arrow()
+
+    def batches(self, columns: list[str], size: int, condition: str | None = None) -> Iterator[Any]:
+        """All rows, or those that meet an SQL condition, in Arrow batches of at most ``size``; none is empty."""
+        query = self.fresh().search()
+        if condition is not None:
+            query = query.where(condition)
+        batches = query.select(columns).limit(None).to_batches(size)
+        return (batch for batch in batches if batch.num_rows)
+
+    def among(self, ids: Sequence[str]) -> str:
+        """The SQL condition for the rows of ``ids``; quotes inside names and values are doubled."""
+        return f"{quoted(self.id)} IN ({', '.join(map(sql_text, ids))})"
+
+    def matrix(self, rows: Any, column: str) -> FloatArray:
+        """Vectors in a column of Arrow rows, (n, d)."""
+        values = rows[column]
+        flat = values.combine_chunks() if hasattr(values, "combine_chunks") else values
+        return np.asarray(flat.flatten(), dtype=self.dtype).reshape(rows.num_rows, self.dimension)
+
+    def merge(self, names: Sequence[str], columns: Mapping[str, FloatArray]) -> int:
+        """Overwrite columns of vectors in the rows of ``names``, in one commit; the table's version that it made."""
+        import pyarrow
+
+        schema = self.fresh().schema
+        arrays = [pyarrow.array(names, schema.field(self.id).type)]
+        for column, rows in columns.items():
+            values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+            arrays.append(values.cast(schema.field(column).type))
+        new = pyarrow.table(arrays, names=[self.id, *columns])
+        return int(self.table.merge_insert(self.id).when_matched_update_all().execute(new).version)
+
+    def as_of(self, version: int) -> LanceTable:
+        """The table at an earlier version, through a handle of its own."""
+        earlier = self.table._conn.open_table(self.table.name)
+        earlier.checkout(version)
+        return LanceTable(earlier, self.id, self.vector, latest=False)
+
+
+def index_metric(table: Any, vector_column: str) -> str | None:
+    """The metric of the index over a column, None if it has no index."""
+    for index in table.list_indices():
+        if list(index.columns) == [vector_column]:
+            stats = table.index_stats(index.name)
+            return None if stats is None else str(stats.distance_type)
+    return None
+
+
+def quoted(column: str) -> str:
+    """A column's name in LanceDB's SQL.
+
+    Example:
+        >>> quoted("node id")
+        '`node id`'
+    """
+    return f"`{column.replace('`', '``')}`"
+
+
+def _vector_type(schema: Any, vector_column: str, id_column: str) -> tuple[int, str]:
+    for column in (vector_column, id_column):
+        if column not in schema.names:
+            raise ValueError(f"the table has no column {column!r}, it has {', '.join(schema.names)}")
+    kind = schema.field(vector_column).type
+    if getattr(kind, "list_size", -1) < 1 or str(kind.value_type) not in ("float", "double"):
+        raise ValueError(f"column {vector_column!r} must be a fixed-size list of float32 or float64, it is {kind}")
+    if str(schema.field(id_column).type) not in ("string", "large_string"):
+        raise ValueError(f"column {id_column!r} must hold strings, it holds {schema.field(id_column).type}")
+    return int(kind.list_size), "float32" if str(kind.value_type) == "float" else "float64"
