@@ -9,8 +9,10 @@ from nudge_rag.feedback.reading import ReadReport, SkippedRow
 if TYPE_CHECKING:
     from nudge_rag.feedback.clicks import ClickGrades, click_grades
     from nudge_rag.feedback.interleaving import InterleavingResult, TeamDraft, compare_teams, takes_part
+    from nudge_rag.feedback.label_coverage import LabelCoverage, coverage
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
     from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
+    from nudge_rag.feedback.questions import GeneratedQuestions, generate_questions
     from nudge_rag.feedback.readers.judged import from_mteb, from_nudge_dataset, from_trec, from_trec_run
     from nudge_rag.feedback.readers.langfuse import from_langfuse
     from nudge_rag.feedback.readers.langsmith import from_examples, from_langsmith
@@ -25,7 +27,9 @@ __all__ = [
     "ExaminationCurve",
     "Feedback",
     "FeedbackLog",
+    "GeneratedQuestions",
     "InterleavingResult",
+    "LabelCoverage",
     "LabeledPairs",
     "ReadReport",
     "Recorder",
@@ -40,6 +44,7 @@ __all__ = [
     "UnknownNodes",
     "click_grades",
     "compare_teams",
+    "coverage",
     "fit_examination",
     "from_examples",
     "from_hugging_face",
@@ -54,6 +59,7 @@ __all__ = [
     "from_trec_run",
     "from_trulens",
     "from_ubi",
+    "generate_questions",
     "takes_part",
     "to_ubi",
 ]
@@ -61,8 +67,10 @@ __all__ = [
 # Imported when they are asked for: `import nudge_rag` needs none of them.
 _MODULES = {
     "clicks": ("ClickGrades", "click_grades"),
+    "questions": ("GeneratedQuestions", "generate_questions"),
     "position_bias": ("ExaminationCurve", "fit_examination"),
     "interleaving": ("InterleavingResult", "TeamDraft", "compare_teams", "takes_part"),
+    "label_coverage": ("LabelCoverage", "coverage"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
     "readers.langfuse": ("from_langfuse",),
