@@ -160,9 +160,9 @@ class Answers:
         )
 
     def _search_after(self, error: Exception, query: VectorStoreQuery, options: Options) -> VectorStoreQueryResult:
-        """Answer what the framework's search failed on, if that may be its translation of the filters."""
-        translated = query.filters is not None or isinstance(error, Warning)
-        if not translated or self._database.overlay_problem(self._vector_store, query.mode, options) is not None:
+        """Answer what the framework's search failed on, if that may be its filters, or its MMR."""
+        ours = query.filters is not None or query.mode == VectorStoreQueryMode.MMR or isinstance(error, Warning)
+        if not ours or self._database.overlay_problem(self._vector_store, query.mode, options) is not None:
             raise error
         try:
             return self._search(query, options, trusting=False)

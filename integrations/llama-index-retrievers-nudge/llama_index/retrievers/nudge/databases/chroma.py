@@ -40,7 +40,8 @@ class Chroma(Database):
             parts.append({"document_id": {"$in": list(query.doc_ids)}})
         given = [part for part in parts if part]
         combined = {"$and": given} if len(given) > 1 else next(iter(given), None)
-        ids = list(query.node_ids) if query.node_ids else None
+        # Chroma fails on ids that it does not have.
+        ids = request.vector_store.client.get(ids=list(query.node_ids), include=[])["ids"] if query.node_ids else None
         return ChromaFilter(where=combined, where_document=request.options.get("where_document"), ids=ids)
 
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:

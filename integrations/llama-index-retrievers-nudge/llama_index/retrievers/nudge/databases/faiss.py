@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.vector_stores import VectorStoreQuery
@@ -37,7 +38,9 @@ class Faiss(Database):
             document: str | None = request.filtered.get_node(node_id).ref_doc_id
             return document
 
-        return passes_filters(request.query, metadata_of, document_of)
+        # As in the framework's own retriever, an empty list of ids restricts nothing.
+        query = replace(request.query, node_ids=request.query.node_ids or None)
+        return passes_filters(query, metadata_of, document_of)
 
     def honours(self, vector_store: Any, query: VectorStoreQuery, options: Options) -> bool:
         """Its search refuses filters and ignores ids."""
