@@ -8,8 +8,11 @@ the one that a few lines of Python give: the framework's ranking without filters
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import operator
+import pickle
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -124,7 +127,7 @@ def place_of(tmp_path_factory: pytest.TempPathFactory, servers: Any) -> Callable
             context = StorageContext.from_defaults(vector_store=build_store(kind, folder, servers))
             index = VectorStoreIndex(nodes_of(kind), storage_context=context, embed_model=LlamaIndexWorld())
             ids = [node_id(number) for number in range(0, N, 2)]
-            still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids))
+            still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
             built[kind] = Place(kind, index, still)
         return built[kind]
 
@@ -519,7 +522,7 @@ def test_several_indexes_on_one_store(overlaid: bool) -> None:
     ]
     for part, index in enumerate(indexes):
         ids = [node.node_id for node in nodes[:10]]
-        still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids))
+        still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
         ours = NudgeRetriever(index, TOP_K, **({"overlay": still} if overlaid else {}))
         found = told(ours.retrieve(QUESTIONS[0]))
         assert_same(found, told(index.as_retriever(similarity_top_k=TOP_K).retrieve(QUESTIONS[0])))
@@ -537,7 +540,7 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     context = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex(nodes, objects=[object_node], storage_context=context, embed_model=LlamaIndexWorld())
     ids = [nodes[0].node_id, object_node.node_id]
-    still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids))
+    still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
     place = Place(kind, index, still)
     own, ours = both(place, overlaid, similarity_top_k=3)
     question = "question 1 about 30"
@@ -545,3 +548,51 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     assert found == told(own.retrieve(question)) if not overlaid else found.ids
     assert set(found.ids) & {node.node_id for node in nodes_of("simple")[:5]}, "the inner retriever answered"
     assert found.ids == told(own.retrieve(question)).ids
+
+
+def test_a_store_with_an_asynchronous_client_alone() -> None:
+    pytest.importorskip("llama_index.vector_stores.qdrant")
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+    from qdrant_client import AsyncQdrantClient
+
+    async def answers() -> tuple[Answer, Answer]:
+        store = QdrantVectorStore("nodes", aclient=AsyncQdrantClient(":memory:"))
+        nodes = nodes_of("qdrant-Dot")
+        for node in nodes:
+            node.embedding = vector(node.text)
+        await store.async_add(nodes)
+        index = VectorStoreIndex.from_vector_store(store, embed_model=LlamaIndexWorld())
+        with pytest.warns(UserWarning, match="has an asynchronous client alone"):
+            ours = told(await NudgeRetriever(index, 5, filters=EVEN).aretrieve(QUESTIONS[0]))
+        return ours, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
+
+    assert_same(*LOOP.run_until_complete(answers()))
+
+
+@pytest.mark.parametrize("kind", here({kind: KINDS[kind] for kind in ("simple", "chroma", "lancedb", "faiss-map")}))
+def test_a_search_that_is_not_asynchronous_does_not_hold_up_the_event_loop(
+    kind: str, place_of: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The framework's own retriever runs such a search in the event loop; ours runs it in a thread."""
+    place = place_of(kind)
+    threads = []
+    own = type(place.index.vector_store).query
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(type(place.index.vector_store), "query", watched)
+    LOOP.run_until_complete(NudgeRetriever(place.index).aretrieve(QUESTIONS[0]))
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+@OVERLAID
+def test_a_retriever_is_copied_and_pickled(overlaid: bool, place_of: Callable[[str], Place]) -> None:
+    place = place_of("simple")
+    own, ours = both(place, overlaid, similarity_top_k=5)
+    expected = told(own.retrieve(QUESTIONS[0]))
+    assert_same(told(ours.retrieve(QUESTIONS[0])), expected)
+    assert_same(told(copy.deepcopy(ours).retrieve(QUESTIONS[0])), expected)
+    assert_same(told(pickle.loads(pickle.dumps(ours)).retrieve(QUESTIONS[0])), expected)

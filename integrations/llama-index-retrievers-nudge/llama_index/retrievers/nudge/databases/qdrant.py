@@ -9,6 +9,7 @@ from llama_index.retrievers.nudge.databases.base import Database, Request
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.errors import StoreError
 from nudge_rag.stores import EmbeddingStore, QdrantStore
 
 __all__ = ["DATABASE"]
@@ -28,7 +29,7 @@ class Qdrant(Database):
             ValueError: it has an asynchronous client alone.
         """
         if vector_store.client is None:
-            raise ValueError("this QdrantVectorStore has an asynchronous client alone: give it client= as well")
+            raise StoreError("this QdrantVectorStore has an asynchronous client alone: give it client= as well")
         vectors = vector_store.client.get_collection(vector_store.collection_name).config.params.vectors
         named = vector_store.dense_vector_name if isinstance(vectors, dict) else None
         return QdrantStore(vector_store.client, vector_store.collection_name, vector_name=named)
