@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-__all__ = ["TextsOf", "hash_texts", "skip_unreadable_texts"]
+__all__ = ["TextsOf", "hash_text", "hash_texts", "skip_unreadable_texts"]
 
 # Node ids to their texts, in the same order; None for a node that has none.
 TextsOf: TypeAlias = Callable[[list[str]], Sequence[str | None]]
@@ -33,7 +33,7 @@ def hash_texts(texts_of: TextsOf, ids: Sequence[str]) -> dict[str, str]:
         if text is not None and not isinstance(text, str):
             raise TypeError(f"texts must give strings or None, got {type(text).__name__}")
     pairs = zip(ids, texts, strict=True)
-    return {node_id: _hash(text) for node_id, text in pairs if text is not None}
+    return {node_id: hash_text(text) for node_id, text in pairs if text is not None}
 
 
 def skip_unreadable_texts(texts_of: TextsOf) -> TextsOf:
@@ -54,5 +54,6 @@ def skip_unreadable_texts(texts_of: TextsOf) -> TextsOf:
     return texts
 
 
-def _hash(text: str) -> str:
+def hash_text(text: str) -> str:
+    """Return the first 16 hex digits of SHA-256 of ``text``."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HEX_DIGITS]

@@ -15,6 +15,7 @@ from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.evaluation.report.render import write_report
 from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.feedback.pairs import Split
+from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
@@ -23,6 +24,7 @@ from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
+from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
 from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
 from nudge_rag.tuning.report import as_html, nudge_document
 
@@ -55,6 +57,8 @@ class Nudge:
             estimated effect on queries whose answers have no label.
         model: name of the embedding model, if it is known; a push over one for another model is refused.
         adapter: the map that every query has to pass before it is searched; None if queries stay as they are.
+        against_live: held-out queries with the new vectors and with those that are live; None if nothing is.
+        query_hashes: hashes of the queries that it was trained and validated on.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -75,10 +79,13 @@ class Nudge:
     text_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
     adapter: QueryAdapter | None = None
+    against_live: LiveComparison | None = field(default=None, repr=False)
+    query_hashes: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         decision = describe_decision(self.improves, self._changes_something, self.comparison)
-        parts: list[object] = [decision, self.comparison, wrap(self.summary)]
+        live = None if self.against_live is None else wrap(str(self.against_live))
+        parts: list[object] = [decision, self.comparison, live, wrap(self.summary)]
         if self.tried:
             parts.append(describe_candidates(self.tried))
         return "\n\n".join(str(part) for part in parts if part is not None)
@@ -149,7 +156,8 @@ class Nudge:
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in its history.
 
-        Text and metadata stay as they are. If held-out pairs do not improve, nothing is written unless ``force``: a
+        Text and metadata stay as they are. Nothing is written if held-out pairs do not improve or are worse than with
+        what is live, or if the live version was made from queries that are not among the new ones, unless ``force``: a
         warning and the receipt say so. Nodes changed or deleted since they were read are left alone, counted and
         listed.
 
@@ -169,6 +177,9 @@ class Nudge:
             return self._not_pushed("gamma is 0: no step helped on validation pairs and spared uncovered ones")
         if not (self.improves or force):
             return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
+        lost = None if force else self._what_is_lost()
+        if lost is not None:
+            return self._not_pushed(f"{lost} (push(force=True) writes all the same)")
         details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
@@ -184,6 +195,20 @@ class Nudge:
             )
         return receipt
 
+    def _what_is_lost(self) -> str | None:
+        """Say what a push would make worse; None if it makes nothing worse."""
+        reasons = []
+        if self.against_live is not None and self.against_live.is_worse:
+            reasons.append(f"it is worse than what is live: {self.against_live.scores}")
+        live = Journal.open(self.store, self.versions).live if self.query_hashes else None
+        forgotten, known = (0, 0) if live is None else count_forgotten(live.manifest["details"], self.query_hashes)
+        if live is not None and forgotten:
+            reasons.append(
+                f"it would forget {forgotten:,} of the {known:,} queries that version {live.name}, which is live, was"
+                " made from: tune on their pairs as well"
+            )
+        return "; ".join(reasons) or None
+
     def _record(self) -> dict[str, Any]:
         """Return how the nudge came about, as every record of it says."""
         return {
@@ -192,6 +217,7 @@ class Nudge:
             "candidates": [asdict(setting) for setting in self.tried],
             "model": self.model,
             "text_hashes": dict(self.text_hashes),
+            LIVE_QUERIES: list(self.query_hashes),
         }
 
     def _not_pushed(self, reason: str) -> PushReceipt:
@@ -260,6 +286,7 @@ class Nudge:
             model=manifest.get("model"),
             settings=manifest.get("settings", {}),
             text_hashes=manifest.get("text_hashes", {}),
+            query_hashes=tuple(manifest.get(LIVE_QUERIES, ())),
             tried=tuple(Candidate(**setting) for setting in manifest.get("candidates", [])),
             adapter=QueryAdapter(arrays[ADAPTER]) if ADAPTER in arrays else None,
         )

@@ -19,6 +19,7 @@ from nudge_rag.solvers import LabeledQueries, NudgeFit
 from nudge_rag.solvers.registry import Solver, solver_settings
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads
+from nudge_rag.tuning.gate import compare_with_live
 from nudge_rag.tuning.nudge import Nudge
 
 __all__ = ["HeldOut", "Trial", "run_trial"]
@@ -70,6 +71,9 @@ class Trial:
         reads: what was read of the store.
         background: (b, d) unlabelled nodes that compete, if the solver needs their vectors.
         search: queries to their best unlabelled nodes, for queries that a map has moved.
+        live: (n, d) vectors that are in the store, if an earlier push moved any of them.
+        live_adapter: the map that queries pass until now, if there is one.
+        seen: ids of held-out queries that what is live was made from.
     """
 
     store: EmbeddingStore
@@ -84,6 +88,9 @@ class Trial:
     reads: StoreReads
     background: FloatArray | None = None
     search: Callable[[FloatArray], Competitors] | None = None
+    live: FloatArray | None = None
+    live_adapter: Callable[[FloatArray], FloatArray] | None = None
+    seen: Collection[str] = ()
 
 
 def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: Split | None = None) -> Nudge:
@@ -91,7 +98,11 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
     before = _evaluate(trial, trial.held_out, trial.originals)
-    after = _evaluate(trial, _map_queries(trial, fit), fit.embeddings())
+    after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings())
+    against_live = None
+    if trial.live is not None:
+        live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live)
+        against_live = compare_with_live(trial.metrics[0], live, after, trial.seen)
     gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
     return Nudge(
         store=trial.store,
@@ -110,6 +121,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         split=split,
         reads=trial.reads,
         adapter=fit.adapter,
+        against_live=against_live,
     )
 
 
@@ -123,13 +135,13 @@ def _fit(trial: Trial, solver: Any, val: LabeledQueries) -> NudgeFit:
     return mapped
 
 
-def _map_queries(trial: Trial, fit: NudgeFit) -> HeldOut:
+def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | None) -> HeldOut:
     """Return the held-out queries as they are searched after a push, with what the store finds for them."""
-    if fit.adapter is None or not len(trial.held_out.queries):
+    if adapter is None or not len(trial.held_out.queries):
         return trial.held_out
     if trial.search is None:
-        raise ValueError(f"{fit.solver} maps queries, which this trial cannot search")
-    queries = fit.adapter(trial.held_out.queries)
+        raise ValueError("queries pass a map, and this trial cannot search for what they become")
+    queries = adapter(trial.held_out.queries)
     found = trial.search(queries)
     return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
 

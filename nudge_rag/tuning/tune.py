@@ -14,13 +14,15 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.journal.journal import nudged_ids, original_vectors
-from nudge_rag.journal.text_hashes import hash_texts
+from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
+from nudge_rag.journal.text_hashes import hash_text, hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
+from nudge_rag.tuning.gate import hash_queries, live_queries
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import TuneOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
@@ -130,10 +132,23 @@ def tune(
     split = _split_known(pairs, nodes, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
     embedded = embed_texts(texts, embed_queries, nodes.originals.shape[1], similarity)
-    trial = _prepare_trial(store, solver, settings, nodes, split, embedded)
+    trial = _with_live(_prepare_trial(store, solver, settings, nodes, split, embedded), nodes, split, settings)
     nudge = run_trial(trial, solver, settings.versions, split)
     hashes = {} if settings.texts is None else hash_texts(settings.texts, nudge.ids)
-    return replace(nudge, model=settings.model, text_hashes=hashes)
+    queries = hash_queries(text for part in (split.train, split.val) for text in part.queries.values())
+    return replace(nudge, model=settings.model, text_hashes=hashes, query_hashes=queries)
+
+
+def _with_live(trial: Trial, nodes: LabelledNodes, split: Split, settings: TuneSettings) -> Trial:
+    """Add what is live, if an earlier push is."""
+    live = Journal.open(trial.store, settings.versions).live
+    if live is None:
+        return trial
+    known = live_queries(live.manifest["details"])
+    held_out = split.test if split.test.n_queries else split.val
+    seen = {query for query, text in held_out.queries.items() if hash_text(text) in known}
+    adapter = live_adapter(trial.store, settings.versions)
+    return replace(trial, live=nodes.current, live_adapter=adapter, seen=seen)
 
 
 @dataclass(frozen=True)

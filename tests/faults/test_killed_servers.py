@@ -69,6 +69,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
                 act(action, steps.instrument(store, patched.setattr), root)
             except (PushError, StoreError):
                 errors += 1
+        assert steps.counted > 0
         if not steps.killed:
             break
         kills += 1

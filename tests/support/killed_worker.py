@@ -35,6 +35,8 @@ OF_THE_PROCESS = (
     (nudge_rag.common.files, "put_in_place"),
     (Path, "unlink"),
 )
+# How vectors are written: at once, or where they are what is expected.
+WRITES = ("replace", "replace_vectors_if")
 
 
 def import_for(kind: str) -> None:
@@ -75,8 +77,10 @@ class Steps:
 
     def __init__(self, left: int, pause: float = 0.0) -> None:
         self.left, self.pause = left, pause
+        self.counted = 0
 
     def step(self) -> None:
+        self.counted += 1
         time.sleep(self.pause)
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -106,16 +110,23 @@ class Steps:
         return call
 
     def in_parts(self, store: Any) -> Any:
-        replace = store.replace
+        for name in WRITES:
+            if hasattr(store, name):
+                setattr(store, name, self.in_three(getattr(store, name)))
+        return store
 
-        def replace_in_parts(ids: Any, vectors: Any) -> None:
+    def in_three(self, write: Any) -> Any:
+        """Three writes of a third of the nodes each, with a step between them."""
+
+        def write_in_parts(ids: Any, *rows: Any) -> list[str]:
+            left: list[str] = []
             self.step()
             for part in np.array_split(np.arange(len(ids)), 3):
-                replace([ids[at] for at in part], np.asarray(vectors)[part])
+                left += write([ids[at] for at in part], *(np.asarray(each)[part] for each in rows)) or []
                 self.step()
+            return left
 
-        store.replace = replace_in_parts
-        return store
+        return write_in_parts
 
 
 def nudged(originals: np.ndarray, number: int) -> np.ndarray:
@@ -155,16 +166,20 @@ def restrict(job: dict[str, Any], store: Any) -> Any:
     elif job.get("limited") == "journal":
         limit_files(job["bytes"])
     elif job.get("limited") == "store":
-        replace = store.replace
 
-        def replace_limited(ids: Any, vectors: Any) -> None:
-            hard = limit_files(job["bytes"])
-            try:
-                replace(ids, vectors)
-            finally:
-                limit_files(hard)
+        def limited(write: Any) -> Any:
+            def write_limited(*given: Any) -> Any:
+                hard = limit_files(job["bytes"])
+                try:
+                    return write(*given)
+                finally:
+                    limit_files(hard)
 
-        store.replace = replace_limited
+            return write_limited
+
+        for name in WRITES:
+            if hasattr(store, name):
+                setattr(store, name, limited(getattr(store, name)))
     return store
 
 
@@ -193,8 +208,9 @@ def work(job: dict[str, Any], ready: int) -> None:
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return
-    if "steps" in job:
-        store = Steps(job["steps"], job.get("pause", 0.0)).instrument(store)
+    steps = Steps(job["steps"], job.get("pause", 0.0)) if "steps" in job else None
+    if steps is not None:
+        store = steps.instrument(store)
     else:
         os.write(ready, b".")
     action = job["action"]
@@ -206,6 +222,9 @@ def work(job: dict[str, Any], ready: int) -> None:
         calls = {"rollback": rollback, "drop": drop_copies, "recover": reapply}
         calls["switch"] = functools.partial(switch, accept_gap=True)
         calls[action](store, root)
+    if steps is not None and not steps.counted:
+        # Moving a function would let a killer inject nothing, and every test pass.
+        raise AssertionError(f"no step of {action} was counted")
 
 
 def fork(job: dict[str, Any]) -> int:

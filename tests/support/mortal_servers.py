@@ -120,6 +120,7 @@ class ServerSteps(Steps):
         self.server, self.back = server, back
 
     def step(self) -> None:
+        self.counted += 1
         if self.left == 0:
             self.server.kill()
             if self.back:

@@ -204,6 +204,8 @@ def test_a_second_process_waits_or_is_refused(table, tmp_path, monkeypatch):
 
 def test_pushes_from_many_threads_are_never_mixed(table, tmp_path):
     class Slow(MappingStore):
+        replace_vectors_if = None  # so that every write goes through replace
+
         def replace(self, ids, vectors):
             for node, vector in zip(ids, vectors, strict=True):
                 super().replace([node], vector[None])
@@ -278,6 +280,7 @@ class Breaks(MappingStore):
     """Loses its connection at one method."""
 
     broken = ""
+    replace_vectors_if = None  # so that every write goes through replace
 
     def matching(self, ids, where):
         self.fail("matching")

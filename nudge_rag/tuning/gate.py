@@ -1,0 +1,100 @@
+"""What a push would lose: quality against the version that is live, and queries that it had learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.evaluation.runs import Evaluation
+from nudge_rag.journal.text_hashes import hash_text
+
+__all__ = ["LIVE_QUERIES", "LiveComparison", "compare_with_live", "count_forgotten", "hash_queries", "live_queries"]
+
+# In the details of a version: hashes of the queries that it was made from; no text is recorded.
+LIVE_QUERIES = "query_hashes"
+
+
+@dataclass(frozen=True)
+class LiveComparison:
+    """The new vectors against those that are live, on held-out queries.
+
+    Attributes:
+        metric: what was measured.
+        live: its mean with the vectors that are live.
+        new: its mean with the new ones.
+        queries: number of held-out queries compared.
+        seen: number of held-out queries left out because the live version was made from them.
+    """
+
+    metric: str
+    live: float
+    new: float
+    queries: int
+    seen: int
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the new vectors are worse than the live ones."""
+        return self.queries > 0 and self.new < self.live
+
+    @property
+    def scores(self) -> str:
+        """Both means, in words."""
+        left_out = f"; {self.seen} that the live version was made from are left out" if self.seen else ""
+        means = f"{self.metric} is {self.live:.3f} live and {self.new:.3f} new"
+        return f"{means}, on {self.queries} held-out queries{left_out}"
+
+    def __str__(self) -> str:
+        if not self.queries:
+            return f"Not compared with what is live: it was made from all {self.seen} held-out queries."
+        return f"Against what is live: {self.scores}."
+
+
+def compare_with_live(metric: Metric, live: Evaluation, new: Evaluation, seen: Collection[str]) -> LiveComparison:
+    """Compare two evaluations of the same queries, but for those that the live version has ``seen``.
+
+    Args:
+        metric: what decides.
+        live: with the vectors that are live.
+        new: with the new ones.
+        seen: ids of queries that the live version was made from: on them it looks better than it is.
+    """
+    fair = [query for query in new.query_ids if query not in seen]
+    means = [float(each.of(metric, fair).mean()) if fair else 0.0 for each in (live, new)]
+    return LiveComparison(str(metric), means[0], means[1], len(fair), len(new.query_ids) - len(fair))
+
+
+def hash_queries(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the hashes of query texts, sorted, each once.
+
+    Example:
+        >>> hash_queries(["some text", "some text"])
+        ('b94f6f125c79e3a5',)
+    """
+    return tuple(sorted({hash_text(text) for text in texts}))
+
+
+def count_forgotten(details: Mapping[str, Any], query_hashes: Collection[str]) -> tuple[int, int]:
+    """Count queries that the version with these ``details`` was made from and that are not among the new ones.
+
+    Args:
+        details: of the live version.
+        query_hashes: of the new queries.
+
+    Returns:
+        Number of queries that would be forgotten, and of all that the live version was made from.
+
+    Example:
+        >>> count_forgotten({"query_hashes": ["a", "b", "c"]}, ["b", "d"])
+        (2, 3)
+    """
+    known = live_queries(details)
+    return len(known.difference(query_hashes)), len(known)
+
+
+def live_queries(details: Mapping[str, Any]) -> set[str]:
+    """Return the hashes of the queries that the version with these ``details`` was made from."""
+    recorded = details.get(LIVE_QUERIES, ())
+    return {each for each in recorded if isinstance(each, str)} if isinstance(recorded, list | tuple) else set()
