@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
 from nudge_rag import Nudge
@@ -17,8 +16,6 @@ from nudge_rag.stores import EmbeddingStore, OverlayStore
 
 __all__ = ["AdapterSearch", "open_search"]
 
-# Of LangChain's own searches, where they are not told.
-FETCH_K, LAMBDA_MULT = 20, 0.5
 OF_SEARCH = {
     "similarity": frozenset({"k"}),
     "similarity_score_threshold": frozenset({"k", "score_threshold"}),
@@ -70,29 +67,40 @@ class AdapterSearch:
         self.check_options(search_type, options)
         k = options.get("k", self.database.default_k(self.vectorstore))
         if search_type == "mmr":
-            fetched = self._nearest(vector, options.get("fetch_k", FETCH_K), options)
-            kept = self._diverse(vector, [node_id for node_id, _ in fetched], k, options)
-            found = [fetched[row] for row in kept]
+            fetch_k, lambda_mult = self.database.mmr_options(self.vectorstore, options)
+            found = self._diverse(vector, self._nearest(search_type, vector, fetch_k, options), k, lambda_mult)
         else:
-            found = self._nearest(vector, k, options)
+            found = self._nearest(search_type, vector, k, options)[:k]
         if search_type == "similarity_score_threshold":
             found = self._relevant(found, options.get("score_threshold"))
         return self._documents(found)
 
-    def _nearest(self, vector: list[float], k: int, options: Mapping[str, Any]) -> list[tuple[str, float]]:
+    def _nearest(
+        self, search_type: str, vector: list[float], k: int, options: Mapping[str, Any]
+    ) -> list[tuple[str, float]]:
+        """The best nodes that pass the filter; as far as they are among the first, if that is how it is done."""
         extra = {name: options[name] for name in self.database.carried_options if name in options}
         where = self.database.make_filter(self.vectorstore, options.get(self.database.filter_option), **extra)
-        found = self.store.search(np.array([vector], dtype=np.float64), k, where=where)
-        return list(zip(found.ids[0], found.scores[0].tolist(), strict=True))
+        first = self.database.prefetch(search_type, options)
+        found = self.store.search(
+            np.array([vector], dtype=np.float64), first or k, where=None if first is not None else where
+        )
+        pairs = list(zip(found.ids[0], found.scores[0].tolist(), strict=True))
+        if first is None:
+            return pairs
+        passing = self.store.matching([node_id for node_id, _ in pairs], where)
+        return [pair for pair in pairs if pair[0] in passing]
 
-    def _diverse(self, vector: list[float], ids: list[str], k: int, options: Mapping[str, Any]) -> list[int]:
-        """Rows that maximal marginal relevance chooses, by the framework's own function."""
-        if not ids:
+    def _diverse(
+        self, vector: list[float], found: list[tuple[str, float]], k: int, lambda_mult: float
+    ) -> list[tuple[str, float]]:
+        """Those that maximal marginal relevance chooses."""
+        if not found:
             return []
-        vectors = list(self.store.read(ids))
-        mult = options.get("lambda_mult", LAMBDA_MULT)
-        chosen: list[int] = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult=mult, k=k)
-        return chosen
+        vectors = self.store.read([node_id for node_id, _ in found])
+        query = np.array(vector, dtype=np.float64)
+        rows = self.database.choose_diverse(query, vectors, k, lambda_mult, self.store.capabilities.similarity)
+        return [found[row] for row in rows]
 
     def _relevant(self, found: list[tuple[str, float]], threshold: float | None) -> list[tuple[str, float]]:
         """Those that the framework finds relevant enough, by its own function of its own scores."""
@@ -111,7 +119,11 @@ class AdapterSearch:
             return []
         fetched = self.database.fetch_documents(self.vectorstore, [node_id for node_id, _ in found])
         documents = {document.id: document for document in fetched}
-        return [(documents[node_id], score) for node_id, score in found if node_id in documents]
+        return [
+            (self.database.add_score(documents[node_id], score), score)
+            for node_id, score in found
+            if node_id in documents
+        ]
 
 
 def open_search(vectorstore: Any, database: Database, store: EmbeddingStore, overlay: Nudge | None) -> AdapterSearch:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.documents import Document
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore
 
@@ -28,12 +30,14 @@ class Database:
         embeddings: name of the attribute with the vector store's embeddings.
         filter_option: what the framework's search calls its filter.
         carried_options: ``search_kwargs`` that `make_filter` takes besides the filter, or that change no answer.
+        sorts_diverse: whether documents that MMR chose come in the order of their scores, not of the choice.
     """
 
     keeps_file = False
     embeddings = "embeddings"
     filter_option = "filter"
     carried_options: frozenset[str] = frozenset()
+    sorts_diverse = False
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the `EmbeddingStore` of a vector store; ``persist_path`` is an option of those that keep a file."""
@@ -62,6 +66,25 @@ class Database:
     def default_k(self, vectorstore: Any) -> int:
         """How many documents the framework's own search finds if it is not told."""
         return 4
+
+    def mmr_options(self, vectorstore: Any, options: Mapping[str, Any]) -> tuple[int, float]:
+        """Return how many documents MMR chooses among, and how much it looks at relevance."""
+        return options.get("fetch_k", 20), options.get("lambda_mult", 0.5)
+
+    def choose_diverse(
+        self, query: FloatArray, vectors: FloatArray, k: int, lambda_mult: float, similarity: Similarity
+    ) -> list[int]:
+        """Return the rows that maximal marginal relevance chooses, by the framework's own function."""
+        rows: list[int] = maximal_marginal_relevance(query, list(vectors), lambda_mult=lambda_mult, k=k)
+        return sorted(rows) if self.sorts_diverse else rows
+
+    def prefetch(self, search_type: str, options: Mapping[str, Any]) -> int | None:
+        """Return how many documents are found before they are filtered; None if all that pass are looked at."""
+        return None
+
+    def add_score(self, document: Document, score: float) -> Document:
+        """Put the score into the metadata, if the framework's own search does so."""
+        return document
 
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """Turn a score of the adapter into that of ``similarity_search_with_score``: by default, a distance."""

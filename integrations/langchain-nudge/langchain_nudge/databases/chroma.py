@@ -17,6 +17,7 @@ class ChromaDatabase(Database):
     """Chroma, embedded or a server."""
 
     carried_options = frozenset({"where_document"})
+    sorts_diverse = True
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its collection."""

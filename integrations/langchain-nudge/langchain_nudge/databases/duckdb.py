@@ -16,15 +16,16 @@ __all__ = ["DATABASE"]
 
 
 def _equal(key: str, value: Any) -> str:
-    pointer = str(key).replace("~", "~0").replace("/", "~1")
+    place = sql_text("/" + str(key).replace("~", "~0").replace("/", "~1"))
     # Without the brackets, DuckDB would compare before it takes the key out of the JSON.
-    field = f"((metadata::JSON)->>{sql_text('/' + pointer)})"
+    field, kind = f"((metadata::JSON)->>{place})", f"json_type(metadata::JSON, {place})"
     if isinstance(value, bool):
-        return f"{field} = {sql_text(json.dumps(value))}"
+        return f"({kind} = 'BOOLEAN' AND {field} = {sql_text(json.dumps(value))})"
     if isinstance(value, int | float):
-        return f"TRY_CAST({field} AS DOUBLE) = {float(value)!r}::DOUBLE"
+        number = f"TRY_CAST({field} AS DOUBLE) = {float(value)!r}::DOUBLE"
+        return f"({kind} IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND {number})"
     if isinstance(value, str):
-        return f"{field} = {sql_text(value)}"
+        return f"({kind} = 'VARCHAR' AND {field} = {sql_text(value)})"
     raise TypeError(f"filter values for DuckDB are strings, numbers or booleans, got {value!r} for {key!r}")
 
 
@@ -42,7 +43,7 @@ class DuckDBDatabase(Database):
 
         Example:
             >>> DATABASE.make_filter(None, {"who": "O'Neil"})
-            "((metadata::JSON)->>'/who') = 'O''Neil'"
+            "(json_type(metadata::JSON, '/who') = 'VARCHAR' AND ((metadata::JSON)->>'/who') = 'O''Neil')"
         """
         if given is None or isinstance(given, str):
             return given
@@ -59,6 +60,10 @@ class DuckDBDatabase(Database):
         return [
             Document(id=node, page_content=text, metadata=json.loads(metadata or "{}")) for node, text, metadata in rows
         ]
+
+    def add_score(self, document: Document, score: float) -> Document:
+        """Under the key that the integration gives it."""
+        return document.model_copy(update={"metadata": {**document.metadata, "_similarity_score": score}})
 
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """It ignores filters, and gives documents without ids."""

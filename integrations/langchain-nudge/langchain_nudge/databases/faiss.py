@@ -57,6 +57,12 @@ class FaissDatabase(Database):
         found = {node_id: vectorstore.docstore.search(node_id) for node_id in ids}
         return [one.model_copy(update={"id": node}) for node, one in found.items() if isinstance(one, Document)]
 
+    def prefetch(self, search_type: str, options: Mapping[str, Any]) -> int | None:
+        """With fetch_k it filters so many of the nearest documents; for MMR, twice as many."""
+        if options.get("filter") is None or "fetch_k" not in options:
+            return None
+        return int(options["fetch_k"]) * (2 if search_type == "mmr" else 1)
+
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """FAISS' own: the squared distance, or the inner product."""
         return -score if similarity == "l2" else score

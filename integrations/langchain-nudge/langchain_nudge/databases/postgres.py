@@ -44,6 +44,8 @@ def _name(model: Any) -> str:
 class PgVectorDatabase(Database):
     """PGVector, the first of langchain-postgres."""
 
+    sorts_diverse = True
+
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of the collection's rows, on the connections of the application's own engine."""
         distance = vectorstore._distance_strategy

@@ -36,6 +36,8 @@ def _connections(vectorstore: Any) -> Connections:
 class PgVectorStoreDatabase(Database):
     """PGVectorStore and AsyncPGVectorStore, the second of langchain-postgres."""
 
+    sorts_diverse = True
+
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its table, on the connections of the application's own engine."""
         inner = _inner(vectorstore)
@@ -55,7 +57,7 @@ class PgVectorStoreDatabase(Database):
         if not given:
             return None
         clause, values = _inner(vectorstore)._create_filter_clause(given)
-        return written_out(text(clause).bindparams(**values))
+        return written_out(text(clause), values)
 
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Its synchronous calls need an engine with a loop in the background."""
@@ -89,6 +91,11 @@ class PgVectorStoreDatabase(Database):
     def default_k(self, vectorstore: Any) -> int:
         """The number that it was made with."""
         return int(_inner(vectorstore).k)
+
+    def mmr_options(self, vectorstore: Any, options: Mapping[str, Any]) -> tuple[int, float]:
+        """As the integration does: without fetch_k among its own number of documents, and 0 is its own lambda."""
+        inner = _inner(vectorstore)
+        return options.get("fetch_k") or inner.k, options.get("lambda_mult") or inner.lambda_mult
 
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """The integration's distance, which for the inner product is the inner product itself."""

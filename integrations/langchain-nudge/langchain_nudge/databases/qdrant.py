@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 
 from langchain_nudge.databases.base import Database
-from nudge_rag.common.similarity import Similarity
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.similarity import Similarity, score_matrix
 from nudge_rag.stores import EmbeddingStore, QdrantStore
 
 __all__ = ["DATABASE"]
@@ -30,9 +32,30 @@ class QdrantDatabase(Database):
         """Take ids from the metadata, where the integration leaves them (langchain-qdrant 1.1)."""
         return [document.model_copy(update={"id": str(document.metadata["_id"])}) for document in documents]
 
+    def choose_diverse(
+        self, query: FloatArray, vectors: FloatArray, k: int, lambda_mult: float, similarity: Similarity
+    ) -> list[int]:
+        """As Qdrant itself chooses: by its own distance, and what the integration calls lambda is diversity."""
+        wide = np.asarray(vectors, dtype=np.float64)
+        relevance = _qdrant_scores(query[None, :], wide, similarity)[0]
+        likeness = _qdrant_scores(wide, wide, similarity)
+        chosen: list[int] = []
+        left = list(range(len(wide)))
+        while left and len(chosen) < k:
+            redundancy = likeness[:, chosen].max(axis=1) if chosen else np.zeros(len(wide))
+            values = (1 - lambda_mult) * relevance - lambda_mult * redundancy if chosen else relevance
+            chosen.append(max(left, key=values.__getitem__))
+            left.remove(chosen[-1])
+        return chosen
+
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """Qdrant's own score: the cosine, the inner product, or the distance."""
         return math.sqrt(max(-score, 0.0)) if similarity == "l2" else score
+
+
+def _qdrant_scores(queries: FloatArray, vectors: FloatArray, similarity: Similarity) -> FloatArray:
+    scores = score_matrix(queries, vectors, similarity)
+    return -np.sqrt(np.maximum(-scores, 0)) if similarity == "l2" else scores
 
 
 DATABASE = QdrantDatabase()
