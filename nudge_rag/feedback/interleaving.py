@@ -121,7 +121,7 @@ class ServedTeams:
 
     def label(self, query: str, shown: Sequence[ShownNode]) -> tuple[ShownNode, ...]:
         """Return the nodes with their teams, if this answer was interleaved."""
-        key = query, tuple(node.node_id or "" for node in shown)
+        key = query, tuple(node.node_id or node.text or "" for node in shown)
         with self._lock:
             found = self._served.get(key)
             teams = found.pop(0) if found else None
@@ -135,6 +135,22 @@ class ServedTeams:
 
 
 served_teams = ServedTeams()
+_draft = TeamDraft()
+
+
+def serve_interleaved(query: str, live: Sequence[T], new: Sequence[T], id_of: Callable[[T], str]) -> list[T]:
+    """Interleave the answers of two rankings to a query, and remember the teams for the recorder."""
+    depth = max(len(live), len(new))
+    drafted = _draft.draft_answers(
+        live, new, [id_of(answer) for answer in live], [id_of(answer) for answer in new], depth
+    )
+    served_teams.remember(query, drafted)
+    return list(drafted.answers)
+
+
+def is_interleaved(user_id: str | None, share: float) -> bool:
+    """Tell whether a question is answered by both rankings; of unknown users only if all are."""
+    return share >= 1 or (user_id is not None and takes_part(user_id, share, "interleave"))
 
 
 @dataclass(frozen=True)

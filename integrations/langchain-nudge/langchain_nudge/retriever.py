@@ -10,7 +10,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStoreRetriever
-from pydantic import ConfigDict, PositiveInt, PrivateAttr
+from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr
 
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
@@ -18,6 +18,7 @@ from langchain_nudge.embeddings import NudgeEmbeddings
 from langchain_nudge.search import AdapterSearch, open_search
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
+from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.tuning.adapters import LiveAdapter, map_query
 
@@ -42,6 +43,9 @@ class NudgeRetriever(VectorStoreRetriever):
             goes before ``search_kwargs["filter"]``.
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors; nothing is written.
         query_embeddings: what queries are embedded with; by default the vector store's own.
+        interleave: a nudge, not pushed, to compare with what is live: answers are a team-draft interleaving of both
+            rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
+        interleave_share: share of the users that see both, by a hash of ``nudge_user_id`` in the config's metadata.
         score_key: if given, each document's metadata hold its score (the store's own similarity) under this key.
 
     Raises:
@@ -64,8 +68,11 @@ class NudgeRetriever(VectorStoreRetriever):
     overlay: Nudge | None = None
     query_embeddings: Embeddings | None = None
     score_key: str | None = None
+    interleave: Nudge | None = None
+    interleave_share: float = Field(default=1.0, ge=0, le=1)
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
     _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
+    _rival: tuple[Any, ...] | None = PrivateAttr(default=None)
     # Looks up the map of queries that belongs to what is live, and the vector store that it does so for.
     _live: tuple[Any, LiveAdapter] | None = PrivateAttr(default=None)
 
@@ -86,17 +93,22 @@ class NudgeRetriever(VectorStoreRetriever):
         """Without the opened adapter: that is opened again where the copy is used."""
         state = super().__getstate__()
         return state | {
-            "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_opened": None, "_live": None}
+            "__pydantic_private__": {
+                **(state["__pydantic_private__"] or {}),
+                "_opened": None,
+                "_live": None,
+                "_rival": None,
+            }
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> NudgeRetriever:
         """Copy the fields; the adapter is opened again where the copy is used."""
-        kept = self._opened, self._live
-        self._opened = self._live = None
+        kept = self._opened, self._live, self._rival
+        self._opened = self._live = self._rival = None
         try:
             return super().__deepcopy__(memo)
         finally:
-            self._opened, self._live = kept
+            self._opened, self._live, self._rival = kept
 
     @property
     def _database(self) -> Database:
@@ -166,7 +178,14 @@ class NudgeRetriever(VectorStoreRetriever):
         filter: Any = None,
         **kwargs: Any,
     ) -> list[Document]:
-        options = self._options(k, filter, kwargs)
+        found = self._answer(query, k, filter, kwargs)
+        rival = self._interleaved_with(run_manager)
+        if rival is None:
+            return found
+        return serve_interleaved(query, found, rival._answer(query, k, filter, kwargs), _id_of)
+
+    def _answer(self, query: str, k: int | None, given: Any, more: dict[str, Any]) -> list[Document]:
+        options = self._options(k, given, more)
         database = self._database
         database.check_filter(self.vectorstore, options.get(database.filter_option))
         query_map = self._find_map()
@@ -183,7 +202,14 @@ class NudgeRetriever(VectorStoreRetriever):
         filter: Any = None,
         **kwargs: Any,
     ) -> list[Document]:
-        options = self._options(k, filter, kwargs)
+        found = await self._aanswer(query, k, filter, kwargs)
+        rival = self._interleaved_with(run_manager)
+        if rival is None:
+            return found
+        return serve_interleaved(query, found, await rival._aanswer(query, k, filter, kwargs), _id_of)
+
+    async def _aanswer(self, query: str, k: int | None, given: Any, more: dict[str, Any]) -> list[Document]:
+        options = self._options(k, given, more)
         database = self._database
         database.check_filter(self.vectorstore, options.get(database.filter_option))
         query_map = await run_in_executor(None, self._find_map)
@@ -194,6 +220,25 @@ class NudgeRetriever(VectorStoreRetriever):
             return await run_in_executor(None, self._ask_framework, query, options)
         vector = await self._embeddings.aembed_query(query)
         return await run_in_executor(None, self._from_adapter, map_query(query_map, vector), options)
+
+    def _interleaved_with(
+        self, run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun
+    ) -> NudgeRetriever | None:
+        """The same retriever with the nudge to compare with as its overlay, if this question is answered by both."""
+        if self.interleave is None:
+            return None
+        user = run_manager.metadata.get("nudge_user_id")
+        if not is_interleaved(None if user is None else str(user), self.interleave_share):
+            return None
+        # Fields may be changed at any time, and the adapter of an overlay is costly to open.
+        fields = tuple(getattr(self, name) for name in type(self).model_fields)
+        opened = self._rival
+        if opened is None or any(old is not new for old, new in zip(opened[0], fields, strict=True)):
+            rival = self.model_copy(update={"overlay": self.interleave, "interleave": None})
+            rival._opened = rival._rival = None
+            opened = self._rival = fields, rival
+        found: NudgeRetriever = opened[1]
+        return found
 
     def _ask_framework(self, query: str, options: dict[str, Any]) -> list[Document]:
         """As `VectorStoreRetriever` asks."""
@@ -225,3 +270,7 @@ class NudgeRetriever(VectorStoreRetriever):
             document.model_copy(update={"metadata": {**document.metadata, self.score_key: score}})
             for document, score in found
         ]
+
+
+def _id_of(document: Document) -> str:
+    return document.id or document.page_content

@@ -9,12 +9,15 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.retrievers.nudge.answers import Answers, MovedNodes, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
+from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from nudge_rag import Nudge
+from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
 
 __all__ = ["NudgeRetriever"]
 
@@ -37,6 +40,9 @@ class NudgeRetriever(VectorIndexRetriever):
         scores: ``"framework"`` gives the scores of the framework's own retriever, which postprocessors are tuned to;
             ``"store"`` gives the store's similarity (cosine, inner product, or minus the squared distance).
         embed_model: what queries are embedded with; by default the index's own model.
+        interleave: a nudge, not pushed, to compare with what is live: answers are a team-draft interleaving of both
+            rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
+        interleave_share: share of the users that see both, by a hash of the instrumentation tag ``nudge.user_id``.
         **options: as `VectorIndexRetriever`: ``filters``, ``node_ids``, ``doc_ids``, ``vector_store_query_mode``,
             ``vector_store_kwargs``, ``callback_manager``, ``object_map`` and so on. What ``index.as_retriever()`` hands
             over is handed over here.
@@ -62,14 +68,24 @@ class NudgeRetriever(VectorIndexRetriever):
         overlay: Nudge | None = None,
         scores: Scores = "framework",
         embed_model: BaseEmbedding | None = None,
+        interleave: Nudge | None = None,
+        interleave_share: float = 1.0,
         **options: Any,
     ) -> None:
+        if not 0 <= interleave_share <= 1:
+            raise ValueError(f"interleave_share must be between 0 and 1, got {interleave_share!r}")
         if scores not in get_args(Scores):
             raise ValueError(f"scores must be 'framework' or 'store', got {scores!r}")
         unknown = sorted(set(options) - OPTIONS)
         if unknown:
             raise TypeError(
                 f"NudgeRetriever takes no option {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}"
+            )
+        self._interleave_share = interleave_share
+        self._rival: NudgeRetriever | None = None
+        if interleave is not None:
+            self._rival = NudgeRetriever(
+                index, similarity_top_k, overlay=interleave, scores=scores, embed_model=embed_model, **options
             )
         searched = _index_of(index, embed_model)
         implied = options.get("node_ids") is None
@@ -88,6 +104,27 @@ class NudgeRetriever(VectorIndexRetriever):
             implied_node_ids=implied,
             maps_queries=not isinstance(self._embed_model, NudgeEmbedding),
         )
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found = super()._retrieve(query_bundle)
+        if self._rival is None or not is_interleaved(_user(), self._interleave_share):
+            return found
+        return serve_interleaved(query_bundle.query_str, found, self._rival._retrieve(query_bundle), _id_of)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found = await super()._aretrieve(query_bundle)
+        if self._rival is None or not is_interleaved(_user(), self._interleave_share):
+            return found
+        return serve_interleaved(query_bundle.query_str, found, await self._rival._aretrieve(query_bundle), _id_of)
+
+
+def _id_of(node: NodeWithScore) -> str:
+    return node.node.node_id
+
+
+def _user() -> str | None:
+    user = active_instrument_tags.get().get("nudge.user_id")
+    return None if user is None else str(user)
 
 
 def _index_of(index: Any, embed_model: BaseEmbedding | None) -> VectorStoreIndex:
