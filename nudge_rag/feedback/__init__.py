@@ -9,7 +9,6 @@ from nudge_rag.feedback.reading import ReadReport, SkippedRow
 if TYPE_CHECKING:
     from nudge_rag.feedback.clicks import ClickGrades, click_grades
     from nudge_rag.feedback.interleaving import InterleavingResult, TeamDraft, compare_teams, takes_part
-    from nudge_rag.feedback.label_coverage import LabelCoverage, coverage
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
     from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
     from nudge_rag.feedback.questions import GeneratedQuestions, generate_questions
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from nudge_rag.feedback.recorder import Recorder, RecorderCheck
     from nudge_rag.feedback.resolve import Resolution, TextResolver
     from nudge_rag.feedback.ubi import from_ubi, to_ubi
+    from nudge_rag.tuning.label_coverage import LabelCoverage, coverage
 
 __all__ = [
     "ClickGrades",
@@ -70,7 +70,6 @@ _MODULES = {
     "questions": ("GeneratedQuestions", "generate_questions"),
     "position_bias": ("ExaminationCurve", "fit_examination"),
     "interleaving": ("InterleavingResult", "TeamDraft", "compare_teams", "takes_part"),
-    "label_coverage": ("LabelCoverage", "coverage"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
     "readers.langfuse": ("from_langfuse",),
@@ -81,13 +80,15 @@ _MODULES = {
     "resolve": ("Resolution", "TextResolver"),
     "ubi": ("from_ubi", "to_ubi"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+# What it takes to tune on part of the labels stands where tuning does.
+_MODULE_OF |= dict.fromkeys(("LabelCoverage", "coverage"), "nudge_rag.tuning.label_coverage")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

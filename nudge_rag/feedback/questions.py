@@ -14,8 +14,8 @@ from nudge_rag.feedback.reading import Errors, ReadReport, RowLog
 from nudge_rag.feedback.rows import normalise
 
 if TYPE_CHECKING:
+    from nudge_rag.common.embedding import EmbedQueries
     from nudge_rag.stores.base import EmbeddingStore
-    from nudge_rag.tuning.queries import EmbedQueries
 
 __all__ = ["PROMPT", "GeneratedQuestions", "generate_questions"]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix, row_norms
+from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.common.similarity import Similarity
 
 __all__ = ["EmbedQueries", "embed_texts"]
 
 logger = logging.getLogger(__name__)
-
-EmbedQueries = Callable[[list[str]], ArrayLike]
 
 
 def embed_texts(

@@ -12,7 +12,7 @@ ROOT = Path(nudge_rag.__file__).parent
 # A package may import from the floors below its own, and from the packages named before it on its own floor.
 FLOORS = [
     ["errors", "common"],
-    ["feedback", "evaluation", "stores", "solvers"],
+    ["stores", "feedback", "evaluation", "solvers"],
     ["journal"],
     ["tuning"],
     ["compat", "demo", "cli"],
@@ -27,10 +27,23 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+def is_for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+
+
 def imported(path: Path) -> set[str]:
-    """Modules of the library that a file imports, those inside functions included."""
+    """Modules of the library that a file imports, those inside functions and those for types included.
+
+    A package's face that imports names only when they are asked for lists them for type checkers as well; as it loads
+    nothing, those do not count.
+    """
     names: set[str] = set()
-    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name == "__init__.py":
+        tree.body = [
+            part for part in tree.body if not (isinstance(part, ast.If) and "TYPE_CHECKING" in ast.dump(part.test))
+        ]
+    for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
             names |= {alias.name for alias in statement.names}
         elif isinstance(statement, ast.ImportFrom):

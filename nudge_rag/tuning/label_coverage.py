@@ -15,8 +15,8 @@ from nudge_rag.errors import MissingPackageError
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 
 if TYPE_CHECKING:
+    from nudge_rag.common.embedding import EmbedQueries
     from nudge_rag.stores.base import EmbeddingStore
-    from nudge_rag.tuning.queries import EmbedQueries
 
 __all__ = ["LabelCoverage", "LearningPoint", "coverage"]
 

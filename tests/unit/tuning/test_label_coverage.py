@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs
-from nudge_rag.feedback.label_coverage import LabelCoverage, LearningPoint, coverage
 from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.tuning.label_coverage import LabelCoverage, LearningPoint, coverage
 
 
 def test_counts():
