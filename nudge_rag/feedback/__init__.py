@@ -8,6 +8,7 @@ from nudge_rag.feedback.reading import ReadReport, SkippedRow
 
 if TYPE_CHECKING:
     from nudge_rag.feedback.clicks import ClickGrades, click_grades
+    from nudge_rag.feedback.documents import ChunkLabels, label_chunks
     from nudge_rag.feedback.interleaving import InterleavingResult, TeamDraft, compare_teams, takes_part
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
     from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nudge_rag.tuning.label_coverage import LabelCoverage, coverage
 
 __all__ = [
+    "ChunkLabels",
     "ClickGrades",
     "ExaminationCurve",
     "Feedback",
@@ -60,6 +62,7 @@ __all__ = [
     "from_trulens",
     "from_ubi",
     "generate_questions",
+    "label_chunks",
     "takes_part",
     "to_ubi",
 ]
@@ -69,6 +72,7 @@ _MODULES = {
     "clicks": ("ClickGrades", "click_grades"),
     "questions": ("GeneratedQuestions", "generate_questions"),
     "position_bias": ("ExaminationCurve", "fit_examination"),
+    "documents": ("ChunkLabels", "label_chunks"),
     "interleaving": ("InterleavingResult", "TeamDraft", "compare_teams", "takes_part"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
