@@ -66,6 +66,9 @@ def metric_along_paths(val: PreparedLabels, paths: Paths, fixed: FixedScores, me
     level = metric.per_query(np.zeros_like(val.query_of_pair), val.grades, val.query_of_pair, val.n_queries)
     if metric.family not in ("MRR", "Success"):
         level = _start_level(val, metric)
+    if metric.family == "CappedRecall":
+        deltas = _capped(level, val.query_of_pair[pairs], angles, deltas)
+        level = np.minimum(level, 1.0)
     return _summed(at, deltas / val.n_queries, float(level.mean()), end)
 
 
@@ -77,6 +80,18 @@ def _pair_changes(
     discounts = np.append(metric.discounts(), 0.0)
     before, after = (np.minimum(part, metric.k) for part in (ranks - changes, ranks))
     return np.asarray(weights[pairs] * (discounts[after] - discounts[before]))
+
+
+def _capped(level: Float64Array, queries: IntArray, angles: Float64Array, deltas: Float64Array) -> Float64Array:
+    """Let no query's value exceed 1: answers that tie for a place can all count as in the top k."""
+    order = np.lexsort((angles, queries))
+    queries, total = queries[order], np.cumsum(deltas[order])
+    first = np.searchsorted(queries, queries)
+    values = np.minimum(level[queries] + total - np.where(first > 0, total[first - 1], 0.0), 1.0)
+    before = np.where(first == np.arange(len(order)), np.minimum(level[queries], 1.0), np.roll(values, 1))
+    capped = np.empty_like(deltas)
+    capped[order] = values - before
+    return capped
 
 
 def _weights(val: PreparedLabels, metric: Metric) -> Float64Array:

@@ -33,6 +33,7 @@ METRICS = ["CappedRecall@1", "Recall@3", "CappedRecall@4", "nDCG@5", "MRR@5", "S
 @given(st.integers(0, 100_000), st.sampled_from(METRICS))
 @example(seed=2768, metric="CappedRecall@4")  # two nodes that meet at their common target
 @example(seed=34494, metric="CappedRecall@4")  # the same, with rounding errors
+@example(seed=22726, metric="CappedRecall@1")  # two answers of one query, at their common target
 @settings(max_examples=150, deadline=None)
 def test_never_worse_than_a_fine_grid_and_every_step_has_its_true_value(seed, metric):
     nodes, train, val, _ = problem(seed)
