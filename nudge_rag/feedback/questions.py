@@ -1,4 +1,4 @@
-"""Generated questions, where there are no users yet: asked by a language model, kept if they find their node."""
+"""Generated questions, if there are no users yet: asked by a language model, kept if they find their node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that every adapter makes before it touches its database, and what many need of its answers."""
+"""Argument checks shared by the adapters, and helpers to shape their results."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def check_synchronous(client: Any, expected: str) -> None:
 
 
 def warn_experimental(database: str) -> None:
-    """A UserWarning for whoever opens a store whose adapter no real database has ever answered."""
+    """Warn the caller who opens a store whose adapter no real database has ever answered."""
     warn_caller(
         f"the {database} adapter is experimental: its calls were checked against the client and the documented API, not"
         f" against a running {database}; try it on a copy of your data first",

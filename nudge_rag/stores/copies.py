@@ -43,7 +43,11 @@ class CopiesMixin:
         self._copies.switch(label)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the copy ``label``. Raises ValueError if there is none."""
+        """Remove the copy ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         self._copies.drop(label)
 
 

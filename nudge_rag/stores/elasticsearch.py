@@ -144,7 +144,7 @@ class ElasticsearchStore(LuceneStore):
 
 
 def synchronous(client: Any) -> Any:
-    """``client``, or where it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
+    """``client``, or if it is an asynchronous one, a synchronous client of the same nodes with the same headers."""
     package = import_package("elasticsearch", "ElasticsearchStore", "elasticsearch")
     if not isinstance(client, package.AsyncElasticsearch):
         return client

@@ -108,7 +108,11 @@ class StoreLocation:
 
     @property
     def needed_path(self) -> str:
-        """The path of a URL that cannot name a host. Raises ValueError if it names one."""
+        """Return the path of a URL that cannot name a host.
+
+        Raises:
+            ValueError: it names one.
+        """
         path = self.path
         if path is None:
             raise ValueError(f"{self.scheme}:// takes a path, after three slashes or with ./, not a host")

@@ -84,9 +84,9 @@ class HeldOutNodes:
     fold, while its other answers do not compete. A fold's solution is fitted to the queries of the other folds, without
     their labels on the fold's nodes. All of it serves the estimate only: the final solution learns from every label.
 
-    Queries of the least labelled nodes alone are counted. Leave out any one labelled query: no other label covers its
-    node exactly if the node has this one label, so queries of nodes with one label are distributed as uncovered queries
-    to come (the argument of Good, The Population Frequencies of Species, Biometrika 1953). Where fewer than
+    Queries of the least labelled nodes alone are counted. Hold out one labelled query: its node becomes uncovered
+    exactly if it had no other label. So the queries of nodes with one label are distributed like future uncovered
+    queries (the argument of Good, The Population Frequencies of Species, Biometrika 1953). If fewer than
     `ENOUGH_NODES` nodes have one label, those with two count as well, and so on. Intervals are bootstrapped over
     nodes, since queries of one node fare alike.
     """

@@ -61,8 +61,8 @@ class NudgeContrastive:
         strengths: of the penalty, tried from the largest to the smallest.
         uncovered_weight: how much queries whose answers have no labels count: 0 gives the most to labelled nodes, 1 and
             more keep moved nodes from pushing the unlabelled ones down.
-        offset: by how much, as a cosine, the scores of moved nodes are lowered in the end (`offset.lower_scores`): the
-            cheap way to the same end.
+        offset: after solving, lower the scores of moved nodes by about this cosine (`offset.lower_scores`): a cheap
+            alternative to ``uncovered_weight``.
         strength: fixed strength, or one for each of ``taus``, whose solutions are averaged; no search, and no
             validation needed.
         refit: whether the final solution learns from the validation labels too.

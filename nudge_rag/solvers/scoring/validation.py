@@ -1,4 +1,4 @@
-"""The metric on judged queries for any vectors of the covered nodes, everything else in its place."""
+"""Score any vectors of the covered nodes by a metric, with all other nodes left where they are."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class ChromaCopies:
 
     Chroma has no aliases and renames one collection at a time, so a switch takes three steps: the live one becomes
     ``<name>.<label>.switching``, the other one ``name``, and the first ``<name>.<label>.beside``. After the first step,
-    for some milliseconds, there is no collection ``name``; where a switch died there, `settle` undoes it, and later it
+    for some milliseconds, there is no collection ``name``; if a switch died there, `settle` undoes it, and later it
     completes it. What is being copied is ``<name>.<label>.copying``.
 
     Args:
-        collection: a handle of the live collection. It goes by the collection's id, and is pointed at the version that
-            is live at every call, so that whoever holds this object goes on with that one.
-        name: its name where the handle has another one.
+        collection: a handle of the live collection. Handles follow an id, not a name, so every call first re-points
+            this one at the live collection.
+        name: its name, if the handle has another one.
     """
 
     def __init__(self, collection: Collection, name: str = "") -> None:

@@ -43,7 +43,7 @@ def read_back(vectors: Float32Array) -> Float32Array:
 
 
 def written_to_read_back(vectors: Float32Array) -> Float32Array:
-    """For each row r of ``vectors`` some x with f(x) = r; r itself if there is none (it never was in such a space).
+    """For each row r, find an x with f(x) = r. If there is none (r never came out of a cosine space), return r.
 
     For every float length near |r|, each coordinate has one or a few floats that come back as r_i; mixtures of the
     smallest and the largest of them are tried until one has that very length.

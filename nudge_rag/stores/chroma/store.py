@@ -51,9 +51,9 @@ class ChromaStore(CopiesMixin, StoreAdapter):
 
     Scores are larger-is-better: 1 - distance for cosine and inner product, minus the squared distance for l2.
 
-    Other versions of it are collections beside it; a switch renames them, and for some milliseconds there is none of
-    the collection's name: ``switch(accept_gap=True)``. Whoever has opened a collection goes on reading the version that
-    he opened; the one that the adapter was given follows the switch.
+    A copy is a second collection. `switch` renames both, so for a few milliseconds no collection has the live name;
+    ``switch(accept_gap=True)`` allows that. A process that holds a Collection keeps reading the one it opened; the
+    Collection given to this adapter follows the switch.
 
     Args:
         collection: the collection, from any client.

@@ -101,7 +101,7 @@ class FaissIndex:
         return imported().clone_index(self.index)
 
     def search_as(self, other: FaissIndex) -> None:
-        """Take over how much of it ``other`` searches, which may have been set since the one was copied."""
+        """Copy the search effort (nprobe, efSearch) of ``other``, which may have changed since the copy was made."""
         if self._ivf:
             self._inner.nprobe = other._inner.nprobe
         elif not self._flat:
@@ -150,5 +150,9 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
 
 
 def imported() -> Any:
-    """The module faiss. Raises ImportError, with what to install."""
+    """Return the module faiss.
+
+    Raises:
+        ImportError: what to install.
+    """
     return import_package("faiss", "FaissStore", "faiss")

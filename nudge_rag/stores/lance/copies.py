@@ -27,7 +27,11 @@ def copy_labels(table: LanceTable) -> list[str]:
 
 
 def copy_column(table: LanceTable, label: str) -> str:
-    """The column of the copy ``label``. Raises ValueError if there is none."""
+    """Return the column of the copy ``label``.
+
+    Raises:
+        ValueError: there is none.
+    """
     labels = copy_labels(table)
     if check_label(label) not in labels:
         raise unknown_copy(label, labels, table.vector)

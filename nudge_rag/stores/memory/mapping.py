@@ -27,7 +27,7 @@ class MappingStore(StoreAdapter):
         similarity: how nodes are ranked.
         name: the store's name.
         key: names this store among all; required for telling apart the saved originals of several stores.
-        save: called after every `replace`; where it raises, the vectors in memory are put back first.
+        save: called after every `replace`; if it raises, the vectors in memory are put back first.
 
     Example:
         >>> store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0]})

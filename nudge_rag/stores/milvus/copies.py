@@ -22,9 +22,9 @@ STATE |= {"pending_index_rows", "min_index_version", "max_index_version"}
 class MilvusCopies:
     """An alias, and the aliases ``<alias>__beside_<label>`` of the other versions.
 
-    Milvus points one alias at another collection in one step, not two: only that of the alias itself is seen by
-    readers. Before it, ``<alias>__switching_<label>`` is made to name the collection that is live; by it a switch that
-    was cut off after that step is completed. A collection that is being copied or dropped is called
+    Milvus can re-point one alias atomically, but not two. Readers see only the main alias, so that one moves in the
+    atomic step. ``<alias>__switching_<label>`` records the old target first; if the process dies after the step, the
+    next call finishes the switch from it. A collection that is being copied or dropped is called
     ``<alias>__scrap_<number>``: whatever was cut off, one of that name holds nothing that is needed.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresCopies"]
 
-# Whoever asks for the table while this waits for its lock waits as well: better to try again than to wait long.
+# Other sessions queue behind a waiting lock, so wait briefly and retry.
 LOCK_TIMEOUT, TRIES, BETWEEN_TRIES = "1s", 10, 0.5
 COLUMNS = """
 SELECT attname, attnum, attnotnull, format_type(atttypid, atttypmod) FROM pg_attribute
