@@ -55,14 +55,22 @@ class AwayNodes:
         return away
 
     def add(self, rows: Iterable[tuple[str, FloatArray, FloatArray]]) -> None:
-        """Record nodes (id, nudged vector, original) that are away from now on. Raises JournalError."""
+        """Record nodes (id, nudged vector, original) that are away from now on.
+
+        Raises:
+            JournalError: the journal cannot be written to.
+        """
         fresh = {node_id: (nudged, original) for node_id, nudged, original in rows}
         if fresh:
             self.vectors |= fresh
             self._write()
 
     def drop(self, ids: Iterable[str]) -> None:
-        """Forget nodes: they are back, or nobody waits for them any more. Raises JournalError."""
+        """Forget nodes: they are back, or nobody waits for them any more.
+
+        Raises:
+            JournalError: the journal cannot be written to.
+        """
         gone = [node_id for node_id in ids if self.vectors.pop(node_id, None) is not None]
         if gone:
             self._write()

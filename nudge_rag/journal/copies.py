@@ -216,7 +216,8 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
     If that would lose nodes, the version is made one that was pushed in place, for the caller to roll back as such.
 
     Raises:
-        PushError, StoreError: the store failed; a later call starts again.
+        PushError: the store failed; a later call starts again.
+        StoreError: likewise, while it was read.
 
     Warns:
         UserWarning: it is not switched back, and why.

@@ -166,7 +166,11 @@ def _refuse_forgotten(store: EmbeddingStore, own: BlobStorage, key: str) -> None
 
 
 def read_json(storage: BlobStorage, name: str) -> dict[str, Any] | None:
-    """Content of a blob with a checksum, None if there is none. Raises CorruptArchiveError."""
+    """Read the content of a blob with a checksum, None if there is none.
+
+    Raises:
+        CorruptArchiveError: the record is damaged.
+    """
     try:
         with writing_to(storage, "read"):
             content = storage.read(name)
@@ -179,6 +183,10 @@ def read_json(storage: BlobStorage, name: str) -> dict[str, Any] | None:
 
 
 def write_json(storage: BlobStorage, name: str, content: Mapping[str, Any]) -> None:
-    """Write a blob with a checksum. Raises JournalError."""
+    """Write a blob with a checksum.
+
+    Raises:
+        JournalError: the journal cannot be written to.
+    """
     with writing_to(storage, "written to"):
         storage.write(name, encode_manifest(json.loads(json.dumps(dict(content)))))

@@ -47,7 +47,7 @@ class SwitchReceipt:
 def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_gap: bool = False) -> SwitchReceipt:
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
 
-    Whoever reads the store sees one version or the other, never a mixture. Both are compared first: nodes that were
+    Readers of the store see one version or the other, never a mixture. Both are compared first: nodes that were
     added, deleted or embedded again since the push would be lost, so the switch is refused then.
 
     Args:
@@ -100,7 +100,8 @@ def drop_copies(store: EmbeddingStore, versions: str | Path | None = None) -> tu
 
     Raises:
         ValueError: a store that holds no two versions side by side.
-        PushError, StoreError: the store failed; a later call starts again.
+        PushError: the store failed; a later call starts again.
+        StoreError: likewise, while it was read.
         LockedError: another push or rollback is under way.
     """
     require_copies(store)

@@ -193,7 +193,11 @@ class Version:
             self._vectors = None
 
     def adopt(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Vectors:
-        """Take ``arrays`` as those that belong to the manifest. Raises CorruptArchiveError."""
+        """Take ``arrays`` as those that belong to the manifest.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+        """
         base = self._base()
         try:
             built_on = None if base is None else (base.ids, base.load())
@@ -254,7 +258,11 @@ class Version:
         self._replace_manifest(manifest)
 
     def rebuild(self, ids: Sequence[str], vectors: Vectors, state: str) -> None:
-        """Record other ids and vectors than there were. Raises JournalError."""
+        """Record other ids and vectors than there were.
+
+        Raises:
+            JournalError: the journal cannot be written to.
+        """
         self._ids = tuple(ids)
         self.write(vectors, state=state)
 
@@ -314,7 +322,11 @@ def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.n
 
 
 def checked(storage: BlobStorage, name: str, manifest: dict[str, Any], base: Version | None = None) -> Version:
-    """A version whose manifest is as a push writes it. Raises CorruptArchiveError."""
+    """A version whose manifest is as a push writes it.
+
+    Raises:
+        CorruptArchiveError: the record is damaged.
+    """
     wrong = wrong_manifest(manifest)
     if wrong is not None:
         raise CorruptArchiveError(f"{storage.location}/{name} is not the record of a push: {wrong}")

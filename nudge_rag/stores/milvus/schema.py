@@ -95,7 +95,11 @@ def pages(
 
 
 def check_client(client: Any) -> None:
-    """Raises TypeError for anything but a synchronous ``pymilvus.MilvusClient``."""
+    """Check that ``client`` is a synchronous ``pymilvus.MilvusClient``.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if not all(hasattr(client, part) for part in ("upsert", "query", "describe_index", "has_collection")):
         raise TypeError(f"expected a pymilvus.MilvusClient, got {type(client).__name__}")
     if inspect.iscoroutinefunction(client.query):
