@@ -8,7 +8,6 @@ from nudge_rag.feedback.reading import ReadReport, SkippedRow
 
 if TYPE_CHECKING:
     from nudge_rag.feedback.clicks import ClickGrades, click_grades
-    from nudge_rag.feedback.documents import ChunkLabels, label_chunks
     from nudge_rag.feedback.interleaving import InterleavingResult, TeamDraft, compare_teams, takes_part
     from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
     from nudge_rag.feedback.position_bias import ExaminationCurve, fit_examination
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from nudge_rag.feedback.recorder import Recorder, RecorderCheck
     from nudge_rag.feedback.resolve import Resolution, TextResolver
     from nudge_rag.feedback.ubi import from_ubi, to_ubi
+    from nudge_rag.tuning.document_labels import ChunkLabels, label_chunks
     from nudge_rag.tuning.label_coverage import LabelCoverage, coverage
 
 __all__ = [
@@ -72,7 +72,6 @@ _MODULES = {
     "clicks": ("ClickGrades", "click_grades"),
     "questions": ("GeneratedQuestions", "generate_questions"),
     "position_bias": ("ExaminationCurve", "fit_examination"),
-    "documents": ("ChunkLabels", "label_chunks"),
     "interleaving": ("InterleavingResult", "TeamDraft", "compare_teams", "takes_part"),
     "log": ("Feedback", "FeedbackLog", "Retrieval", "ShownNode"),
     "readers.judged": ("from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"),
@@ -85,8 +84,9 @@ _MODULES = {
     "ubi": ("from_ubi", "to_ubi"),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
-# What it takes to tune on part of the labels stands where tuning does.
+# What tunes on part of the labels, or searches for the chunk that answers, stands where tuning does.
 _MODULE_OF |= dict.fromkeys(("LabelCoverage", "coverage"), "nudge_rag.tuning.label_coverage")
+_MODULE_OF |= dict.fromkeys(("ChunkLabels", "label_chunks"), "nudge_rag.tuning.document_labels")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs
-from nudge_rag.feedback.documents import label_chunks
 from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.tuning.document_labels import label_chunks
 
 
 def planted(n_queries, answers, noise, seed=0):
