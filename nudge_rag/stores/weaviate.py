@@ -148,6 +148,10 @@ class WeaviateStore(StoreAdapter):
             scores.append(offset - np.array([one.metadata.distance for one in objects], dtype=np.float64))
         return SearchResult(ids, scores)
 
+    def spell_ids(self, ids: Sequence[str]) -> list[str]:
+        """Spell ids as the database gives them back; ids of another kind stay as they are."""
+        return [_canonical(name) or name for name in check_ids(ids)]
+
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``; ids that are no UUIDs do not exist."""
         from weaviate.classes.query import Filter

@@ -26,6 +26,7 @@ from nudge_rag.tuning.gate import hash_queries, live_queries
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import TuneOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
+from nudge_rag.tuning.spelling import spell_pairs
 from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
 __all__ = ["tune"]
@@ -128,6 +129,7 @@ def tune(
         settings.reach,
         settings.uncovered_share,
     )
+    pairs = spell_pairs(pairs, store)
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))

@@ -151,6 +151,10 @@ class QdrantStore(CopiesMixin, StoreAdapter):
     def _scores(self, given: Float64Array) -> Float64Array:
         return -(given**2) if self.capabilities.similarity == "l2" else given
 
+    def spell_ids(self, ids: Sequence[str]) -> list[str]:
+        """Spell ids as the database gives them back; ids of another kind stay as they are."""
+        return [_canonical(name) or name for name in check_ids(ids)]
+
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
         """Those of ``ids`` that exist and pass ``where``; ids of another kind than Qdrant's do not exist."""
         names = check_ids(ids)

@@ -27,6 +27,7 @@ from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQu
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import StateOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
+from nudge_rag.tuning.spelling import spell_pairs
 from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
 __all__ = ["TuningState"]
@@ -110,7 +111,7 @@ class TuningState:
         Warns:
             UserWarning: labels that name unknown nodes.
         """
-        incoming = self._by_text(pairs)
+        incoming = self._by_text(spell_pairs(pairs, self.store))
         fresh = self._read_new([node for _, grades in incoming.values() for node in grades])
         known = self._labels.nodes.keys() | fresh.keys()
         incoming = _of_known_nodes(incoming, known)
@@ -131,8 +132,9 @@ class TuningState:
 
     def remove_pairs(self, pairs: LabeledPairs) -> None:
         """Take pairs out again; those that are not there are ignored. A query without pairs goes too."""
-        for query, text in pairs.queries.items():
-            self._labels.remove(text, list(pairs.qrels[query]))
+        spelled = spell_pairs(pairs, self.store)
+        for query, text in spelled.queries.items():
+            self._labels.remove(text, list(spelled.qrels[query]))
 
     def add_nodes(self, ids: Iterable[str]) -> None:
         """Take notice of nodes that were added to the store, or whose vectors were changed there.

@@ -248,8 +248,7 @@ class Answers:
         """Fetch nodes in the order of ``ids``: stores answer in their own. None if text is kept in the docstore."""
         if not self._database.stores_text:
             return None
-        fetched = self._database.fetch_nodes(self._vector_store, ids) if ids else []
-        node_of = {node.node_id: node for node in fetched}
+        node_of = self._database.nodes_by_id(self._vector_store, ids) if ids else {}
         return [node_of[node_id] for node_id in ids]
 
 

@@ -70,15 +70,15 @@ def texts_of(index_or_store: Any) -> TextsOf | None:
     if database is None or not (database.stores_text or docstore is not None):
         return None
 
-    def fetch(ids: list[str]) -> list[BaseNode]:
+    def fetch(ids: list[str]) -> dict[str, BaseNode]:
         if database.stores_text:
-            return database.fetch_nodes(vector_store, ids)
+            return database.nodes_by_id(vector_store, ids)
         nodes: list[BaseNode] = docstore.get_nodes(ids, raise_error=False)
-        return nodes
+        return {node.node_id: node for node in nodes}
 
     def texts(ids: list[str]) -> list[str | None]:
-        text_of = {node.node_id: node.get_content() for node in fetch(ids)} if ids else {}
-        return [text_of.get(node_id) for node_id in ids]
+        node_of = fetch(ids) if ids else {}
+        return [node_of[node_id].get_content() if node_id in node_of else None for node_id in ids]
 
     return texts
 

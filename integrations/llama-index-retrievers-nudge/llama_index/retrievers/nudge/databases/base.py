@@ -99,6 +99,10 @@ class Database:
         nodes: list[BaseNode] = vector_store.get_nodes(node_ids=ids)
         return nodes
 
+    def nodes_by_id(self, vector_store: Any, ids: list[str]) -> dict[str, BaseNode]:
+        """Fetch nodes by the id that the store knows them by."""
+        return {node.node_id: node for node in self.fetch_nodes(vector_store, ids)}
+
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
         """Turn scores of the adapter into those that the framework's own search gives."""
         return scores

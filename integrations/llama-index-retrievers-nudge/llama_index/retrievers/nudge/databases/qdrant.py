@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llama_index.core.schema import BaseNode
 from llama_index.retrievers.nudge.databases.base import Database, Request
 
 from nudge_rag.common.arrays import FloatArray
@@ -38,6 +39,17 @@ class Qdrant(Database):
         """Translate filters and ids as the integration does; ``qdrant_filters`` take their place."""
         own = request.options.get("qdrant_filters")
         return own if own is not None else request.vector_store._build_query_filter(request.query)
+
+    def nodes_by_id(self, vector_store: Any, ids: list[str]) -> dict[str, BaseNode]:
+        """Fetch nodes by the id of their point, which may be a number, or another than the node's own."""
+        wanted = [int(node_id) if node_id.isdigit() else node_id for node_id in ids]
+        points = vector_store.client.retrieve(vector_store.collection_name, wanted, with_payload=True)
+        nodes: list[BaseNode] = vector_store.parse_to_query_result(points).nodes
+        return {str(point.id): node for point, node in zip(points, nodes, strict=True)}
+
+    def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
+        """Fetch nodes by the id of their point."""
+        return list(self.nodes_by_id(vector_store, ids).values())
 
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
         """Qdrant gives the distance itself if it ranks by it: the smaller, the nearer."""
