@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from nudge_rag.evaluation.metrics import MRR, CappedRecall, Metric, Recall, Success, nDCG, parse_metric
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
     from nudge_rag.evaluation.retrievers import aevaluate_retrievers, evaluate_retrievers
+    from nudge_rag.feedback.clicks import click_grades
+    from nudge_rag.feedback.log import FeedbackLog
     from nudge_rag.feedback.pairs import LabeledPairs, Split
+    from nudge_rag.feedback.recorder import Recorder
     from nudge_rag.journal.journal import versions
     from nudge_rag.journal.prune import prune
     from nudge_rag.journal.push import PushReceipt
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from nudge_rag.stores.urls import open_store
     from nudge_rag.tuning.competitors import StoreReads
     from nudge_rag.tuning.incremental.state import TuningState
+    from nudge_rag.tuning.label_coverage import coverage
     from nudge_rag.tuning.nudge import Nudge
     from nudge_rag.tuning.tune import tune
 
@@ -67,6 +71,7 @@ __all__ = [
     "Comparison",
     "CorruptArchiveError",
     "Evaluation",
+    "FeedbackLog",
     "JournalAccessError",
     "JournalError",
     "LabeledPairs",
@@ -84,6 +89,7 @@ __all__ = [
     "PushReceipt",
     "QueryAdapter",
     "Recall",
+    "Recorder",
     "RepairReport",
     "RetrieverComparison",
     "RollbackReceipt",
@@ -100,6 +106,8 @@ __all__ = [
     "Version",
     "__version__",
     "aevaluate_retrievers",
+    "click_grades",
+    "coverage",
     "drop_beside",
     "drop_copies",
     "evaluate",
@@ -154,10 +162,14 @@ _NAMES_OF = {
         "aevaluate_retrievers",
         "evaluate_retrievers",
     ),
+    "feedback.clicks": ("click_grades",),
+    "tuning.label_coverage": ("coverage",),
+    "feedback.log": ("FeedbackLog",),
     "feedback.pairs": (
         "LabeledPairs",
         "Split",
     ),
+    "feedback.recorder": ("Recorder",),
     "journal.journal": ("versions",),
     "journal.prune": ("prune",),
     "journal.push": ("PushReceipt",),
