@@ -129,7 +129,10 @@ def _searched(
     wanted = min(depth, size - len(known))
     lists: list[tuple[list[str], Float64Array]] = [([], np.zeros(0)) for _ in queries]
     asked, short = min(wanted + min(wanted, len(known)), size), set[int]()
-    pending = list(range(len(queries))) if wanted > 0 else []
+    if wanted <= 0 and not store.capabilities.exact_search:
+        # Nobody competes, but how many nodes the index finds is to be known all the same.
+        asked = min(depth, size)
+    pending = list(range(len(queries))) if asked > 0 else []
     while pending:
         for row, ids, scores in zip(pending, *_neighbours(store, queries[pending], asked), strict=True):
             if len(ids) < asked:

@@ -184,6 +184,23 @@ def test_an_index_that_misses_nodes_is_measured_and_warned_about(tmp_path):
     assert (reads.expected, reads.found) == (len(above), sum(f"n{i}" in lists[q] for q, i in above))
 
 
+def test_an_index_is_measured_when_all_nodes_are_labelled(tmp_path):
+    store, rows = make_store(30, kind=Coarse)
+    queries = np.random.default_rng(4).normal(size=(8, D))
+    with pytest.warns(UserWarning, match=r"finds only \d+ of \d+ labelled nodes"):
+        found = find_competitors(store, queries, [f"n{i}" for i in range(30)], rows, 5, "search")
+    assert found.ids == [[]] * 8
+    # Of the nodes that score above the fifth that the index gives, it never gives every third.
+    scores = score_matrix(queries, rows, "cosine")
+    seen = np.arange(30) % 3 != 0
+    expected = [np.flatnonzero(line > np.sort(line[seen])[-5]) for line in scores]
+    assert found.reads.expected == sum(map(len, expected))
+    assert found.reads.found == sum(int(seen[nodes].sum()) for nodes in expected)
+    exact, _ = make_store(30)
+    reads = find_competitors(exact, queries, [f"n{i}" for i in range(30)], rows, 5, "search").reads
+    assert (reads.expected, reads.exact) == (0, True)
+
+
 class Short(MappingStore):
     """Gives at most four neighbours, whatever is asked."""
 
