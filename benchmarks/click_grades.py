@@ -6,6 +6,10 @@ Users ask the training and validation sentences and are shown the best ten techn
 and half by a nudge of an earlier night (2,000 labels). They look at rank k with chance 1/k**eta, click a technique that
 answers with chance 0.8 and another one with 0.1. Labels are made from the log and judged by the true answers of the
 test part.
+
+With 8 users, NUDGE-N and eta 1, nDCG@10 goes from 0.468 to 0.468 on raw click counts, to 0.632 on corrected grades
+(0.630 if every rank is taken to be looked at alike, by the same rules) and to 0.723 on the true answers; with 20 users
+to 0.497, 0.649 and 0.723. The curve is found within 0.01.
 """
 
 from __future__ import annotations

@@ -87,6 +87,18 @@ def overhead(folder: Path, events: int = 5_000, pause: float = 0.002) -> np.ndar
     return np.array(taken)
 
 
+def control(seconds: float, events: int = 5_000, pause: float = 0.002) -> np.ndarray:
+    """Return the seconds of a loop that needs ``seconds`` of processor time: what the machine's other work adds."""
+    taken = []
+    for _ in range(events):
+        begin, used = time.perf_counter(), time.thread_time()
+        while time.thread_time() - used < seconds:
+            pass
+        taken.append(time.perf_counter() - begin)
+        time.sleep(pause)
+    return np.array(taken)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
@@ -97,6 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         alone = 1000 * np.quantile(overhead(Path(folder)), [0.5, 0.99])
         print(f"one process: {alone[0]:.3f} ms an event (median), {alone[1]:.3f} ms (99th percentile)")
+        idle = 1000 * np.quantile(control(alone[0] / 1000), [0.5, 0.99])
+        print(f"a loop of that length: {idle[0]:.3f} ms (median), {idle[1]:.3f} ms (99th percentile)")
         acknowledged, lost, kills = load(Path(folder), given.seconds, given.processes, given.rate)
         taken = 1000 * np.quantile(list(acknowledged.values()), [0.5, 0.99])
         print(

@@ -24,7 +24,7 @@ __all__ = ["LIVE", "NEW", "InterleavingResult", "TeamDraft", "compare_teams", "t
 LIVE, NEW, BOTH = "live", "new", "both"
 CREDITED = ("click", "thumbs_up", "copy")
 CONFIDENCE = 0.95
-MOST_SERVED = 10_000
+MOST_SERVED, MOST_WAITING = 10_000, 100
 STEPS_OF_BISECTION = 60
 
 T = TypeVar("T")
@@ -115,7 +115,10 @@ class ServedTeams:
     def remember(self, query: str, drafted: Drafted[T]) -> None:
         """Keep the teams of an answer to a query."""
         with self._lock:
-            self._served.setdefault((query, drafted.ids), []).append(drafted.teams)
+            waiting = self._served.setdefault((query, drafted.ids), [])
+            waiting.append(drafted.teams)
+            # Without a recorder nobody asks.
+            del waiting[:-MOST_WAITING]
             while len(self._served) > MOST_SERVED:
                 self._served.popitem(last=False)
 

@@ -17,6 +17,7 @@ __all__ = ["RecorderCallback"]
 
 # Where chains of LangChain put the documents that their answer was made of.
 KEPT = ("context", "source_documents", "documents")
+MOST_ASKED = 10_000
 
 
 class RecorderCallback(BaseCallbackHandler):
@@ -79,6 +80,9 @@ class RecorderCallback(BaseCallbackHandler):
         )
         self._enter(run_id, parent_run_id, is_retrieval=True)
         self._asked[str(run_id)] = query, asker
+        # A retrieval that was cancelled has no end.
+        while len(self._asked) > MOST_ASKED:
+            self._asked.pop(next(iter(self._asked)), None)
 
     def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **kwargs: Any) -> None:
         """Write the documents found."""

@@ -145,6 +145,16 @@ def test_teams_are_handed_to_the_recorder_once():
     assert served_teams.label("q", shown) == tuple(shown)
 
 
+def test_teams_that_nobody_asks_for_are_forgotten():
+    drafted = TeamDraft(seed=3).draft(list("abc"), list("bac"), 3)
+    for _ in range(1000):
+        served_teams.remember("nobody asks", drafted)
+    assert len(served_teams._served["nobody asks", drafted.ids]) == 100
+    for number in range(10_050):
+        served_teams.remember(f"question {number}", drafted)
+    assert len(served_teams._served) == 10_000
+
+
 def test_a_share_of_the_users():
     taken = [takes_part(f"u{n}", 0.2, "may") for n in range(20_000)]
     assert np.mean(taken) == pytest.approx(0.2, abs=0.01)
