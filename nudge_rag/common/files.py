@@ -12,7 +12,15 @@ from typing import Any
 
 from nudge_rag.errors import CorruptArchiveError
 
-__all__ = ["TEMPORARY", "put_in_place", "read_regular", "save_through", "sync_folder", "write_synced"]
+__all__ = [
+    "TEMPORARY",
+    "default_cache_folder",
+    "put_in_place",
+    "read_regular",
+    "save_through",
+    "sync_folder",
+    "write_synced",
+]
 
 # Names of files that a process leaves that dies while a framework writes.
 TEMPORARY = ".nudge-tmp"
@@ -100,3 +108,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def default_cache_folder() -> Path:
+    """Return ``nudge-rag`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nudge-rag"

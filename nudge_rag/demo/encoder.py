@@ -13,6 +13,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.files import default_cache_folder
 from nudge_rag.common.progress import track
 from nudge_rag.errors import MissingPackageError
 
@@ -25,11 +26,6 @@ DIMENSION = 384
 # Saved this often, so that an interrupted run starts where it stopped.
 TEXTS_PER_SAVE = 512
 BATCH = 32
-
-
-def default_cache_folder() -> Path:
-    """Return ``nudge-rag`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nudge-rag"
 
 
 class CachedEncoder:

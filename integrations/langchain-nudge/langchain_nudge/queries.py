@@ -7,8 +7,9 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from langchain_nudge.databases.registry import embeddings_of
-from nudge_rag.common.progress import track
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.tuning.queries import EmbedQueries
+from nudge_rag.tuning.query_cache import QueryCache, embed_queries_at_once
 
 __all__ = ["embed_queries_with", "model_name_of", "model_of"]
 
@@ -34,14 +35,17 @@ def model_name_of(model: Embeddings) -> str | None:
 def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -> EmbedQueries:
     """Make the function that embeds query texts with the model of a vector store.
 
-    Queries go through the query side: many models put another instruction before a query than before a text.
+    Queries go through the query side: many models put another instruction before a query than before a text. They are
+    embedded in batches if the model has none; embeddings of a model that has a name are kept in the user's cache.
 
     Raises:
         ValueError: no embeddings were given and the vector store has none.
     """
     model = model_of(vectorstore, embeddings)
+    name = model_name_of(model)
 
-    def embed_queries(texts: list[str]) -> list[list[float]]:
-        return [model.embed_query(text) for text in track(texts)]
+    def embed_queries(texts: list[str]) -> FloatArray:
+        cache = None if name is None else QueryCache(f"{type(model).__module__}.{type(model).__qualname__} {name}")
+        return embed_queries_at_once(texts, model.embed_query, model.embed_documents, cache)
 
     return embed_queries
