@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,45 +17,58 @@ from nudge_rag.tuning.queries import embed_texts
 
 if TYPE_CHECKING:
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
+    from nudge_rag.feedback.pairs import LabeledPairs
     from nudge_rag.stores.base import EmbeddingStore
+    from nudge_rag.tuning.nudge import Nudge
+    from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["compare_states", "passes_gate"]
+__all__ = ["compare_states", "compare_stores", "name_states", "passes_gate"]
 
 
-def compare_states(arguments: argparse.Namespace, metrics: list[str]) -> RetrieverComparison:
-    """Evaluate the originals ("untuned"), the store as it is ("live"), and with a saved nudge ("nudged").
+def compare_states(arguments: argparse.Namespace, metrics: Sequence[str]) -> RetrieverComparison:
+    """Evaluate the store as the arguments of ``eval`` say."""
+    from nudge_rag.tuning.nudge import Nudge
+
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    pairs = load_pairs(arguments.pairs, arguments.format)
+    trained = load_pairs(arguments.trained_on, arguments.format) if arguments.trained_on else None
+    nudge = Nudge.load(arguments.nudge, store, **where) if arguments.nudge else None
+    states = name_states(store, where, nudge)
+    return compare_stores(states, pairs, load_model(arguments.model), metrics, trained_on=trained)
+
+
+def name_states(store: EmbeddingStore, where: dict[str, Any], nudge: Nudge | None) -> dict[str, EmbeddingStore]:
+    """Return the originals ("untuned"), the store as it is ("live"), and what a nudge would make of it ("nudged").
 
     A store that no push is live in is its own original: it is called "untuned" then.
     """
-    store = open_named_store(arguments.store)
-    pairs = load_pairs(arguments.pairs, arguments.format)
-    trained = load_pairs(arguments.trained_on, arguments.format) if arguments.trained_on else None
-    embed = load_model(arguments.model)
-    states = _states(store, arguments)
+    from nudge_rag import versions
+
+    live = next((one for one in reversed(versions(store, **where)) if one.is_live), None)
+    states: dict[str, EmbeddingStore] = {"untuned": store}
+    if live is not None:
+        states = {"untuned": OverlayStore(store, live.ids, live.originals), "live": store}
+    if nudge is not None:
+        states["nudged"] = OverlayStore(states["untuned"], nudge.ids, nudge.vectors)
+    return states
+
+
+def compare_stores(
+    states: Mapping[str, EmbeddingStore],
+    pairs: LabeledPairs,
+    embed: EmbedQueries,
+    metrics: Sequence[str],
+    *,
+    trained_on: LabeledPairs | None = None,
+    baseline: str | None = None,
+) -> RetrieverComparison:
+    """Evaluate searches of each state by the same query embeddings, each text embedded once."""
+    first = next(iter(states.values()))
     texts = list(dict.fromkeys(pairs.queries.values()))
-    dimension = _dimension(store)
-    vectors = embed_texts(texts, embed, dimension, store.capabilities.similarity)
+    vectors = embed_texts(texts, embed, _dimension(first), first.capabilities.similarity)
     k = cutoff_of(resolve_measures(metrics))
     retrievers = {name: _searcher(state, vectors, k) for name, state in states.items()}
-    return evaluate_retrievers(retrievers, pairs, metrics, trained_on=trained)
-
-
-def _states(store: EmbeddingStore, arguments: argparse.Namespace) -> dict[str, EmbeddingStore]:
-    from nudge_rag import Nudge, versions
-
-    where = journal_of(arguments)
-    live = next((one for one in reversed(versions(store, **where)) if one.is_live), None)
-    states: dict[str, EmbeddingStore] = {}
-    if live is not None:
-        states["untuned"] = OverlayStore(store, live.ids, live.originals)
-        states["live"] = store
-    else:
-        states["untuned"] = store
-    if arguments.nudge:
-        base = states["untuned"]
-        nudge = Nudge.load(arguments.nudge, store, **where)
-        states["nudged"] = OverlayStore(base, nudge.ids, nudge.vectors)
-    return states
+    return evaluate_retrievers(retrievers, pairs, metrics, trained_on=trained_on, baseline=baseline)
 
 
 def _dimension(store: EmbeddingStore) -> int:

@@ -13,7 +13,7 @@ from nudge_rag.cli.resources import FORMATS, load_pairs, pairs_format
 if TYPE_CHECKING:
     from nudge_rag.feedback.pairs import LabeledPairs
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "check_target", "write_pairs"]
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -125,22 +125,32 @@ def _merge(arguments: argparse.Namespace) -> Outcome:
 def _written(arguments: argparse.Namespace, parts: dict[str, LabeledPairs]) -> Outcome:
     """Check every target before the first one is written."""
     for path in parts:
-        target = Path(path)
-        if pairs_format(Path(path.rpartition(":")[0] or path) if ":" in path else target) in ("tsv", "finetune"):
-            raise UsageError(f"{path}: pairs are written as .jsonl, .csv or a BEIR folder")
-        if target.is_file() and not arguments.force:
-            raise UsageError(f"{path} exists; pass --force to replace it")
+        check_target(path, arguments.force)
     verb = "would be written" if arguments.dry_run else "written"
     lines = []
     for path, pairs in parts.items():
         if not arguments.dry_run:
-            _write(path, pairs)
+            write_pairs(path, pairs)
         lines.append(f"{path}: {pairs.n_queries:,} queries, {len(pairs):,} pairs {verb}")
     counts = {path: {"queries": pairs.n_queries, "pairs": len(pairs)} for path, pairs in parts.items()}
     return Outcome("\n".join(lines), {"dry_run": arguments.dry_run, "files": counts})
 
 
-def _write(path: str, pairs: LabeledPairs) -> None:
+def check_target(path: str, force: bool) -> None:
+    """Say before any work is done that pairs cannot be written.
+
+    Raises:
+        UsageError: another format, or a file that exists.
+    """
+    place = Path(path.rpartition(":")[0] or path) if ":" in path else Path(path)
+    if pairs_format(place) in ("tsv", "finetune"):
+        raise UsageError(f"{path}: pairs are written as .jsonl, .csv or a BEIR folder")
+    if Path(path).is_file() and not force:
+        raise UsageError(f"{path} exists; pass --force to replace it")
+
+
+def write_pairs(path: str, pairs: LabeledPairs) -> None:
+    """Write pairs in the format of the path's name."""
     suffix = Path(path).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".csv"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)

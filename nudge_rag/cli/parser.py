@@ -6,7 +6,7 @@ import argparse
 from typing import NoReturn
 
 import nudge_rag
-from nudge_rag.cli import completion, demo, history, pairs, report, tuning
+from nudge_rag.cli import completion, demo, feedback, history, nightly, pairs, report, tuning
 from nudge_rag.cli.outcome import UsageError
 
 __all__ = ["Parser", "build_parser"]
@@ -40,7 +40,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"nudge-rag {nudge_rag.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     common = _common_options()
-    for group in (tuning, history, report, pairs, demo, completion):
+    for group in (tuning, history, report, nightly, pairs, feedback, demo, completion):
         group.add_commands(commands, common)
     return parser
 

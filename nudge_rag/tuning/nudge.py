@@ -26,7 +26,7 @@ from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
 from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
-from nudge_rag.tuning.report import as_html, nudge_document
+from nudge_rag.tuning.report import ReportedCoverage, as_html, nudge_document
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -120,6 +120,7 @@ class Nudge:
         title: str = "Nudge",
         evaluation: RetrieverComparison | None = None,
         texts: Mapping[str, str] | None = None,
+        coverage: ReportedCoverage | None = None,
     ) -> Path:
         """Write a report to one HTML file, and `to_dict` as JSON beside it.
 
@@ -129,6 +130,7 @@ class Nudge:
             evaluation: of `nudge_rag.evaluate_retrievers`, such as of the untuned and the nudged retriever: its
                 numbers, wins and losses, and hubs are shown too.
             texts: node id to its text, shown with queries that were won and lost.
+            coverage: of `nudge_rag.tuning.label_coverage.coverage`: the learning curve is shown too.
 
         Returns:
             The path of the page.
@@ -137,7 +139,15 @@ class Nudge:
             MissingPackageError: matplotlib or Jinja2 is not installed (``pip install 'nudge-rag[report]'``).
             ValueError: ``path`` does not end with .html.
         """
-        document = nudge_document(self, title=title, evaluation=evaluation, texts=texts)
+        document = nudge_document(
+            self,
+            title=title,
+            changes=self._changes_something,
+            evaluation=evaluation,
+            texts=texts,
+            losses=self._compared_with_live(),
+            coverage=coverage,
+        )
         numbers = self.to_dict()
         if evaluation is not None:
             numbers["evaluation"] = evaluation.to_dict(per_query=False)
@@ -194,6 +204,12 @@ class Nudge:
                 " retrievers need the integration's NudgeEmbeddings or NudgeEmbedding in place of the model"
             )
         return receipt
+
+    def _compared_with_live(self) -> list[str]:
+        """Sentences on what is live, for a report."""
+        sentences = [] if self.against_live is None else [str(self.against_live)]
+        lost = self._what_is_lost()
+        return [*sentences, f"A push would make something worse: {lost}."] if lost else sentences
 
     def _what_is_lost(self) -> str | None:
         """Say what a push would make worse; None if it makes nothing worse."""

@@ -21,7 +21,7 @@ from nudge_rag.solvers.result import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
 
-__all__ = ["ReportedNudge", "as_html", "measure_angles", "nudge_document"]
+__all__ = ["ReportedCoverage", "ReportedNudge", "as_html", "measure_angles", "nudge_document"]
 
 MOST_NODES = 10
 
@@ -100,15 +100,64 @@ class ReportedNudge(Protocol):
         ...
 
 
+class ReportedPoint(Protocol):
+    """A point of a learning curve."""
+
+    @property
+    def n_queries(self) -> int:
+        """Number of labelled queries."""
+        ...
+
+    @property
+    def before(self) -> float:
+        """The metric untuned."""
+        ...
+
+    @property
+    def after(self) -> float:
+        """The metric tuned on them."""
+        ...
+
+
+class ReportedCoverage(Protocol):
+    """What a report shows of a `LabelCoverage`."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        ...
+
+    @property
+    def curve(self) -> Sequence[ReportedPoint]:
+        """The learning curve."""
+        ...
+
+
 def nudge_document(
-    nudge: ReportedNudge, *, title: str, evaluation: ReportedSystems | None, texts: Mapping[str, str] | None
+    nudge: ReportedNudge,
+    *,
+    title: str,
+    changes: bool,
+    evaluation: ReportedSystems | None,
+    texts: Mapping[str, str] | None,
+    losses: Sequence[str] = (),
+    coverage: ReportedCoverage | None = None,
 ) -> Document:
-    """Return the report of a nudge, with the sections of an evaluation if one is given."""
-    # A nudge that maps queries may move no node: then gamma is 0, and it improves all the same.
-    changes = nudge.improves or nudge.gamma > 0
+    """Return the report of a nudge, with the sections of an evaluation if one is given.
+
+    Args:
+        nudge: the nudge.
+        title: of the page.
+        changes: whether the nudge changes anything.
+        evaluation: of retrievers, on held-out pairs.
+        texts: node id to its text.
+        losses: sentences on what is live: how it compares, and what a push would forget.
+        coverage: of the labels, with a learning curve.
+    """
     decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison).split())
-    good = nudge.improves
-    sections = [_held_out(nudge), _curve(nudge), _movement(nudge), _labels(nudge), _choice(nudge)]
+    good = nudge.improves and changes
+    sections = [_held_out(nudge), _live(losses), _curve(nudge), _movement(nudge), _labels(nudge), _learning(coverage)]
+    sections.append(_choice(nudge))
     if evaluation is not None:
         sections += comparison_document(evaluation, texts=texts).sections
     sections += [_settings(nudge), _undo()]
@@ -155,6 +204,36 @@ def _held_out(nudge: ReportedNudge) -> Section | None:
         draw_intervals("held-out", [name for name, _ in shown], [parts for _, parts in shown], label="change"),
     )
     return Section("Held-out queries", figures=[figure], tables=[table])
+
+
+def _live(losses: Sequence[str]) -> Section | None:
+    return Section("Against what is live", losses) if losses else None
+
+
+def _learning(coverage: ReportedCoverage | None) -> Section | None:
+    """The metric by number of labelled queries: whether more labels would help."""
+    if coverage is None:
+        return None
+    sentences = [sentence for line in str(coverage).splitlines() if (sentence := line.strip())]
+    points = coverage.curve
+    if len(points) < 2:
+        return Section("Would more labels help?", sentences)
+    rows = [(f"{point.n_queries:,}", f"{point.before:.3f}", f"{point.after:.3f}") for point in points]
+    figure = Figure(
+        "learning",
+        f"{coverage.metric} by labelled queries",
+        f"With {points[0].n_queries:,} labelled queries the held-out {coverage.metric} is {points[0].after:.3f}, with "
+        f"{points[-1].n_queries:,} it is {points[-1].after:.3f}; untuned it is {points[-1].before:.3f}.",
+        draw_lines(
+            "learning",
+            [float(point.n_queries) for point in points],
+            [point.after for point in points],
+            labels=("labelled queries", coverage.metric),
+            mark=None,
+        ),
+        Table("Learning curve", ("queries", "untuned", "tuned"), rows, frozenset({0, 1, 2})),
+    )
+    return Section("Would more labels help?", sentences, figures=[figure])
 
 
 def _curve(nudge: ReportedNudge) -> Section | None:

@@ -18,6 +18,7 @@ import nudge_rag
 from nudge_rag import LabeledPairs, evaluate_retrievers, store_retriever
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals
 from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.tuning.label_coverage import coverage
 from nudge_rag.tuning.report import measure_angles
 
 OUR_ELEMENTS = (
@@ -203,6 +204,38 @@ def test_angles_by_hand():
         np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), np.array([[0.0, 3.0], [0.0, 1.0], [1.0, 0.0]])
     )
     np.testing.assert_allclose(angles, [90.0, 0.0, 0.0])
+
+
+def test_the_learning_curve_and_what_is_live(tuned, tmp_path):
+    nudge = tuned[0]
+    store = nudge.store
+    ids = [node for batch, _ in store.scan() for node in batch][:10]
+    originals = dict(zip(ids, store.read(ids), strict=True))
+    rng = np.random.default_rng(1)
+    # Users' words lie nearer to the next node than to the one that answers.
+    asked = {
+        f"question {number}": 0.8 * originals[ids[number % 10]]
+        + originals[ids[(number + 1) % 10]]
+        + rng.normal(size=12) * 0.2
+        for number in range(300)
+    }
+    pairs = LabeledPairs.from_pairs((text, ids[number % 10]) for number, text in enumerate(asked))
+
+    def embed(wanted):
+        return np.stack([asked[text] for text in wanted])
+
+    fresh = MappingStore(dict(zip(ids, store.read(ids), strict=True)), key="learning")
+    first = nudge_rag.tune(fresh, pairs, embed, solver="nudge-n")
+    first.push(force=True)
+    few = pairs.subset(list(pairs.queries)[:150])
+    second = nudge_rag.tune(fresh, few, embed, solver="nudge-n")
+    found = coverage(pairs, fresh, embed)
+    page = second.report(tmp_path / "report.html", coverage=found).read_text(encoding="utf-8")
+    assert "Would more labels help?" in page
+    assert page.count("<svg") >= 4
+    assert f"{found.curve[-1].after:.3f}" in page
+    assert "Against what is live" in page
+    assert "it would forget" in page
 
 
 @pytest.fixture(scope="module")

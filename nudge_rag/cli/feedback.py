@@ -1,0 +1,155 @@
+"""``feedback import``, ``export`` and ``grades``: from what users did to labelled pairs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nudge_rag.cli.outcome import NO, Outcome, UsageError
+from nudge_rag.cli.pairs import check_target, write_pairs
+
+if TYPE_CHECKING:
+    from nudge_rag.feedback.log import FeedbackLog
+    from nudge_rag.feedback.pairs import LabeledPairs
+
+__all__ = ["add_commands"]
+
+TOOLS = ("recorder", "ubi", "langsmith", "langfuse", "spans")
+SQLITE = b"SQLite format 3\0"
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the parsers of the group."""
+    group = commands.add_parser("feedback", help="turn what users did into labelled pairs")
+    verbs = group.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=type(group))
+
+    reading = verbs.add_parser("import", help="thumbs and citations of a tool's export as pairs", parents=[common])
+    reading.add_argument("tool", choices=TOOLS, help="what recorded them")
+    _add_source(reading, "exported files: what was retrieved and, if it is apart, what users said")
+    _add_target(reading)
+    reading.add_argument("--names", metavar="NAMES", help="langfuse: names of the scores that users give")
+    reading.add_argument("--credit", choices=("cited", "all", "top1", "none"), default="cited")
+    reading.set_defaults(run=_import)
+
+    export = verbs.add_parser("export", help="write a recorder's file as UBI 1.3.0", parents=[common])
+    export.add_argument("recorder", metavar="RECORDER", help="the SQLite file of a Recorder")
+    export.add_argument("folder", metavar="FOLDER", help="where ubi_queries.jsonl and ubi_events.jsonl are written")
+    export.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    export.add_argument("--force", action="store_true", help="replace files that exist")
+    export.set_defaults(run=_export)
+
+    grades = verbs.add_parser("grades", help="clicks as pairs, corrected for their ranks", parents=[common])
+    _add_source(grades, "the SQLite file of a Recorder, or UBI files or their folder")
+    _add_target(grades)
+    grades.add_argument("--action", default="click", help="the feedback that counts (default: click)")
+    grades.add_argument("--half-life-days", type=float, metavar="DAYS", help="age at which a click counts half")
+    grades.set_defaults(run=_grades)
+
+
+def _add_source(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help=what)
+    parser.add_argument("--skip-errors", action="store_true", help="leave bad rows out")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="OUTPUT", help=".jsonl or .csv file, or BEIR folder")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def _import(arguments: argparse.Namespace) -> Outcome:
+    """Read an export, and count what users said of nodes; ends with 1 if there is no label."""
+    check_target(arguments.output, arguments.force)
+    log = _read_log(arguments.tool, arguments)
+    return _written(arguments, log, log.to_pairs(credit=arguments.credit))
+
+
+def _grades(arguments: argparse.Namespace) -> Outcome:
+    """Turn clicks into grades; ends with 1 if there are too few."""
+    from nudge_rag.feedback.clicks import click_grades
+
+    check_target(arguments.output, arguments.force)
+    log = _read_log("recorder" if _is_sqlite(arguments.files[0]) else "ubi", arguments)
+    try:
+        grades = click_grades(log, action=arguments.action, half_life_days=arguments.half_life_days)
+    except ValueError as error:
+        return Outcome(f"No grades: {error}.", {"pairs": 0, "reason": str(error)}, NO)
+    outcome = _written(arguments, log, grades.pairs)
+    return Outcome(f"{grades}\n{outcome.text}", outcome.result, outcome.code)
+
+
+def _export(arguments: argparse.Namespace) -> Outcome:
+    """Write what was recorded for other tools."""
+    from nudge_rag.feedback.ubi import EVENTS, QUERIES, to_ubi
+
+    there = [name for name in (QUERIES, EVENTS) if (Path(arguments.folder) / name).exists()]
+    if there and not arguments.force:
+        raise UsageError(f"{arguments.folder} holds {' and '.join(there)}; pass --force to replace it")
+    log = _read_recorder(arguments.recorder)
+    if not arguments.dry_run:
+        to_ubi(log, arguments.folder)
+    verb = "would be written" if arguments.dry_run else "written"
+    text = f"{len(log.retrievals):,} queries and {len(log.feedback):,} events {verb} to {arguments.folder}"
+    return Outcome(text, {"queries": len(log.retrievals), "events": len(log.feedback), "dry_run": arguments.dry_run})
+
+
+def _written(arguments: argparse.Namespace, log: FeedbackLog, pairs: LabeledPairs) -> Outcome:
+    counts = {"retrievals": len(log.retrievals), "feedback": len(log.feedback)}
+    counts |= {"queries": pairs.n_queries, "pairs": len(pairs)}
+    read = f"{counts['retrievals']:,} retrievals and {counts['feedback']:,} events read"
+    if not pairs.n_queries:
+        return Outcome(f"{read}; none of them labels a node.", counts, NO)
+    if not arguments.dry_run:
+        write_pairs(arguments.output, pairs)
+    verb = "would be written" if arguments.dry_run else "written"
+    text = f"{read}; {arguments.output}: {pairs.n_queries:,} queries, {len(pairs):,} pairs {verb}"
+    return Outcome(text, {**counts, "output": arguments.output, "dry_run": arguments.dry_run})
+
+
+def _read_log(tool: str, arguments: argparse.Namespace) -> FeedbackLog:
+    missing = [file for file in arguments.files if not Path(file).exists()]
+    if missing:
+        raise UsageError(f"there is no file or folder {missing[0]}")
+    if tool == "recorder":
+        if len(arguments.files) > 1:
+            raise UsageError("a recorder is one file")
+        return _read_recorder(arguments.files[0])
+    if len(arguments.files) > 2:
+        raise UsageError(f"{tool} takes at most two files, got {len(arguments.files)}")
+    from nudge_rag import feedback
+
+    options: dict[str, Any] = {"errors": "skip" if arguments.skip_errors else "raise"}
+    if tool == "langfuse":
+        if not arguments.names:
+            raise UsageError("langfuse needs --names: the names of the scores that users give")
+        options["names"] = [name.strip() for name in arguments.names.split(",")]
+    readers: dict[str, Callable[..., FeedbackLog]] = {
+        "ubi": feedback.from_ubi,
+        "langsmith": feedback.from_langsmith,
+        "langfuse": feedback.from_langfuse,
+        "spans": feedback.from_spans,
+    }
+    return readers[tool](*arguments.files, **options)
+
+
+def _is_sqlite(file: str) -> bool:
+    path = Path(file)
+    if not path.is_file():
+        return False
+    with path.open("rb") as content:
+        return content.read(len(SQLITE)) == SQLITE
+
+
+def _read_recorder(file: str) -> FeedbackLog:
+    """Read a recorder's file, which must be one: opening another would make it one."""
+    from nudge_rag.feedback.recorder import Recorder
+
+    if not _is_sqlite(file):
+        raise UsageError(f"{file} is no SQLite file of a recorder")
+    recorder = Recorder(file)
+    try:
+        return recorder.log()
+    finally:
+        recorder.close()

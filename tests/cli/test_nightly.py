@@ -1,0 +1,182 @@
+"""Nights: what a night does, and what the next one makes of one that was killed at any step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from nudge_rag import LabeledPairs, open_store
+from nudge_rag.cli.night import split_by_text
+from tests.cli import shop
+from tests.cli.conftest import FOLDER, Command
+
+STORE = "duckdb://./shop.duckdb?table=docs&similarity=cosine"
+CONFIG = f"""
+store = "{STORE}"
+model = "shop:embed"
+folder = "nights"
+pairs = ["labels/*.csv"]
+solver = "nudge-n"
+"""
+# Ends the process when the n-th of these steps is about to be taken: every write of state, log and store.
+KILLED = """
+import os, sys
+import nudge_rag.cli.night as night
+from nudge_rag.cli import main
+from nudge_rag.stores.duckdb import DuckDBStore
+left = int(sys.argv[1])
+def counted(function):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        found = function(*arguments, **options)
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return found
+    return call
+for name in ("_write_state", "_log", "_gather_labels", "_tune", "_gate", "_report"):
+    setattr(night, name, counted(getattr(night, name)))
+DuckDBStore.replace = counted(DuckDBStore.replace)
+if hasattr(DuckDBStore, "replace_if"):
+    DuckDBStore.replace_if = counted(DuckDBStore.replace_if)
+code = main(["nightly", "night.toml", "--json"])
+print("steps left", left, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def store_of(folder):
+    return open_store(f"duckdb://{folder}/shop.duckdb?table=docs&similarity=cosine")
+
+
+def contents(folder):
+    store = store_of(folder)
+    ids = sorted(node for batch, _ in store.scan() for node in batch)
+    return store.read(ids).tobytes()
+
+
+def events(folder):
+    return [json.loads(line) for line in (folder / "nights" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def house(tmp_path):
+    shop.write_files(tmp_path)
+    shop.index_in_duckdb(shop.read_folder(tmp_path / "texts"), tmp_path / "shop.duckdb")
+    (tmp_path / "labels").mkdir()
+    shutil.copy(tmp_path / "clicks.csv", tmp_path / "labels" / "monday.csv")
+    (tmp_path / "night.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_three_nights(house):
+    command = Command(house)
+    assert command.answer("nightly", "night.toml", "--dry-run")["nodes"] == 48
+    assert not (house / "nights").exists()
+    original = contents(house)
+    first = command.answer("nightly", "night.toml")
+    assert first["pushed"] is True
+    assert first["compared_with"] == "untuned"
+    assert first["change"] > 0.1
+    assert contents(house) != original
+    assert [entry["event"] for entry in events(house)] == ["begin", "labels", "tune", "gate", "push", "report", "end"]
+    night = house / "nights" / first["night"]
+    assert {path.name for path in night.iterdir()} >= {"labels.jsonl", "nudge", "evaluation.json", "report.html"}
+    # Nothing new: nothing is done.
+    second = command.answer("nightly", "night.toml", code=1)
+    assert second["over"] == "no label is new, and the nudge is in place"
+    # New labels: tuned from the originals, compared with what is live.
+    (house / "labels" / "tuesday.csv").write_text("query,node_id\nsend my money back form please,refund-form\n")
+    third = command.answer("nightly", "night.toml", code=None)
+    assert third["compared_with"] == "live"
+    assert set(third["means"]) == {"untuned", "live", "nudged"}
+    assert command.answer("rollback", STORE, "--yes")["exact"] is True
+    assert contents(house) == original
+
+
+def test_a_closed_gate_pushes_nothing(house):
+    (house / "night.toml").write_text(CONFIG + "at_least = 2.0\n")
+    before = contents(house)
+    answer = Command(house).answer("nightly", "night.toml", code=1)
+    assert answer["over"].startswith("the gate is closed: +0.")
+    assert contents(house) == before
+    assert [entry["event"] for entry in events(house)] == ["begin", "labels", "tune", "gate", "end"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("store = 1", "lacks model, folder"),
+        (CONFIG + "colour = 1", "has unknown keys colour; its keys are store"),
+        (CONFIG + 'keep = "x"', "keep must be int, got 'x'"),
+        (CONFIG + 'mode = "x"', "mode must be 'in-place' or 'side-by-side'"),
+        (CONFIG.replace("*", "one"), "there is no file"),
+        (CONFIG.replace('pairs = ["labels/*.csv"]', ""), "names neither pairs nor a recorder"),
+        ("= 1", "is not TOML"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_named(house, text, message):
+    (house / "night.toml").write_text(text)
+    assert message in Command(house).answer("nightly", "night.toml", "--dry-run", code=2)["message"]
+
+
+def test_two_nights_at_once(house):
+    command = Command(house)
+    script = "import sys, time; from pathlib import Path; from nudge_rag.common.lock import locked\n"
+    script += "with locked(Path('nights'), 'x'):\n    print('held', flush=True)\n    time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script], cwd=house, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    try:
+        assert "under way in another process" in command.answer("nightly", "night.toml", code=3)["message"]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_query_is_in_the_same_part_every_night():
+    first = LabeledPairs.from_pairs((f"question {number}", "n") for number in range(1000))
+    more = LabeledPairs.from_pairs((f"Question  {number}", "n") for number in range(3000))
+    parts = [set(part.queries.values()) for part in split_by_text(first)]
+    later = [{" ".join(text.lower().split()) for text in part.queries.values()} for part in split_by_text(more)]
+    for before, after in zip(parts, later, strict=True):
+        assert before <= after
+    assert [len(part) for part in parts] == pytest.approx([700, 100, 200], abs=45)
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_it_goes_on(house, tmp_path_factory):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    clean = tmp_path_factory.mktemp("clean")
+    shutil.copytree(house, clean, dirs_exist_ok=True)
+    Command(clean).answer("nightly", "night.toml")
+    wanted = contents(clean)
+    every = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "3"))
+    killed = 0
+    for step in range(0, 200, every):
+        folder = tmp_path_factory.mktemp(f"killed-{step}")
+        shutil.copytree(house, folder, dirs_exist_ok=True)
+        dying = [sys.executable, "-c", KILLED, str(step)]
+        result = subprocess.run(dying, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            break
+        assert result.returncode == 9, result.stderr
+        killed += 1
+        again = Command(folder)("nightly", "night.toml", "--json")
+        answer = json.loads(again.stdout)
+        # Killed after its end was written, a night has nothing left to do.
+        assert again.returncode == 0 or answer["result"]["over"].startswith("no label is new"), (step, again.stdout)
+        assert contents(folder) == wanted, step
+        command = Command(folder)
+        assert len(command.answer("status", STORE)["nudged"]) == 48
+        assert [version["live"] for version in command.answer("versions", STORE)["versions"]].count(True) == 1, step
+    else:
+        raise AssertionError("the night never came to its end")
+    assert killed > 20 / every
