@@ -336,11 +336,13 @@ class LabeledPairs:
         for query, text in self.queries.items():
             if query not in self.synthetic:
                 alike.setdefault(normalise(text), set()).add(text)
-        # Sorted by a text of each group, not by what it is reduced to: distinct queries fall as they always did.
-        groups = sorted(alike, key=lambda group: min(alike[group]))
-        shuffled = np.random.default_rng(seed).permutation(len(groups))
+        texts = sorted(text for group in alike.values() for text in group)
+        shuffled = np.random.default_rng(seed).permutation(len(texts))
+        place_of = {texts[row]: place for place, row in enumerate(shuffled)}
+        # In the order of one text of each: a few near-identical queries among many leave all others where they were.
+        groups = sorted(alike, key=lambda group: place_of[min(alike[group])])
         cuts = np.round(np.cumsum(fractions) * len(groups)).astype(int)
-        part_of = {groups[at]: int(np.searchsorted(cuts, place, side="right")) for place, at in enumerate(shuffled)}
+        part_of = {group: int(np.searchsorted(cuts, place, side="right")) for place, group in enumerate(groups)}
         parts: list[list[str]] = [[], [], []]
         for query, text in self.queries.items():
             group = normalise(text)

@@ -227,6 +227,22 @@ def test_distinct_queries_fall_as_they_always_did():
     assert found == [set(shuffled[:84]), set(shuffled[84:96]), set(shuffled[96:])]
 
 
+def test_a_few_near_identical_queries_leave_the_others_where_they_were():
+    texts = [f"question {number}" for number in range(1000)]
+    plain_split = LabeledPairs.from_pairs([(text, "n") for text in texts]).split(seed=3)
+    near = ["Question  7", "question 7?"]
+    # By hand: the permutation of all 1,002 texts, without those that are not the first of their group.
+    order = [sorted([*texts, *near])[row] for row in np.random.default_rng(3).permutation(1002)]
+    kept = [text for text in order if normalise(text) != "question 7" or text == min("question 7", *near)]
+    parts = LabeledPairs.from_pairs([(text, "n") for text in (*texts, *near)]).split(seed=3)
+    found = [set(part.queries.values()) for part in parts]
+    expected = [set(kept[:700]), set(kept[700:800]), set(kept[800:])]
+    group = {"question 7", *near}
+    assert [part - group for part in found] == [part - group for part in expected]
+    assert sum(bool(part & group) for part in found) == 1
+    assert [part.n_queries for part in plain_split] == [700, 100, 200]
+
+
 def test_synthetic_queries_only_train(tmp_path):
     asked = LabeledPairs.from_pairs([(f"asked {n}", "n") for n in range(20)])
     made = LabeledPairs(
