@@ -11,6 +11,7 @@ from llama_index.retrievers.nudge import (
     embedding_store,
     evaluate,
     load_nudge,
+    prune,
     reapply,
     rollback,
     status,
@@ -51,6 +52,9 @@ def test_push_status_versions_reapply_and_rollback_take_the_index(index, world, 
     after = vectors_of(index)
     assert all(np.array_equal(before[node], after[node]) for node in before)
     assert status(index.vector_store, folder).version is None
+    assert prune(index, folder, keep=1) == ()
+    assert prune(index, folder) == ("0001",)
+    assert versions(index, folder) == []
 
 
 def test_a_saved_nudge_is_loaded_for_an_index_and_switched_to(index, world, tmp_path):
