@@ -44,8 +44,12 @@ demo:
 	$(ENVIRONMENT) $(DEMO)
 	$(if $(filter main,$(DEMO)),.venv,.venv-demo)/bin/nudge-rag demo $(DEMO_ARGS)
 
-# Less than a minute, with numpy alone.
-test-quick test-core:
+# Less than a minute, with numpy alone; `make test` runs the few slow ones of it as well.
+test-quick:
+	$(ENVIRONMENT) core
+	$(ONE_THREAD) .venv-core/bin/python $(PYTEST) -m "not slow" tests/unit
+
+test-core:
 	$(ENVIRONMENT) core
 	$(ONE_THREAD) .venv-core/bin/python $(PYTEST) tests/unit
 
