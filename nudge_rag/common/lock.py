@@ -11,7 +11,7 @@ from typing import IO
 
 from nudge_rag.errors import LockedError
 
-__all__ = ["LockedError", "locked"]
+__all__ = ["LockedError", "locked", "locked_file"]
 
 SECONDS_TO_WAIT = 10.0
 BETWEEN_TRIES = 0.05
@@ -25,7 +25,18 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         LockedError: another process, or another thread of this one, still holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+b") as file:
+    with locked_file(folder / "lock", what):
+        yield
+
+
+@contextmanager
+def locked_file(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a file (made if it is not there), waiting for it at most ten seconds.
+
+    Raises:
+        LockedError: another process, or another thread of this one, still holds it.
+    """
+    with path.open("a+b") as file:
         _wait_for(file, what, time.monotonic() + SECONDS_TO_WAIT)
         try:
             yield

@@ -21,7 +21,7 @@ from nudge_rag.stores.catalog import RECORDS, load
 if TYPE_CHECKING:
     from nudge_rag.stores.adapter import StoreAdapter
     from nudge_rag.stores.chroma.store import ChromaFilter, ChromaStore
-    from nudge_rag.stores.duckdb import DuckDBStore
+    from nudge_rag.stores.duckdb.store import DuckDBStore
     from nudge_rag.stores.elasticsearch import ElasticsearchStore
     from nudge_rag.stores.faiss.store import FaissStore
     from nudge_rag.stores.lance.store import LanceStore
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nudge_rag.stores.postgres.store import PgVectorStore
     from nudge_rag.stores.qdrant.store import QdrantStore
     from nudge_rag.stores.redis.store import RedisStore
-    from nudge_rag.stores.sqlite_vec import SQLiteVecStore
+    from nudge_rag.stores.sqlite_vec.store import SQLiteVecStore
     from nudge_rag.stores.weaviate import WeaviateStore
 
 __all__ = [

@@ -262,7 +262,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         "duckdb",
         dtypes=("float32", "float64"),
         persistent=DEPENDS,
-        adapter="nudge_rag.stores.duckdb:DuckDBStore",
+        adapter="nudge_rag.stores.duckdb.store:DuckDBStore",
         url=UrlOptions(("table",), ("schema", "id", "vector", "similarity")),
     ),
     StoreRecord(
@@ -274,7 +274,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         similarities=("cosine", "l2"),
         batch_search=NEVER,
         persistent=DEPENDS,
-        adapter="nudge_rag.stores.sqlite_vec:SQLiteVecStore",
+        adapter="nudge_rag.stores.sqlite_vec.store:SQLiteVecStore",
         url=UrlOptions(("table",), ("vec_table", "vector")),
     ),
     StoreRecord(

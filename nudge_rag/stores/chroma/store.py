@@ -16,8 +16,10 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
+from nudge_rag.stores.chroma.history import ChromaHistory
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.location import StoreLocation
 
 if TYPE_CHECKING:
@@ -167,6 +169,10 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
             self.collection.update(ids=names[part], embeddings=written[part])
+
+    def history(self) -> BlobStorage:
+        """The store's history: a collection of its own."""
+        return ChromaHistory(self.collection, origin_of(self.collection))
 
     def create_copy(self, label: str) -> ChromaStore:
         """Copy all nodes to a collection ``<name>.<label>.beside``."""

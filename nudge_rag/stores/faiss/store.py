@@ -15,9 +15,11 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
 from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
+from nudge_rag.stores.memory.files import check_file, file_state, history_of
 
 __all__ = ["FaissStore"]
 
@@ -66,7 +68,8 @@ class FaissStore(StoreAdapter):
         rows = FaissIndex(index)
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
-        self._path = None if persist_path is None else Path(persist_path)
+        self._path = check_file(persist_path)
+        self._state: tuple[int, int, int] | None = None
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -87,8 +90,11 @@ class FaissStore(StoreAdapter):
         if not path.is_file():
             raise ValueError(f"no FAISS index at {path}")
         known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
+        state = file_state(path)
         index = imported().read_index(str(path))
-        return cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
+        store = cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
+        store._state = state
+        return store
 
     @classmethod
     def from_url(cls, location: StoreLocation) -> FaissStore:
@@ -154,6 +160,7 @@ class FaissStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
+        self._check_file()
         index = FaissIndex(self.index)
         places, before = self._places(index, names), index.vectors()
         after = before.copy()
@@ -162,12 +169,18 @@ class FaissStore(StoreAdapter):
             index.put(places, after)
             if self._path is not None:
                 save_index(index.index, self._path)
+                self._state = file_state(self._path)
         except BaseException:
             index.put(places, before)
             raise
 
+    def history(self) -> BlobStorage:
+        """The store's history: a folder next to the file; without a file in this process, with what holds the index."""
+        return history_of(self._path, self._index if self._held_by is None else self._held_by[0])
+
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
+        self._check_file()
         ids = dict(self._ids())
         self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
         return self.open_copy(label)
@@ -183,6 +196,7 @@ class FaissStore(StoreAdapter):
 
     def switch(self, label: str) -> None:
         """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
+        self._check_file()
         versions, live = self._versions(), FaissIndex(self.index)
         incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
@@ -194,10 +208,31 @@ class FaissStore(StoreAdapter):
         versions.make_live(label)
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
+        self._state = None if self._path is None else file_state(self._path)
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._versions().drop(label)
+
+    def _check_file(self) -> None:
+        """Refuse to write over an index to which another process has added vectors, or changed any.
+
+        Raises:
+            StoreError: it has.
+        """
+        state = None if self._path is None else file_state(self._path)
+        if self._path is None or state is None or state == self._state:
+            return
+        stored, live = FaissIndex(imported().read_index(str(self._path))), FaissIndex(self.index)
+        changed = self._state is not None and not (
+            np.array_equal(stored.labels(), live.labels()) and np.array_equal(stored.vectors(), live.vectors())
+        )
+        if changed or not set(stored.labels().tolist()) <= set(live.labels().tolist()):
+            raise StoreError(
+                f"another process has written other vectors to {self._path} since it was opened here: load the index"
+                " and its node ids anew; nothing was written"
+            )
+        self._state = state
 
     def _versions(self) -> Copies[FaissCopy]:
         owner, path = self._holder()[0], self._path

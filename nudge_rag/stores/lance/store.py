@@ -16,8 +16,10 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lance.copies import copy_column, copy_labels, create_column, drop_column, swap_columns
+from nudge_rag.stores.lance.history import LanceHistory
 from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
 from nudge_rag.stores.location import StoreLocation
 
@@ -194,6 +196,10 @@ class LanceStore(StoreAdapter):
             self._write_if(others, written[lost], np.stack([newer[name] for name in others]))
             skipped += others
         return skipped + [name for name in kept if name not in newer]
+
+    def history(self) -> BlobStorage:
+        """The store's history: a table inside the folder of this one."""
+        return LanceHistory(self.table, self._rows.vector)
 
     def create_copy(self, label: str) -> LanceStore:
         """Copy the vectors of all rows to a second column, in one commit."""

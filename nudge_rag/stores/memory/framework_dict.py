@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import files
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
+from nudge_rag.stores.memory.files import check_file, file_state, history_of, merge_changes
 from nudge_rag.stores.memory.mapping import MappingStore
 
 __all__ = ["FrameworkDictStore"]
@@ -32,18 +35,26 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def __init__(self, vector_store: Any, name: str, persist_path: str | Path | None, key: str) -> None:
         self.vector_store = vector_store
-        path = self._path = None if persist_path is None else Path(persist_path)
+        path = check_file(persist_path)
+        self._path = path
+        self._state: tuple[int, int, int] | None = None
+        self._base: dict[str, Any] | None = None
         super().__init__(
             {},
             name=name,
             key=key if path is None else path_key(name, path),
-            save=None if path is None else lambda: self._persist(vector_store, path),
+            save=None if path is None else self._save_file,
         )
         self._capabilities = replace(self._capabilities, side_by_side=True, atomic_switch=True)
         self._copies: Copies[Any] = versions_of(vector_store, path, self._persist, self._loaded)
 
+    def history(self) -> BlobStorage:
+        """The store's history: a folder next to the file, or in this process with the framework's object."""
+        return history_of(self._path, self.vector_store)
+
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the vectors of all nodes to a version ``label``."""
+        self._catch_up()
         self._copies.put(check_label(label), self._twin(self._holding({})))
         return self.open_copy(label)
 
@@ -63,6 +74,7 @@ class FrameworkDictStore(MappingStore, ABC):
 
         Nodes that only the live version has stay in it, with the vectors that they have.
         """
+        self._catch_up()
         vectors = dict(self._vectors_of(self._copies.get(label)))
         outgoing = self._twin(self._contents())
         self._copies.prepare(label, self._twin(self._holding(vectors)), outgoing)
@@ -72,10 +84,47 @@ class FrameworkDictStore(MappingStore, ABC):
         for node_id in list(before):  # what another thread has added just now
             after.setdefault(node_id, before[node_id])
         self._copies.settle(label, outgoing)
+        self._remember()
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._copies.drop(label)
+
+    def _write(self, names: list[str], rows: FloatArray) -> None:
+        """Overwrite vectors, in memory and in the file, once what others have written to that is in memory."""
+        self._catch_up()
+        super()._write(names, rows)
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare with what is in the file by now, and set."""
+        self._catch_up()
+        return super()._write_if(names, expected, rows)
+
+    def _catch_up(self) -> None:
+        """Take over what other processes have written to the file since it was last read or written here.
+
+        Raises:
+            StoreError: they have changed nodes that were changed in memory too.
+        """
+        state = None if self._path is None else file_state(self._path)
+        if self._path is None or state is None or state == self._state:
+            return
+        stored = self._loaded(self._path)
+        changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
+        self._take(changes.taken, stored)
+        self._forget(changes.dropped)
+        self._remember(state)
+
+    def _save_file(self) -> None:
+        if self._path is not None:
+            self._persist(self.vector_store, self._path)
+            self._remember()
+
+    def _remember(self, state: tuple[int, int, int] | None = None) -> None:
+        """Note that memory and file hold the same."""
+        if self._path is not None:
+            self._state = state or file_state(self._path)
+            self._base = self._entries(self.vector_store)
 
     def _persist(self, vector_store: Any, path: Path) -> None:
         files.save_through(path, self._writer(vector_store), like=self._path)
@@ -107,3 +156,15 @@ class FrameworkDictStore(MappingStore, ABC):
     @abstractmethod
     def _loaded(self, path: Path) -> Any:
         """Such an object from a file."""
+
+    @abstractmethod
+    def _entries(self, twin: Any) -> dict[str, Any]:
+        """All that such an object knows of each node, to be compared."""
+
+    @abstractmethod
+    def _take(self, names: list[str], twin: Any) -> None:
+        """Put nodes of such an object into the live one, with all that it knows of them."""
+
+    @abstractmethod
+    def _forget(self, names: list[str]) -> None:
+        """Remove nodes from the live object."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common.packages import import_package
+from nudge_rag.stores.memory.files import file_state
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
 
@@ -60,7 +61,11 @@ class InMemoryStore(FrameworkDictStore):
     def open(cls, persist_path: str | Path, embedding: Any = None) -> InMemoryStore:
         """The store that a dumped file holds; ``embedding`` is only needed to search by text."""
         framework = import_package("langchain_core.vectorstores", "InMemoryStore.open", "langchain")
-        return cls(framework.InMemoryVectorStore.load(str(persist_path), embedding), persist_path=persist_path)
+        state = file_state(Path(persist_path))
+        loaded = framework.InMemoryVectorStore.load(str(persist_path), embedding)
+        store = cls(loaded, persist_path=persist_path)
+        store._remember(state)
+        return store
 
     def _mapping(self) -> Vectors:
         return _VectorsOf(self._contents())
@@ -90,3 +95,14 @@ class InMemoryStore(FrameworkDictStore):
 
     def _loaded(self, path: Path) -> Any:
         return type(self.vector_store).load(str(path), self.vector_store.embedding)
+
+    def _entries(self, twin: Any) -> dict[str, Any]:
+        entries = list(twin.store.items())
+        return {node_id: tuple(sorted(entry.items(), key=lambda part: part[0])) for node_id, entry in entries}
+
+    def _take(self, names: list[str], twin: Any) -> None:
+        self._contents().update({node_id: twin.store[node_id] for node_id in names})
+
+    def _forget(self, names: list[str]) -> None:
+        for node_id in names:
+            self._contents().pop(node_id, None)

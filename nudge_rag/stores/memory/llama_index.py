@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common.packages import import_package
+from nudge_rag.stores.memory.files import file_state
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
 
@@ -37,7 +38,10 @@ class SimpleStore(FrameworkDictStore):
     def open(cls, persist_path: str | Path) -> SimpleStore:
         """The store that a JSON file holds, without an index."""
         framework = import_package("llama_index.core.vector_stores", "SimpleStore.open", "llama-index")
-        return cls(framework.SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
+        state = file_state(Path(persist_path))
+        store = cls(framework.SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
+        store._remember(state)
+        return store
 
     def _mapping(self) -> Vectors:
         return self._contents()
@@ -67,3 +71,23 @@ class SimpleStore(FrameworkDictStore):
 
     def _loaded(self, path: Path) -> Any:
         return type(self.vector_store).from_persist_path(str(path))
+
+    def _entries(self, twin: Any) -> dict[str, Any]:
+        data = twin.data
+        return {
+            node_id: (vector, data.metadata_dict.get(node_id), data.text_id_to_ref_doc_id.get(node_id))
+            for node_id, vector in list(data.embedding_dict.items())
+        }
+
+    def _take(self, names: list[str], twin: Any) -> None:
+        for place, source in zip(self._places(self.vector_store), self._places(twin), strict=True):
+            place.update({node_id: source[node_id] for node_id in names if node_id in source})
+
+    def _forget(self, names: list[str]) -> None:
+        for place in self._places(self.vector_store):
+            for node_id in names:
+                place.pop(node_id, None)
+
+    @staticmethod
+    def _places(twin: Any) -> tuple[dict[str, Any], ...]:
+        return twin.data.metadata_dict, twin.data.text_id_to_ref_doc_id, twin.data.embedding_dict

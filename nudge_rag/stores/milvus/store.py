@@ -14,9 +14,11 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.milvus.copies import MilvusCopies
+from nudge_rag.stores.milvus.history import MilvusHistory, history_name
 from nudge_rag.stores.milvus.schema import STRONG, Schema, address_of, among, check_client, count, pages, schema_of
 
 __all__ = ["MilvusStore"]
@@ -178,6 +180,13 @@ class MilvusStore(StoreAdapter):
         for partition, members in self._by_partition(place, names):
             for chunk in chunks(members, size):
                 self._upsert(place, partition, {node_id: new[node_id] for node_id in chunk})
+
+    def history(self) -> BlobStorage:
+        """The store's history: a collection of its own, the same by the collection's name and by its aliases."""
+        concrete = self._place(pinned=True)
+        names = [self.collection, concrete, *self.client.list_aliases(concrete)["aliases"]]
+        holder = history_name(self.client, list(dict.fromkeys(names)))
+        return MilvusHistory(self.client, holder, self._schema.vector_field)
 
     def create_copy(self, label: str) -> MilvusStore:
         """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""

@@ -27,6 +27,10 @@ class Connections(Protocol):
         """The rows of a query without parameters, in batches, on a connection of their own."""
         ...
 
+    def session(self) -> Any:
+        """Context manager of a cursor on a connection of its own, in which each statement is a transaction."""
+        ...
+
 
 def connections_of(given: Any, loop: Any = None) -> Connections:
     """Return the connections that ``given`` stands for.
@@ -83,6 +87,14 @@ class AddressConnections:
             while rows := cursor.fetchmany(batch_size):
                 yield rows
 
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        """A cursor on a connection of its own, in which each statement is a transaction."""
+        import psycopg
+
+        with psycopg.connect(self._conninfo, autocommit=True) as connection, connection.cursor(binary=True) as cursor:
+            yield cursor
+
 
 class EngineConnections:
     """Connections of an SQLAlchemy engine: its pool, its events, its roles and settings, whatever its driver.
@@ -122,6 +134,15 @@ class EngineConnections:
             cursor = EngineCursor(connection, self._call, {"stream_results": True}).execute(query)
             while rows := cursor.fetchmany(batch_size):
                 yield rows
+        finally:
+            self._call(connection.close)
+
+    @contextmanager
+    def session(self) -> Iterator[EngineCursor]:
+        """A cursor on a connection of its own, in which each statement is a transaction."""
+        connection = self._call(lambda: self._engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
+        try:
+            yield EngineCursor(connection, self._call)
         finally:
             self._call(connection.close)
 

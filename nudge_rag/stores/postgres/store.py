@@ -14,10 +14,12 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.postgres.connection import connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies
+from nudge_rag.stores.postgres.history import PostgresHistory
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -90,6 +92,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         )
         # Rows without a vector are no nodes.
         self._only = sql.SQL("{} AND {} IS NOT NULL").format(sql.SQL(f"({_doubled(only or 'TRUE')})"), self._vector)
+        self._scope = f"{vector_column} {only or ''}".strip()
         kind, self._dimension, indexed = self._look(table, id_column, vector_column)
         self._place = f"{schema or self._schema()}.{table}.{vector_column} {only or ''}"
         self._kind = sql.SQL(kind)
@@ -220,6 +223,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         query += "" if expected is None else " AND {vector} = nudge_old::{kind}"
         values = [names, *([str(row.tolist()) for row in part] for part in (rows, old))]
         return [row[0] for row in self._rows(query + " RETURNING {id}::text", values)]
+
+    def history(self) -> BlobStorage:
+        """The store's history: a table of the same schema."""
+        return PostgresHistory(self._connections, self._regclass, self._scope)
 
     def create_copy(self, label: str) -> PgVectorStore:
         """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""

@@ -15,9 +15,11 @@ from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.qdrant.copies import QdrantCopies, aliases_of
+from nudge_rag.stores.qdrant.history import QdrantHistory, history_name
 
 __all__ = ["QdrantStore"]
 
@@ -191,6 +193,13 @@ class QdrantStore(CopiesMixin, StoreAdapter):
                 for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
             ]
             self.client.update_vectors(collection, points, wait=True)
+
+    def history(self) -> BlobStorage:
+        """The store's history: a collection of its own, the same by the collection's name and by its aliases."""
+        concrete = self._place(pinned=True)
+        names = [self.collection, concrete, *(name for name, at in aliases_of(self.client).items() if at == concrete)]
+        holder = history_name(self.client, list(dict.fromkeys(names)))
+        return QdrantHistory(self.client, holder, self.vector_name or "")
 
     def create_copy(self, label: str) -> QdrantStore:
         """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""

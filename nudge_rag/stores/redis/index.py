@@ -25,6 +25,7 @@ class Index:
         metric: COSINE, IP or L2.
         algorithm: such as FLAT or HNSW.
         prefixes: of the keys that the index is for.
+        own_name: the name of the index that ``name`` may be an alias of.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Index:
     metric: str
     algorithm: str
     prefixes: tuple[str, ...]
+    own_name: str
 
     def prefix(self) -> str:
         """Return the only one.
@@ -81,6 +83,7 @@ def describe(client: Any, name: str, vector_field: str | None) -> Index:
         field["distance_metric"],
         field["algorithm"],
         tuple(_text(prefix) for prefix in definition["prefixes"]),
+        str(info["index_name"]),
     )
 
 

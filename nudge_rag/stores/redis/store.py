@@ -12,8 +12,10 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
+from nudge_rag.stores.redis.history import RedisHistory
 from nudge_rag.stores.redis.index import Index, describe
 
 __all__ = ["RedisStore"]
@@ -189,6 +191,10 @@ class RedisStore(StoreAdapter):
             except redis.WatchError:
                 return None
         return [name for name, write in zip(names, written, strict=True) if not write]
+
+    def history(self) -> BlobStorage:
+        """The store's history: keys of its own, the same by the index's name and by its aliases."""
+        return RedisHistory(self.client, self._index.own_name, self._index.field)
 
     def _condition(self, where: str | None) -> str:
         parts = [f"({part})" for part in (self._only, where) if part]

@@ -17,6 +17,8 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
+from nudge_rag.stores.duckdb.history import DuckDBHistory
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.sql import sql_name
@@ -88,6 +90,7 @@ class DuckDBStore(StoreAdapter):
         )
         self._path, current = rows[0]
         self._place = f"{self._path or 'memory'} {schema or current} {table} {vector_column}"
+        self._names = (schema or current, table, vector_column)
         dtype = "float32" if self._kind.startswith("FLOAT") else "float64"
         self._capabilities = Capabilities(similarity, dtype=dtype, persistent=self._path is not None)
 
@@ -192,6 +195,11 @@ class DuckDBStore(StoreAdapter):
     def _inside(self) -> Any:
         """The cursor of this thread's transaction, None outside of one."""
         return getattr(self._local, "cursor", None)
+
+    def history(self) -> BlobStorage:
+        """The store's history: a table of the same schema."""
+        place = str(Path(self._path).resolve()) if self._path else f"memory {id(self.connection)}"
+        return DuckDBHistory(self.transaction, self._cursor, place, *self._names)
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors in one transaction: all of them, or none."""

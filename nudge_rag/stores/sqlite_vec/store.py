@@ -19,9 +19,11 @@ from nudge_rag.errors import MissingPackageError
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.sql import sql_name
+from nudge_rag.stores.sqlite_vec.history import SQLiteHistory
 
 __all__ = ["SQLiteVecStore", "rowids"]
 
@@ -77,6 +79,8 @@ class SQLiteVecStore(StoreAdapter):
         self._both = f"{self._table} AS n CROSS JOIN {self._vectors} AS v ON v.rowid = n.rowid"
         path = next(row[2] for row in self._rows("PRAGMA database_list") if row[1] == "main")
         self._place = f"{path or 'memory'} {table} {vectors} {vector_column}"
+        scope = vector_column if vectors == f"{table}_vec" else f"{vectors} {vector_column}"
+        self._history = SQLiteHistory(self.transaction, self._rows, str(path or ""), table, scope)
         self._capabilities = Capabilities(METRICS[metric], batch_search=False, persistent=bool(path))
 
     @classmethod
@@ -169,6 +173,10 @@ class SQLiteVecStore(StoreAdapter):
                 raise
             finally:
                 self._inside = False
+
+    def history(self) -> BlobStorage:
+        """The store's history: a table of the same database."""
+        return self._history
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors, and their copies, in one transaction: all of them, or none."""

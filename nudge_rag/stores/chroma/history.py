@@ -1,0 +1,114 @@
+"""The history of a Chroma collection, in a collection next to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.common import lock
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+
+__all__ = ["ChromaHistory"]
+
+# Chroma indexes documents for full text, so that content is metadata.
+PART_SIZE = 500_000
+FIELDS = ("kind", "name", "version", "content")
+RECORDS_PER_CALL = 100
+
+
+class ChromaHistory(RecordStorage):
+    """Blobs in the collection ``nudge-rag.<id>``, where the id is that of the nodes' collection.
+
+    The id stays if the collection is renamed, switched or moved. Processes that share the folder of an embedded client
+    exclude each other by a lock of the operating system in that folder, those of a server by a lease.
+
+    Args:
+        collection: a handle of the nodes' collection.
+        origin: the id by which the store is known.
+    """
+
+    def __init__(self, collection: Any, origin: str) -> None:
+        self._api = collection._client
+        self._place = {"tenant": collection.tenant, "database": collection.database}
+        self._name = f"nudge-rag.{origin}"
+        super().__init__(f"chroma {origin}", PART_SIZE, _local_lock(self._api, origin))
+
+    @property
+    def location(self) -> str:
+        """The collection."""
+        return f"the Chroma collection {self._name!r}"
+
+    def put(self, records: Sequence[BlobRecord]) -> None:
+        """Write or replace records, whose vectors say nothing."""
+        self._called(
+            "written to",
+            self._made().upsert,
+            ids=[record.id for record in records],
+            embeddings=[[0.0]] * len(records),
+            metadatas=[{field: getattr(record, field) for field in FIELDS} for record in records],
+        )
+
+    def get(self, ids: Sequence[str]) -> list[BlobRecord]:
+        """Those of the records that exist."""
+        return self._records(ids=list(ids)) if ids else []
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete records; Chroma takes ids that it does not know."""
+        collection = self._opened()
+        if ids and collection is not None:
+            self._called("deleted from", collection.delete, ids=list(ids))
+
+    def listed(self, kind: str) -> list[BlobRecord]:
+        """All records of a kind."""
+        found: list[BlobRecord] = []
+        while page := self._records(where={"kind": kind}, limit=RECORDS_PER_CALL, offset=len(found)):
+            found += page
+        return found
+
+    def _records(self, **options: Any) -> list[BlobRecord]:
+        collection = self._opened()
+        if collection is None:
+            return []
+        answer = self._called("read", collection.get, include=["metadatas"], **options)
+        pairs = zip(answer["ids"], answer["metadatas"], strict=True)
+        return [BlobRecord(one, *(str((fields or {}).get(field, "")) for field in FIELDS)) for one, fields in pairs]
+
+    def _opened(self) -> Any:
+        from chromadb import Collection
+        from chromadb.errors import NotFoundError
+
+        try:
+            model = self._api.get_collection(self._name, **self._place)
+        except NotFoundError:
+            return None
+        return Collection(client=self._api, model=model, embedding_function=None)
+
+    def _made(self) -> Any:
+        opened = self._opened()
+        if opened is None:
+            self._called("made", self._api.create_collection, self._name, get_or_create=True, **self._place)
+            opened = self._opened()
+        return opened
+
+    def _called(self, what: str, function: Callable[..., Any], *values: Any, **options: Any) -> Any:
+        from chromadb.errors import AuthorizationError, ChromaError
+
+        try:
+            return function(*values, **options)
+        except (AuthorizationError, ChromaError) as error:
+            raise StoreError(
+                f"{self.location}, which is to hold the history of pushes, cannot be {what}: {error}; give the client"
+                " the right to, or keep the history in a folder with versions=PATH"
+            ) from error
+
+
+def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[None]] | None:
+    """The lock in the folder of an embedded client; None for a client of a server."""
+    settings = api.get_settings() if hasattr(api, "get_settings") else None
+    if settings is None or settings.chroma_server_host or not settings.is_persistent:
+        return None
+    folder = Path(settings.persist_directory).resolve()
+    return lambda: lock.locked_file(folder / f"nudge-rag.{origin}.lock", "a push or rollback")

@@ -1,0 +1,132 @@
+"""The history of a table in DuckDB, in a table of the same schema."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.leases import process_lock
+from nudge_rag.stores.sql import sql_name, sql_text
+
+__all__ = ["DuckDBHistory"]
+
+TABLE = "nudge_rag_history"
+COLUMNS = "owner VARCHAR, scope VARCHAR, name VARCHAR, content BLOB"
+MARK = re.compile(r"\[nudge-rag ([0-9a-f]{16})\]")
+
+
+class DuckDBHistory:
+    """Blobs as rows of ``nudge_rag_history``, a table in the schema of the nodes' table.
+
+    The comment on the nodes' table names its history, and stays with the table if that is renamed. DuckDB lets one
+    process at a time write to a file, so that the lock is one of this process. Inside ``transaction()`` of the store
+    blobs are written with its vectors, or not at all.
+
+    Args:
+        transaction: gives a transaction, joined by what is inside.
+        cursor: gives a cursor, inside the transaction that is open.
+        place: the database's file, or what else names the database in this process.
+        schema: the schema of the nodes' table.
+        table: the nodes' table.
+        scope: what tells the stores in that table apart: the column of vectors.
+    """
+
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[None]],
+        cursor: Callable[[], AbstractContextManager[Any]],
+        place: str,
+        schema: str,
+        table: str,
+        scope: str,
+    ) -> None:
+        self._transaction, self._cursor = transaction, cursor
+        self._place, self._scope = place, scope
+        self._schema, self._nodes = schema, table
+        self._table = f"{sql_name(schema)}.{TABLE}"
+
+    @property
+    def location(self) -> str:
+        """The table."""
+        return f"the table {TABLE} in the schema of {self._nodes!r}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write or replace a row; the table is made with the first one."""
+        check_blob_name(name)
+        import duckdb
+
+        try:
+            with self._transaction(), self._cursor() as cursor:
+                owner = self._owner(cursor) or self._mark(cursor)
+                cursor.execute(f"CREATE TABLE IF NOT EXISTS {self._table} ({COLUMNS})")
+                values = [owner, self._scope, name]
+                # DuckDB's own upsert needs a key, and refuses to change a row that has one twice in a transaction.
+                cursor.execute(f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?", values)
+                cursor.execute(f"INSERT INTO {self._table} VALUES (?, ?, ?, ?)", [*values, content])
+        except (duckdb.InvalidInputException, duckdb.PermissionException) as error:
+            raise StoreError(
+                f"{self.location}, which is to hold the history of pushes, cannot be written to: {error}; open the"
+                " database for writing, or keep the history in a folder with versions=PATH"
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        """Content of a row. Raises KeyError if there is none."""
+        rows = self._rows("content", " AND name = ?", [check_blob_name(name)])
+        if not rows:
+            raise KeyError(name)
+        return bytes(rows[0][0])
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all rows that begin with ``prefix``, sorted."""
+        return sorted(row[0] for row in self._rows("name", "", []) if row[0].startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        """Delete a row, if it is there."""
+        check_blob_name(name)
+        with self._cursor() as cursor:
+            owner = self._owner(cursor)
+            if owner is not None and self._exists(cursor):
+                query = f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?"
+                cursor.execute(query, [owner, self._scope, name])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Exclude other threads of this process; others cannot have the file open for writing."""
+        with process_lock(f"duckdb {self._place} {self._schema}"):
+            yield
+
+    def _rows(self, column: str, condition: str, values: list[str]) -> list[Any]:
+        with self._cursor() as cursor:
+            owner = self._owner(cursor)
+            if owner is None or not self._exists(cursor):
+                return []
+            query = f"SELECT {column} FROM {self._table} WHERE owner = ? AND scope = ?{condition}"
+            return list(cursor.execute(query, [owner, self._scope, *values]).fetchall())
+
+    def _exists(self, cursor: Any) -> bool:
+        return self._comment(cursor, TABLE) is not None
+
+    def _owner(self, cursor: Any) -> str | None:
+        found = MARK.search(self._comment(cursor, self._nodes) or "")
+        return None if found is None else found[1]
+
+    def _mark(self, cursor: Any) -> str:
+        owner = secrets.token_hex(8)
+        comment = f"{self._comment(cursor, self._nodes) or ''} [nudge-rag {owner}]".strip()
+        nodes = f"{sql_name(self._schema)}.{sql_name(self._nodes)}"
+        cursor.execute(f"COMMENT ON TABLE {nodes} IS {sql_text(comment)}")
+        return owner
+
+    def _comment(self, cursor: Any, table: str) -> str | None:
+        """The comment on a table, empty if it has none; None if there is no such table."""
+        query = (
+            "SELECT coalesce(comment, '') FROM duckdb_tables() WHERE database_name = current_database()"
+            " AND schema_name = ? AND lower(table_name) = lower(?)"
+        )
+        row = cursor.execute(query, [self._schema, table]).fetchone()
+        return None if row is None else str(row[0])

@@ -1,0 +1,130 @@
+"""What goes with an index in memory that has a file: its history, and what other processes did to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.common.text import preview
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name
+
+__all__ = ["FileChanges", "check_file", "file_state", "history_of", "merge_changes"]
+
+SUFFIX = ".nudge-rag"
+
+
+def history_of(path: Path | None, owner: Any) -> BlobStorage:
+    """The history of what ``owner`` holds: the folder ``<path>.nudge-rag``, or in this process if there is no file.
+
+    A link leads to the history of the file that it stands for.
+    """
+    if path is None:
+        return ProcessStorage.of(owner)
+    return FileHistory(path.resolve())
+
+
+class FileHistory(FolderStorage):
+    """The history of a file, in a folder next to it that is open to those to whom the file is.
+
+    Args:
+        file: the file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file.with_name(file.name + SUFFIX))
+        self._file_path = file
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder, which is made with the first one."""
+        check_blob_name(name)
+        self._make()
+        super().write(name, content)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock a file in the folder, waiting for it at most ten seconds. Raises LockedError."""
+        self._make()
+        return super().lock()
+
+    def _make(self) -> None:
+        if not self.path.is_dir() and self._file_path.exists():
+            mode = self._file_path.stat().st_mode & 0o666
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            # Who may read the file may enter the folder.
+            self.path.chmod(0o700 | mode | (mode & 0o444) >> 2)
+
+
+def check_file(path: str | Path | None) -> Path | None:
+    """The path of a file that an index is, or is to be, written to.
+
+    Raises:
+        ValueError: it is a folder.
+    """
+    if path is None:
+        return None
+    if Path(path).is_dir():
+        raise ValueError(f"persist_path must name a file, {str(path)!r} is a folder")
+    return Path(path)
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever somebody writes the file; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@dataclass(frozen=True)
+class FileChanges:
+    """What a process must do to have in memory what others have written to the file.
+
+    Attributes:
+        taken: ids of nodes to take from the file.
+        dropped: ids of nodes that others have deleted.
+    """
+
+    taken: list[str]
+    dropped: list[str]
+
+
+def merge_changes(
+    path: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any], base: Mapping[str, Any] | None
+) -> FileChanges:
+    """Compare what is in memory with what is in the file, node by node.
+
+    Args:
+        path: the file, for messages.
+        ours: nodes in memory.
+        theirs: nodes in the file.
+        base: nodes when the two were the same the last time; None if that is not known.
+
+    Raises:
+        StoreError: a node that is different in both, and who is right cannot be told.
+
+    Example:
+        >>> merge_changes(Path("x.json"), {"a": 1, "b": 2}, {"a": 9, "c": 3}, {"a": 1, "b": 2})
+        FileChanges(taken=['a', 'c'], dropped=['b'])
+    """
+    taken: list[str] = []
+    dropped: list[str] = []
+    conflicts: list[str] = []
+    for node_id in {**ours, **theirs}:
+        mine, other = ours.get(node_id), theirs.get(node_id)
+        if mine == other or (base is None and other is None):
+            continue
+        before = None if base is None else base.get(node_id)
+        if mine == before:
+            (dropped if other is None else taken).append(node_id)
+        elif other != before:
+            conflicts.append(node_id)
+    if conflicts:
+        raise StoreError(
+            f"another process has changed {len(conflicts)} node(s) of {path} that were changed in memory too:"
+            f" {preview(conflicts)}; load the store anew; nothing was written"
+        )
+    return FileChanges(taken, dropped)

@@ -1,0 +1,145 @@
+"""The history of a Qdrant collection, in a collection next to it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.common import lock
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+
+__all__ = ["QdrantHistory", "history_name"]
+
+PART_SIZE = 1_000_000
+RECORDS_PER_CALL = 256
+SUFFIX = "__nudge_rag_history"
+FIELDS = ("id", "kind", "name", "version", "content")
+
+
+class QdrantHistory(RecordStorage):
+    """Blobs as payloads, in base64, of the points of a collection without vectors.
+
+    Local mode lets one process at a time open a folder; processes of a server exclude each other by a lease.
+
+    Args:
+        client: the client.
+        collection: the collection that holds, or is to hold, the history.
+        scope: what tells the histories in that collection apart: the name of the vector.
+    """
+
+    def __init__(self, client: Any, collection: str, scope: str) -> None:
+        self._client, self._collection, self._scope = client, collection, scope
+        place = _folder(client)
+        super().__init__(f"qdrant {place or id(client)} {collection} {scope}", PART_SIZE, _local_lock(client, place))
+
+    @property
+    def location(self) -> str:
+        """The collection."""
+        return f"the Qdrant collection {self._collection!r}"
+
+    def put(self, records: Sequence[BlobRecord]) -> None:
+        """Write or replace points."""
+        from qdrant_client import models
+
+        if not self._client.collection_exists(self._collection):
+            self._called("made", self._client.create_collection, self._collection, vectors_config={})
+        points = [
+            models.PointStruct(
+                id=self._point(record.id),
+                vector={},
+                payload={"scope": self._scope, **{field: getattr(record, field) for field in FIELDS}},
+            )
+            for record in records
+        ]
+        self._called("written to", self._client.upsert, self._collection, points, wait=True)
+
+    def get(self, ids: Sequence[str]) -> list[BlobRecord]:
+        """Those of the records that exist."""
+        if not ids or not self._client.collection_exists(self._collection):
+            return []
+        points = [self._point(one) for one in ids]
+        return _records(self._called("read", self._client.retrieve, self._collection, points, with_payload=True))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete points; Qdrant takes ids that it does not know."""
+        if ids and self._client.collection_exists(self._collection):
+            points = [self._point(one) for one in ids]
+            self._called("deleted from", self._client.delete, self._collection, points, wait=True)
+
+    def listed(self, kind: str) -> list[BlobRecord]:
+        """All records of a kind, without content."""
+        from qdrant_client import models
+
+        if not self._client.collection_exists(self._collection):
+            return []
+        wanted = {"kind": kind, "scope": self._scope}
+        conditions: list[Any] = [
+            models.FieldCondition(key=key, match=models.MatchValue(value=value)) for key, value in wanted.items()
+        ]
+        found: list[BlobRecord] = []
+        offset: Any = None
+        while True:
+            points, offset = self._called(
+                "read",
+                self._client.scroll,
+                self._collection,
+                scroll_filter=models.Filter(must=conditions),
+                limit=RECORDS_PER_CALL,
+                offset=offset,
+                with_payload=["id", "kind", "name", "version"],
+            )
+            found += _records(points)
+            if offset is None:
+                return found
+
+    def _point(self, record_id: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._scope} {record_id}"))
+
+    def _called(self, what: str, function: Callable[..., Any], *values: Any, **options: Any) -> Any:
+        from qdrant_client.http.exceptions import UnexpectedResponse
+
+        try:
+            return function(*values, **options)
+        except UnexpectedResponse as error:
+            raise StoreError(
+                f"{self.location}, which is to hold the history of pushes, cannot be {what}: {error.status_code}"
+                f" {error.reason_phrase}; give the client the right to, or keep the history in a folder with"
+                " versions=PATH"
+            ) from error
+
+
+def history_name(client: Any, names: Sequence[str]) -> str:
+    """The history collection of a collection that has several ``names``: the first that exists, or is to be made."""
+    candidates = [name + SUFFIX for name in names]
+    return next((name for name in candidates if client.collection_exists(name)), candidates[0])
+
+
+def _records(points: Sequence[Any]) -> list[BlobRecord]:
+    payloads = [point.payload or {} for point in points]
+    return [BlobRecord(*(str(payload.get(field, "")) for field in FIELDS)) for payload in payloads]
+
+
+def _folder(client: Any) -> str | None:
+    """The folder of local mode, ``:memory:``, or None for a server."""
+    location = getattr(client._client, "location", None)
+    return None if location is None else str(location)
+
+
+def _local_lock(client: Any, place: str | None) -> Callable[[], AbstractContextManager[None]] | None:
+    if place is None:
+        return None
+    # Local mode locks its folder itself, against other processes: what is left are threads.
+    path = Path(place).resolve()
+    if place == ":memory:" or not path.is_dir():
+        return _nothing
+    return lambda: lock.locked_file(path / "nudge-rag.lock", "a push or rollback")
+
+
+def _nothing() -> AbstractContextManager[None]:
+    from contextlib import nullcontext
+
+    return nullcontext()

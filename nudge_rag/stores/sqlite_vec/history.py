@@ -1,0 +1,127 @@
+"""The history of a table in SQLite, in a table of the same database."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.common import lock
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.leases import process_lock
+from nudge_rag.stores.sql import sql_name
+
+__all__ = ["SQLiteHistory"]
+
+PREFIX = "nudge_rag_history_"
+
+
+class SQLiteHistory:
+    """Blobs as rows of the table ``nudge_rag_history_<number>``.
+
+    A trigger of that name on the nodes' table, which never fires, says whose history it is: SQLite renames and drops it
+    with its table. The lock is one of the operating system on a file next to the database's. Inside ``transaction()``
+    of the store blobs are written with its vectors, or not at all.
+
+    Args:
+        transaction: gives a transaction, joined by what is inside.
+        rows: runs a statement and gives its rows.
+        path: the database's file; empty if it is in memory.
+        table: the nodes' table.
+        scope: what tells the stores in that table apart.
+    """
+
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[None]],
+        rows: Callable[[str, Sequence[Any]], list[Any]],
+        path: str,
+        table: str,
+        scope: str,
+    ) -> None:
+        self._transaction, self._execute = transaction, rows
+        self._path, self._nodes, self._scope = path, table, scope
+
+    @property
+    def location(self) -> str:
+        """The table."""
+        return f"a table {PREFIX}… of the database of {self._nodes!r}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write or replace a row; the table is made with the first one."""
+        check_blob_name(name)
+        try:
+            with self._transaction():
+                table = self._table() or self._make()
+                self._execute(
+                    f"INSERT OR REPLACE INTO {table} (scope, name, content) VALUES (?, ?, ?)",
+                    [self._scope, name, content],
+                )
+        except Exception as error:
+            if "readonly" not in str(error):
+                raise
+            raise StoreError(
+                f"{self.location}, which is to hold the history of pushes, cannot be written to: {error}; open the"
+                " database for writing, or keep the history in a folder with versions=PATH"
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        """Content of a row. Raises KeyError if there is none."""
+        rows = self._rows("content", " AND name = ?", [check_blob_name(name)])
+        if not rows:
+            raise KeyError(name)
+        return bytes(rows[0][0])
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all rows that begin with ``prefix``, sorted."""
+        return sorted(row[0] for row in self._rows("name", "", []) if row[0].startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        """Delete a row, if it is there."""
+        check_blob_name(name)
+        with self._transaction():
+            table = self._table()
+            if table is not None:
+                self._execute(f"DELETE FROM {table} WHERE scope = ? AND name = ?", [self._scope, name])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Exclude other processes and threads, waiting for them at most ten seconds. Raises LockedError."""
+        path = Path(self._path).resolve() if self._path else None
+        with process_lock(f"sqlite {path or id(self)} {self._nodes}"):
+            if path is None:
+                yield
+                return
+            with lock.locked_file(path.with_name(path.name + ".nudge-rag.lock"), "a push or rollback"):
+                yield
+
+    def _rows(self, column: str, condition: str, values: list[str]) -> list[Any]:
+        table = self._table()
+        if table is None:
+            return []
+        query = f"SELECT {column} FROM {table} WHERE scope = ?{condition}"
+        return self._execute(query, [self._scope, *values])
+
+    def _table(self) -> str | None:
+        """The history's table, quoted; None if there is none."""
+        query = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
+            " AND substr(name, 1, ?) = ?"
+        )
+        rows = self._execute(query, [self._nodes, len(PREFIX), PREFIX])
+        return sql_name(str(rows[0][0])) if rows else None
+
+    def _make(self) -> str:
+        table = sql_name(PREFIX + secrets.token_hex(8))
+        self._execute(
+            f"CREATE TABLE {table} (scope TEXT, name TEXT, content BLOB NOT NULL, PRIMARY KEY (scope, name))",
+            [],
+        )
+        self._execute(
+            f"CREATE TRIGGER {table} AFTER UPDATE ON {sql_name(self._nodes)} WHEN 0 BEGIN SELECT 1; END",
+            [],
+        )
+        return table
