@@ -162,7 +162,7 @@ class StoreAdapter(ABC):
         gone: list[str] = []
         while row_of:
             try:
-                self._write(list(row_of), np.stack(list(row_of.values())))
+                self.replace(list(row_of), np.stack(list(row_of.values())))
             except UnknownIdError as error:
                 gone += error.ids
                 row_of = {name: row for name, row in row_of.items() if name not in error.ids}

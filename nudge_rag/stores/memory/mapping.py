@@ -11,7 +11,6 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries
-from nudge_rag.stores.history import BlobStorage, ProcessStorage
 
 __all__ = ["MappingStore", "Vectors"]
 
@@ -105,10 +104,6 @@ class MappingStore(StoreAdapter):
         except BaseException:
             table.update(before)
             raise
-
-    def history(self) -> BlobStorage:
-        """The store's history: in this process, as long as this object lives."""
-        return ProcessStorage.of(self)
 
     def _mapping(self) -> Vectors:
         """The live mapping, asked for once by each call: another one may take its place at any time."""
