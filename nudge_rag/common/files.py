@@ -15,6 +15,7 @@ from nudge_rag.errors import CorruptArchiveError
 __all__ = [
     "TEMPORARY",
     "default_cache_folder",
+    "file_state",
     "put_in_place",
     "read_regular",
     "save_through",
@@ -113,3 +114,12 @@ def sync_folder(folder: Path) -> None:
 def default_cache_folder() -> Path:
     """Return ``nudge-rag`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nudge-rag"
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever somebody writes the file; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

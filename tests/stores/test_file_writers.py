@@ -174,7 +174,7 @@ def test_a_faiss_index_that_another_process_wrote_is_refused(tmp_path):
     for store in stores:
         before = store.read(IDS)
         for call in (lambda store=store: store.replace(["a"], -ROWS[:1]), lambda: stores[0].create_copy("next")):
-            with pytest.raises(StoreError, match="another process has written other vectors to"):
+            with pytest.raises(StoreError, match="another process has written other nodes to"):
                 call()
         assert path.read_bytes() == content
         assert store.read(IDS).tobytes() == before.tobytes()

@@ -11,7 +11,7 @@ from nudge_rag.common import lock
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
 
-__all__ = ["ChromaHistory"]
+__all__ = ["ChromaHistory", "embedded_file"]
 
 # Chroma indexes documents for full text, so that content is metadata.
 PART_SIZE = 500_000
@@ -105,10 +105,18 @@ class ChromaHistory(RecordStorage):
             ) from error
 
 
-def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[None]] | None:
-    """The lock in the folder of an embedded client; None for a client of a server."""
+def embedded_file(api: Any) -> Path | None:
+    """The database's file of an embedded client; None for a client of a server, or one in memory."""
     settings = api.get_settings() if hasattr(api, "get_settings") else None
     if settings is None or settings.chroma_server_host or not settings.is_persistent:
         return None
-    folder = Path(settings.persist_directory).resolve()
-    return lambda: lock.locked_file(folder / f"nudge-rag.{origin}.lock", "a push or rollback")
+    return Path(settings.persist_directory).resolve() / "chroma.sqlite3"
+
+
+def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[None]] | None:
+    """The lock in the folder of an embedded client; None for a client of a server."""
+    file = embedded_file(api)
+    if file is None:
+        return None
+    path = file.with_name(f"nudge-rag.{origin}.lock")
+    return lambda: lock.locked_file(path, "a push or rollback")

@@ -11,12 +11,13 @@ from urllib.parse import urlparse
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.files import file_state
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
-from nudge_rag.stores.chroma.history import ChromaHistory
+from nudge_rag.stores.chroma.history import ChromaHistory, embedded_file
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
 from nudge_rag.stores.copies import CopiesMixin
 from nudge_rag.stores.history import BlobStorage
@@ -31,6 +32,8 @@ SIMILARITY: dict[str, Similarity] = {"cosine": "cosine", "ip": "dot", "l2": "l2"
 # SQLite, under the embedded client, takes so many variables in one statement; servers take their own batch size.
 IDS_PER_CALL = 1_000
 QUERIES_PER_CALL = 256
+# An id that no node has.
+NOBODY = "nudge-rag: nobody"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         if space not in SIMILARITY:
             raise ValueError(f"Chroma space {space!r} is not one of {', '.join(SIMILARITY)}")
         self._dimension: int | None = None
+        self._file = embedded_file(collection._client)
+        self._state = None if self._file is None else file_state(self._file)
         self._key = f"chroma-{origin_of(collection)}"
         self._capabilities = Capabilities(SIMILARITY[space], exact_search=False, persistent=True, side_by_side=True)
 
@@ -117,6 +122,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         return self._dimension
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+        self._catch_up()
         found: dict[str, FloatArray] = {}
         for chunk in chunks(names, IDS_PER_CALL):
             answer = self.collection.get(ids=chunk, include=["embeddings"])
@@ -169,6 +175,19 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)
             self.collection.update(ids=names[part], embeddings=written[part])
+        self._state = None if self._file is None else file_state(self._file)
+
+    def _catch_up(self) -> None:
+        """Let an embedded client see what other processes have written to its folder: it does so when it writes.
+
+        An update of an id that is not there writes nothing but brings its index up to date (chromadb 1.5).
+        """
+        if self._file is None or (state := file_state(self._file)) == self._state:
+            return
+        if self._state is not None:
+            self.collection.update(ids=[NOBODY], metadatas=[{"nudge-rag": "refresh"}])
+            state = file_state(self._file)
+        self._state = state
 
     def history(self) -> BlobStorage:
         """The store's history: a collection of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.files import file_state
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
@@ -19,7 +21,7 @@ from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, file_state, history_of
+from nudge_rag.stores.memory.files import check_file, history_of
 
 __all__ = ["FaissStore"]
 
@@ -121,6 +123,8 @@ class FaissStore(StoreAdapter):
         return int(self.index.d)
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
+        with contextlib.suppress(StoreError):  # a write says what is wrong
+            self._catch_up()
         rows = FaissIndex(self.index)
         positions, vectors = rows.positions(self._ids()), rows.vectors()
         return {name: vectors[positions[name]] for name in names if name in positions}
@@ -160,7 +164,7 @@ class FaissStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
-        self._check_file()
+        self._catch_up()
         index = FaissIndex(self.index)
         places, before = self._places(index, names), index.vectors()
         after = before.copy()
@@ -180,7 +184,7 @@ class FaissStore(StoreAdapter):
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
-        self._check_file()
+        self._catch_up()
         ids = dict(self._ids())
         self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
         return self.open_copy(label)
@@ -196,7 +200,7 @@ class FaissStore(StoreAdapter):
 
     def switch(self, label: str) -> None:
         """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
-        self._check_file()
+        self._catch_up()
         versions, live = self._versions(), FaissIndex(self.index)
         incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
@@ -214,24 +218,25 @@ class FaissStore(StoreAdapter):
         """Remove the version ``label``. Raises ValueError where there is none."""
         self._versions().drop(label)
 
-    def _check_file(self) -> None:
-        """Refuse to write over an index to which another process has added vectors, or changed any.
+    def _catch_up(self) -> None:
+        """Take over the vectors that another process has written to the file since it was last read or written here.
 
         Raises:
-            StoreError: it has.
+            StoreError: it has added nodes, or removed any, whose ids are not known here.
         """
         state = None if self._path is None else file_state(self._path)
         if self._path is None or state is None or state == self._state:
             return
         stored, live = FaissIndex(imported().read_index(str(self._path))), FaissIndex(self.index)
-        changed = self._state is not None and not (
-            np.array_equal(stored.labels(), live.labels()) and np.array_equal(stored.vectors(), live.vectors())
-        )
-        if changed or not set(stored.labels().tolist()) <= set(live.labels().tolist()):
+        known = self._state is not None
+        same_nodes = np.array_equal(stored.labels(), live.labels())
+        if (known and not same_nodes) or not set(stored.labels().tolist()) <= set(live.labels().tolist()):
             raise StoreError(
-                f"another process has written other vectors to {self._path} since it was opened here: load the index"
-                " and its node ids anew; nothing was written"
+                f"another process has written other nodes to {self._path} since it was opened here: load the index and"
+                " its node ids anew; nothing was written"
             )
+        if known:
+            live.put(list(range(len(live.labels()))), stored.vectors())
         self._state = state
 
     def _versions(self) -> Copies[FaissCopy]:

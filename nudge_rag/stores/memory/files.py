@@ -12,7 +12,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name
 
-__all__ = ["FileChanges", "check_file", "file_state", "history_of", "merge_changes"]
+__all__ = ["FileChanges", "check_file", "history_of", "merge_changes"]
 
 SUFFIX = ".nudge-rag"
 
@@ -68,15 +68,6 @@ def check_file(path: str | Path | None) -> Path | None:
     if Path(path).is_dir():
         raise ValueError(f"persist_path must name a file, {str(path)!r} is a folder")
     return Path(path)
-
-
-def file_state(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever somebody writes the file; None if there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.files import file_state
+from nudge_rag.errors import StoreError
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, file_state, history_of, merge_changes
+from nudge_rag.stores.memory.files import check_file, history_of, merge_changes
 from nudge_rag.stores.memory.mapping import MappingStore
 
 __all__ = ["FrameworkDictStore"]
@@ -99,6 +102,20 @@ class FrameworkDictStore(MappingStore, ABC):
         """Compare with what is in the file by now, and set."""
         self._catch_up()
         return super()._write_if(names, expected, rows)
+
+    def _fetch(self, names: list[str]) -> dict[str, list[float]]:
+        self._look()
+        return super()._fetch(names)
+
+    def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
+        """Those of ``ids`` that exist, in the file by now, and pass ``where``."""
+        self._look()
+        return super().matching(ids, where)
+
+    def _look(self) -> None:
+        """Catch up if that can be done; a write says why it cannot."""
+        with contextlib.suppress(StoreError):
+            self._catch_up()
 
     def _catch_up(self) -> None:
         """Take over what other processes have written to the file since it was last read or written here.

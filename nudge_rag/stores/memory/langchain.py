@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.common.files import file_state
 from nudge_rag.common.packages import import_package
-from nudge_rag.stores.memory.files import file_state
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
 
