@@ -263,6 +263,10 @@ class NudgeRetriever(VectorStoreRetriever):
         return self._database.complete(self.vectorstore, documents)
 
     def _from_adapter(self, vector: list[float], options: dict[str, Any]) -> list[Document]:
+        if not self._needs_adapter and self.search_type == "similarity":
+            documents = self._database.find_documents(self.vectorstore, vector, options)
+            if documents is not None:
+                return documents
         found = self._search.find(self.search_type, vector, options)
         if self.score_key is None:
             return [document for document, _ in found]

@@ -59,6 +59,12 @@ class Database:
         documents: list[Document] = vectorstore.get_by_ids(ids)
         return documents
 
+    def find_documents(
+        self, vectorstore: Any, vector: list[float], options: Mapping[str, Any]
+    ) -> list[Document] | None:
+        """Search and fetch in one request what the store itself holds; None if the adapter is to search."""
+        return None
+
     def complete(self, vectorstore: Any, documents: list[Document]) -> list[Document]:
         """Give documents of the framework's own search the ids that it leaves out."""
         return documents

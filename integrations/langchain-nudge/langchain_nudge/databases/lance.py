@@ -46,6 +46,24 @@ class LanceDatabase(Database):
         """Only for questions of its own: it gives no ids, and filters after it searched unless told otherwise."""
         return bool(OWN_OPTIONS & set(options)) or options.get("prefilter") is False
 
+    def find_documents(
+        self, vectorstore: Any, vector: list[float], options: Mapping[str, Any]
+    ) -> list[Document] | None:
+        """The integration's own search with the ids that it leaves out."""
+        if set(options) - {"k", "filter", "prefilter"}:
+            return None
+        search = vectorstore.get_table().search(vector, vector_column_name=vectorstore._vector_key)
+        condition = self.make_filter(vectorstore, options.get("filter"))
+        if condition is not None:
+            search = search.where(condition, prefilter=True)
+        rows = search.limit(options.get("k", self.default_k(vectorstore))).to_arrow()
+        parts = [rows[vectorstore._id_key], rows[vectorstore._text_key]]
+        parts.append(rows["metadata"] if "metadata" in rows.column_names else [None] * len(rows))
+        return [
+            Document(id=node, page_content=text, metadata=metadata or {})
+            for node, text, metadata in zip(*(_values(part) for part in parts), strict=True)
+        ]
+
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents by id."""
         among = ", ".join(map(sql_text, ids))
@@ -60,6 +78,10 @@ class LanceDatabase(Database):
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """LanceDB's distance: squared for l2."""
         return -score if similarity == "l2" else 1 - score
+
+
+def _values(column: Any) -> list[Any]:
+    return column if isinstance(column, list) else list(column.to_pylist())
 
 
 DATABASE = LanceDatabase()
