@@ -10,6 +10,7 @@ from langchain_nudge import (
     embedding_store,
     evaluate,
     load_nudge,
+    prune,
     reapply,
     rollback,
     status,
@@ -52,6 +53,8 @@ def test_push_status_versions_reapply_and_rollback_take_the_vectorstore(vectorst
     after = vectors_of(vectorstore)
     assert all(np.array_equal(before[node], after[node]) for node in before)
     assert status(vectorstore, folder).version is None
+    assert prune(vectorstore, folder) == ("0001",)
+    assert versions(vectorstore, folder) == []
 
 
 def test_a_saved_nudge_is_loaded_for_a_vectorstore_and_switched_to(vectorstore, world, tmp_path):

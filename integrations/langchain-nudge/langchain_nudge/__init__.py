@@ -5,7 +5,7 @@ from langchain_nudge.recorder import RecorderCallback
 from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
 from langchain_nudge.tuning import tune
-from langchain_nudge.verbs import TuningState, evaluate, load_nudge, reapply, rollback, status, switch, versions
+from langchain_nudge.verbs import TuningState, evaluate, load_nudge, prune, reapply, rollback, status, switch, versions
 
 __all__ = [
     "NudgeEmbeddings",
@@ -15,6 +15,7 @@ __all__ = [
     "embedding_store",
     "evaluate",
     "load_nudge",
+    "prune",
     "reapply",
     "rollback",
     "status",

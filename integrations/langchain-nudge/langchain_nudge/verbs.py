@@ -19,7 +19,7 @@ from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.tuning.options import StateOptions
 from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["TuningState", "evaluate", "load_nudge", "reapply", "rollback", "status", "switch", "versions"]
+__all__ = ["TuningState", "evaluate", "load_nudge", "prune", "reapply", "rollback", "status", "switch", "versions"]
 
 
 def status(
@@ -109,6 +109,30 @@ def switch(
         persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
     """
     return nudge_rag.switch(_open(vectorstore, persist_path), *_folder(versions), accept_gap=accept_gap)
+
+
+def prune(
+    vectorstore: Any,
+    versions: str | Path | None = None,
+    *,
+    keep: int = 0,
+    forget_away: bool = False,
+    persist_path: str | Path | None = None,
+) -> tuple[str, ...]:
+    """Remove records of pushes that are over, but for the newest ``keep``; see `nudge_rag.prune`.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        keep: how many of the newest such records stay.
+        forget_away: wait no longer for nodes that were gone when their nudge was undone.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+
+    Returns:
+        The names of the versions whose records were removed.
+    """
+    store = _open(vectorstore, persist_path)
+    return nudge_rag.prune(store, *_folder(versions), keep=keep, forget_away=forget_away)
 
 
 def load_nudge(
