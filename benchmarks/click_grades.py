@@ -7,10 +7,10 @@ and half by a nudge of an earlier night (2,000 labels). They look at rank k with
 answers with chance 0.8 and another one with 0.1. Labels are made from the log and judged by the true answers of the
 test part.
 
-With 8 users, NUDGE-N and eta 1, nDCG@10 goes from 0.462 to 0.509 on raw click counts, to 0.617 on corrected grades and
-to 0.718 on the true answers; with 20 users to 0.462, 0.639 and 0.718. The curve is found within 0.02. Most of it is the
-rule that only a query's best pairs are labels: by the same rules, with every rank taken to be looked at alike, it is 0.622
-and 0.644, which these simulated users do not tell apart from the corrected grades.
+With 8 users, NUDGE-N and eta 1, nDCG@10 goes from 0.462 to 0.509 on raw click counts, to 0.617 on corrected grades
+and to 0.718 on the true answers; with 20 users to 0.462, 0.639 and 0.718. The curve is found within 0.02. Most of it
+is the rule that only a query's best pairs are labels: by the same rules, with every rank taken to be looked at alike,
+it is 0.622 and 0.644, which these simulated users do not tell apart from the corrected grades.
 """
 
 from __future__ import annotations
