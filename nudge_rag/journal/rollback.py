@@ -75,6 +75,12 @@ def _number_of(journal: Journal, name: str | None) -> int:
             f"version {name} cannot be undone by itself: of old versions only the manifest is kept. rollback() undoes"
             f" all, rollback(version=...) {', '.join(whole) or 'none'}"
         )
+    before = [one for one in journal.in_place if one.state == SUPERSEDED and one.number < version.number]
+    if before and before[-1].is_thinned and "adapter" in before[-1].manifest.get("details_lost", ()):
+        raise ValueError(
+            f"version {name} cannot be undone by itself: the map of queries that belongs to version {before[-1].name},"
+            " which would be live again, is not kept. rollback() undoes all"
+        )
     return version.number
 
 

@@ -44,6 +44,8 @@ from nudge_rag.stores.history import BlobStorage, FolderStorage
 __all__ = ["JournalError", "PushError", "Version", "as_version", "writing_to"]
 
 SHOWN = 120
+# In the manifest of a version that is thinned out: names of the details that are not kept.
+LOST = "details_lost"
 
 
 class Version:
@@ -307,7 +309,8 @@ def thinned(manifest: Mapping[str, Any], n_nodes: int) -> dict[str, Any]:
     dropped = ("ids", "arrays", "arrays_sha256", "before_like", BASE)
     short = {name: value for name, value in manifest.items() if name not in dropped}
     details = {name: value for name, value in manifest["details"].items() if _is_short(value)}
-    return short | {"details": details, "n_nodes": n_nodes, THINNED: True}
+    lost = sorted({*manifest["details"], *manifest.get(LOST, ())} - {*details})
+    return short | {"details": details, "n_nodes": n_nodes, THINNED: True, LOST: lost}
 
 
 def as_version(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Version:

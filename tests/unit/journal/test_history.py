@@ -324,6 +324,20 @@ def test_old_versions_shrink_and_the_newest_can_still_be_undone_one_by_one(table
     assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
 
 
+def test_a_version_whose_map_of_queries_is_not_kept_does_not_become_live_again(table, tmp_path):
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path, adapter={"packed": "a map"})
+    for number in range(2, 5):
+        push(store, FIRST + number, tmp_path)
+    before = dict(table)
+    with pytest.raises(ValueError, match=r"the map of queries that belongs to version 0001.*is not kept"):
+        rollback(store, tmp_path, version="0002")
+    assert table == before
+    assert rollback(store, tmp_path, version="0003").exact
+    assert rollback(store, tmp_path).exact
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
 def test_prune_keeps_what_is_live(table, tmp_path):
     store = MappingStore(table, key="test")
     for vectors in (FIRST, SECOND, FIRST, SECOND):
