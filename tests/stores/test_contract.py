@@ -8,6 +8,7 @@ import pytest
 from nudge_rag import LabeledPairs, rollback, tune
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import EmbeddingStore, OverlayStore, UnknownIdError
+from nudge_rag.stores.testing import StoreContract
 from tests.support.builders.registry import BUILDERS
 
 QUERIES = np.random.default_rng(11).normal(size=(7, 12))
@@ -246,3 +247,11 @@ def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
     assert undone.rounding == store.capabilities.rounding
     if built.reopen is None or store is not built.store:
         assert built.contents() == contents
+
+
+class TestContract(StoreContract):
+    """Our own adapters keep the contract that we ask of others'."""
+
+    @pytest.fixture
+    def store(self, built):
+        return built.store
