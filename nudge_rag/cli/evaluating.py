@@ -16,9 +16,11 @@ from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.tuning.queries import embed_texts
 
 if TYPE_CHECKING:
+    from nudge_rag.common.arrays import FloatArray
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
     from nudge_rag.feedback.pairs import LabeledPairs
-    from nudge_rag.stores.base import EmbeddingStore
+    from nudge_rag.solvers import QueryAdapter
+    from nudge_rag.stores.base import EmbeddingStore, SearchResult
     from nudge_rag.tuning.nudge import Nudge
     from nudge_rag.tuning.queries import EmbedQueries
 
@@ -43,14 +45,34 @@ def name_states(store: EmbeddingStore, where: dict[str, Any], nudge: Nudge | Non
     A store that no push is live in is its own original: it is called "untuned" then.
     """
     from nudge_rag import versions
+    from nudge_rag.tuning.adapters import live_adapter
 
     live = next((one for one in reversed(versions(store, **where)) if one.is_live), None)
     states: dict[str, EmbeddingStore] = {"untuned": store}
     if live is not None:
-        states = {"untuned": OverlayStore(store, live.ids, live.originals), "live": store}
+        untuned = OverlayStore(store, live.ids, live.originals)
+        states = {"untuned": untuned, "live": _with_map(store, live_adapter(store, **where))}
     if nudge is not None:
-        states["nudged"] = OverlayStore(states["untuned"], nudge.ids, nudge.vectors)
+        states["nudged"] = _with_map(OverlayStore(states["untuned"], nudge.ids, nudge.vectors), nudge.adapter)
     return states
+
+
+class _MappedStore:
+    """A store whose searches map their queries first; everything else is the store's own."""
+
+    def __init__(self, store: EmbeddingStore, adapter: QueryAdapter) -> None:
+        self._store, self._adapter = store, adapter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
+        """Search for mapped queries."""
+        return self._store.search(self._adapter(queries), k, where=where)
+
+
+def _with_map(store: EmbeddingStore, adapter: QueryAdapter | None) -> Any:
+    return store if adapter is None else _MappedStore(store, adapter)
 
 
 def compare_stores(

@@ -34,6 +34,12 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     tune.add_argument("-o", "--output", metavar="FOLDER", help="save the nudge, for push and report")
     tune.add_argument("--solver", default="auto", help="auto (default), nudge-n, nudge-m or nudge-contrastive")
     tune.add_argument(
+        "--reach",
+        choices=("labelled", "queries"),
+        default="labelled",
+        help="queries: also learn a map that every query must pass, which helps nodes without labels",
+    )
+    tune.add_argument(
         "--metrics", default=None, metavar="NAMES", help="such as nDCG@10,Recall@5; the first one decides"
     )
     tune.add_argument("--split", default="0.7,0.1,0.2", metavar="T,V,T", help="train, validation and test fractions")
@@ -100,6 +106,7 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
         load_pairs(arguments.pairs, arguments.format),
         load_model(arguments.model),
         solver=arguments.solver,
+        reach=arguments.reach,
         metrics=split_names(arguments.metrics, DEFAULT_METRICS),
         split=parse_fractions(arguments.split),
         seed=arguments.seed,

@@ -1,0 +1,34 @@
+"""``eval`` asks every state of a store with the map of queries that belongs to it."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from nudge_rag import tune
+from nudge_rag.cli import evaluating
+from tests.unit.tuning.test_reach import application
+
+
+def test_a_saved_and_a_live_map_are_evaluated_alike(monkeypatch, tmp_path):
+    store, pairs, embed, _ = application()
+    nudge = tune(store, pairs, embed, reach="queries", versions=tmp_path / "versions")
+    nudge.save(tmp_path / "nudge")
+    monkeypatch.setattr(evaluating, "open_named_store", lambda name: store)
+    monkeypatch.setattr(evaluating, "load_pairs", lambda files, form: nudge.split.test)
+    monkeypatch.setattr(evaluating, "load_model", lambda name: embed)
+    monkeypatch.setattr(evaluating, "journal_of", lambda arguments: {"versions": tmp_path / "versions"})
+    arguments = argparse.Namespace(
+        store="store", pairs=[], format=None, trained_on=None, model="model", nudge=str(tmp_path / "nudge")
+    )
+    offered = evaluating.compare_states(arguments, ["nDCG@10"])
+    with pytest.warns(UserWarning, match="queries must pass nudge.adapter"):
+        nudge.push()
+    arguments.nudge = None
+    live = evaluating.compare_states(arguments, ["nDCG@10"])
+    assert list(offered.systems) == ["untuned", "nudged"]
+    assert live.row("live", "nDCG@10").mean == pytest.approx(offered.row("nudged", "nDCG@10").mean)
+    expected = nudge.comparison.rows[0]
+    assert live.row("live", "nDCG@10").mean == pytest.approx(expected.after)
+    assert live.row("untuned", "nDCG@10").mean == pytest.approx(expected.before)
