@@ -138,6 +138,7 @@ CREATE ROLE app{n} LOGIN;
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
 CREATE POLICY one_tenant ON {table} USING ({column} ->> 'tenant' = current_setting('app.tenant', true));
 GRANT ALL ON ALL TABLES IN SCHEMA public TO app{n};
+GRANT ALL ON SCHEMA public TO app{n};
 """
 
 
