@@ -15,7 +15,7 @@ WORKERS ?= logical
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 DEMO_ARGS ?=
 # Rooms whose docstrings are as documentation tools read them, errors in sections of their own; the adapters are not yet.
-DOCUMENTED := $(addprefix nudge_rag/,common feedback evaluation solvers journal tuning demo cli) integrations scripts
+DOCUMENTED := $(addprefix nudge_rag/,common feedback evaluation solvers stores journal tuning demo cli) integrations scripts
 # The main environment has all that the demo needs.
 DEMO := $(if $(wildcard .venv/installed.stamp),main,demo)
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, if it is empty.

@@ -1,1 +1,1 @@
-"""What was written to a store, and undoing it: one file per verb."""
+"""The record of writes to a store, and undoing them: one file per verb."""

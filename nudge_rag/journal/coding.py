@@ -1,4 +1,4 @@
-"""The arrays of a version as they are stored: what another array holds already is not written again.
+"""The arrays of a version as they are stored: rows that another array holds already are not written again.
 
 A version that may be undone by itself is whole: ``originals`` and ``after``, and of ``before`` the rows that differ
 from the nearer of the two. A superseded version is a difference to the next newer one, its base: the base's
@@ -28,8 +28,8 @@ class Vectors:
 
     Attributes:
         originals: (n, d) before any nudge.
-        before: (n, d) what the push found.
-        after: (n, d) what it wrote.
+        before: (n, d) the vectors that the push found.
+        after: (n, d) the vectors that it wrote.
     """
 
     originals: FloatArray
@@ -44,7 +44,7 @@ def encode(
 
     Args:
         ids: node ids of the rows.
-        vectors: what is to be stored.
+        vectors: those to store.
         base: ids and vectors of the next newer version, if that is to be built on.
     """
     if base is None:
@@ -68,7 +68,7 @@ def decode(
     arrays: Mapping[str, Array],
     base: tuple[Sequence[str], Vectors] | None = None,
 ) -> Vectors:
-    """What `encode` was given.
+    """Return the vectors that `encode` was given.
 
     Raises:
         ValueError: an array is missing, or is not as it writes it; says which.
@@ -90,7 +90,7 @@ def decode(
 
 
 def _built_on(ids: Sequence[str], base: tuple[Sequence[str], Vectors]) -> Vectors:
-    """What the base says of ``ids``: its originals and what it found; zeros for a node that it does not know."""
+    """Look up ``ids`` in the base: its originals and the vectors it found; zeros for a node that it does not know."""
     names, newer = base
     row_of = {node_id: row for row, node_id in enumerate(names)}
     at = np.array([row_of.get(node_id, -1) for node_id in ids], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The steps of a push to a copy: write it, compare it with the live version, swap the two, and mend what died.
+"""The steps of a push to a copy: write it, compare it with the live version, swap the two, and mend steps that died.
 
 The caller holds the lock of the journal.
 """
@@ -159,7 +159,7 @@ def find_live(store: EmbeddingStore, version: Version) -> str:
 
 
 def _votes(store: EmbeddingStore, version: Version) -> tuple[int, int]:
-    """How many nodes hold what the push wrote, and how many what was there before; others have no say."""
+    """Count the nodes that hold the push's vector, and those that hold the one from before; others have no say."""
     rows = np.flatnonzero([not same for same in same_rows(store, version.before, version.after)])
     present, _ = read_present(store, [version.ids[row] for row in rows])
     telling = [row for row in rows if version.ids[row] in present]
@@ -172,10 +172,10 @@ def _votes(store: EmbeddingStore, version: Version) -> tuple[int, int]:
 
 
 def recover_copies(journal: Journal) -> list[str]:
-    """Mend what died: a copy half written is dropped, a switch is recorded as the store shows it.
+    """Mend pushes that died: drop a copy that is not complete, record a switch as the store shows it.
 
     Returns:
-        What was found, and what was done.
+        A sentence on each push that was mended.
     """
     told = []
     for version in journal.versions:
@@ -236,9 +236,9 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
             swap(store, live, COMMITTED)
         except PushError as error:
             if not isinstance(error.__cause__, StoreError):
-                # A lost connection is no reason to write back what can be switched back, in one step, later.
+                # A lost connection is no reason to write vectors back: a switch back, in one step, can do so later.
                 raise
-            # What the database itself found to be lost; the version is still live.
+            # The database itself found that something would be lost; the version is still live.
             why = error
         else:
             return live

@@ -43,7 +43,7 @@ class Journal:
 
     Attributes:
         store: the store.
-        home: where its history is.
+        home: the place of its history.
         versions: the pushes, oldest first.
         away: nodes that were moved, and were not there when that was undone.
     """
@@ -78,7 +78,7 @@ class Journal:
 
     @property
     def storage(self) -> BlobStorage:
-        """What holds the history."""
+        """The storage of the history."""
         return self.home.storage
 
     @property
@@ -121,7 +121,7 @@ class Journal:
 
     @contextmanager
     def lock(self) -> Iterator[Journal]:
-        """Let nobody else push or roll back, and read what they have recorded until now.
+        """Let nobody else push or roll back, and read everything recorded until now.
 
         Raises:
             LockedError: a push or rollback is under way.
@@ -134,7 +134,7 @@ class Journal:
             self.mark()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """What is written to the store and its history inside is there together or not at all, if the store can."""
+        """Make all writes to the store and its history inside take effect together or not at all, if the store can."""
         return self.store.transaction() if self.is_transactional else nullcontext()  # type: ignore[attr-defined]
 
     @property
@@ -219,7 +219,7 @@ class Journal:
     def originals_of(self, ids: Sequence[str], vectors: FloatArray) -> FloatArray:
         """``vectors`` as read from the store, with those that a push wrote replaced by their originals.
 
-        A vector that differs from what was pushed (embedded again, edited) is its own original.
+        A vector that differs from the pushed one (embedded again, edited) is its own original.
         """
         originals = np.array(vectors)
         rows = {node_id: row for row, node_id in enumerate(ids)}
@@ -268,7 +268,7 @@ class Journal:
             version.is_over = version.number < first
 
     def mark(self) -> None:
-        """Let the store carry the name of the folder for as long as what is in it is needed."""
+        """Let the store carry the name of the folder for as long as its contents are needed."""
         if self.home.own is None or self.home.is_own:
             return
         if self.live is not None or self.staged is not None or self.away.vectors:
@@ -278,7 +278,7 @@ class Journal:
 
 
 def _check_readable(manifest: Mapping[str, Any], vectors: Vectors) -> None:
-    """Refuse what could be written and not be read again: it would stand in the way of every later call."""
+    """Refuse records that could be written and not be read again: they would break every later call."""
     wrong = why_wrong(parse_manifest("the record", encode_manifest(manifest)))
     for name in ("originals", "before", "after"):
         if wrong is None and not np.isfinite(getattr(vectors, name)).all():
@@ -289,7 +289,7 @@ def _check_readable(manifest: Mapping[str, Any], vectors: Vectors) -> None:
 
 @renamed_argument("root", "versions")
 def versions(store: EmbeddingStore, versions: str | Path | None = None) -> list[Version]:
-    """All recorded pushes to ``store``, oldest first; print one to see what it was.
+    """All recorded pushes to ``store``, oldest first; each prints as a summary.
 
     Args:
         store: the vector store.

@@ -1,4 +1,4 @@
-"""The states that a push goes through, its two modes, and what its manifest and arrays must be."""
+"""The states that a push goes through, its two modes, and the rules for its manifest and arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "com
 SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
 # Of a version beside the live one: committed means that it waits there, switched that it is the live one.
 SWITCHING, SWITCHED = "switching", "switched"
-# States in which the store may hold what a push in place wrote.
+# States in which the store may hold vectors that a push in place wrote.
 LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)
 STATES = {
     IN_PLACE: (*LIVE, SUPERSEDED, ROLLED_BACK),
@@ -43,7 +43,7 @@ STATES = {
 }
 ARRAY_NAMES = ("originals", "before", "after")
 KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict}
-# Where only the manifest of a version is left.
+# Set if only the manifest of a version is left.
 THINNED = "thinned"
 # The version that this one is stored as a difference to.
 BASE = "base"
@@ -51,7 +51,7 @@ NAME = "[0-9]{1,9}"
 
 
 def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
-    """Say what is not as a push writes it; None if all is well."""
+    """Return what is wrong with the manifest, or None if it is valid."""
     for name, kind in KINDS.items():
         value = manifest.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -25,18 +25,18 @@ from nudge_rag.stores.history import BlobStorage, FolderStorage
 
 __all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_versions", "own_history"]
 
-# Where stores that hold no history of their own have it unless they are told otherwise.
+# The default folder for the history of stores that cannot hold their own.
 DEFAULT_VERSIONS = "nudge-versions"
 STORE, ELSEWHERE = "store.json", "elsewhere.json"
 
 
 @dataclass
 class Home:
-    """Where a store's history is.
+    """The place of a store's history.
 
     Attributes:
         storage: of the history.
-        own: what the store itself offers, if it does.
+        own: the storage in the store itself, or None if it offers none.
         name: of the store, for messages.
     """
 
@@ -50,7 +50,7 @@ class Home:
         return self.storage is self.own
 
     def identity(self) -> str | None:
-        """What names the store whatever its address; made at its first push."""
+        """The store's identity, the same at every address; made at its first push."""
         described = read_json(self.storage, STORE)
         return None if described is None else str(described.get("identity"))
 
@@ -83,12 +83,12 @@ class Home:
 
 
 def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
-    """Where the history of ``store`` is.
+    """Find the place of the history of ``store``.
 
     Raises:
         JournalError: there is one elsewhere; names it.
         ValueError: a store whose key would lead out of the folder.
-        StoreError: the store, asked where it is, failed.
+        StoreError: the store failed when it was asked for the place.
     """
     with reading(store, "its journal was looked for"):
         key = store.key

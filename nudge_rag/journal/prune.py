@@ -18,7 +18,7 @@ def prune(
 ) -> tuple[str, ...]:
     """Remove records of pushes that were superseded or rolled back, but for the newest ``keep`` of them.
 
-    What is live, and what waits beside it, stays, with its originals: `rollback` works as before.
+    The live version, and one that waits beside it, stay with their originals: `rollback` works as before.
 
     Args:
         store: the vector store.
@@ -32,7 +32,7 @@ def prune(
     Raises:
         ValueError: ``keep`` is negative, or no integer.
         LockedError: a push or rollback is under way.
-        JournalError: a record cannot be removed; a later call goes on.
+        JournalError: a record cannot be removed; a later call continues.
 
     Example:
         >>> import numpy as np

@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PushReceipt:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         pushed: whether anything was written.
         written: number of vectors written.
         version: the version's name, None if nothing was pushed.
-        reason: why nothing was pushed, or what was pushed.
+        reason: why nothing was pushed, or a description of the push.
         changed_since: ids left alone because their vectors changed since they were read.
         missing: ids left alone because they are no longer in the store.
     """
@@ -72,7 +72,7 @@ def push_vectors(
     """Write ``vectors`` for ``ids``; nodes of an earlier push that are not among them get their originals back.
 
     Originals are recorded before the first write, every vector is read back after it, and one push at a time works on a
-    store. A node that somebody else writes to in the meantime keeps what he wrote, and is listed. An earlier push that
+    store. A node that something else writes to in the meantime keeps that vector, and is listed. An earlier push that
     died is finished or undone first.
 
     With ``mode="side-by-side"`` they are written to a copy of all nodes beside the live version, which stays as it is
@@ -84,7 +84,7 @@ def push_vectors(
         originals: (len(ids), d) their vectors before any nudge.
         vectors: (len(ids), d) their moved vectors.
         versions: the folder of the history; None for the store's own.
-        details: what is to be recorded of the nudge.
+        details: facts about the nudge to record.
         mode: ``"in-place"`` or ``"side-by-side"``.
 
     Raises:
@@ -140,7 +140,7 @@ def _check_fits(live: Version | None, model: str | None, dimension: int) -> None
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a push is to write, and what it leaves alone.
+    """The nodes that a push is to write, and those it leaves alone.
 
     Attributes:
         ids: nodes that are written.
@@ -233,7 +233,7 @@ def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Ver
 
 
 def _finish(journal: Journal, plan: _Plan, version: Version, written: Written) -> None:
-    """Record what is live now; what the push left alone is kept in its record."""
+    """Record the live vectors; those that the push left alone are kept in its record."""
     if not written.kept:
         version.set_state(ROLLED_BACK)
         return

@@ -1,4 +1,4 @@
-"""Finish or undo what a process left behind that died."""
+"""Finish or undo pushes and switches of a process that died."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["locked_journal", "recover"]
 
 @contextmanager
 def locked_journal(store: EmbeddingStore, versions: str | Path | None) -> Iterator[Journal]:
-    """The journal of ``store``, locked, after what had died was finished or undone.
+    """Lock the journal of ``store``, after pushes and switches that died were finished or undone.
 
     Raises:
         LockedError: a push or rollback is under way.
@@ -28,7 +28,7 @@ def locked_journal(store: EmbeddingStore, versions: str | Path | None) -> Iterat
         CorruptArchiveError: a record is damaged.
 
     Warns:
-        UserWarning: what was found, and what was done.
+        UserWarning: a push or switch had died; says how it was finished or undone.
     """
     with Journal.open(store, versions).lock() as journal:
         for told in recover(journal):
@@ -43,7 +43,7 @@ def recover(journal: Journal) -> list[str]:
     back is committed.
 
     Returns:
-        What was found, and what was done.
+        A sentence on each push or switch that had died.
 
     Raises:
         PushError: the store failed while the push was undone; the next call tries again.
@@ -66,7 +66,7 @@ def recover(journal: Journal) -> list[str]:
 
 
 def _undo(journal: Journal, version: Version) -> int:
-    """How many nodes hold what was there before the push."""
+    """Count the nodes that hold their vector from before the push."""
     try:
         restored, undone = undo_writes(journal.store, version.ids, version.before, version.after)
     except Exception as error:

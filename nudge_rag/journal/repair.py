@@ -1,4 +1,4 @@
-"""Mend a history that calls stumble over, and say what was found."""
+"""Mend a history that makes calls fail, and report the findings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SET_ASIDE = "damaged"
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What a repair did; print it for a line each.
+    """The result of a repair; it prints one finding a line.
 
     Attributes:
-        found: what was found, and what was done about it.
-        set_aside: names of versions whose records are damaged; what can be read of them is kept under ``damaged/``.
+        found: a sentence on each fault and how it was mended.
+        set_aside: names of versions whose records are damaged; their readable parts are kept under ``damaged/``.
     """
 
     found: tuple[str, ...]
@@ -37,7 +37,7 @@ class RepairReport:
 
 
 def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairReport:
-    """Finish or undo what died, and set aside records that are damaged, so that every other call works again.
+    """Finish or undo pushes that died, and set aside records that are damaged, so that every other call works again.
 
     Args:
         store: the vector store.
@@ -93,7 +93,7 @@ def _damaged(store: EmbeddingStore, versions: str | Path | None) -> tuple[str | 
 
 
 def _set_aside(storage: BlobStorage, name: str) -> None:
-    """Move what can be read of a record, and remove the rest."""
+    """Move the readable parts of a record, and remove the rest."""
     with writing_to(storage, "written to"):
         blobs = [blob for blob in storage.names() if blob == name or blob.startswith(f"{name}/")]
         for blob in sorted(blobs, key=lambda blob: not blob.endswith(MANIFEST)):

@@ -1,4 +1,4 @@
-"""Put vectors back that pushes moved, where they still are."""
+"""Restore vectors that pushes moved, on nodes that still hold the moved ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["RollbackReceipt", "close", "describe_left_alone", "restore", "restor
 
 @dataclass(frozen=True)
 class RollbackReceipt:
-    """What a rollback did.
+    """The result of a rollback.
 
     Attributes:
         restored: number of nodes whose earlier vectors are in the store again.
@@ -60,7 +60,7 @@ def describe_left_alone(changed_since: Sequence[str], missing: Sequence[str]) ->
 
 
 def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) -> RollbackReceipt:
-    """Put back what was there before the oldest of these versions, or the originals of the newest.
+    """Restore the vectors from before the oldest of these versions, or the originals of the newest.
 
     Nodes that are away are recorded, for the time when they are back.
 
@@ -155,7 +155,7 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
 
 
 def _rebuild(version: Version, next_one: Version) -> None:
-    """Make a version whose vectors are not kept live again, from what the one after it had found."""
+    """Make a version whose vectors are not kept live again, from the vectors that the one after it had found."""
     vectors = next_one.load()
     rows = [row for row, same in enumerate(vectors.before == vectors.originals) if not same.all()]
     originals, before = vectors.originals[rows], vectors.before[rows]

@@ -51,7 +51,7 @@ def rollback(
             if version is None:
                 receipt = replace(receipt, restored=receipt.restored + restore_away(journal))
         if back is not None:
-            # What a push in place had moved before is among the nodes of the version that was switched back.
+            # Nodes that a push in place had moved before are among those of the version that was switched back.
             restored = max(receipt.restored, len(back.ids))
             receipt = replace(receipt, restored=restored, version=receipt.version or back.name)
     if receipt.changed_since or receipt.missing:

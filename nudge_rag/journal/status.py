@@ -22,12 +22,12 @@ __all__ = ["Status", "reapply", "status"]
 
 @dataclass(frozen=True)
 class Status:
-    """Where the nodes of the last push are now.
+    """The state of the nodes of the last push.
 
     Attributes:
-        version: its name; None when nothing is pushed.
-        state: ``committed``, ``switched`` for one pushed side by side, or where a push that died had got to.
-        nudged: ids that hold what was written.
+        version: its name, or None if nothing is pushed.
+        state: ``committed``, ``switched`` for one pushed side by side, or the state that a push that died had reached.
+        nudged: ids that hold the pushed vector.
         lost: ids that hold their original vectors again, as after an ingestion pipeline has added them once more.
         changed: ids that hold something else: embedded again from another text or by another model, or edited.
         missing: ids that are no longer in the store.
@@ -58,7 +58,7 @@ class Status:
 
 @renamed_argument("root", "versions")
 def status(store: EmbeddingStore, versions: str | Path | None = None, *, texts: TextsOf | None = None) -> Status:
-    """Compare what the last push wrote with what the store holds; reads only.
+    """Compare the vectors of the last push with those in the store; reads only.
 
     Args:
         store: the vector store.

@@ -29,7 +29,7 @@ __all__ = ["SwitchReceipt", "drop_beside", "drop_copies", "switch"]
 
 @dataclass(frozen=True)
 class SwitchReceipt:
-    """What a switch did.
+    """The result of a switch.
 
     Attributes:
         version: the version that is live now.
@@ -54,8 +54,8 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
         store: the vector store.
         versions: the folder of the history; None for the store's own.
         accept_gap: switch also if the store takes more steps than one for it (``capabilities.atomic_switch``): between
-            them, whoever opens the store by its name does not find it. Still nobody sees a mixture. A `rollback` has
-            that gap again.
+            them, a process that opens the store by its name does not find it. Still nobody sees a mixture. A `rollback`
+            has that gap again.
 
     Raises:
         PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
@@ -86,7 +86,7 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
 
 @renamed_argument("root", "versions")
 def drop_copies(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
-    """Remove what pushes side by side left beside the live version, and give its space back.
+    """Remove versions that side-by-side pushes left beside the live one, and free their space.
 
     A version that waited to be switched to is discarded. One that is live stays so, and counts from then on as one that
     was pushed in place: `rollback` writes the original vectors, which are in the journal, back.

@@ -52,9 +52,9 @@ class Version:
     """One push to a store.
 
     Args:
-        storage: where it is recorded.
+        storage: the storage that records it.
         name: its number, four digits or more.
-        manifest: what is recorded of it, but for the vectors.
+        manifest: its record, but for the vectors.
         base: the newer version that this one is stored as a difference to, if it is.
     """
 
@@ -83,7 +83,7 @@ class Version:
 
     @property
     def place(self) -> str:
-        """Where it is recorded, for messages."""
+        """The place of its record, for messages."""
         return f"{self.storage.location}/{self.name}"
 
     @property
@@ -93,7 +93,7 @@ class Version:
         A version beside the live one is ``committed`` when it is ready, and then ``switching`` or ``switched``.
         """
         state = str(self.manifest["state"])
-        # What was superseded by a version that was undone with all before it is undone as well, and not written again.
+        # A version superseded by one that was undone with all before it is undone as well, and not written again.
         return ROLLED_BACK if self.is_over and state == SUPERSEDED else state
 
     @property
@@ -103,12 +103,12 @@ class Version:
 
     @property
     def label(self) -> str:
-        """What the store calls the copy of all nodes that this push made; empty for a push in place."""
+        """The label of the copy of all nodes that this push made; empty for a push in place."""
         return str(self.manifest.get("label", ""))
 
     @property
     def is_live(self) -> bool:
-        """Whether the store as it is read may hold what this push wrote."""
+        """Whether the store as it is read may hold vectors that this push wrote."""
         return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
 
     @property
@@ -230,7 +230,7 @@ class Version:
         """Record ``vectors``, as a difference to ``base`` if one is given, and then the manifest that names them.
 
         Raises:
-            JournalError: it cannot be written; what was recorded before stays.
+            JournalError: it cannot be written; the record from before stays.
         """
         built_on = None if base is None else (base.ids, base.load())
         coding, arrays = encode(self.ids, vectors, built_on)
@@ -269,7 +269,7 @@ class Version:
         self.write(vectors, state=state)
 
     def thin(self) -> None:
-        """Keep nothing but the manifest, without what is long in it."""
+        """Keep nothing but the manifest, without its long entries."""
         manifest = thinned(self.manifest, self.n_nodes)
         with writing_to(self.storage, "written to"):
             self.storage.write(f"{self.name}/{MANIFEST}", encode_manifest(manifest))
@@ -281,7 +281,7 @@ class Version:
 
     def _replace_manifest(self, manifest: dict[str, Any]) -> None:
         """Go on with a manifest that is recorded, and delete the arrays that it does not name."""
-        _ = self.ids  # of before, for whoever still works with them
+        _ = self.ids  # of before, for callers that still work with them
         self.manifest = manifest
         kept = {MANIFEST} if THINNED in manifest else {MANIFEST, self._arrays_name()}
         with writing_to(self.storage, "written to"):

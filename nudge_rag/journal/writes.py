@@ -19,13 +19,13 @@ SAME_DIRECTION = 0.99
 
 @dataclass(frozen=True)
 class Written:
-    """What became of vectors that were written.
+    """The outcome of a write of vectors.
 
     Attributes:
-        kept: ids that hold what was written.
-        newer: ids that somebody else has written to in the meantime; their vectors are left alone.
+        kept: ids that hold the vector written.
+        newer: ids that something else has written to in the meantime; their vectors are left alone.
         missing: ids that are no longer in the store.
-        refused: ids for which the store did not keep what was written.
+        refused: ids for which the store did not keep the vector written.
     """
 
     kept: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ def write_over(store: EmbeddingStore, ids: Sequence[str], expected: FloatArray, 
 
 
 def undo_writes(store: EmbeddingStore, ids: Sequence[str], before: FloatArray, after: FloatArray) -> tuple[int, bool]:
-    """Put ``before`` back wherever ``after`` is, or what a store made of it.
+    """Restore ``before`` on nodes that hold ``after``, scaled or rounded by the store or not.
 
     Returns:
         How many nodes hold ``before`` now, and whether no node holds ``after`` any more.
@@ -92,7 +92,7 @@ def _not_kept(store: EmbeddingStore, found: FloatArray, expected: FloatArray, wa
 
 
 def _is_like(found: FloatArray, wanted: FloatArray) -> bool:
-    """Whether ``found`` is ``wanted``, or what is left of it in a store that scales or rounds."""
+    """Whether ``found`` is ``wanted``, as it is or as a store scales or rounds it."""
     if found.tobytes() == wanted.tobytes():
         return True
     lengths = float(np.linalg.norm(found)) * float(np.linalg.norm(wanted))

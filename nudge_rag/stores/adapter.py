@@ -1,4 +1,4 @@
-"""`StoreAdapter`: what the adapters of all databases repeat."""
+"""`StoreAdapter`: the base class of all adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NODES_PER_STEP = 200
 
 
 class StoreAdapter(ABC):
-    """Base of the adapters: it checks what is asked and orders what is found, and a subclass talks to its database.
+    """Base of the adapters: it checks arguments and orders answers; a subclass talks to its database.
 
     A subclass sets ``name`` and ``_capabilities``, and ``_dimension`` unless it overrides `dimension`.
 
@@ -36,7 +36,7 @@ class StoreAdapter(ABC):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the store can do."""
+        """Describe what the store can do."""
         return self._capabilities
 
     @property
@@ -59,7 +59,7 @@ class StoreAdapter(ABC):
 
     @abstractmethod
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
 
     def read(self, ids: Sequence[str]) -> FloatArray:
         """Read the vectors of ``ids``, in the order asked.
@@ -143,7 +143,11 @@ class StoreAdapter(ABC):
 
     @abstractmethod
     def _write(self, names: list[str], rows: FloatArray) -> None:
-        """Overwrite vectors that were checked. Raises UnknownIdError before anything is written."""
+        """Overwrite vectors that were checked.
+
+        Raises:
+            UnknownIdError: an id is not in the store; nothing was written.
+        """
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare and set, chunk by chunk: ids that were not written."""

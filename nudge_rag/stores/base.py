@@ -1,4 +1,4 @@
-"""What nudge-rag asks of a vector store: one small protocol, one adapter file per database."""
+"""The protocol that every vector store meets: one adapter per database implements it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a store can do, as data.
+    """Describes what a store can do, as data.
 
     Attributes:
         similarity: how the store ranks; scores are larger-is-better for all three (l2 is minus the squared distance).
@@ -57,7 +57,7 @@ class SearchResult:
     """Nearest nodes of each query, best first.
 
     Attributes:
-        ids: one list of node ids per query; shorter than k where the store (or the filter) holds fewer nodes.
+        ids: one list of node ids per query; shorter than k if the store (or the filter) holds fewer nodes.
         scores: one float64 array per query, same lengths, larger is better, in the store's own similarity.
     """
 
@@ -84,7 +84,7 @@ class EmbeddingStore(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the store can do."""
+        """Describe what the store can do."""
         ...
 
     def count(self) -> int:
@@ -104,11 +104,11 @@ class EmbeddingStore(Protocol):
         ...
 
     def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
-        """The k best nodes of each row of ``queries``; ``where`` is a filter in the store's own form."""
+        """Search the k best nodes of each row of ``queries``; ``where`` is a filter in the store's own form."""
         ...
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        """Those of ``ids`` that pass the filter ``where`` (all that exist when it is None)."""
+        """Return those of ``ids`` that pass the filter ``where``, or all that exist if it is None."""
         ...
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:

@@ -60,11 +60,11 @@ class RecordStorage(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the blobs are, in words for messages."""
+        """Name the place of the blobs, in words for messages."""
 
     @abstractmethod
     def put(self, records: Sequence[BlobRecord]) -> None:
-        """Write or replace records, each in one step; what holds them is made if it is not there."""
+        """Write or replace records, each in one step; their container is made if it is not there."""
 
     @abstractmethod
     def get(self, ids: Sequence[str]) -> list[BlobRecord]:
@@ -167,7 +167,7 @@ class _RecordOfLease:
         self._storage = storage
 
     def read(self) -> str | None:
-        """What the record says."""
+        """Read the text of the record, or None if there is none."""
         return next((record.content for record in self._storage.get([LEASE_ID])), None)
 
     def write(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Every database as data: where it is met, and what its adapter can take."""
+"""Every database as data: the classes that hold it, and the range of its adapter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UrlOptions:
 
 @dataclass(frozen=True)
 class StoreRecord:
-    """One database: where it is met, and within what the `Capabilities` of its opened stores lie.
+    """One database: the classes that hold it, and the range of `Capabilities` of its opened stores.
 
     Attributes:
         name: the adapter's ``name``.
@@ -39,7 +39,7 @@ class StoreRecord:
         llama_index: the classes of LlamaIndex that lead to this adapter.
         langchain: the classes of LangChain that lead to it.
         extra: the extra of nudge-rag that installs the client.
-        scheme: of `open_store`, where it opens this database.
+        scheme: of `open_store`, if it opens this database.
         similarities: values that `Capabilities.similarity` takes.
         dtypes: values that `Capabilities.dtype` takes.
         exact_search: values that the field of this name of `Capabilities` takes.
@@ -51,9 +51,9 @@ class StoreRecord:
         unit_length: the similarities under which vectors are kept at unit length.
         keeps_norms: the values that the field takes under the other similarities.
         rounding: the largest that there is.
-        index: how it searches where that is not exact, in words.
-        beside: where it holds two versions side by side, in words, if not always.
-        note: what else is to be known of how vectors are kept.
+        index: how it searches if that is not exact, in words.
+        beside: when it holds two versions side by side, in words, if not always.
+        note: anything else to know about how vectors are kept.
         experimental: whether the adapter was only checked against the client, not against the database.
         adapter: the adapter's class, as ``module:Class``; imported when it is asked for.
         url: the options of its URLs, which the class's ``from_url`` takes.

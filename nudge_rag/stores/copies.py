@@ -55,9 +55,9 @@ def unknown_copy(label: str, labels: Sequence[str], of: str) -> ValueError:
     """The error for a copy that does not exist.
 
     Args:
-        label: what was asked for.
-        labels: what there is.
-        of: what there are copies of, such as a collection's name.
+        label: the label that was asked for.
+        labels: those that exist.
+        of: name of the thing that was copied, such as a collection.
 
     Example:
         >>> print(unknown_copy("c", ["a", "b"], "docs"))

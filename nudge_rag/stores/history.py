@@ -33,14 +33,14 @@ UNFINISHED = ".tmp"
 
 
 class BlobStorage(Protocol):
-    """Named blobs and one lock: where a store's history is written.
+    """Named blobs and one lock: the storage of a store's history.
 
     A name is segments of letters, digits, ``.``, ``_`` and ``-`` (the first a letter or digit), joined by ``/``.
     """
 
     @property
     def location(self) -> str:
-        """Where the blobs are, in words for messages; no secret in it."""
+        """Name the place of the blobs, in words for messages; no secret in it."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -109,7 +109,7 @@ class FolderStorage:
     """Blobs as files in a folder, made with the first write; the lock is the operating system's.
 
     Args:
-        path: the folder; what is in it that is not named as a blob is left alone.
+        path: the folder; files in it that are not named as a blob are left alone.
 
     Example:
         >>> import tempfile

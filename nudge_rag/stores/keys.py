@@ -10,14 +10,14 @@ __all__ = ["path_key", "store_key"]
 
 
 def path_key(name: str, path: Path) -> str:
-    """A folder name that tells stores on disk apart by where they are."""
+    """A folder name that tells stores on disk apart by their place."""
     resolved = path.resolve()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", resolved.stem).strip("-")[:40]
     return f"{name}-{slug}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
 
 
 def store_key(name: str, place: str) -> str:
-    """A store's key, fit for the name of a folder: the database's name, and a hash of where the vectors are.
+    """A store's key, fit for the name of a folder: the database's name, and a hash of the place of the vectors.
 
     Example:
         >>> store_key("duckdb", "/data/x.duckdb docs embedding")

@@ -38,7 +38,7 @@ class LeaseRecord(Protocol):
     """The one record in a database by which processes agree who holds a lease."""
 
     def read(self) -> str | None:
-        """What it says; None if there is none."""
+        """Read its text, or None if there is none."""
         ...
 
     def write(self, text: str) -> None:
@@ -168,7 +168,7 @@ def _is_dead(text: str) -> bool:
         return False
     if process == os.getpid():
         return found.get("holder") not in _HELD
-    if os.name == "nt":  # where signal 0 would end the process
+    if os.name == "nt":  # there, signal 0 would end the process
         return False
     try:
         os.kill(process, 0)

@@ -1,4 +1,4 @@
-"""`StoreLocation`: what a store's URL says; its errors show no part of the URL that may be secret."""
+"""`StoreLocation`: the parts of a store's URL; its errors show no part that may be secret."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StoreLocation:
 
     @property
     def scheme(self) -> str:
-        """What comes before ``://``."""
+        """The part before ``://``."""
         return self.parsed.scheme
 
     def check(self, required: Iterable[str], optional: Iterable[str], *, passes_on: bool = False) -> None:
@@ -147,7 +147,7 @@ class StoreLocation:
 def secrets_in(url: str) -> list[str]:
     """Find the parts of a URL that may be secret, longest first.
 
-    These are what stands before an @, the values of options that are not known to be public, and what follows a #.
+    These are the part before an @, the values of options that are not known to be public, and the part after a #.
 
     Example:
         >>> secrets_in("postgresql://me:s3cret@host/db?table=docs&password=open%20sesame")

@@ -1,4 +1,4 @@
-"""What Elasticsearch and OpenSearch have in common: an index of documents, asked in JSON bodies."""
+"""The part that Elasticsearch and OpenSearch share: an index of documents, asked in JSON bodies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 def similarities(scores: FloatArray, similarity: Similarity) -> Float64Array:
     """Lucene's scores, which are never negative, as the similarities that they stand for.
 
-    cosine: (1 + cos) / 2; l2: 1 / (1 + squared distance); dot: 1 + dot where dot > 0, else 1 / (1 - dot).
+    cosine: (1 + cos) / 2; l2: 1 / (1 + squared distance); dot: 1 + dot if dot > 0, else 1 / (1 - dot).
 
     Example:
         >>> similarities(np.array([0.75]), "cosine"), similarities(np.array([0.2]), "l2")
@@ -82,7 +82,7 @@ class LuceneStore(StoreAdapter):
 
     @abstractmethod
     def _send(self, lines: Sequence[Mapping[str, Any]]) -> Any:
-        """The response to a bulk request, after which searches see what it wrote."""
+        """Send a bulk request, and return its response; later searches see its writes."""
 
     @abstractmethod
     def _question(self, query: list[float], k: int, where: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class LuceneStore(StoreAdapter):
     @property
     @abstractmethod
     def _with_vector(self) -> dict[str, Any]:
-        """What a search's body holds to have vectors in its hits."""
+        """Part of a search's body that asks for vectors in its hits."""
 
     @property
     def key(self) -> str:
@@ -145,7 +145,7 @@ class LuceneStore(StoreAdapter):
         return SearchResult(ids, scores)
 
     def matching(self, ids: Sequence[str], where: Clauses) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
             found.update(hit["_id"] for hit in self._among(chunk, _clauses(where), {"_source": False}))
@@ -177,7 +177,7 @@ class LuceneStore(StoreAdapter):
         return {"bool": {"filter": [{"exists": {"field": self.vector_field}}, *clauses]}}
 
     def _among(self, ids: list[str], where: list[Mapping[str, Any]], fetch: dict[str, Any]) -> list[Hit]:
-        """Documents of ``ids``. An id is in one index twice where the application routes by something else."""
+        """Documents of ``ids``. An id is in one index twice if the application routes by something else."""
         body = {"query": self._nodes({"ids": {"values": ids}}, *where), "size": min(2 * len(ids), LARGEST_K), **fetch}
         hits = self._hits(self._search(body))
         answered = [hit["_id"] for hit in hits]
@@ -204,7 +204,11 @@ def _clauses(where: Clauses) -> list[Mapping[str, Any]]:
 
 
 def vector_mapping(properties: Mapping[str, Any], field: str | None, kind: str) -> tuple[str, Mapping[str, Any]]:
-    """The field of vectors (the only one where none is named) and its mapping. ValueError if there is none."""
+    """The field of vectors (the only one if none is named) and its mapping.
+
+    Raises:
+        ValueError: there is none.
+    """
     fields = sorted(name for name, mapping in properties.items() if mapping.get("type") == kind)
     chosen = fields[0] if field is None and len(fields) == 1 else field
     if chosen not in fields:

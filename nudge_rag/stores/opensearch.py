@@ -24,7 +24,7 @@ class OpenSearchStore(LuceneStore):
 
     Scores are larger-is-better: cosine, inner product or minus the squared distance, from the ``_score`` that the
     documentation of each space gives (see `nudge_rag.stores.lucene.similarities`). Filtered searches score every
-    document that passes, which every engine can. The faiss engine keeps unit vectors only where the space is
+    document that passes, which every engine can. The faiss engine keeps unit vectors only if the space is
     cosinesimil: these are read and written as such, to within 1e-6.
 
     Experimental: no running OpenSearch has answered this adapter yet. Opening one warns.
@@ -127,7 +127,7 @@ class OpenSearchStore(LuceneStore):
 
 
 def _space(mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """From the field's method, the field itself, or the index's settings, where older versions keep it."""
+    """From the field's method, the field itself, or the index's settings, in which older versions keep it."""
     if "model_id" in mapping:
         raise ValueError("the field's index is made by a trained model, which vectors cannot be moved in")
     given = mapping.get("method", {}).get("space_type") or mapping.get("space_type")

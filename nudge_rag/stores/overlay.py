@@ -93,7 +93,7 @@ class OverlayStore:
         return SearchResult([ids for ids, _ in merged], [best for _, best in merged])
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         return self.store.matching(ids, where)
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:

@@ -68,7 +68,7 @@ class StoreContract:
         _expect(store.matching([ids[0], "nudge-rag: gone"], None) == {ids[0]}, "matching gives another set")
 
     def test_replace_changes_what_it_is_told_and_can_be_undone(self, store: EmbeddingStore) -> None:
-        """What was read can be put back, bit for bit or to within the rounding that the store makes known."""
+        """A vector that was read can be put back, bit for bit or to within the rounding that the store makes known."""
         ids, rows = _nodes(store)
         moved = np.random.default_rng(0).normal(size=(4, rows.shape[1]))
         store.replace(ids[:4], moved)

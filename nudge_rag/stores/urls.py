@@ -77,7 +77,7 @@ def _open(url: str) -> EmbeddingStore:
 
 
 def _chain_shows(error: BaseException, secrets: list[str]) -> bool:
-    """Whether what led to an error, which a traceback prints as well, shows a secret."""
+    """Whether an error that led to this one, which a traceback prints as well, shows a secret."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is None:
         return False

@@ -23,7 +23,7 @@ SIMILARITY: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2-squar
 IDS_PER_CALL = 500
 # QUERY_MAXIMUM_RESULTS of a server that was not told otherwise.
 LARGEST_K = 10_000
-# The documentation leaves open where vectors are scaled for cosine; those of unit length come back within this.
+# The documentation does not say whether vectors are scaled for cosine; those of unit length come back within this.
 COSINE_ROUNDING = 1e-6
 
 
@@ -153,7 +153,7 @@ class WeaviateStore(StoreAdapter):
         return [_canonical(name) or name for name in check_ids(ids)]
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``; ids that are no UUIDs do not exist."""
+        """Return those of ``ids`` that exist and pass ``where``; ids that are no UUIDs do not exist."""
         from weaviate.classes.query import Filter
 
         key_of = {name: key for name in check_ids(ids) if (key := _canonical(name)) is not None}

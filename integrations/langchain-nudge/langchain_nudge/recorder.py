@@ -1,4 +1,4 @@
-"""A callback handler that records what LangChain's retrievers find."""
+"""A callback handler that records the documents that LangChain's retrievers find."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nudge_rag.feedback.tracing import Asker, RetrievalTracker
 
 __all__ = ["RecorderCallback"]
 
-# Where chains of LangChain put the documents that their answer was made of.
+# Keys under which chains of LangChain put the documents that their answer was made of.
 KEPT = ("context", "source_documents", "documents")
 MOST_ASKED = 10_000
 
@@ -32,7 +32,7 @@ class RecorderCallback(BaseCallbackHandler):
     which call their handlers in tasks of their own).
 
     Args:
-        recorder: where it is written.
+        recorder: writes the events.
         node_id: returns the node id of a document; ``document.id`` without it.
 
     Example:
@@ -51,7 +51,7 @@ class RecorderCallback(BaseCallbackHandler):
         ('pay', ['leave', 'pay'])
     """
 
-    # It is done sooner than a pool of threads, where async chains call handlers otherwise, could begin.
+    # It is done sooner than a pool of threads, in which async chains call handlers otherwise, could begin.
     run_inline = True
 
     def __init__(self, recorder: Recorder, *, node_id: Callable[[Document], str | None] | None = None) -> None:

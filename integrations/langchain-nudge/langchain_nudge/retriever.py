@@ -42,8 +42,8 @@ class NudgeRetriever(VectorStoreRetriever):
             Chroma and PostgreSQL, a ``Filter`` for Qdrant, an expression for Milvus, an SQL condition for LanceDB);
             goes before ``search_kwargs["filter"]``.
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors; nothing is written.
-        query_embeddings: what queries are embedded with; by default the vector store's own.
-        interleave: a nudge, not pushed, to compare with what is live: answers are a team-draft interleaving of both
+        query_embeddings: the model that embeds queries; by default the vector store's own.
+        interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of ``nudge_user_id`` in the config's metadata.
         score_key: if given, each document's metadata hold its score (the store's own similarity) under this key.
@@ -73,7 +73,7 @@ class NudgeRetriever(VectorStoreRetriever):
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
     _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
     _rival: tuple[Any, ...] | None = PrivateAttr(default=None)
-    # Looks up the map of queries that belongs to what is live, and the vector store that it does so for.
+    # Looks up the map of queries of the live version, and the vector store that it does so for.
     _live: tuple[Any, LiveAdapter] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -90,7 +90,7 @@ class NudgeRetriever(VectorStoreRetriever):
             search.check_options(self.search_type, options)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Without the opened adapter: that is opened again where the copy is used."""
+        """Leave out the opened adapter: it is opened again when the copy is used."""
         state = super().__getstate__()
         return state | {
             "__pydantic_private__": {
@@ -102,7 +102,7 @@ class NudgeRetriever(VectorStoreRetriever):
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> NudgeRetriever:
-        """Copy the fields; the adapter is opened again where the copy is used."""
+        """Copy the fields; the adapter is opened again when the copy is used."""
         kept = self._opened, self._live, self._rival
         self._opened = self._live = self._rival = None
         try:
@@ -114,7 +114,7 @@ class NudgeRetriever(VectorStoreRetriever):
     def _database(self) -> Database:
         database = database_of(self.vectorstore)
         if database is None:
-            embedding_store(self.vectorstore)  # raises with what is supported
+            embedding_store(self.vectorstore)  # raises, and names the supported classes
             raise TypeError(f"{type(self.vectorstore).__name__} has no documents: use a supported vector store")
         return database
 
@@ -146,11 +146,11 @@ class NudgeRetriever(VectorStoreRetriever):
 
     @property
     def _needs_adapter(self) -> bool:
-        """Whether the framework's own search cannot know of what is asked."""
+        """Whether the framework's own search cannot answer the request."""
         return not (self.overlay is None and self.query_embeddings is None and self.score_key is None)
 
     def _options(self, k: int | None, given: Any, more: dict[str, Any]) -> dict[str, Any]:
-        """What the framework's search is told: search_kwargs, then fields, then the call."""
+        """Merge the options of the framework's search: search_kwargs, then fields, then the call."""
         name = self._database.filter_option
         options = dict(self.search_kwargs)
         if name != "filter" and "filter" in options:

@@ -29,7 +29,7 @@ class AdapterSearch:
 
     Attributes:
         vectorstore: the framework's object.
-        database: what is known of its class.
+        database: the description of its class.
         store: the adapter, or an overlay over it.
     """
 
@@ -44,7 +44,7 @@ class AdapterSearch:
             ValueError: such an option; the message names it.
         """
         taken = OF_SEARCH[search_type] | self.database.carried_options | {self.database.filter_option}
-        # The framework's similarity search ignores what belongs to its other searches, in most databases.
+        # The framework's similarity search ignores options of its other searches, in most databases.
         unknown = sorted(set(options) - taken - SEARCH_OPTIONS)
         if unknown:
             raise ValueError(

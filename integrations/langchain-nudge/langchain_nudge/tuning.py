@@ -30,7 +30,7 @@ def tune(
     Args:
         vectorstore: the vector store.
         pairs: labelled pairs whose node ids are LangChain document ids.
-        embeddings: what queries are embedded with; default the vector store's own.
+        embeddings: the model that embeds queries; default the vector store's own.
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
             model's name for the record, is the framework's if it has one; ``texts`` are those of the documents.

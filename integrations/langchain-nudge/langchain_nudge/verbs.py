@@ -25,7 +25,7 @@ __all__ = ["TuningState", "evaluate", "load_nudge", "prune", "reapply", "rollbac
 def status(
     vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
 ) -> nudge_rag.Status:
-    """Compare what the last push wrote with what the store holds now; see `nudge_rag.status`.
+    """Compare the vectors of the last push with those in the store now; see `nudge_rag.status`.
 
     Args:
         vectorstore: a vector store, or an `EmbeddingStore`.
@@ -145,7 +145,7 @@ def load_nudge(
     """Load a nudge that ``Nudge.save`` wrote, for the same store; see `nudge_rag.Nudge.load`.
 
     Args:
-        folder: where it was saved.
+        folder: the folder that holds it.
         vectorstore: a vector store, or an `EmbeddingStore`.
         versions: the folder of the versions, if it is not the default.
         persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
@@ -169,7 +169,7 @@ def evaluate(
         pairs: labelled pairs that the vector store was not tuned on.
         metrics: such as ``["nDCG@10", "Recall@5"]``.
         overlay: a nudge that is not pushed; compared with the vector store as it is.
-        embeddings: what queries are embedded with; by default the vector store's own.
+        embeddings: the model that embeds queries; by default the vector store's own.
         **retriever_options: as `NudgeRetriever`; ``k`` is by default the deepest cutoff of the metrics.
 
     Returns:
@@ -193,7 +193,7 @@ class TuningState(nudge_rag.TuningState):
     Args:
         vectorstore: a vector store, or an `EmbeddingStore`.
         embed_queries: texts to (m, d) query embeddings; by default the vector store's own.
-        embeddings: what queries are embedded with; by default the vector store's own.
+        embeddings: the model that embeds queries; by default the vector store's own.
         persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
         **options: as `nudge_rag.TuningState`.
     """
@@ -224,10 +224,10 @@ class TuningState(nudge_rag.TuningState):
         """Read a state that ``save`` wrote, for the same store.
 
         Args:
-            folder: where it was saved.
+            folder: the folder that holds it.
             vectorstore: a vector store, or an `EmbeddingStore`.
             embed_queries: texts to (m, d) query embeddings; by default the vector store's own.
-            embeddings: what queries are embedded with; by default the vector store's own.
+            embeddings: the model that embeds queries; by default the vector store's own.
             persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
             **options: as `nudge_rag.TuningState`.
         """

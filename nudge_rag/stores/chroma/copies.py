@@ -36,8 +36,8 @@ class ChromaCopies:
 
     Chroma has no aliases and renames one collection at a time, so a switch takes three steps: the live one becomes
     ``<name>.<label>.switching``, the other one ``name``, and the first ``<name>.<label>.beside``. After the first step,
-    for some milliseconds, there is no collection ``name``; if a switch died there, `settle` undoes it, and later it
-    completes it. What is being copied is ``<name>.<label>.copying``.
+    for some milliseconds, there is no collection ``name``. If a switch died there, `settle` undoes it; if it died
+    later, `settle` completes it. A copy that is being made is ``<name>.<label>.copying``.
 
     Args:
         collection: a handle of the live collection. Handles follow an id, not a name, so every call first re-points
@@ -127,7 +127,7 @@ class ChromaCopies:
         return found
 
     def wait_for_a_switch(self) -> None:
-        """Where one is between its steps wait for it, put it right if it has died, and follow it."""
+        """If a switch is between its steps, wait for it, repair it if it has died, and follow it."""
         patience, was_switching = time.monotonic() + SECONDS_TO_SWITCH, False
         while self._is_switching():
             was_switching = True
@@ -144,7 +144,7 @@ class ChromaCopies:
         return self._opened(self._handle.get_model())
 
     def _follow(self) -> None:
-        """Point the handle that was given at the collection that has its name now, where both are of one origin."""
+        """Point the handle that was given at the collection that has its name now, if both have one origin."""
         model = self._named()
         if model is None:
             raise StoreError(f"there is no Chroma collection {self._name!r} any more")
@@ -186,7 +186,7 @@ class ChromaCopies:
     def _add(self, target: Collection, part: dict[str, Any]) -> None:
         rows = np.asarray(part["embeddings"], dtype=np.float32)
         uris = part["uris"] if any(uri is not None for uri in part["uris"] or []) else None
-        # Not Collection.add, which embeds where a schema asks for it.
+        # Not Collection.add, which embeds if a schema asks for it.
         self._api._add(
             ids=part["ids"],
             collection_id=target.id,

@@ -20,7 +20,7 @@ RECORDS_PER_CALL = 100
 
 
 class ChromaHistory(RecordStorage):
-    """Blobs in the collection ``nudge-rag.<id>``, where the id is that of the nodes' collection.
+    """Blobs in the collection ``nudge-rag.<id>``; the id is that of the nodes' collection.
 
     The id stays if the collection is renamed, switched or moved. Processes that share the folder of an embedded client
     exclude each other by a lock of the operating system in that folder, those of a server by a lease.

@@ -1,9 +1,10 @@
 """What Chroma's cosine spaces do to a vector, and how to write one so that it reads back bit for bit.
 
-A cosine space keeps x / |x| and |x| apart, in float32, and multiplies them again when it is read: what comes back is
+A cosine space keeps x / |x| and |x| apart, in float32, and multiplies them again when it is read. The result is
 f(x) = (x * (1 / L)) * L with L = sqrt(sum of x_i^2), the sum taken one term after another. f is not the identity, and
 not idempotent either: a vector that was read and is written back can come out different in its last bits. To restore
-what was read, something that f maps to it has to be written. Measured on chromadb 1.5; a push reads back what it wrote.
+a vector that was read, a vector that f maps to it has to be written. Measured on chromadb 1.5; a push
+reads back every vector that it wrote.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _with_length(wanted: Float32Array, lengths: Float32Array) -> tuple[BoolArray
         if not len(open_rows):
             break
         mixture = np.where(rng.random(wanted.shape[1]) < share, large[open_rows], small[open_rows])
-        hit = (_lengths(mixture) == lengths[open_rows])[:, 0]  # a NaN, where no float fits, equals nothing
+        hit = (_lengths(mixture) == lengths[open_rows])[:, 0]  # a NaN, if no float fits, equals nothing
         best[open_rows[hit]] = mixture[hit]
         found[open_rows[hit]] = True
     return found, best

@@ -87,7 +87,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
 
     @classmethod
     def open(cls, path: str | Path, collection: str) -> ChromaStore:
-        """The collection of that name in a persistent Chroma folder; where a switch of it died, that is put right."""
+        """Open a collection in a persistent Chroma folder; a switch of it that died is repaired first."""
         chromadb = import_package("chromadb", "ChromaStore.open", "chroma")
         return cls(recovered(chromadb.PersistentClient(path=str(path)), collection))
 
@@ -160,7 +160,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         return SearchResult(ids, scores)
 
     def matching(self, ids: Sequence[str], where: Mapping[str, Any] | ChromaFilter | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         arguments = _arguments(where)
         names = set(check_ids(ids)) & set(arguments.pop("ids", ids))
         found: set[str] = set()
@@ -198,7 +198,11 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         return self._sibling(self._copies.create(label), label)
 
     def open_copy(self, label: str) -> ChromaStore:
-        """The adapter of the collection at ``label``. Raises ValueError where there is none."""
+        """Return the adapter of the collection at ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         return self._sibling(self._copies.collection(label), label)
 
     def _sibling(self, collection: Collection, label: str) -> ChromaStore:

@@ -28,12 +28,12 @@ class DuckDBHistory:
     blobs are written with its vectors, or not at all.
 
     Args:
-        transaction: gives a transaction, joined by what is inside.
+        transaction: gives a transaction, which calls inside it join.
         cursor: gives a cursor, inside the transaction that is open.
-        place: the database's file, or what else names the database in this process.
+        place: the database's file, or another name of the database in this process.
         schema: the schema of the nodes' table.
         table: the nodes' table.
-        scope: what tells the stores in that table apart: the column of vectors.
+        scope: tells the stores in that table apart: the column of vectors.
     """
 
     def __init__(
@@ -75,7 +75,11 @@ class DuckDBHistory:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """Content of a row. Raises KeyError if there is none."""
+        """Read the content of a row.
+
+        Raises:
+            KeyError: there is none.
+        """
         rows = self._rows("content", " AND name = ?", [check_blob_name(name)])
         if not rows:
             raise KeyError(name)

@@ -168,7 +168,7 @@ class DuckDBStore(StoreAdapter):
         return -(given**2) if self.capabilities.similarity == "l2" else given
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         query = f"SELECT id FROM ({self._nodes(where)}) WHERE id IN (SELECT unnest($ids::VARCHAR[]))"
         return {row[0] for row in self._rows(query, {"ids": sorted(set(check_ids(ids)))})}
 

@@ -19,7 +19,7 @@ __all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
 
 
 class FaissIndex:
-    """What is in ``index``, by position; as long as this exists, so does the index.
+    """The vectors in ``index``, by position; as long as this exists, so does the index.
 
     Raises:
         TypeError: anything but an index.
@@ -127,7 +127,7 @@ class FaissCopy:
 
     @classmethod
     def load(cls, path: Path) -> FaissCopy:
-        """What `save` wrote. Without its node ids, a version holds no node: it is not switched to."""
+        """Read a version that `save` wrote. Without its node ids it holds no node, and is not switched to."""
         try:
             pairs = json.loads(companion(path).read_text())
             ids = {int(label): str(name) for label, name in pairs}
@@ -153,6 +153,6 @@ def imported() -> Any:
     """Return the module faiss.
 
     Raises:
-        ImportError: what to install.
+        ImportError: FAISS is not installed; names the pip command.
     """
     return import_package("faiss", "FaissStore", "faiss")

@@ -29,7 +29,7 @@ Ids = Mapping[int, str]
 
 
 class FaissStore(StoreAdapter):
-    """Adapter for a ``faiss.Index`` in memory. Stores float32; exact where the index is flat or probes every list.
+    """Adapter for a ``faiss.Index`` in memory. Stores float32; exact if the index is flat or probes every list.
 
     Flat indexes are changed in place; IVF and HNSW indexes are emptied and filled again, in the same object, with the
     same training, parameters and order. Scores are the inner product, or minus the squared distance. ``where`` is a
@@ -37,7 +37,7 @@ class FaissStore(StoreAdapter):
 
     Args:
         index: the index.
-        ids: node id of each FAISS id (of each position, where there is no IDMap); or a function that gives them, called
+        ids: node id of each FAISS id (of each position, if there is no IDMap); or a function that gives them, called
             whenever they are needed. FAISS ids without a node id are left alone and never found.
         persist_path: the index's file; written, atomically, after every `replace`. Without it changes stay in memory.
             Other versions are then in memory as well, and otherwise in files beside it.
@@ -84,9 +84,9 @@ class FaissStore(StoreAdapter):
     def open(cls, persist_path: str | Path, ids: Ids | str | Path | None = None) -> FaissStore:
         """The index in a file.
 
-        ``ids``, where not given, come from the ``id_map.json`` or ``index_store.json`` that LlamaIndex writes beside
-        it, or else from the JSON file that ``ids`` names: a list by position, or an object of FAISS id to node id.
-        LangChain keeps them in a pickle, which is not read: load the store with LangChain.
+        If ``ids`` are not given, they come from the ``id_map.json`` or ``index_store.json`` that LlamaIndex writes
+        beside it. A path is that of a JSON file with a list by position, or an object of FAISS id to node id. LangChain
+        keeps them in a pickle, which is not read: load the store with LangChain.
         """
         path = Path(persist_path)
         if not path.is_file():
@@ -158,7 +158,7 @@ class FaissStore(StoreAdapter):
         )
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         known = FaissIndex(self.index).positions(self._ids())
         return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
 
@@ -190,7 +190,11 @@ class FaissStore(StoreAdapter):
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
-        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        """Return the adapter of the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         version, path = self._versions().get(label), self._versions().path(label)
         return FaissStore(version.index, version.ids, persist_path=path)
 
@@ -199,7 +203,12 @@ class FaissStore(StoreAdapter):
         return self._versions().labels()
 
     def switch(self, label: str) -> None:
-        """Swap the live index and the one at ``label``. Raises StoreError where FAISS ids have other nodes by now."""
+        """Swap the live index and the one at ``label``.
+
+        Raises:
+            ValueError: there is none.
+            StoreError: FAISS ids belong to other nodes than when the index was copied; nothing was switched.
+        """
         self._catch_up()
         versions, live = self._versions(), FaissIndex(self.index)
         incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
@@ -215,7 +224,11 @@ class FaissStore(StoreAdapter):
         self._state = None if self._path is None else file_state(self._path)
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``. Raises ValueError where there is none."""
+        """Remove the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         self._versions().drop(label)
 
     def _catch_up(self) -> None:

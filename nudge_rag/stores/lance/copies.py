@@ -1,4 +1,4 @@
-"""A second column of vectors in a LanceDB table, and swapping what the two hold in one commit.
+"""A second column of vectors in a LanceDB table, and a swap of their contents in one commit.
 
 Renaming the columns would be one commit as well, but a writer with a handle from before would go on writing to the old
 column, under its new name (LanceDB 0.40), and its rows would be missing from the live version.

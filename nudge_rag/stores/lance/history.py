@@ -17,7 +17,7 @@ from nudge_rag.stores.sql import sql_text
 __all__ = ["LanceHistory"]
 
 FOLDER, TABLE, LEASE = "_nudge_rag", "history", "lease"
-# Each write makes a version of the table, which holds what was replaced: readers have this long to finish with one.
+# Each write makes a version of the table, which keeps the replaced rows: readers have this long to finish with one.
 SECONDS_TO_KEEP = 60
 WRITES_BETWEEN_CLEANING = 20
 TRIES_TO_READ = 5
@@ -32,7 +32,7 @@ class LanceHistory:
 
     Args:
         table: the ``lancedb`` table.
-        scope: what tells the stores in that table apart: the column of vectors.
+        scope: tells the stores in that table apart: the column of vectors.
     """
 
     def __init__(self, table: Any, scope: str) -> None:
@@ -53,7 +53,11 @@ class LanceHistory:
         self.put(f"blob {name}", content)
 
     def read(self, name: str) -> bytes:
-        """Content of a row. Raises KeyError if there is none."""
+        """Read the content of a row.
+
+        Raises:
+            KeyError: there is none.
+        """
         content = self.get(f"blob {check_blob_name(name)}")
         if content is None:
             raise KeyError(name)
@@ -74,7 +78,11 @@ class LanceHistory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Exclude other processes and threads. Raises LockedError if they take longer than ten seconds."""
+        """Exclude other processes and threads.
+
+        Raises:
+            LockedError: they take longer than ten seconds.
+        """
         if "://" in self._uri:
             with self._lease.hold():
                 yield
@@ -172,7 +180,7 @@ class _LanceRecord:
         self._history = history
 
     def read(self) -> str | None:
-        """What the row says."""
+        """Read the text of the row, or None if there is none."""
         content = self._history.get(LEASE)
         return None if content is None else content.decode("utf-8", "replace")
 

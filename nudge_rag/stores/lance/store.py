@@ -43,7 +43,7 @@ class LanceStore(StoreAdapter):
         vector_column: the name of the column of vectors.
         id_column: the name of the column of ids.
         exact: search without the index.
-        latest: see what other handles and processes have written since; False for a table checked out at a version.
+        latest: see later writes of other handles and processes; False for a table checked out at a version.
         nprobes: partitions that an indexed search looks at.
         refine_factor: how many times k candidates an indexed search scores by their full vectors.
 
@@ -158,7 +158,7 @@ class LanceStore(StoreAdapter):
         return np.asarray(offset - distances.astype(np.float64))
 
     def matching(self, ids: Any, where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
             condition = self._rows.among(chunk) + (f" AND ({where})" if where else "")
@@ -172,7 +172,7 @@ class LanceStore(StoreAdapter):
             self._rows.merge(names, {self._rows.vector: rows})
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
-        """Compare and set, in one commit; what another writer committed in between is found and put back.
+        """Compare and set, in one commit; vectors that another writer committed in between are found and put back.
 
         A merge of LanceDB compares no vectors. But commits have numbers: if ours is not the next one after the version
         that was compared, the version before ours says which vectors of others it has overwritten.

@@ -20,7 +20,7 @@ class LanceTable:
         table: the table.
         id_column: the name of the column of ids.
         vector_column: the name of the column of vectors.
-        latest: whether to see what other handles and processes have written since.
+        latest: whether to see later writes of other handles and processes.
 
     Attributes:
         dimension: length of the vectors.

@@ -1,6 +1,6 @@
 """Copies of an in-memory index, kept in memory or, if the index has a file, in files next to it.
 
-Both are swapped in four steps: `prepare`, `make_live`, the caller's exchange of what is in memory, and `settle`.
+Both are swapped in four steps: `prepare`, `make_live`, the caller's exchange of the contents in memory, and `settle`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nudge_rag.stores.copies import unknown_copy
 __all__ = ["Copies", "companion", "versions_of"]
 
 T = TypeVar("T")
-# Of a file, what else belongs to the version in it: its node ids, where the file itself does not hold them.
+# A second file of a version: its node ids, if the first file does not hold them.
 COMPANION = ".ids"
 IN_MEMORY: dict[int, dict[str, Any]] = {}
 
@@ -48,15 +48,15 @@ class Copies(Protocol[T]):
         ...
 
     def prepare(self, label: str, incoming: T, outgoing: T) -> None:
-        """Whatever of a switch takes its time, and can be left undone."""
+        """Do the slow part of a switch; a switch that stops after it has changed nothing."""
         ...
 
     def make_live(self, label: str) -> None:
-        """The one step of a switch."""
+        """Take the one step of a switch."""
         ...
 
     def settle(self, label: str, outgoing: T) -> None:
-        """What was live is the version ``label`` from now on."""
+        """Make the version that was live the version ``label``."""
         ...
 
     def drop(self, label: str) -> None:
@@ -71,7 +71,7 @@ class Copies(Protocol[T]):
 def versions_of(
     owner: Any, path: Path | None, save: Callable[[Any, Path], None], load: Callable[[Path], Any]
 ) -> Copies[Any]:
-    """The other versions of what ``owner`` holds, which may be written to ``path``."""
+    """Return the other versions of the contents of ``owner``: in files next to ``path``, or in memory if it is None."""
     return InMemory(owner) if path is None else InFiles(path, save, load)
 
 
@@ -105,7 +105,7 @@ class InMemory(Generic[T]):
         """That is the caller's exchange."""
 
     def settle(self, label: str, outgoing: T) -> None:
-        """Keep what was live."""
+        """Keep the version that was live."""
         self._versions[label] = outgoing
 
     def drop(self, label: str) -> None:
@@ -116,8 +116,8 @@ class InMemory(Generic[T]):
 class InFiles(Generic[T]):
     """Versions in the files ``<path>.beside_<label>``.
 
-    A switch writes what was live to ``<path>.switching_<label>``, and then moves the version's file over ``path``: that
-    it is gone from its place shows, after a crash, that the switch had taken place.
+    A switch writes the live version to ``<path>.switching_<label>``, then moves the file of the other version over
+    ``path``. After a crash, the absence of that file shows that the switch had taken place.
     """
 
     def __init__(self, path: Path, save: Callable[[T, Path], None], load: Callable[[Path], T]) -> None:
@@ -153,7 +153,7 @@ class InFiles(Generic[T]):
         files.put_in_place(self._place(label), self._path)
 
     def settle(self, label: str, outgoing: T) -> None:
-        """Move the file of what was live to where the version's was."""
+        """Move the file of the version that was live to the place of the other one."""
         self._tidy()
 
     def drop(self, label: str) -> None:
@@ -170,7 +170,7 @@ class InFiles(Generic[T]):
         return self._path.with_name(f"{self._path.name}.switching_{label}")
 
     def _tidy(self) -> None:
-        """Complete switches that were cut off, and delete what was cut off before it mattered."""
+        """Complete switches that were cut off after their one step; delete leftovers of any cut off before."""
         for label, file, end in self._files():
             if file == self._outgoing(label):
                 if self._place(label).exists():
@@ -184,7 +184,7 @@ class InFiles(Generic[T]):
                 file.unlink()
 
     def _files(self) -> Iterator[tuple[str, Path, str]]:
-        """Label, path, and what its name ends with after the label."""
+        """Label, path, and the end of its name after the label."""
         if not self._path.parent.is_dir():
             return
         ends = f"((?:{re.escape(COMPANION)})?(?:{re.escape(TEMPORARY)})?)"
@@ -196,7 +196,7 @@ class InFiles(Generic[T]):
 
 
 def companion(path: Path) -> Path:
-    """The file of what else belongs to the version in ``path``."""
+    """Return the path of the second file of the version in ``path``."""
     return path.with_name(path.name + COMPANION)
 
 

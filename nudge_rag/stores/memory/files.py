@@ -1,4 +1,4 @@
-"""What goes with an index in memory that has a file: its history, and what other processes did to the file."""
+"""Companions of an in-memory index that has a file: its history, and the changes of other processes to the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIX = ".nudge-rag"
 
 
 def history_of(path: Path | None, owner: Any) -> BlobStorage:
-    """The history of what ``owner`` holds: the folder ``<path>.nudge-rag``, or in this process if there is no file.
+    """Return the history of ``owner``: the folder ``<path>.nudge-rag``, or in this process if there is no file.
 
     A link leads to the history of the file that it stands for.
     """
@@ -45,7 +45,11 @@ class FileHistory(FolderStorage):
         super().write(name, content)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Lock a file in the folder, waiting for it at most ten seconds. Raises LockedError."""
+        """Lock a file in the folder, waiting for it at most ten seconds.
+
+        Raises:
+            LockedError: another process or thread still holds it.
+        """
         self._make()
         return super().lock()
 

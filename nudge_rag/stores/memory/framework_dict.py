@@ -27,13 +27,13 @@ __all__ = ["FrameworkDictStore"]
 class FrameworkDictStore(MappingStore, ABC):
     """A `MappingStore` over an object that keeps everything that is searched in one dictionary, in one attribute.
 
-    A switch assigns that attribute, once: whoever searches has taken one dictionary or the other.
+    A switch assigns that attribute, once: a search that runs has taken one dictionary or the other.
 
     Args:
         vector_store: the framework's object.
         name: the store's name.
         persist_path: the file that changes are written through to.
-        key: of the store, where it has no file.
+        key: of the store, if it has no file.
     """
 
     def __init__(self, vector_store: Any, name: str, persist_path: str | Path | None, key: str) -> None:
@@ -62,7 +62,11 @@ class FrameworkDictStore(MappingStore, ABC):
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
-        """The adapter of the version ``label``. Raises ValueError where there is none."""
+        """Return the adapter of the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         twin, path = self._copies.get(label), self._copies.path(label)
         copy: FrameworkDictStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
         copy._capabilities = replace(copy.capabilities, side_by_side=False, atomic_switch=False)
@@ -84,22 +88,26 @@ class FrameworkDictStore(MappingStore, ABC):
         self._copies.make_live(label)
         before, after = self._contents(), self._holding(vectors)
         self._assign(after)
-        for node_id in list(before):  # what another thread has added just now
+        for node_id in list(before):  # another thread may have added some just now
             after.setdefault(node_id, before[node_id])
         self._copies.settle(label, outgoing)
         self._remember()
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``. Raises ValueError where there is none."""
+        """Remove the version ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         self._copies.drop(label)
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
-        """Overwrite vectors, in memory and in the file, once what others have written to that is in memory."""
+        """Read the changes of other processes from the file, then overwrite vectors in memory and in the file."""
         self._catch_up()
         super()._write(names, rows)
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
-        """Compare with what is in the file by now, and set."""
+        """Compare with the vectors that are in the file by now, and set."""
         self._catch_up()
         return super()._write_if(names, expected, rows)
 
@@ -108,7 +116,7 @@ class FrameworkDictStore(MappingStore, ABC):
         return super()._fetch(names)
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
-        """Those of ``ids`` that exist, in the file by now, and pass ``where``."""
+        """Return those of ``ids`` that exist, in the file by now, and pass ``where``."""
         self._look()
         return super().matching(ids, where)
 
@@ -118,7 +126,7 @@ class FrameworkDictStore(MappingStore, ABC):
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Take over what other processes have written to the file since it was last read or written here.
+        """Take over the changes of other processes to the file since it was last read or written here.
 
         Raises:
             StoreError: they have changed nodes that were changed in memory too.
@@ -156,7 +164,7 @@ class FrameworkDictStore(MappingStore, ABC):
 
     @abstractmethod
     def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
-        """What is live, in a new dictionary, with ``vectors`` for the nodes that are among them."""
+        """Return the live contents in a new dictionary, with ``vectors`` for the nodes that are among them."""
 
     @abstractmethod
     def _twin(self, contents: dict[str, Any]) -> Any:

@@ -87,7 +87,7 @@ class MappingStore(StoreAdapter):
         return SearchResult([[names[row] for row in line] for line in rows], list(scores.astype(np.float64)))
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         table = self._mapping()
         return {node_id for node_id in check_ids(ids) if node_id in table and (where is None or where(node_id))}
 

@@ -14,7 +14,7 @@ from nudge_rag.stores.milvus.schema import STRONG, Schema, among, count, pages
 __all__ = ["MilvusCopies"]
 
 ROWS_PER_CALL = 200  # of up to 64 kB of text each
-# What describe_index says of an index beside the parameters that it was made with.
+# Entries of describe_index that are not parameters that the index was made with.
 STATE = {"index_name", "field_name", "index_type", "metric_type", "state", "total_rows", "indexed_rows"}
 STATE |= {"pending_index_rows", "min_index_version", "max_index_version"}
 
@@ -94,7 +94,7 @@ class MilvusCopies:
         self.client.drop_alias(self._beside + label)
 
     def _settle(self) -> None:
-        """Complete switches that were cut off, forget those that had not begun, drop what is of no use."""
+        """Complete switches that were cut off, forget those that had not begun, drop collections of no use."""
         for label in self._labels(self._switching):
             before = self._target(self._switching + label)
             if self._target(self.alias) != before:

@@ -30,7 +30,7 @@ class MilvusHistory(RecordStorage):
     Args:
         client: the client.
         collection: the collection that holds, or is to hold, the history.
-        scope: what tells the histories in that collection apart: the field of vectors.
+        scope: tells the histories in that collection apart: the field of vectors.
     """
 
     def __init__(self, client: Any, collection: str, scope: str) -> None:

@@ -1,4 +1,4 @@
-"""What a Milvus client says of a collection, its rows page by page, and ids as literals of Milvus' expressions."""
+"""A Milvus client's description of a collection, its rows page by page, and ids as literals of Milvus' expressions."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_client(client: Any) -> None:
 
 
 def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
-    """Return the schema in what ``describe_collection`` gives.
+    """Return the schema in the answer of ``describe_collection``.
 
     Raises:
         ValueError: no field is a FLOAT_VECTOR.
@@ -139,7 +139,7 @@ def schema_of(description: dict[str, Any], vector_field: str | None) -> Schema:
 
 
 def address_of(client: Any) -> str:
-    """Where a client is connected to: the file if it is a Milvus Lite of this process, host and port otherwise."""
+    """Name the place a client is connected to: the file if it is a Milvus Lite of this process, else host and port."""
     address = client._get_connection().server_address
     # pymilvus 2.6.7 keeps the database's name in another place than 2.6.10.
     database = client._config.db_name if hasattr(client, "_config") else client._db_name

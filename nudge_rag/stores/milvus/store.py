@@ -45,7 +45,7 @@ class MilvusStore(StoreAdapter):
     Args:
         client: the client; from a file's path or a URL, `open` makes one.
         collection: name of the collection or alias.
-        vector_field: name of the vector field; not needed where there is only one.
+        vector_field: name of the vector field; not needed if there is only one.
         search_params: of the index, such as ``{"ef": 128}`` for HNSW.
         merge: whether the server merges upserts into rows; None asks for its version.
 
@@ -136,7 +136,11 @@ class MilvusStore(StoreAdapter):
             yield self._parts(rows)
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
-        """The k best nodes of each query. Raises ValueError where k is more than Milvus gives."""
+        """Search the k best nodes of each query.
+
+        Raises:
+            ValueError: ``k`` is more than Milvus returns.
+        """
         checked = check_queries(queries, k, dimension=self._schema.dimension).astype(np.float32)
         if k > ROWS_PER_ANSWER and (nodes := self.count()) > ROWS_PER_ANSWER:
             raise ValueError(f"Milvus finds at most {ROWS_PER_ANSWER} of the {nodes} nodes per query, k is {k}")
@@ -160,14 +164,14 @@ class MilvusStore(StoreAdapter):
         return SearchResult(ids, scores)
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         names = sorted(set(check_ids(ids)))
         place = self._place(len(names) > IDS_PER_CALL)
         found = self._rows(place, names, [], where=where)
         return {str(row[self._schema.id_field]) for rows in found for row in rows}
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
-        """Overwrite vectors by upserts, each row in its partition. Raises ValueError if Milvus makes the ids."""
+        """Overwrite vectors by upserts, each row in its partition; refuse a collection with auto_id."""
         if self._schema.auto_id:
             raise ValueError(f"{self.collection!r} has auto_id: Milvus would give each node that it replaces a new id")
         if not self._merges and self._schema.opaque:
@@ -189,11 +193,19 @@ class MilvusStore(StoreAdapter):
         return MilvusHistory(self.client, holder, self._schema.vector_field)
 
     def create_copy(self, label: str) -> MilvusStore:
-        """Copy the collection and all rows. Raises ValueError where opened by no alias, or with auto_id."""
+        """Copy the collection and all rows.
+
+        Raises:
+            ValueError: the store was not opened by an alias, or the collection has auto_id.
+        """
         return self._sibling(self._versions().create(label))
 
     def open_copy(self, label: str) -> MilvusStore:
-        """The adapter of the collection at ``label``. Raises ValueError where there is none."""
+        """Return the adapter of the collection at ``label``.
+
+        Raises:
+            ValueError: there is none.
+        """
         return self._sibling(self._versions().collection_of(label))
 
     def copy_labels(self) -> list[str]:
@@ -201,7 +213,12 @@ class MilvusStore(StoreAdapter):
         return self._versions().labels()
 
     def switch(self, label: str) -> None:
-        """Point the alias at the version ``label``, in one call. Raises StoreError where more than vectors differ."""
+        """Point the alias at the version ``label``, in one call.
+
+        Raises:
+            ValueError: there is none, or the store was not opened by an alias.
+            StoreError: more than vectors differ.
+        """
         self._versions().switch(label)
 
     def drop_copy(self, label: str) -> None:
@@ -261,7 +278,7 @@ class MilvusStore(StoreAdapter):
         return ids, vectors.reshape(len(rows), self._schema.dimension)
 
     def _place(self, pinned: bool) -> str:
-        """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""
+        """Name the target of a call; if ``pinned``, for several in a row, the collection that the alias names now."""
         if not (pinned and self._is_alias):
             return self.collection
         return str(self.client.describe_alias(self.collection)["collection_name"])

@@ -51,7 +51,7 @@ def _holds(found: Any, operator: str, given: Any) -> bool:
 
 
 def _same(value: Any, given: Any) -> bool:
-    """Equal, where a boolean is not a number."""
+    """Whether two values are equal; a boolean equals no number."""
     return isinstance(value, bool) == isinstance(given, bool) and bool(value == given)
 
 

@@ -42,7 +42,7 @@ class PineconeStore(StoreAdapter):
         index: a ``pinecone.Pinecone(...).Index(...)``.
         namespace: the namespace; all nodes are in one.
         similarity: how the index ranks, if Pinecone does not say.
-        node_id_of: gives a record's node id where that is only a part of the record's own; then every record's id is
+        node_id_of: gives a record's node id if that is only a part of the record's own; then every record's id is
             listed once to find the records of nodes.
         patience: for how many seconds a write may take to become visible.
 
@@ -112,7 +112,7 @@ class PineconeStore(StoreAdapter):
         """All nodes, page by page. Only serverless indexes list theirs."""
         for chunk in chunks(list(self._all_records()), batch_size):
             found = self._found(chunk)
-            if found:  # what was deleted since the ids were listed is no longer there
+            if found:  # records deleted since the ids were listed are no longer there
                 yield list(found), np.array([record.values for record in found.values()], dtype=np.float32)
 
     def search(self, queries: FloatArray, k: int, *, where: Filter | None = None) -> SearchResult:
@@ -142,7 +142,7 @@ class PineconeStore(StoreAdapter):
         return SearchResult(ids, scores)
 
     def matching(self, ids: Sequence[str], where: Filter | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         found = self._found(check_ids(ids))
         return {name for name, record in found.items() if where is None or passes(_metadata(record), where)}
 

@@ -1,4 +1,4 @@
-"""Where the PostgreSQL adapter gets its connections: an address, or an application's own SQLAlchemy engine."""
+"""Connections of the PostgreSQL adapter: from an address, or an application's own SQLAlchemy engine."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class EngineConnections:
 
     Args:
         engine: the synchronous engine, or the synchronous side of an asynchronous one.
-        call: runs a function where the engine's connections can be used.
+        call: runs a function in a context that can use the engine's connections.
     """
 
     def __init__(self, engine: Any, call: Callable[[Callable[[], Any]], Any]) -> None:
@@ -159,7 +159,7 @@ class EngineConnections:
 
 
 class EngineCursor:
-    """What the adapter uses of a cursor of psycopg's, on a connection of SQLAlchemy's."""
+    """The part of psycopg's cursor that the adapter uses, on a connection of SQLAlchemy's."""
 
     def __init__(
         self, connection: Any, call: Callable[[Callable[[], Any]], Any], options: dict[str, Any] | None = None

@@ -99,7 +99,7 @@ class PostgresCopies:
                 cursor.execute(self._sql("CREATE INDEX ON {table}") + _renamed(method, self._column, new))
 
     def switch(self, label: str) -> None:
-        """Swap the two columns' names, and what must not be null, in one transaction.
+        """Swap the two columns' names, and their NOT NULL constraints, in one transaction.
 
         Raises:
             StoreError: rows that have a vector in one of the columns only; the table is locked by another session.

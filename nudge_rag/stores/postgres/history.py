@@ -38,7 +38,7 @@ class PostgresHistory:
     Args:
         connections: to the database.
         table: the nodes' table, quoted.
-        scope: what tells the stores in that table apart.
+        scope: tells the stores in that table apart.
     """
 
     def __init__(self, connections: Connections, table: str, scope: str) -> None:
@@ -59,7 +59,11 @@ class PostgresHistory:
             cursor.execute(WRITE.format(table=table), [self._owner, self._scope, name, content])
 
     def read(self, name: str) -> bytes:
-        """Content of a row. Raises KeyError if there is none."""
+        """Read the content of a row.
+
+        Raises:
+            KeyError: there is none.
+        """
         rows = self._rows(f"SELECT content {OWN} AND name = %s", [check_blob_name(name)])
         if not rows:
             raise KeyError(name)

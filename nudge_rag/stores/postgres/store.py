@@ -46,7 +46,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
     """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
 
     Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
-    search goes through an HNSW or IVFFlat index where the table has one and is exact otherwise; it is also exact for
+    search goes through an HNSW or IVFFlat index if the table has one and is exact otherwise; it is also exact for
     filtered searches and for k above 1000, which such an index answers short. Writes are one transaction, and so is a
     switch: it swaps the names of two columns.
 
@@ -179,7 +179,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         return -distances if self.capabilities.similarity == "dot" else -(distances**2)
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
             query = "SELECT {id}::text FROM {table} WHERE {only} AND {where} AND {id}::text = ANY(%s)"
@@ -187,7 +187,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         return found
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
-        """``vectors`` in the column's precision: float32, or what float16 keeps of it."""
+        """``vectors`` in the column's precision: float32, or rounded to float16."""
         rows = np.asarray(vectors, dtype=np.float32)
         return rows.astype(np.float16).astype(np.float32) if self._half else rows
 
@@ -298,5 +298,5 @@ def _chunked(names: list[str], *arrays: FloatArray) -> Iterator[tuple[Any, ...]]
 
 
 def _doubled(text: str) -> str:
-    """Part of a query with placeholders, where a percent sign stands for itself only when it is doubled."""
+    """Part of a query with placeholders: a percent sign stands for itself only if it is doubled."""
     return text.replace("%", "%%")

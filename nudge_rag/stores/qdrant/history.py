@@ -28,7 +28,7 @@ class QdrantHistory(RecordStorage):
     Args:
         client: the client.
         collection: the collection that holds, or is to hold, the history.
-        scope: what tells the histories in that collection apart: the name of the vector.
+        scope: tells the histories in that collection apart: the name of the vector.
     """
 
     def __init__(self, client: Any, collection: str, scope: str) -> None:
@@ -132,7 +132,7 @@ def _folder(client: Any) -> str | None:
 def _local_lock(client: Any, place: str | None) -> Callable[[], AbstractContextManager[None]] | None:
     if place is None:
         return None
-    # Local mode locks its folder itself, against other processes: what is left are threads.
+    # Local mode locks its folder against other processes itself: only threads are left to exclude.
     path = Path(place).resolve()
     if place == ":memory:" or not path.is_dir():
         return _nothing

@@ -41,7 +41,7 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         client: a ``qdrant_client.QdrantClient``.
         collection: the collection's name, or an alias of it. By an alias the store holds other versions beside, each in
             a collection of its own; switching to one swaps the aliases.
-        vector_name: the named vector to move, where the collection has several.
+        vector_name: the named vector to move, if the collection has several.
         exact: search without the HNSW index on a server; local mode always does.
 
     Raises:
@@ -91,7 +91,7 @@ class QdrantStore(CopiesMixin, StoreAdapter):
 
     @property
     def key(self) -> str:
-        """From where the collection is, its name and the vector's."""
+        """A hash of the collection's place, its name and the vector's."""
         place = f"{self._location} {self.collection} {self.vector_name}"
         return store_key("qdrant", place)
 
@@ -158,7 +158,7 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         return [_canonical(name) or name for name in check_ids(ids)]
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``; ids of another kind than Qdrant's do not exist."""
+        """Return those of ``ids`` that exist and pass ``where``; ids of another kind than Qdrant's do not exist."""
         names = check_ids(ids)
         return self._matching(self._place(len(names) > IDS_PER_CALL), names, where)
 
@@ -202,7 +202,11 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         return QdrantHistory(self.client, holder, self.vector_name or "")
 
     def create_copy(self, label: str) -> QdrantStore:
-        """Copy all points to another collection. Raises ValueError where this one is not opened by an alias."""
+        """Copy all points to another collection.
+
+        Raises:
+            ValueError: this one was not opened by an alias.
+        """
         self._copies.create(label)
         return self.open_copy(label)
 
@@ -212,7 +216,7 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
 
     def _place(self, pinned: bool) -> str:
-        """Where to send a call; for ``pinned``, several in a row, the collection that an alias names at their start."""
+        """Name the target of a call; if ``pinned``, for several in a row, the collection that the alias names now."""
         if not (pinned and self._is_alias):
             return self.collection
         return aliases_of(self.client).get(self.collection, self.collection)
@@ -252,7 +256,7 @@ def _location(client: Any) -> str:
 
 
 def _canonical(name: str) -> str | None:
-    """An id as Qdrant gives it back: a decimal integer or a hyphenated UUID; None where it is neither."""
+    """An id as Qdrant gives it back: a decimal integer or a hyphenated UUID, or None if it is neither."""
     if name.isascii() and name.isdigit():
         return str(int(name))
     try:

@@ -43,7 +43,11 @@ class RedisHistory:
             self._client.set(key, content)
 
     def read(self, name: str) -> bytes:
-        """Value of a key. Raises KeyError if there is none."""
+        """Read the value of a key.
+
+        Raises:
+            KeyError: there is none.
+        """
         with self._permitted("read"):
             content = self._client.get(self._key(name))
         if content is None:
@@ -68,7 +72,11 @@ class RedisHistory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lease, waiting for it at most ten seconds beyond a dead holder's time. Raises LockedError."""
+        """Hold the lease, waiting for it at most ten seconds beyond a dead holder's time.
+
+        Raises:
+            LockedError: another process or thread still holds it.
+        """
         with self._lease.hold():
             yield
 

@@ -1,4 +1,4 @@
-"""What Redis says of a search index, as far as its vectors go."""
+"""Redis' description of a search index, as far as its vectors go."""
 
 from __future__ import annotations
 

@@ -27,22 +27,22 @@ QUERIES_PER_CALL = 64
 TRIES = 20
 # Redis' own limit on the results of one search.
 LARGEST_K = 1_000_000
-# Without it, a search that takes longer than half a second gives what it has found by then, and does not say so.
+# Without it, a search that takes longer than half a second returns the nodes found by then, and does not say so.
 NO_TIMEOUT = ("TIMEOUT", 0, "DIALECT", 2)
 
 
 class RedisStore(StoreAdapter):
     """Adapter for a search index of Redis 7.2 or later (or Redis Stack) over hashes with one field of vectors.
 
-    Ranks by the index's metric, exactly where the index is FLAT; scores are larger-is-better (the cosine, the inner
+    Ranks by the index's metric, exactly if the index is FLAT; scores are larger-is-better (the cosine, the inner
     product, minus the squared distance). ``where`` is a query of Redis', such as ``@year:[2020 inf]``. A write is one
-    transaction, which is not made where one of its nodes is changed at the same time.
+    transaction, which is not made if one of its nodes is changed at the same time.
 
     Args:
         client: a ``redis.Redis``. Calls go through a connection pool of their own to the same place.
         index: the index's name.
-        vector_field: the name of the field of vectors; needed where the index has several.
-        prefix: what keys have before the node's id; default the prefix that the index is for.
+        vector_field: the name of the field of vectors; needed if the index has several.
+        prefix: the part of keys before the node's id; default the prefix that the index is for.
         only: a query that every node of this store meets, for keys that several indexes share.
         ef_runtime: how far an HNSW index looks.
 
@@ -146,7 +146,7 @@ class RedisStore(StoreAdapter):
         return np.asarray(1 - np.nan_to_num(distances, nan=1.0), dtype=np.float64)
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         passing: set[str] = set()
         condition = self._condition(where)
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):

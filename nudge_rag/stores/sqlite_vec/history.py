@@ -27,11 +27,11 @@ class SQLiteHistory:
     of the store blobs are written with its vectors, or not at all.
 
     Args:
-        transaction: gives a transaction, joined by what is inside.
+        transaction: gives a transaction, which calls inside it join.
         rows: runs a statement and gives its rows.
         path: the database's file; empty if it is in memory.
         table: the nodes' table.
-        scope: what tells the stores in that table apart.
+        scope: tells the stores in that table apart.
     """
 
     def __init__(
@@ -69,7 +69,11 @@ class SQLiteHistory:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """Content of a row. Raises KeyError if there is none."""
+        """Read the content of a row.
+
+        Raises:
+            KeyError: there is none.
+        """
         rows = self._rows("content", " AND name = ?", [check_blob_name(name)])
         if not rows:
             raise KeyError(name)
@@ -89,7 +93,11 @@ class SQLiteHistory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Exclude other processes and threads, waiting for them at most ten seconds. Raises LockedError."""
+        """Exclude other processes and threads, waiting for them at most ten seconds.
+
+        Raises:
+            LockedError: one of them still holds the lock.
+        """
         path = Path(self._path).resolve() if self._path else None
         with process_lock(f"sqlite {path or id(self)} {self._nodes}"):
             if path is None:

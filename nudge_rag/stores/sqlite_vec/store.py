@@ -36,7 +36,7 @@ ROWID = re.compile(r"0|-?[1-9]\d{0,18}")
 class SQLiteVecStore(StoreAdapter):
     """Adapter for a table of nodes and the vec0 table with their vectors, row for row, as LangChain's SQLiteVec has it.
 
-    A node's id is its rowid, as text. Where the table of nodes has a column that is named as the vectors are, it keeps
+    A node's id is its rowid, as text. If the table of nodes has a column that is named as the vectors are, it keeps
     a copy of them, which is written as well. Ranks by the vec0 table's metric; searches are exact, and larger scores
     are better (minus the squared distance for l2). ``where`` is an SQL condition on the table of nodes. A write is one
     transaction.
@@ -146,7 +146,7 @@ class SQLiteVecStore(StoreAdapter):
         return -(distances**2) if self.capabilities.similarity == "l2" else 1 - distances
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
-        """Those of ``ids`` that exist and pass ``where``."""
+        """Return those of ``ids`` that exist and pass ``where``."""
         condition = f"({where})" if where else "TRUE"
         query = f"""
             SELECT n.rowid FROM {self._both} WHERE n.rowid IN (SELECT value FROM json_each(?))
@@ -209,7 +209,7 @@ class SQLiteVecStore(StoreAdapter):
 
 
 def _vec0(definition: str, table: str, column: str) -> tuple[int, str]:
-    """Dimension and metric of a column, from what SQLite keeps of the statement that made the vec0 table.
+    """Dimension and metric of a column, from the statement that made the vec0 table, which SQLite keeps.
 
     Example:
         >>> _vec0('CREATE VIRTUAL TABLE "v" USING vec0(e float[3] distance_metric=cosine)', "v", "e")

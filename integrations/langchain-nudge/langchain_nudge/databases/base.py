@@ -1,4 +1,4 @@
-"""What the retriever and the verbs ask of a database: adapter, filters, documents, and the framework's scores."""
+"""A database as the retriever and the verbs use it: adapter, filters, documents, and the framework's scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nudge_rag.stores import EmbeddingStore
 
 __all__ = ["SEARCH_OPTIONS", "Database"]
 
-# What every search of ours takes besides the filter.
+# Options that every search of ours takes besides the filter.
 SEARCH_OPTIONS = frozenset({"k", "fetch_k", "lambda_mult", "score_threshold"})
 
 
@@ -28,7 +28,7 @@ class Database:
     Attributes:
         keeps_file: whether the adapter takes ``persist_path``, the file that changes are written through to.
         embeddings: name of the attribute with the vector store's embeddings.
-        filter_option: what the framework's search calls its filter.
+        filter_option: name of the filter in the framework's search.
         carried_options: ``search_kwargs`` that `make_filter` takes besides the filter, or that change no answer.
         sorts_diverse: whether documents that MMR chose come in the order of their scores, not of the choice.
     """
@@ -62,7 +62,7 @@ class Database:
     def find_documents(
         self, vectorstore: Any, vector: list[float], options: Mapping[str, Any]
     ) -> list[Document] | None:
-        """Search and fetch in one request what the store itself holds; None if the adapter is to search."""
+        """Search and fetch documents in one request to the store, or return None if the adapter is to search."""
         return None
 
     def complete(self, vectorstore: Any, documents: list[Document]) -> list[Document]:

@@ -65,7 +65,7 @@ class MilvusDatabase(Database):
         return [vectorstore._parse_document(dict(row)).model_copy(update={"id": str(row[key])}) for row in rows]
 
     def complete(self, vectorstore: Any, documents: list[Document]) -> list[Document]:
-        """Take ids from the metadata, where the integration leaves them."""
+        """Take ids from the metadata, because the integration leaves them there."""
         key = vectorstore._primary_field
         return [document.model_copy(update={"id": str(document.metadata[key])}) for document in documents]
 

@@ -29,7 +29,7 @@ class QdrantDatabase(Database):
         return self.complete(vectorstore, vectorstore.get_by_ids(points))
 
     def complete(self, vectorstore: Any, documents: list[Document]) -> list[Document]:
-        """Take ids from the metadata, where the integration leaves them (langchain-qdrant 1.1)."""
+        """Take ids from the metadata, because the integration (langchain-qdrant 1.1) leaves them there."""
         return [document.model_copy(update={"id": str(document.metadata["_id"])}) for document in documents]
 
     def choose_diverse(

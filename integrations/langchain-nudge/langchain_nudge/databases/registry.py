@@ -44,7 +44,7 @@ SUCCESSORS = {
 
 
 def database_of(vectorstore: Any) -> Database | None:
-    """Look up the module and class of the vector store, or of what it inherits from; imports no integration.
+    """Look up the module and class of the vector store, or of a class it inherits from; imports no integration.
 
     Raises:
         TypeError: a class that another one took the place of.

@@ -40,7 +40,7 @@ class MovedNodes:
 
 
 class Answers:
-    """What a retriever asks instead of the framework's vector store.
+    """A retriever asks this object instead of the framework's vector store.
 
     The framework's own search answers wherever it can: on the application's own connection, with its own scores. Ours
     answers under an overlay, if the framework's search ignores a part of the query, and if it fails on the filters.
@@ -160,7 +160,7 @@ class Answers:
         )
 
     def _search_after(self, error: Exception, query: VectorStoreQuery, options: Options) -> VectorStoreQueryResult:
-        """Answer what the framework's search failed on, if that may be its filters, or its MMR."""
+        """Answer a query that the framework's search failed on, if its filters or its MMR may be the cause."""
         ours = query.filters is not None or query.mode == VectorStoreQueryMode.MMR or isinstance(error, Warning)
         if not ours or self._database.overlay_problem(self._vector_store, query.mode, options) is not None:
             raise error

@@ -39,8 +39,8 @@ class NudgeRetriever(VectorIndexRetriever):
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors.
         scores: ``"framework"`` gives the scores of the framework's own retriever, which postprocessors are tuned to;
             ``"store"`` gives the store's similarity (cosine, inner product, or minus the squared distance).
-        embed_model: what queries are embedded with; by default the index's own model.
-        interleave: a nudge, not pushed, to compare with what is live: answers are a team-draft interleaving of both
+        embed_model: the model that embeds queries; by default the index's own model.
+        interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of the instrumentation tag ``nudge.user_id``.
         **options: as `VectorIndexRetriever`: ``filters``, ``node_ids``, ``doc_ids``, ``vector_store_query_mode``,
@@ -94,7 +94,7 @@ class NudgeRetriever(VectorIndexRetriever):
         options.setdefault("callback_manager", searched._callback_manager)
         options.setdefault("object_map", searched._object_map)
         super().__init__(searched, similarity_top_k, embed_model=embed_model, **options)
-        # The rest of VectorIndexRetriever asks this object where it would have asked the framework's store.
+        # The rest of VectorIndexRetriever asks this object instead of the framework's store.
         self._vector_store = Answers(  # type: ignore[assignment]
             searched,
             self._kwargs,

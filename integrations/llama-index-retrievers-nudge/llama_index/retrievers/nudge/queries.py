@@ -12,7 +12,7 @@ from nudge_rag.tuning.queries import EmbedQueries
 
 __all__ = ["embed_queries_with", "model_name_of", "model_of"]
 
-# What LlamaIndex calls a model that has no name.
+# The name that LlamaIndex gives a model without one.
 NAMELESS = "unknown"
 
 

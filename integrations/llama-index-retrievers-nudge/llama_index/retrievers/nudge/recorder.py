@@ -1,4 +1,4 @@
-"""Instrumentation handlers that record what LlamaIndex's retrievers find."""
+"""Instrumentation handlers that record the nodes that LlamaIndex's retrievers find."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def record_retrievals(recorder: Recorder) -> Callable[[], None]:
     (``nudge.user_id`` and ``nudge.session_id`` likewise); without it, ``recorder.last_query_id`` in the same thread.
 
     Args:
-        recorder: where it is written.
+        recorder: writes the events.
 
     Returns:
         A function that stops it.

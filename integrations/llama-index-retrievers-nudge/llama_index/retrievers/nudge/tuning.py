@@ -30,7 +30,7 @@ def tune(
     Args:
         index_or_store: a `VectorStoreIndex`, or a vector store.
         pairs: labelled pairs whose node ids are LlamaIndex node ids.
-        embed_model: what queries are embedded with; by default the index's own model, or ``Settings.embed_model`` for a
+        embed_model: the model that embeds queries; by default the index's own model, or ``Settings.embed_model`` for a
             bare vector store.
         persist_path: for SimpleVectorStore and FAISS, the file that pushes are written through to.
         **options: as `nudge_rag.tune`; ``model``, the embedding model's name for the record, is by default the

@@ -25,7 +25,7 @@ __all__ = ["TuningState", "evaluate", "load_nudge", "prune", "reapply", "rollbac
 def status(
     index_or_store: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
 ) -> nudge_rag.Status:
-    """Compare what the last push wrote with what the store holds now; see `nudge_rag.status`.
+    """Compare the vectors of the last push with those in the store now; see `nudge_rag.status`.
 
     Args:
         index_or_store: an index, a vector store, or an `EmbeddingStore`.
@@ -144,7 +144,7 @@ def load_nudge(
     """Load a nudge that ``Nudge.save`` wrote, for the same store; see `nudge_rag.Nudge.load`.
 
     Args:
-        folder: where it was saved.
+        folder: the folder that holds it.
         index_or_store: an index, a vector store, or an `EmbeddingStore`.
         versions: the folder of the versions, if it is not the default.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
@@ -168,7 +168,7 @@ def evaluate(
         pairs: labelled pairs that the index was not tuned on.
         metrics: such as ``["nDCG@10", "Recall@5"]``.
         overlay: a nudge that is not pushed; compared with the index as it is.
-        embed_model: what queries are embedded with; by default the index's own model.
+        embed_model: the model that embeds queries; by default the index's own model.
         **retriever_options: as `NudgeRetriever`; ``similarity_top_k`` is by default the deepest cutoff of the metrics.
 
     Returns:
@@ -192,7 +192,7 @@ class TuningState(nudge_rag.TuningState):
     Args:
         index_or_store: an index, a vector store, or an `EmbeddingStore`.
         embed_queries: texts to (m, d) query embeddings; by default the embedding model.
-        embed_model: what queries are embedded with; by default the index's own model.
+        embed_model: the model that embeds queries; by default the index's own model.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
         **options: as `nudge_rag.TuningState`.
     """
@@ -223,10 +223,10 @@ class TuningState(nudge_rag.TuningState):
         """Read a state that ``save`` wrote, for the same store.
 
         Args:
-            folder: where it was saved.
+            folder: the folder that holds it.
             index_or_store: an index, a vector store, or an `EmbeddingStore`.
             embed_queries: texts to (m, d) query embeddings; by default the embedding model.
-            embed_model: what queries are embedded with; by default the index's own model.
+            embed_model: the model that embeds queries; by default the index's own model.
             persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
             **options: as `nudge_rag.TuningState`.
         """

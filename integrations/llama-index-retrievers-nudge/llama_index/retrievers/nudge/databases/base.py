@@ -1,4 +1,4 @@
-"""What the retriever and the verbs ask of a database: adapter, filters, nodes, and the framework's scores."""
+"""A database as the retriever and the verbs use it: adapter, filters, nodes, and the framework's scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Request:
 
     Attributes:
         vector_store: the framework's object.
-        filtered: what filters look into: the vector store, or the docstore if the store keeps no metadata.
+        filtered: the object that filters look into: the vector store, or the docstore if the store keeps no metadata.
         open_adapter: opens the store's adapter, once.
         query: the framework's query.
         options: the retriever's ``vector_store_kwargs``.
@@ -55,7 +55,7 @@ class Database:
         options: ``vector_store_kwargs`` that the framework's search takes, and ours.
         carried_options: those of them that ``search`` and ``match`` honour, or that change no answer.
         own_restrictions: ``node_ids`` and ``doc_ids``, as far as the framework's search honours them.
-        mmr_prefetch: what MMR chooses among: ``"factor"`` (a multiple of top-k), ``"all"`` nodes, or None: no MMR.
+        mmr_prefetch: nodes that MMR chooses among: ``"factor"`` (a multiple of top-k), ``"all"`` nodes, None: no MMR.
         mmr_keeps_scores: whether nodes that MMR chose keep the scores of the search.
     """
 
@@ -112,7 +112,7 @@ class Database:
         return sorted(set(options) - self.options)
 
     def overlay_problem(self, vector_store: Any, mode: VectorStoreQueryMode, options: Options) -> str | None:
-        """Say what an overlay cannot honour of this mode and these options, or return None."""
+        """Name a part of this mode and these options that an overlay cannot honour, or return None."""
         names = set(options)
         if mode == VectorStoreQueryMode.MMR and self.mmr_prefetch is not None:
             names -= MMR_OPTIONS

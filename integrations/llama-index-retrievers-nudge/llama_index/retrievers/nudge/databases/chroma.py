@@ -18,7 +18,7 @@ class Chroma(Database):
     """A collection, with texts and flat metadata."""
 
     options = frozenset({"where", "where_document", "include"}) | MMR_OPTIONS
-    # ``include`` chooses what the database sends along; nodes are made of the same fields anyway.
+    # ``include`` chooses the fields that the database sends along; nodes are made of the same fields anyway.
     carried_options = frozenset({"where", "where_document", "include"})
     mmr_prefetch = "factor"
     mmr_keeps_scores = True

@@ -21,7 +21,7 @@ class OpenSearch(Database):
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
         """The adapter of an OpensearchVectorStore."""
         inner = vector_store.client
-        inner._ensure_initialized()  # makes the index where it is not there yet
+        inner._ensure_initialized()  # makes the index if it is not there yet
         return OpenSearchStore(inner._os_client, inner._index, vector_field=inner._embedding_field)
 
     def make_filter(self, request: Request) -> list[Any] | None:

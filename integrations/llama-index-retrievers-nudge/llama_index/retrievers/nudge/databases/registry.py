@@ -29,7 +29,7 @@ DATABASES = {
 
 
 def database_of(vector_store: Any) -> Database | None:
-    """Look up the module and class of the vector store, or of what it inherits from; imports no integration."""
+    """Look up the module and class of the vector store, or of a class it inherits from; imports no integration."""
     for base in type(vector_store).__mro__:
         if base.__name__ in DATABASES and base.__module__.startswith("llama_index"):
             module = importlib.import_module(f"llama_index.retrievers.nudge.databases.{DATABASES[base.__name__]}")

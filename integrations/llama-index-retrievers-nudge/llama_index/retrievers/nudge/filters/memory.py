@@ -24,7 +24,7 @@ def passes_filters(
     The framework's own function judges each filter; nested filters, which it refuses, are judged part by part.
 
     Args:
-        query: what is asked.
+        query: the query.
         metadata_of: a node id to the node's metadata.
         document_of: a node id to the id of its source document.
 

@@ -27,7 +27,7 @@ def is_plain(
     """Tell whether filters have known operators alone, and keys and values that need no quoting.
 
     Args:
-        filters: what is asked; None is plain.
+        filters: those of the query; None is plain.
         operators: those that the integration writes correctly.
         nested: whether it writes filters within filters.
         negated: whether it writes NOT.

@@ -71,9 +71,9 @@ def sql_filter(
     """Join the metadata filters, node ids and document ids of a query, and a condition of the user's own.
 
     Args:
-        query: what is asked; empty lists of ids restrict nothing, as in the framework's own retriever.
+        query: the query; empty lists of ids restrict nothing, as in the framework's own retriever.
         dialect: how the database writes conditions.
-        columns: where ids are.
+        columns: those that hold ids.
         where: the user's condition.
         translated: the filters, if the integration has translated them already.
 
