@@ -226,16 +226,19 @@ def test_masking_by_hand():
 
 
 def test_help_is_quick_and_tells_the_exit_codes():
-    """Processor time, which other processes do not change: numpy and the library are not imported."""
-    code = (
-        "import sys, time; from nudge_rag.cli import main; main(['--help']); "
-        "assert 'numpy' not in sys.modules; print('seconds', time.process_time())"
-    )
-    seconds = []
-    for _ in range(3):
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(float(result.stdout.split()[-1]))
-    assert min(seconds) < 0.1
+    """At most eight times the processor time of an interpreter that does nothing: numpy and the library are not imported."""
+
+    def run(code):
+        ends = "; print('seconds', time.process_time())"
+        command = [sys.executable, "-c", "import sys, time; " + code + ends]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
+
+    def seconds_of(code):
+        return min(float(run(code).stdout.split()[-1]) for _ in range(5))
+
+    shown = "from nudge_rag.cli import main; main(['--help']); assert 'numpy' not in sys.modules"
+    assert seconds_of(shown) < 8 * seconds_of("pass")
+    result = run(shown)
     assert "exit status: 0 done; 1 the answer is no" in result.stdout
 
 
