@@ -204,13 +204,15 @@ def _push(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     already = _pushed_version(config, store, nudge)
     if already is not None:
         return {"pushed": True, "version": already, "again": True}
-    receipt = nudge.push(mode=config.mode, force=True)  # the gate has decided
+    receipt = nudge.push(mode=config.mode, force=config.force)
     facts: dict[str, Any] = {
         "pushed": receipt.pushed,
         "version": receipt.version,
         "written": receipt.written,
         "left_alone": len(receipt.changed_since) + len(receipt.missing),
     }
+    if not receipt.pushed:
+        facts["over"] = receipt.reason
     if receipt.pushed and config.mode == "side-by-side" and config.switch:
         facts["live"] = switch(store, **config.where()).version
     return facts

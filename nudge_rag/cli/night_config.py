@@ -14,7 +14,7 @@ __all__ = ["NightConfig", "read_config"]
 KINDS: dict[str, tuple[type, ...]] = {
     "store": (str,), "model": (str,), "pairs": (list,), "format": (str,), "recorder": (str,), "folder": (str,),
     "versions": (str,), "model_name": (str,), "solver": (str,), "metrics": (list,), "at_least": (int, float),
-    "mode": (str,), "switch": (bool,), "keep": (int,),
+    "mode": (str,), "switch": (bool,), "keep": (int,), "force": (bool,),
 }  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class NightConfig:
         mode: ``in-place`` or ``side-by-side``.
         switch: make a copy live at once.
         keep: how many nights' folders stay.
+        force: push also what would forget queries that the live version was made from.
     """
 
     root: Path
@@ -55,6 +56,7 @@ class NightConfig:
     mode: str = "in-place"
     switch: bool = False
     keep: int = 14
+    force: bool = False
 
     def where(self) -> dict[str, Any]:
         """Return the keyword argument for the history's folder, if there is one."""

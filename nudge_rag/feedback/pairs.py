@@ -314,7 +314,15 @@ class LabeledPairs:
         left = {query: grades for query, grades in kept.items() if grades}
         return self._only(left), UnknownNodes(dict(sorted(lost.items())), empty)
 
-    def split(self, train: float = 0.7, val: float = 0.1, test: float = 0.2, *, seed: int = 0) -> Split:
+    def split(
+        self,
+        train: float = 0.7,
+        val: float = 0.1,
+        test: float = 0.2,
+        *,
+        seed: int = 0,
+        learned: Collection[str] = (),
+    ) -> Split:
         """Divide by query into three parts.
 
         The same texts, whatever their order or ids, fall into the same parts for the same seed. Queries whose texts
@@ -325,9 +333,17 @@ class LabeledPairs:
             val: fraction to choose the step by.
             test: fraction to measure on; the three sum to 1.
             seed: of the shuffle.
+            learned: query texts that something was trained on already; none of them is in the test part, which is
+                smaller than asked for if too few others are left.
 
         Raises:
             ValueError: fractions that do not sum to 1.
+
+        Example:
+            >>> pairs = LabeledPairs.from_pairs([("log in", "a"), ("pay", "b"), ("leave", "c"), ("move", "d")])
+            >>> parts = pairs.split(0.5, 0.25, 0.25, learned=["log in", "pay", "leave"])
+            >>> list(parts.test.queries.values())
+            ['move']
         """
         fractions = (train, val, test)
         if not all(math.isfinite(part) and part >= 0 for part in fractions) or abs(sum(fractions) - 1) > 1e-9:
@@ -341,13 +357,12 @@ class LabeledPairs:
         place_of = {texts[row]: place for place, row in enumerate(shuffled)}
         # In the order of one text of each: a few near-identical queries among many leave all others where they were.
         groups = sorted(alike, key=lambda group: place_of[min(alike[group])])
-        cuts = np.round(np.cumsum(fractions) * len(groups)).astype(int)
-        part_of = {group: int(np.searchsorted(cuts, place, side="right")) for place, group in enumerate(groups)}
+        part_of = _divide(groups, fractions, {normalise(text) for text in learned})
         parts: list[list[str]] = [[], [], []]
         for query, text in self.queries.items():
             group = normalise(text)
             if query not in self.synthetic:
-                parts[min(part_of[group], 2)].append(query)
+                parts[part_of[group]].append(query)
             elif part_of.get(group, 0) == 0:
                 # A generated question that a user asked too would carry its answer from the test part into training.
                 parts[0].append(query)
@@ -360,6 +375,17 @@ class Split(NamedTuple):
     train: LabeledPairs
     val: LabeledPairs
     test: LabeledPairs
+
+
+def _divide(groups: Sequence[str], fractions: Sequence[float], learned: Collection[str]) -> dict[str, int]:
+    """Return the part of each group: the last ones that were not learned are the test part, the others as they come."""
+    first, second = np.round(np.cumsum(fractions)[:2] * len(groups)).astype(int).tolist()
+    fresh = [group for group in groups if group not in learned]
+    n_test = len(groups) - second
+    tested = set(fresh[max(0, len(fresh) - n_test) :]) if n_test else set()
+    rest = [group for group in groups if group not in tested]
+    n_train = len(rest) - (second - first)
+    return dict.fromkeys(tested, 2) | {group: int(place >= n_train) for place, group in enumerate(rest)}
 
 
 def merge_pairs(first: LabeledPairs, second: LabeledPairs, *, add: bool) -> LabeledPairs:

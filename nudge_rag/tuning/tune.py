@@ -131,7 +131,7 @@ def tune(
     )
     pairs = spell_pairs(pairs, store)
     nodes = _read_nodes(store, pairs, settings.versions)
-    split = _split_known(pairs, nodes, settings)
+    split = _split_known(pairs, nodes, settings, store)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
     embedded = embed_texts(texts, embed_queries, nodes.originals.shape[1], similarity)
     trial = _with_live(_prepare_trial(store, solver, settings, nodes, split, embedded), nodes, split, settings)
@@ -190,8 +190,13 @@ def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Pa
     return LabelledNodes(ids, current, originals)
 
 
-def _split_known(pairs: LabeledPairs | Split, nodes: LabelledNodes, settings: TuneSettings) -> Split:
-    """Leave out pairs of unknown nodes, with a warning, and divide the others unless they are divided already."""
+def _split_known(
+    pairs: LabeledPairs | Split, nodes: LabelledNodes, settings: TuneSettings, store: EmbeddingStore
+) -> Split:
+    """Leave out pairs of unknown nodes, with a warning, and divide the others unless they are divided already.
+
+    Queries that the live version was made from are learned from again, and never judge what is to follow it.
+    """
     known_parts = []
     for part in _parts(pairs):
         known, unknown = part.restrict_to(nodes.ids)
@@ -199,7 +204,10 @@ def _split_known(pairs: LabeledPairs | Split, nodes: LabelledNodes, settings: Tu
             warn_caller(str(unknown))
         known_parts.append(known)
     if isinstance(pairs, LabeledPairs):
-        return known_parts[0].split(*settings.split, seed=settings.seed)
+        live = Journal.open(store, settings.versions).live
+        known_hashes = set() if live is None else live_queries(live.manifest["details"])
+        learned = [text for text in known_parts[0].queries.values() if hash_text(text) in known_hashes]
+        return known_parts[0].split(*settings.split, seed=settings.seed, learned=learned)
     return Split(*known_parts)
 
 

@@ -154,3 +154,17 @@ def test_content_cannot_be_changed():
         AWKWARD.queries["q9"] = "x"
     with pytest.raises(ValueError, match="not among the pairs"):
         AWKWARD.subset(["nope"])
+
+
+def test_learned_texts_are_never_tested_and_change_nothing_else():
+    pairs = LabeledPairs.from_pairs((f"query {n}", "a") for n in range(100))
+    plain = pairs.split(seed=3)
+    assert [part.queries for part in pairs.split(seed=3, learned=["not among them"])] == [p.queries for p in plain]
+    learned = [*plain.train.queries.values(), *plain.val.queries.values()]
+    again = pairs.split(seed=3, learned=learned)
+    assert [part.queries for part in again] == [part.queries for part in plain]
+    swapped = pairs.split(seed=3, learned=[text.upper() + "?" for text in plain.test.queries.values()])
+    assert not set(swapped.test.queries) & set(plain.test.queries)
+    assert [part.n_queries for part in swapped] == [70, 10, 20]
+    few = pairs.split(seed=3, learned=[f"query {n}" for n in range(95)])
+    assert [part.n_queries for part in few] == [85, 10, 5]

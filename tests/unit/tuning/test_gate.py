@@ -96,3 +96,16 @@ def test_held_out_queries_that_the_live_version_saw_do_not_count():
 @pytest.mark.parametrize("recorded", [None, "abc", 7, {"a": 1}, [1, None]])
 def test_details_that_nobody_should_have_written_forget_nothing(recorded):
     assert count_forgotten({"query_hashes": recorded}, []) == (0, 0)
+
+
+def test_more_pairs_the_next_night_are_pushed_and_judged_on_queries_that_nothing_was_trained_on(store, tmp_path):
+    """The ordinary week: all pairs again, and some more; the split is tune's own."""
+    first = nudge_of(store, tmp_path, range(6))
+    assert first.push().pushed
+    learned = {text for part in (first.split.train, first.split.val) for text in part.queries.values()}
+    second = nudge_of(store, tmp_path, range(12))
+    tested = set(second.split.test.queries.values())
+    assert tested
+    assert not tested & learned
+    assert learned <= {text for part in (second.split.train, second.split.val) for text in part.queries.values()}
+    assert second.push().pushed
