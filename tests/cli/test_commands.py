@@ -226,7 +226,7 @@ def test_masking_by_hand():
 
 
 def test_help_is_quick_and_tells_the_exit_codes():
-    """At most eight times the processor time of an interpreter that does nothing: numpy and the library are not imported."""
+    """At most eight times the processor time of an interpreter that does nothing; numpy is not imported."""
 
     def run(code):
         ends = "; print('seconds', time.process_time())"
