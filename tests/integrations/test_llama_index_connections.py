@@ -23,7 +23,7 @@ from tests.support.builders.postgres import new_database, with_driver
 numbers = itertools.count()
 POLICY = """
 CREATE ROLE {role} NOLOGIN;
-GRANT USAGE ON SCHEMA public TO {role};
+GRANT USAGE, CREATE ON SCHEMA public TO {role};
 GRANT SELECT, UPDATE ON public.{table} TO {role};
 ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON public.{table} TO {role} USING (metadata_ ->> 'tenant' = current_setting('app.tenant'));
