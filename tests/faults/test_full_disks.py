@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from nudge_rag import reapply, rollback, status, versions
+from nudge_rag.errors import StoreError
 from nudge_rag.journal.push import PushError, push_vectors
 from tests.support.killed_worker import COLLECTION, nudged, open_store
 from tests.support.killing import fill, is_whole, losses, quietly
@@ -206,6 +207,9 @@ def test_a_table_that_a_role_may_not_update(tmp_path, servers, record_property):
         connection.execute(f"GRANT SELECT ON {COLLECTION} TO reader")
         reader = open_store("postgres", address.replace("//postgres", "//reader"))
         assert reader.key == owner.key
+        with pytest.raises(StoreError, match=r"the table nudge_rag_history .*the role has no right to"):
+            push_vectors(reader, IDS, ORIGINALS, SECOND, versions=root)
+        connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON nudge_rag_history TO reader")
         with pytest.raises(PushError, match="the vectors that were there before are back") as caught:
             push_vectors(reader, IDS, ORIGINALS, SECOND, versions=root)
         assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)

@@ -33,6 +33,7 @@ ORIGINALS = np.random.default_rng(0).normal(size=(len(IDS), 4)).astype(np.float3
 NUDGED = ORIGINALS + 1
 PLAIN = {"table": "x", "id": "id", "vector": "embedding"}
 IN_POSTGRES = {**PLAIN, "schema": "public"}
+HISTORY = "nudge_rag_history"
 
 
 def push_and_roll_back(store, root):
@@ -104,7 +105,8 @@ def test_a_name_that_is_there_is_quoted_by_postgres(name, place, database, tmp_p
     tables = tables_in_postgres(database)
     for number, opener in enumerate(open_in_postgres(database, names)):
         push_and_roll_back(opener(), tmp_path / str(number))
-    assert tables_in_postgres(database) == tables
+    history = (names["schema"], HISTORY)  # in the schema of the table, and nowhere else
+    assert tables_in_postgres(database) == sorted([*tables, history])
     record(record_property, "postgres", 0, lost_of_y(database))
 
 
