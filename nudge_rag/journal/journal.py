@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, encode_manifest, parse_manifest
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.deprecation import renamed_argument
-from nudge_rag.errors import JournalError
+from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.manifest import BASE, COMMITTED, IN_PLACE, NAME, PREPARED, ROLLED_BACK, SIDE_BY_SIDE, SUPERSEDED
@@ -130,7 +130,11 @@ class Journal:
             with writing_to(self.storage, "locked"):
                 stack.enter_context(self.storage.lock())
             self.refresh()
-            yield self
+            try:
+                yield self
+            except Exception:
+                self._unmark_if_undone()
+                raise
             self.mark()
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -275,6 +279,14 @@ class Journal:
             self.home.mark()
         else:
             self.home.unmark()
+
+    def _unmark_if_undone(self) -> None:
+        """After an error, let go of a store that was marked for a push which was then undone."""
+        is_marked = self.home.own is not None and not self.home.is_own
+        if is_marked and not self.away.vectors and all(one.state in (ROLLED_BACK, SUPERSEDED) for one in self.versions):
+            # What has failed is told; a mark that stays is taken away by the next call.
+            with suppress(NudgeError, OSError):
+                self.home.unmark()
 
 
 def _check_readable(manifest: Mapping[str, Any], vectors: Vectors) -> None:

@@ -20,7 +20,7 @@ from nudge_rag import (
     versions,
 )
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
-from nudge_rag.journal.push import push_vectors
+from nudge_rag.journal.push import PushError, push_vectors
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.history import FolderStorage, ProcessStorage
 
@@ -133,6 +133,34 @@ def test_a_folder_leaves_its_name_in_the_store_for_as_long_as_it_is_needed(table
     assert status(Owning(table, storage, key="another-address"), tmp_path / "moved").nudged == tuple(IDS)
     assert rollback(store, tmp_path / "moved").exact
     assert str(status(store)) == "nothing is pushed"
+
+
+def test_a_store_is_let_go_of_if_its_first_push_fails_and_is_undone_and_kept_if_it_is_not(table, tmp_path):
+    class Failing(Owning):
+        replace_vectors_if = None  # so that every write goes through replace
+        writes, good = 0, ()
+
+        def replace(self, ids, vectors):
+            self.writes += 1
+            half = len(ids) if self.writes in self.good else len(ids) // 2
+            super().replace(ids[:half], vectors[:half])
+            if half < len(ids):
+                raise RuntimeError("the line is cut")
+
+    storage = ProcessStorage()
+    store = Failing(table, storage)
+    store.good = {2}  # the second write undoes the first
+    with pytest.raises(PushError, match="the vectors that were there before are back"):
+        push(store, folder=tmp_path / "undone")
+    assert storage.names() == []
+    store.good = {}
+    with pytest.raises(PushError, match="some may be there"):
+        push(store, folder=tmp_path / "left")
+    with pytest.raises(JournalError, match=f"is in the folder {tmp_path / 'left' / 'test'}: pass versions="):
+        status(store)
+    assert rollback(Owning(table, storage), tmp_path / "left").exact
+    assert storage.names() == []
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
 
 
 def test_a_copied_store_does_not_share_the_folder_of_the_one_it_was_copied_from(table, tmp_path):
