@@ -21,7 +21,7 @@ from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, history_of
+from nudge_rag.stores.memory.files import check_file, file_guard, history_of
 
 __all__ = ["FaissStore"]
 
@@ -123,7 +123,7 @@ class FaissStore(StoreAdapter):
         return int(self.index.d)
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
-        with contextlib.suppress(StoreError):  # a write says what is wrong
+        with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
             self._catch_up()
         rows = FaissIndex(self.index)
         positions, vectors = rows.positions(self._ids()), rows.vectors()
@@ -164,19 +164,20 @@ class FaissStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
-        self._catch_up()
-        index = FaissIndex(self.index)
-        places, before = self._places(index, names), index.vectors()
-        after = before.copy()
-        after[places] = rows
-        try:
-            index.put(places, after)
-            if self._path is not None:
-                save_index(index.index, self._path)
-                self._state = file_state(self._path)
-        except BaseException:
-            index.put(places, before)
-            raise
+        with file_guard(self._path):
+            self._catch_up()
+            index = FaissIndex(self.index)
+            places, before = self._places(index, names), index.vectors()
+            after = before.copy()
+            after[places] = rows
+            try:
+                index.put(places, after)
+                if self._path is not None:
+                    save_index(index.index, self._path)
+                    self._state = file_state(self._path)
+            except BaseException:
+                index.put(places, before)
+                raise
 
     def history(self) -> BlobStorage:
         """The store's history: a folder next to the file; without a file in this process, with what holds the index."""
@@ -184,9 +185,10 @@ class FaissStore(StoreAdapter):
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
-        self._catch_up()
-        ids = dict(self._ids())
-        self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
+        with file_guard(self._path):
+            self._catch_up()
+            ids = dict(self._ids())
+            self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
@@ -209,7 +211,11 @@ class FaissStore(StoreAdapter):
             ValueError: there is none.
             StoreError: FAISS ids belong to other nodes than when the index was copied; nothing was switched.
         """
-        self._catch_up()
+        with file_guard(self._path):
+            self._catch_up()
+            self._switch(label)
+
+    def _switch(self, label: str) -> None:
         versions, live = self._versions(), FaissIndex(self.index)
         incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
@@ -248,7 +254,8 @@ class FaissStore(StoreAdapter):
                 f"another process has written other nodes to {self._path} since it was opened here: load the index and"
                 " its node ids anew; nothing was written"
             )
-        if known:
+        # Another adapter of this index may have put them there; a graph that is searched is not built again.
+        if known and not np.array_equal(stored.vectors(), live.vectors()):
             live.put(list(range(len(live.labels()))), stored.vectors())
         self._state = state
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from nudge_rag.common.text import preview
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name
 
-__all__ = ["FileChanges", "check_file", "history_of", "merge_changes"]
+__all__ = ["FileChanges", "check_file", "file_guard", "history_of", "merge_changes"]
 
 SUFFIX = ".nudge-rag"
+_GUARDS: dict[Path, Any] = {}
 
 
 def history_of(path: Path | None, owner: Any) -> BlobStorage:
@@ -72,6 +74,18 @@ def check_file(path: str | Path | None) -> Path | None:
     if Path(path).is_dir():
         raise ValueError(f"persist_path must name a file, {str(path)!r} is a folder")
     return Path(path)
+
+
+def file_guard(path: Path | None) -> AbstractContextManager[Any]:
+    """Return the lock of this process on a file, which a thread may take again; without a file, there is none.
+
+    In the middle of a write or switch, file and memory differ: a thread that compared them would take the difference
+    for the change of another process.
+    """
+    if path is None:
+        return nullcontext()
+    guard: AbstractContextManager[Any] = _GUARDS.setdefault(path.resolve(), threading.RLock())
+    return guard
 
 
 @dataclass(frozen=True)

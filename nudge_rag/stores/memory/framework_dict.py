@@ -18,7 +18,7 @@ from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, history_of, merge_changes
+from nudge_rag.stores.memory.files import check_file, file_guard, history_of, merge_changes
 from nudge_rag.stores.memory.mapping import MappingStore
 
 __all__ = ["FrameworkDictStore"]
@@ -57,8 +57,9 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the vectors of all nodes to a version ``label``."""
-        self._catch_up()
-        self._copies.put(check_label(label), self._twin(self._holding({})))
+        with file_guard(self._path):
+            self._catch_up()
+            self._copies.put(check_label(label), self._twin(self._holding({})))
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
@@ -81,7 +82,11 @@ class FrameworkDictStore(MappingStore, ABC):
 
         Nodes that only the live version has stay in it, with the vectors that they have.
         """
-        self._catch_up()
+        with file_guard(self._path):
+            self._catch_up()
+            self._switch(label)
+
+    def _switch(self, label: str) -> None:
         vectors = dict(self._vectors_of(self._copies.get(label)))
         outgoing = self._twin(self._contents())
         self._copies.prepare(label, self._twin(self._holding(vectors)), outgoing)
@@ -103,13 +108,15 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Read the changes of other processes from the file, then overwrite vectors in memory and in the file."""
-        self._catch_up()
-        super()._write(names, rows)
+        with file_guard(self._path):
+            self._catch_up()
+            super()._write(names, rows)
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare with the vectors that are in the file by now, and set."""
-        self._catch_up()
-        return super()._write_if(names, expected, rows)
+        with file_guard(self._path):
+            self._catch_up()
+            return super()._write_if(names, expected, rows)
 
     def _fetch(self, names: list[str]) -> dict[str, list[float]]:
         self._look()
@@ -122,7 +129,7 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def _look(self) -> None:
         """Catch up if that can be done; a write says why it cannot."""
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError), file_guard(self._path):
             self._catch_up()
 
     def _catch_up(self) -> None:
