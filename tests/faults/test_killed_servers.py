@@ -74,7 +74,7 @@ def test_no_vector_is_lost_wherever_the_server_is_killed(
             break
         kills += 1
         if not back:
-            with pytest.raises((PushError, StoreError), match="failed while|cannot be read"):
+            with pytest.raises((PushError, StoreError), match=r"failed while|cannot be read"):
                 push_vectors(store, IDS, ORIGINALS, SECOND, versions=root)
             server.start()
         lost += assert_recovers(kind, server, root, ORIGINALS if action == "rollback" else SECOND)
