@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Literal
 
 __all__ = ["Errors", "ReadReport", "RowLog", "SkippedRow", "checked_grade", "checked_id", "checked_text"]
 
@@ -172,9 +172,3 @@ def _warn(message: str) -> None:
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("nudge_rag."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
-
-
-def preview(values: Collection[Any]) -> str:
-    """The first five values, and how many more there are."""
-    shown = ", ".join(repr(value) for value in list(values)[:SHOWN])
-    return shown if len(values) <= SHOWN else f"{shown} and {len(values) - SHOWN} more"

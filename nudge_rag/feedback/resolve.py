@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+from nudge_rag.common.text import preview
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
-from nudge_rag.feedback.reading import preview
 
 __all__ = ["Resolution", "TextResolver"]
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.common.text import preview
 from nudge_rag.feedback.files import read_text
 from nudge_rag.feedback.formats import REJECTED
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.feedback.readers.common import pick
-from nudge_rag.feedback.reading import Errors, RowLog, preview
+from nudge_rag.feedback.reading import Errors, RowLog
 from nudge_rag.feedback.records import Records, loaded, numbered_records
 from nudge_rag.feedback.resolve import TextResolver
 from nudge_rag.feedback.rows import gather_rows
