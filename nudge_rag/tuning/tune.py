@@ -23,6 +23,7 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.gate import hash_queries, live_queries
+from nudge_rag.tuning.judges import check_judges
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import TuneOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
@@ -172,6 +173,7 @@ def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Pa
     """Read the labelled nodes and those that an earlier push moved: no others can differ from the store's."""
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+    check_judges(pairs)
     labelled = list(dict.fromkeys(node for part in _parts(pairs) for node in part.node_ids))
     with reading(store, "the labelled nodes were read"):
         if not store.count():

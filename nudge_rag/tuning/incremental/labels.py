@@ -60,14 +60,14 @@ class RunningLabels:
         for part in self.watched.values():
             yield from part.values()
 
-    def add(self, part: str, text: str, grades: Mapping[str, float]) -> None:
-        """Fold in pairs of a query that is there; the higher of two grades of a pair stays."""
+    def add(self, part: str, text: str, grades: Mapping[str, float], *, replace: bool = False) -> None:
+        """Fold in pairs of a query that is there; grades of a pair add up, unless the new one is to replace them."""
         query = self.of(part)[text]
         for node_id, grade in grades.items():
-            before = query.grades.get(node_id, -np.inf)
-            query.grades[node_id] = max(grade, before)
-            if part == "train" and before <= 0 < grade:
-                self._count(node_id, query.vector, 1)
+            before = query.grades.get(node_id, 0.0)
+            after = query.grades[node_id] = grade if replace else before + grade
+            if part == "train" and (after > 0) != (before > 0):
+                self._count(node_id, query.vector, 1 if after > 0 else -1)
 
     def remove(self, text: str, node_ids: list[str]) -> None:
         """Take pairs out; a query without pairs goes too."""
@@ -76,7 +76,7 @@ class RunningLabels:
             return
         query = self.of(part)[text]
         for node_id in node_ids:
-            grade = query.grades.pop(node_id, -np.inf)
+            grade = query.grades.pop(node_id, 0.0)
             if part == "train" and grade > 0:
                 self._count(node_id, query.vector, -1)
         if not query.grades:

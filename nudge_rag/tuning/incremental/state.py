@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
+from nudge_rag.feedback.rows import normalise
 from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.solvers.labels import QuerySums
 from nudge_rag.solvers.registry import resolve_solver
@@ -24,6 +25,7 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import StoreReads, find_competitors
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
+from nudge_rag.tuning.judges import check_judges
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import StateOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
@@ -101,18 +103,26 @@ class TuningState:
         grades = [{text: query.grades for text, query in self._labels.of(part).items()} for part in PARTS]
         return Split(*(LabeledPairs({text: text for text in part}, part) for part in grades))
 
-    def add_pairs(self, pairs: LabeledPairs | Split) -> None:
-        """Fold in new pairs; a pair that is there already keeps the higher grade. Only new texts are embedded.
+    def add_pairs(self, pairs: LabeledPairs | Split, *, grades: Literal["add", "replace"] = "add") -> None:
+        """Fold in pairs; only new texts are embedded. Synthetic queries train.
+
+        Args:
+            pairs: new ones, or ones that are there already.
+            grades: of a pair that is there already: ``"add"`` the new grade to it, as one more vote, or ``"replace"``
+                it, for pairs that hold all votes so far.
 
         Raises:
-            ValueError: a text of a `Split` that is already in another part; embeddings of another dimension.
+            ValueError: a text of a `Split` that is already in another part; a generated question in its val or test
+                part; embeddings of another dimension; another value of ``grades``.
             nudge_rag.stores.StoreError: the store failed; no pair was folded in.
 
         Warns:
             UserWarning: labels that name unknown nodes.
         """
+        if grades not in ("add", "replace"):
+            raise ValueError(f'grades must be "add" or "replace", got {grades!r}')
         incoming = self._by_text(spell_pairs(pairs, self.store))
-        fresh = self._read_new([node for _, grades in incoming.values() for node in grades])
+        fresh = self._read_new([node for _, graded in incoming.values() for node in graded])
         known = self._labels.nodes.keys() | fresh.keys()
         incoming = _of_known_nodes(incoming, known)
         vectors = self._embed([text for text in incoming if self._labels.part_of(text) is None], fresh)
@@ -125,10 +135,10 @@ class TuningState:
         for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
             watched = self._labels.watched[incoming[text][0]][text] = HeldOutQuery(vector)
             watched.fill(ids, scores, self._length)
-        for text, (part, grades) in incoming.items():
+        for text, (part, graded) in incoming.items():
             if part == "train" and text in vectors:
                 self._labels.train[text] = TrainingQuery(vectors[text])
-            self._labels.add(part, text, grades)
+            self._labels.add(part, text, graded, replace=grades == "replace")
 
     def remove_pairs(self, pairs: LabeledPairs) -> None:
         """Take pairs out again; those that are not there are ignored. A query without pairs goes too."""
@@ -239,16 +249,18 @@ class TuningState:
         """Map each text to its part and grades."""
         if not isinstance(pairs, LabeledPairs | Split):
             raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+        check_judges(pairs)
         found: dict[str, tuple[str, dict[str, float]]] = {}
         for wanted, given in [(None, pairs)] if isinstance(pairs, LabeledPairs) else zip(PARTS, pairs, strict=True):
             for query, text in given.queries.items():
                 there = self._labels.part_of(text) or found.get(text, (None,))[0]
-                part = there or wanted or _hashed_part(text, self.split, self.seed)
+                generated = "train" if query in given.synthetic else None
+                part = there or wanted or generated or _hashed_part(text, self.split, self.seed)
                 if wanted not in (None, part):
                     raise ValueError(f"query {text!r} is in the {part} part already, not in {wanted}")
                 grades = found.setdefault(text, (part, {}))[1]
                 for node_id, grade in given.qrels[query].items():
-                    grades[node_id] = max(grade, grades.get(node_id, grade))
+                    grades[node_id] = grades.get(node_id, 0.0) + grade
         return found
 
     def _read_new(self, named: Sequence[str]) -> dict[str, FloatArray]:
@@ -311,8 +323,8 @@ class TuningState:
 
 
 def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:
-    """Return the part that a text falls into, whatever else there is."""
-    fraction = int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8]) / 2**64
+    """Return the part that a text falls into, whatever else there is; near-identical texts fall into one."""
+    fraction = int.from_bytes(hashlib.sha256(f"{seed}:{normalise(text)}".encode()).digest()[:8]) / 2**64
     return PARTS[min(2, int(np.searchsorted(np.cumsum(split), fraction, side="right")))]
 
 

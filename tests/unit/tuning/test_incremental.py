@@ -201,6 +201,44 @@ def test_a_state_survives_the_process(tmp_path):
     assert_same_as_from_scratch(deeper, store, tmp_path / "v", metrics=["nDCG@30"])
 
 
+def test_votes_on_a_pair_add_up(tmp_path):
+    store, state = started(tmp_path)
+    text = next(text for text in state.pairs().train.queries if text.endswith("n1"))
+    for _ in range(30):
+        state.add_pairs(LabeledPairs.from_pairs([(text, "n1", -1.0)]))
+    state.add_pairs(LabeledPairs({"q0": text, "q1": text}, {"q0": {"n1": 1.0}, "q1": {"n1": 1.0}}))
+    assert state.pairs().train.qrels[text] == {"n1": 1.0 - 30 + 2}
+    assert_same_as_from_scratch(state, store, tmp_path / "v", metrics=["nDCG@4"])
+    state.add_pairs(LabeledPairs.from_pairs([(text, "n1", 2.0)]), grades="replace")
+    assert state.pairs().train.qrels[text] == {"n1": 2.0}
+    assert_same_as_from_scratch(state, store, tmp_path / "v", metrics=["nDCG@4"])
+    with pytest.raises(ValueError, match='grades must be "add" or "replace", got \'max\''):
+        state.add_pairs(LabeledPairs.from_pairs([(text, "n1")]), grades="max")
+
+
+def test_near_identical_queries_fall_into_one_part(tmp_path):
+    _, state = started(tmp_path)
+    texts = [f"{i} n7" for i in range(40)]
+    for form in ("{}", "{} ", "{} ?"):
+        state.add_pairs(LabeledPairs.from_pairs((form.format(text), "n7") for text in texts))
+    part_of = {text: number for number, part in enumerate(state.pairs()) for text in part.queries}
+    assert {part_of[text] for text in texts} == {0, 1, 2}
+    assert all(part_of[text] == part_of[f"{text} "] == part_of[f"{text} ?"] for text in texts)
+
+
+def test_generated_questions_train_and_never_judge(tmp_path):
+    store, state = started(tmp_path)
+    texts = [f"{i} n8" for i in range(40)]
+    made = LabeledPairs({t: t for t in texts}, {t: {"n8": 1.0} for t in texts}, synthetic=frozenset(texts))
+    state.add_pairs(made)
+    assert set(texts) <= set(state.pairs().train.queries)
+    asked = pairs_of("n1", 300, 5)
+    for parts in (Split(asked, made, pairs_of("n2", 300, 5)), Split(asked, pairs_of("n2", 300, 5), made)):
+        for call in (state.add_pairs, lambda parts: tune(store, parts, embed, versions=tmp_path / "w")):
+            with pytest.raises(ValueError, match="40 generated questions, such as '0 n8', and none may judge"):
+                call(parts)
+
+
 def test_a_store_that_fails_leaves_the_state_as_it_was(tmp_path):
     store, state = started(tmp_path)
     before, size = state.solve(), len(state)
