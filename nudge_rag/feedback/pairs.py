@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from nudge_rag.feedback import formats
-from nudge_rag.feedback.reading import Errors, ReadReport, RowLog, checked_grade, checked_text
-from nudge_rag.feedback.rows import COLUMNS, Labels, gather_rows, normalise
+from nudge_rag.feedback.dividing import divide_queries
+from nudge_rag.feedback.merging import merge_labels
+from nudge_rag.feedback.reading import Errors, ReadReport, RowLog, checked_grades, checked_text
+from nudge_rag.feedback.rows import COLUMNS, Labels, Qrels, gather_rows, tuple_rows
 from nudge_rag.feedback.tables import table_rows
+from nudge_rag.feedback.unknown import UnknownNodes, drop_unknown_nodes
 
 __all__ = ["LabeledPairs", "Split", "UnknownNodes"]
-
-Qrels = Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class UnknownNodes:
-    """Node ids that labels name and a store does not hold.
-
-    Attributes:
-        pairs: number of labels lost per unknown node id.
-        queries_left_empty: ids of the queries that have no known node left, and were dropped.
-    """
-
-    pairs: Mapping[str, int]
-    queries_left_empty: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.pairs)
-
-    def __str__(self) -> str:
-        shown = ", ".join(f"{node!r} ({count})" for node, count in list(self.pairs.items())[:5])
-        more = f" and {len(self.pairs) - 5} more" if len(self.pairs) > 5 else ""
-        return (
-            f"{len(self.pairs)} labelled node id(s) are not in the store, in {sum(self.pairs.values())} pair(s): "
-            f"{shown}{more}; {len(self.queries_left_empty)} of the queries have no other answer and are left out"
-        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +58,7 @@ class LabeledPairs:
         unknown = [query for query in (*self.qrels, *self.synthetic) if query not in self.queries]
         if unknown:
             raise ValueError(f"{len(unknown)} query id(s) in the qrels have no text, such as {unknown[0]!r}")
-        checked = {query: MappingProxyType(_checked_grades(query, self.qrels.get(query, {}))) for query in self.queries}
+        checked = {query: MappingProxyType(checked_grades(query, self.qrels.get(query, {}))) for query in self.queries}
         object.__setattr__(self, "queries", MappingProxyType(dict(self.queries)))
         object.__setattr__(self, "qrels", MappingProxyType(checked))
         object.__setattr__(self, "synthetic", frozenset(self.synthetic))
@@ -114,7 +87,7 @@ class LabeledPairs:
             >>> sorted((both := monday + tuesday).queries.values()), both.qrels["q0"]["doc-7"]
             (['log in', 'reset my password'], 0.0)
         """
-        return merge_pairs(self, other, add=True) if isinstance(other, LabeledPairs) else NotImplemented
+        return self._merged(other, add=True) if isinstance(other, LabeledPairs) else NotImplemented
 
     def __or__(self, other: LabeledPairs) -> LabeledPairs:
         """Labels of both; queries of one text are one query, and for a pair in both the grade of ``other`` counts.
@@ -125,7 +98,11 @@ class LabeledPairs:
             >>> (monday | reviewed).qrels["q0"]["doc-7"]
             2.0
         """
-        return merge_pairs(self, other, add=False) if isinstance(other, LabeledPairs) else NotImplemented
+        return self._merged(other, add=False) if isinstance(other, LabeledPairs) else NotImplemented
+
+    def _merged(self, other: LabeledPairs, *, add: bool) -> LabeledPairs:
+        merged = merge_labels(self, other, add=add)
+        return LabeledPairs(merged.queries, merged.qrels, merged.synthetic)
 
     @property
     def n_queries(self) -> int:
@@ -146,7 +123,7 @@ class LabeledPairs:
         Query ids are ``q0``, ``q1``, ... in order of appearance. Integer node ids become strings.
         """
         log = RowLog("from_pairs", errors, "pair")
-        return cls._read(gather_rows(_tuple_rows(pairs, log), log), log)
+        return cls._read(gather_rows(tuple_rows(pairs, log), log), log)
 
     @classmethod
     def _read(cls, labels: Labels, log: RowLog, known: Collection[str] = ()) -> LabeledPairs:
@@ -303,16 +280,8 @@ class LabeledPairs:
 
     def restrict_to(self, known_ids: Collection[str]) -> tuple[LabeledPairs, UnknownNodes]:
         """Only the pairs whose node is known, and a report of the others; queries left without nodes are dropped."""
-        known = set(known_ids)
-        lost: dict[str, int] = {}
-        kept: dict[str, dict[str, float]] = {}
-        for query, grades in self.qrels.items():
-            kept[query] = {node: grade for node, grade in grades.items() if node in known}
-            for node in grades.keys() - known:
-                lost[node] = lost.get(node, 0) + 1
-        empty = tuple(query for query, grades in kept.items() if not grades)
-        left = {query: grades for query, grades in kept.items() if grades}
-        return self._only(left), UnknownNodes(dict(sorted(lost.items())), empty)
+        left, unknown = drop_unknown_nodes(self.qrels, known_ids)
+        return self._only(left), unknown
 
     def split(
         self,
@@ -345,27 +314,7 @@ class LabeledPairs:
             >>> list(parts.test.queries.values())
             ['move']
         """
-        fractions = (train, val, test)
-        if not all(math.isfinite(part) and part >= 0 for part in fractions) or abs(sum(fractions) - 1) > 1e-9:
-            raise ValueError(f"train, val and test must be fractions that sum to 1, got {fractions}")
-        alike: dict[str, set[str]] = {}
-        for query, text in self.queries.items():
-            if query not in self.synthetic:
-                alike.setdefault(normalise(text), set()).add(text)
-        texts = sorted(text for group in alike.values() for text in group)
-        shuffled = np.random.default_rng(seed).permutation(len(texts))
-        place_of = {texts[row]: place for place, row in enumerate(shuffled)}
-        # In the order of one text of each: a few near-identical queries among many leave all others where they were.
-        groups = sorted(alike, key=lambda group: place_of[min(alike[group])])
-        part_of = _divide(groups, fractions, {normalise(text) for text in learned})
-        parts: list[list[str]] = [[], [], []]
-        for query, text in self.queries.items():
-            group = normalise(text)
-            if query not in self.synthetic:
-                parts[part_of[group]].append(query)
-            elif part_of.get(group, 0) == 0:
-                # A generated question that a user asked too would carry its answer from the test part into training.
-                parts[0].append(query)
+        parts = divide_queries(self, (train, val, test), seed, learned)
         return Split(*(self.subset(part) for part in parts))
 
 
@@ -375,74 +324,6 @@ class Split(NamedTuple):
     train: LabeledPairs
     val: LabeledPairs
     test: LabeledPairs
-
-
-def _divide(groups: Sequence[str], fractions: Sequence[float], learned: Collection[str]) -> dict[str, int]:
-    """Return the part of each group: the last ones that were not learned are the test part, the others as they come."""
-    first, second = np.round(np.cumsum(fractions)[:2] * len(groups)).astype(int).tolist()
-    fresh = [group for group in groups if group not in learned]
-    n_test = len(groups) - second
-    tested = set(fresh[max(0, len(fresh) - n_test) :]) if n_test else set()
-    rest = [group for group in groups if group not in tested]
-    n_train = len(rest) - (second - first)
-    return dict.fromkeys(tested, 2) | {group: int(place >= n_train) for place, group in enumerate(rest)}
-
-
-def merge_pairs(first: LabeledPairs, second: LabeledPairs, *, add: bool) -> LabeledPairs:
-    """Join two sets of labels by query text; ``add`` sums the grades of a pair, else the second one's count.
-
-    Query ids of ``first`` stay; one of ``second`` that is taken becomes the first free ``q0``, ``q1``, ...
-    A query is synthetic if it is so in both, or in the only one that has it.
-    """
-    id_of: dict[str, str] = {}
-    queries: dict[str, str] = {}
-    qrels: dict[str, dict[str, float]] = {}
-    real: set[str] = set()
-    taken = {*first.queries, *second.queries}
-    for pairs in (first, second):
-        merged: dict[str, dict[str, float]] = {}
-        for query, text in pairs.queries.items():
-            if text not in id_of:
-                id_of[text] = query if query not in queries else _free_id(taken)
-                queries[id_of[text]] = text
-            if query not in pairs.synthetic:
-                real.add(id_of[text])
-            # Two queries of one text within one set are votes as well.
-            _add_grades(merged.setdefault(id_of[text], {}), pairs.qrels[query])
-        for query, grades in merged.items():
-            total = qrels.setdefault(query, {})
-            _add_grades(total, grades) if add else total.update(grades)
-    return LabeledPairs(queries, qrels, frozenset(queries.keys() - real))
-
-
-def _add_grades(total: dict[str, float], grades: Mapping[str, float]) -> None:
-    for node, grade in grades.items():
-        total[node] = total.get(node, 0.0) + grade
-
-
-def _free_id(taken: set[str]) -> str:
-    number = next(number for number in itertools.count() if f"q{number}" not in taken)
-    taken.add(f"q{number}")
-    return f"q{number}"
-
-
-def _tuple_rows(pairs: Iterable[Any], log: RowLog) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, pair in enumerate(pairs):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) not in (2, 3):
-            log.n_rows += 1
-            log.bad(number, f"must be (query, node id) or (query, node id, grade), got {pair!r:.200}")
-        else:
-            yield number, dict(zip(("query", "node_id", "grade"), pair, strict=False))
-
-
-def _checked_grades(query: str, grades: Mapping[str, float]) -> dict[str, float]:
-    if not grades:
-        raise ValueError(f"query {query!r} has no nodes")
-    checked = {}
-    for node, grade in grades.items():
-        checked_text(node, f"a node id of query {query!r}")
-        checked[node] = checked_grade(grade, f"grade of query {query!r} and node {node!r}")
-    return checked
 
 
 def _plain(qrels: Qrels) -> dict[str, dict[str, float]]:

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Literal
 
-__all__ = ["Errors", "ReadReport", "RowLog", "SkippedRow", "checked_grade", "checked_id", "checked_text"]
+__all__ = [
+    "Errors",
+    "ReadReport",
+    "RowLog",
+    "SkippedRow",
+    "checked_grade",
+    "checked_grades",
+    "checked_id",
+    "checked_text",
+]
 
 Errors = Literal["raise", "skip"]
 SHOWN = 5
@@ -146,6 +155,22 @@ def checked_grade(value: object, what: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{what} must be finite, got {value!r:.200}")
     return number
+
+
+def checked_grades(query: str, grades: Mapping[str, float]) -> dict[str, float]:
+    """Return the grades of a query's nodes, each of them checked.
+
+    Raises:
+        TypeError: a node id or a grade of the wrong type.
+        ValueError: no nodes, an empty node id, a grade that is not finite.
+    """
+    if not grades:
+        raise ValueError(f"query {query!r} has no nodes")
+    checked = {}
+    for node, grade in grades.items():
+        checked_text(node, f"a node id of query {query!r}")
+        checked[node] = checked_grade(grade, f"grade of query {query!r} and node {node!r}")
+    return checked
 
 
 def parsed_grade(value: object, what: str) -> float:

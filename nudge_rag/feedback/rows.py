@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from nudge_rag.feedback.reading import RowLog, checked_id, checked_text, parsed_grade
 
-__all__ = ["COLUMNS", "Labels", "gather_rows", "normalise"]
+__all__ = ["COLUMNS", "LabelSet", "Labels", "Qrels", "gather_rows", "normalise", "tuple_rows"]
 
 COLUMNS = ("query", "node_id", "grade", "query_id", "synthetic")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
+Qrels = Mapping[str, Mapping[str, float]]
 Numbered = tuple[int | None, Mapping[str, Any]]
+
+
+class LabelSet(Protocol):
+    """Queries with their grades and the ids of those that were generated: `LabeledPairs` or `Labels`."""
+
+    @property
+    def queries(self) -> Mapping[str, str]:
+        """Query id to text."""
+
+    @property
+    def qrels(self) -> Qrels:
+        """Query id to {node id: grade}."""
+
+    @property
+    def synthetic(self) -> Set[str]:
+        """Ids of generated queries."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,16 @@ def gather_rows(rows: Iterable[Numbered], log: RowLog) -> Labels:
         except (TypeError, ValueError) as error:
             log.bad(line, str(error), type(error))
     return _summed(checked, _query_ids(checked))
+
+
+def tuple_rows(pairs: Iterable[Any], log: RowLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number tuples of (query, node id) or (query, node id, grade) and name their columns; others are bad rows."""
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) not in (2, 3):
+            log.n_rows += 1
+            log.bad(number, f"must be (query, node id) or (query, node id, grade), got {pair!r:.200}")
+        else:
+            yield number, dict(zip(("query", "node_id", "grade"), pair, strict=False))
 
 
 def normalise(text: str) -> str:
