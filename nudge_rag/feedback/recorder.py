@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 
-from nudge_rag.feedback.database import EventDatabase, has_wal_reset_fault
+from nudge_rag.feedback.database import EventDatabase
 from nudge_rag.feedback.event_rows import (
     WRITE_EVENT,
     WRITE_QUERY,
@@ -25,57 +23,17 @@ from nudge_rag.feedback.event_rows import (
     salted_hash,
 )
 from nudge_rag.feedback.interleaving import InterleavingResult, compare_teams
+from nudge_rag.feedback.live_version import LiveVersion
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
 from nudge_rag.feedback.reading import checked_id, checked_text
+from nudge_rag.feedback.recorder_check import RecorderCheck, check_database
+from nudge_rag.feedback.shown import Shown, as_shown
 
 __all__ = ["Recorder", "RecorderCheck", "Redact"]
 
 Redact = Callable[[str], str | None]
-Shown = ShownNode | tuple[str, float | None] | str
 
 WRITES_BETWEEN_PURGES, ROWS_A_PURGE = 100, 500
-SECONDS_A_VERSION = 10.0
-
-
-@dataclass(frozen=True)
-class RecorderCheck:
-    """The state of a recorder.
-
-    Attributes:
-        path: the file.
-        retrievals: recorded retrievals.
-        feedback: recorded feedback events.
-        lost: retrievals and events that this process could not write.
-        last_error: why the last one was lost, None if none was.
-        integrity: "ok", or what SQLite finds wrong with the file.
-        journal_mode: "wal"; another one on file systems without shared memory, where each write is slower.
-        sqlite_version: of the library in use.
-        wal_reset_fault: whether that version has the WAL-reset fault, which the recorder's lock keeps from happening
-            unless other programs write to the file.
-    """
-
-    path: Path
-    retrievals: int
-    feedback: int
-    lost: int
-    last_error: str | None
-    integrity: str
-    journal_mode: str
-    sqlite_version: str
-    wal_reset_fault: bool
-
-    def __str__(self) -> str:
-        lost = f", {self.lost} lost ({self.last_error})" if self.lost else ""
-        fault = (
-            "; this SQLite has the WAL-reset fault (https://sqlite.org/wal.html#walresetbug): let no other program "
-            "write to the file, or use 3.51.3 or later"
-            if self.wal_reset_fault
-            else ""
-        )
-        return (
-            f"{self.path}: {self.retrievals} retrievals, {self.feedback} feedback events{lost}; integrity: "
-            f"{self.integrity}; journal mode {self.journal_mode}, SQLite {self.sqlite_version}{fault}"
-        )
 
 
 class Recorder:
@@ -129,8 +87,7 @@ class Recorder:
         self.lost = 0
         self.last_error: str | None = None
         self._writes = 0
-        self._version, self._version_read = version, float("-inf")
-        self._known_version: str | None = None
+        self._live_version = LiveVersion(version)
         self._last: ContextVar[str | None] = ContextVar("nudge_query_id", default=None)
         self._database = EventDatabase(self.path, timeout)
         self._redact = salted_hash(self._database) if redact == "hash" else redact if callable(redact) else None
@@ -171,13 +128,13 @@ class Recorder:
             ValueError: a blank query or id.
         """
         checked_text(query, "query")
-        nodes = [_as_shown(node) for node in shown]
+        nodes = [as_shown(node) for node in shown]
         key = uuid.uuid4().hex if query_id is None else checked_id(query_id, "query_id")
         user = self._user(user_id)
 
         def write() -> None:
             ids, hits = self._hits(nodes)
-            live = self._live_version() if version is None else version
+            live = self._live_version.read(self.count_failure) if version is None else version
             row = (key, self.application, user, self._redacted(query), now(), key, ids, hits, live, user, session_id)
             self._database.run(lambda connection: connection.execute(WRITE_QUERY, row))
 
@@ -192,7 +149,7 @@ class Recorder:
         Returns:
             Whether it was written.
         """
-        nodes = [_as_shown(node) for node in shown]
+        nodes = [as_shown(node) for node in shown]
         return self._attempt(
             lambda: self._database.run(
                 lambda connection: connection.execute(WRITE_SHOWN, (*self._hits(nodes), query_id))
@@ -293,25 +250,7 @@ class Recorder:
         Raises:
             sqlite3.Error: the file cannot be read.
         """
-
-        def count(connection: sqlite3.Connection) -> tuple[int, int, str]:
-            retrievals = connection.execute("SELECT count(*) FROM ubi_queries").fetchone()[0]
-            events = connection.execute("SELECT count(*) FROM ubi_events").fetchone()[0]
-            integrity = "; ".join(row[0] for row in connection.execute("PRAGMA integrity_check(5)"))
-            return retrievals, events, integrity
-
-        retrievals, events, integrity = self._database.read(count)
-        return RecorderCheck(
-            self.path,
-            retrievals,
-            events,
-            self.lost,
-            self.last_error,
-            integrity,
-            self._database.journal_mode,
-            sqlite3.sqlite_version,
-            has_wal_reset_fault(sqlite3.sqlite_version_info[:3]),
-        )
+        return check_database(self._database, self.lost, self.last_error)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
@@ -361,23 +300,3 @@ class Recorder:
             for node in nodes
         ]
         return json.dumps([hit[0] for hit in hits], ensure_ascii=False), json.dumps(hits, ensure_ascii=False)
-
-    def _live_version(self) -> str | None:
-        if not callable(self._version):
-            return self._version
-        if time.monotonic() - self._version_read >= SECONDS_A_VERSION:
-            self._version_read = time.monotonic()
-            try:
-                live = self._version()
-                self._known_version = None if live is None else str(live)
-            except Exception as error:  # the query is recorded all the same
-                self.count_failure(error)
-        return self._known_version
-
-
-def _as_shown(node: Shown) -> ShownNode:
-    if isinstance(node, ShownNode):
-        return node
-    if isinstance(node, tuple):
-        return ShownNode(checked_id(node[0], "node_id"), None if node[1] is None else float(node[1]))
-    return ShownNode(checked_id(node, "node_id"))

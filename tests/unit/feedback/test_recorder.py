@@ -210,7 +210,7 @@ def test_the_version_is_asked_for_and_may_fail(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "feedback.sqlite3", version=version)
     recorder.record("a", ["n"])
     recorder.record("b", ["n"])
-    recorder._version_read = float("-inf")
+    recorder._live_version._read_at = float("-inf")
     with pytest.warns(UserWarning, match="gone"):
         recorder.record("c", ["n"])
     assert [retrieval.version for retrieval in recorder.log().retrievals] == ["3", "3", "3"]
