@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import BoolArray, FloatArray
-from nudge_rag.stores.base import Capabilities, SearchResult, UnknownIdError
+from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, UnknownIdError
 from nudge_rag.stores.checks import at_unit_length, check_batch_size, check_ids, check_replacement
 
 __all__ = ["StoreAdapter"]
@@ -88,6 +88,22 @@ class StoreAdapter(ABC):
         if not self.capabilities.keeps_norms:
             return at_unit_length(vectors)
         return np.asarray(vectors, dtype=self.capabilities.dtype)
+
+    def search_with_defaults(self, queries: FloatArray, k: int) -> SearchResult:
+        """Search as an application does that sets no options of the index; `search` may look more widely."""
+        return self.search(queries, k)
+
+    def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> EmbeddingStore | None:
+        """Return a store that searches as this one would after `replace`, of which nothing is written.
+
+        Args:
+            ids: stored nodes.
+            vectors: (len(ids), d) their vectors.
+
+        Returns:
+            A store in memory; None if only a write can tell how the index would answer.
+        """
+        return None
 
     def replace(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Overwrite the vectors of ``ids``; text and metadata stay.

@@ -25,7 +25,7 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
-from nudge_rag.tuning.printing import describe_candidates, describe_decision, wrap
+from nudge_rag.tuning.printing import describe_candidates, describe_coarse_index, describe_decision, wrap
 from nudge_rag.tuning.report import ReportedCoverage, as_html, nudge_document
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Nudge:
         adapter: the map that every query has to pass before it is searched; None if queries stay as they are.
         against_live: held-out queries with the new vectors and with those that are live; None if nothing is.
         query_hashes: hashes of the queries that it was trained and validated on.
+        exact_comparison: before and after by exact scores, if the store's own index, whose answers ``comparison``
+            shows, is so coarse that it misses some of them.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -81,11 +83,13 @@ class Nudge:
     adapter: QueryAdapter | None = None
     against_live: LiveComparison | None = field(default=None, repr=False)
     query_hashes: tuple[str, ...] = field(default=(), repr=False)
+    exact_comparison: Comparison | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         decision = describe_decision(self.improves, self._changes_something, self.comparison)
         live = None if self.against_live is None else wrap(str(self.against_live))
-        parts: list[object] = [decision, self.comparison, live, wrap(self.summary)]
+        coarse = describe_coarse_index(self.store.name, self.comparison, self.exact_comparison)
+        parts: list[object] = [decision, self.comparison, coarse, live, wrap(self.summary)]
         if self.tried:
             parts.append(describe_candidates(self.tried))
         return "\n\n".join(str(part) for part in parts if part is not None)
@@ -102,6 +106,7 @@ class Nudge:
             "summary": self.summary,
             "store": self.store.name,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "exact_comparison": None if self.exact_comparison is None else self.exact_comparison.to_dict(),
             "curve": {
                 "metric": str(self.curve.metric),
                 "gammas": self.curve.gammas.tolist(),

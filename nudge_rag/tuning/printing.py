@@ -9,7 +9,7 @@ from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.solvers.result import Candidate
 
-__all__ = ["WIDTH", "describe_candidates", "describe_decision", "explain_candidates", "wrap"]
+__all__ = ["WIDTH", "describe_candidates", "describe_coarse_index", "describe_decision", "explain_candidates", "wrap"]
 
 WIDTH = 80
 
@@ -41,6 +41,25 @@ def describe_decision(improves: bool, changes: bool, comparison: Comparison | No
     if row.low is not None and row.high is not None and row.low <= 0 <= row.high:
         sentence += " The interval includes 0: it may be chance."
     return wrap(sentence)
+
+
+def describe_coarse_index(store: str, found: Comparison | None, exact: Comparison | None) -> str | None:
+    """Return how the table would look if the store's index found everything; None if it does.
+
+    Args:
+        store: the store's name.
+        found: before and after as the store answers.
+        exact: before and after by exact scores, if they differ from that.
+    """
+    if found is None or exact is None or not exact.rows:
+        return None
+    row, best = found.rows[0], exact.rows[0]
+    if None in (row.before, row.after, best.before, best.after):
+        return None
+    return wrap(
+        f"The table is what {store} answers, whose index misses nodes. With an exact search {best.metric} would be "
+        f"{best.before:.3f} before and {best.after:.3f} after: let the index search more widely."
+    )
 
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:

@@ -17,12 +17,17 @@ from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers import LabeledQueries, NudgeFit
 from nudge_rag.solvers.registry import Solver, solver_settings
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads
 from nudge_rag.tuning.gate import compare_with_live
 from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.tuning.store_answers import Ranking, StoreAnswers
 
 __all__ = ["HeldOut", "Trial", "run_trial"]
+
+# How many nodes beyond the deepest cutoff are ranked, to take the place of those that a coarse index misses.
+SPARE = 20
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Trial:
         live: (n, d) vectors that are in the store, if an earlier push moved any of them.
         live_adapter: the map that queries pass until now, if there is one.
         seen: ids of held-out queries that what is live was made from.
+        stored: (n, d) what the store holds for ``ids``; None if it is not known.
     """
 
     store: EmbeddingStore
@@ -91,18 +97,26 @@ class Trial:
     live: FloatArray | None = None
     live_adapter: Callable[[FloatArray], FloatArray] | None = None
     seen: Collection[str] = ()
+    stored: FloatArray | None = None
 
 
 def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: Split | None = None) -> Nudge:
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
-    before = _evaluate(trial, trial.held_out, trial.originals)
-    after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings())
+    answers = _store_answers(trial)
+    exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
+    exact_after, after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings(), answers)
     against_live = None
     if trial.live is not None:
-        live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live)
+        _, live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live, answers)
         against_live = compare_with_live(trial.metrics[0], live, after, trial.seen)
+    is_coarse = before is not exact_before or after is not exact_after
+    reads = (
+        trial.reads
+        if answers is None
+        else replace(trial.reads, vectors_read=trial.reads.vectors_read + answers.vectors_read)
+    )
     gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
     return Nudge(
         store=trial.store,
@@ -112,14 +126,15 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         gamma=fit.gamma,
         curve=fit.curve,
         improves=(fit.gamma > 0 or fit.adapter is not None) and gain > 0,
-        summary=_summary(fit, trial, gain),
+        summary=_summary(fit, trial, gain, answers is not None and answers.has_estimated),
         solver=fit.solver,
         settings=solver_settings(solver),
         tried=fit.tried,
         versions=None if versions is None else Path(versions),
         comparison=compare(before, after, _groups(trial)),
         split=split,
-        reads=trial.reads,
+        exact_comparison=compare(exact_before, exact_after, _groups(trial)) if is_coarse else None,
+        reads=reads,
         adapter=fit.adapter,
         against_live=against_live,
     )
@@ -146,16 +161,46 @@ def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | Non
     return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
 
 
-def _evaluate(trial: Trial, held_out: HeldOut, vectors: FloatArray) -> Evaluation:
-    """Rank the known nodes, with ``vectors``, among the best of all others."""
+def _store_answers(trial: Trial) -> StoreAnswers | None:
+    """Ask the store itself, if its search is approximate; an exact one answers as the scores say."""
+    if trial.store.capabilities.exact_search:
+        return None
+    if trial.stored is not None:
+        return StoreAnswers(trial.store, trial.ids, trial.stored)
+    with reading(trial.store, "the labelled nodes were read"):
+        present = trial.store.matching(trial.ids, None)
+        rows = [row for row, node_id in enumerate(trial.ids) if node_id in present]
+        stored = np.array(trial.originals)
+        stored[rows] = trial.store.read([trial.ids[row] for row in rows])
+    return StoreAnswers(trial.store, trial.ids, stored)
+
+
+def _evaluate(
+    trial: Trial, held_out: HeldOut, vectors: FloatArray, answers: StoreAnswers | None
+) -> tuple[Evaluation, Evaluation]:
+    """Rank the known nodes, with ``vectors``, among the best of all others: by exact scores, and as the store does.
+
+    Both are one object if the store finds all that it should.
+    """
     depth = max(metric.k for metric in trial.metrics)
+    rankings = _rank(trial, held_out, vectors, depth if answers is None else depth + SPARE)
+    run = {query: list(ranking.ids[:depth]) for query, ranking in zip(held_out.qrels, rankings, strict=True)}
+    exact = evaluate(held_out.qrels, run, trial.metrics)
+    found = None if answers is None else answers.rank(held_out.queries, vectors, rankings, depth)
+    if found is None:
+        return exact, exact
+    return exact, evaluate(held_out.qrels, dict(zip(held_out.qrels, found, strict=True)), trial.metrics)
+
+
+def _rank(trial: Trial, held_out: HeldOut, vectors: FloatArray, depth: int) -> list[Ranking]:
     best_rows, scores = rank_nodes(held_out.queries, vectors, depth, trial.store.capabilities.similarity)
-    run = {}
-    for row, query in enumerate(held_out.qrels):
+    rankings = []
+    for row in range(len(held_out.qrels)):
         ids = [*(trial.ids[node] for node in best_rows[row]), *held_out.competitor_ids[row]]
-        order = np.argsort(-np.concatenate([scores[row], held_out.competitor_scores[row]]), kind="stable")[:depth]
-        run[query] = [ids[place] for place in order]
-    return evaluate(held_out.qrels, run, trial.metrics)
+        merged = np.concatenate([scores[row], held_out.competitor_scores[row]])
+        order = np.argsort(-merged, kind="stable")[:depth]
+        rankings.append(Ranking([ids[place] for place in order], merged[order]))
+    return rankings
 
 
 def _groups(trial: Trial) -> dict[str, list[str]]:
@@ -167,7 +212,7 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
     return groups
 
 
-def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
+def _summary(fit: NudgeFit, trial: Trial, gain: float, is_estimated: bool) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
     unchanged = fit.gamma == 0 and fit.adapter is None
     if unchanged and any(not setting.allowed and setting.gamma for setting in fit.tried):
@@ -176,6 +221,8 @@ def _summary(fit: NudgeFit, trial: Trial, gain: float) -> str:
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"
+    if is_estimated:
+        verdict += " (what the index finds among moved nodes is estimated from their neighbours)"
     return (
         f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {trial.store.count()} nodes labelled, {trial.reads};"
         f" queries: {sizes}; {verdict}"

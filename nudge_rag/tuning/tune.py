@@ -250,6 +250,7 @@ def _prepare_trial(
         metrics=settings.metrics,
         reads=replace(reads, vectors_read=reads.vectors_read + len(nodes.ids) + (0 if pool is None else len(pool))),
         background=pool,
+        stored=nodes.current,
         search=lambda mapped: find_competitors(store, mapped, nodes.ids, nodes.current, depth, settings.competitors),
     )
 

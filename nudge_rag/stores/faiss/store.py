@@ -179,6 +179,12 @@ class FaissStore(StoreAdapter):
                 index.put(places, before)
                 raise
 
+    def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> FaissStore:
+        """Return a copy of the index, in memory, with other vectors for ``ids``."""
+        copied = FaissStore(FaissIndex(self.index).copied(), dict(self._ids()))
+        copied.replace(ids, vectors)
+        return copied
+
     def history(self) -> BlobStorage:
         """The store's history: a folder next to the file; without a file in this process, with what holds the index."""
         return history_of(self._path, self._index if self._held_by is None else self._held_by[0])

@@ -130,12 +130,19 @@ class LanceStore(StoreAdapter):
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query: exactly, or as far as the index finds them."""
+        return self._search(queries, k, where, widely=True)
+
+    def search_with_defaults(self, queries: FloatArray, k: int) -> SearchResult:
+        """Search as LanceDB does if it is given no options."""
+        return self._search(queries, k, None, widely=False)
+
+    def _search(self, queries: FloatArray, k: int, where: str | None, *, widely: bool) -> SearchResult:
         checked = check_queries(queries, k, dimension=self.dimension).astype(self.capabilities.dtype)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL]
-            found = self._nearest(part, k, where)
+            found = self._nearest(part, k, where, widely)
             query = np.asarray(found["query_index"]) if "query_index" in found.column_names else np.zeros(len(found))
             found_ids, found_scores = ungrouped(
                 query, found[self._rows.id].to_pylist(), self._scores(np.asarray(found["_distance"])), len(part), k
@@ -144,13 +151,15 @@ class LanceStore(StoreAdapter):
             scores.extend(found_scores)
         return SearchResult(ids, scores)
 
-    def _nearest(self, queries: FloatArray, k: int, where: str | None) -> Any:
+    def _nearest(self, queries: FloatArray, k: int, where: str | None, widely: bool) -> Any:
         query = self._rows.fresh().search(queries, vector_column_name=self._rows.vector).limit(k)
         query = query.select([self._rows.id, "_distance"]).distance_type(self.capabilities.similarity)
         if where:
             query = query.where(where, prefilter=True)
         if self._exact:
             return query.bypass_vector_index().to_arrow()
+        if not widely:
+            return query.to_arrow()
         return query.nprobes(self._nprobes).refine_factor(self._refine).to_arrow()
 
     def _scores(self, distances: FloatArray) -> Float64Array:
@@ -264,6 +273,10 @@ class LanceCopy(LanceStore):
         vectors = self._rows.matrix(rows, self._rows.vector)
         best, scores = rank_nodes(checked, vectors, k, self.capabilities.similarity)
         return SearchResult([[names[row] for row in line] for line in best], list(scores.astype(np.float64)))
+
+    def search_with_defaults(self, queries: FloatArray, k: int) -> SearchResult:
+        """As `search`: there is no index."""
+        return self.search(queries, k)
 
     def _select(self, columns: list[str], condition: str) -> Any:
         return super()._select(columns, f"({condition}) AND {self._present}")

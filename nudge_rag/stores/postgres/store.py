@@ -155,6 +155,13 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query."""
+        return self._search(queries, k, where, widely=True)
+
+    def search_with_defaults(self, queries: FloatArray, k: int) -> SearchResult:
+        """Search with the settings of pgvector that the connection has."""
+        return self._search(queries, k, None, widely=False)
+
+    def _search(self, queries: FloatArray, k: int, where: str | None, *, widely: bool) -> SearchResult:
         checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
@@ -165,7 +172,8 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         )
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL]
-            rows = self._rows(query, [[str(row.tolist()) for row in part], k], where=where, k=k)
+            values = [[str(row.tolist()) for row in part], k]
+            rows = self._rows(query, values, where=where, k=k if widely or self._exact else None)
             numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
             given = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
             found_ids, found_scores = ungrouped(numbers, [row[1] for row in rows], given, len(part), k)
