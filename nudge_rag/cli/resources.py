@@ -168,9 +168,9 @@ def load_model(name: str) -> EmbedQueries:
     for method in ("encode_query", "encode"):
         if callable(getattr(model, method, None)):
             return _quiet_encoder(getattr(model, method))
-    for method in ("get_query_embedding", "embed_query"):
-        if callable(getattr(model, method, None)):
-            return _one_by_one(getattr(model, method))
+    for one, many in (("get_query_embedding", "get_text_embedding_batch"), ("embed_query", "embed_documents")):
+        if callable(getattr(model, one, None)):
+            return _at_once(model, getattr(model, one), getattr(model, many, None))
     if callable(model):
         embed: EmbedQueries = model
         return embed
@@ -192,10 +192,12 @@ def _quiet_encoder(encode: Callable[..., Any]) -> EmbedQueries:
     return lambda texts: encode(texts)
 
 
-def _one_by_one(embed: Callable[[str], Any]) -> EmbedQueries:
-    from nudge_rag.common.progress import track
+def _at_once(
+    model: Any, embed_one: Callable[[str], Any], embed_many: Callable[[list[str]], Any] | None
+) -> EmbedQueries:
+    from nudge_rag.tuning.query_cache import cache_of, embed_queries_at_once
 
-    return lambda texts: [embed(text) for text in track(texts)]
+    return lambda texts: embed_queries_at_once(texts, embed_one, embed_many, cache_of(model))
 
 
 def pairs_format(path: Path, name: str | None = None) -> str:

@@ -22,6 +22,8 @@ CompetitorMethod: TypeAlias = Literal["search", "scan"]
 METHODS: tuple[CompetitorMethod, ...] = ("search", "scan")
 SCAN_BATCH = 1_000
 SCORES_PER_BLOCK = 4_000_000
+# Between two steps of the bar.
+QUERIES_AT_ONCE = 1_000
 # Stores add up in another order than numpy: scores this close, relative to 1 + |score|, count as equal.
 ROUNDING = 1e-5
 # Below this share of known nodes found, a store's index is too coarse to choose a step by.
@@ -154,11 +156,17 @@ def _searched(
 
 
 def _neighbours(store: EmbeddingStore, queries: FloatArray, k: int) -> tuple[list[list[str]], list[Float64Array]]:
-    with reading(store, f"searching the nearest nodes of {len(queries)} queries"):
-        found = store.search(queries, k)
-    if len(found.ids) != len(queries) or len(found.scores) != len(queries):
-        raise StoreError(f"{store.name} returned {len(found.ids)} lists of neighbours for {len(queries)} queries")
-    return found.ids, found.scores
+    ids: list[list[str]] = []
+    scores: list[Float64Array] = []
+    for first in track(range(0, len(queries), QUERIES_AT_ONCE), "asking the store for neighbours"):
+        part = queries[first : first + QUERIES_AT_ONCE]
+        with reading(store, f"searching the nearest nodes of {len(part)} queries"):
+            found = store.search(part, k)
+        if len(found.ids) != len(part) or len(found.scores) != len(part):
+            raise StoreError(f"{store.name} returned {len(found.ids)} lists of neighbours for {len(part)} queries")
+        ids += found.ids
+        scores += found.scores
+    return ids, scores
 
 
 def _without(ids: list[str], scores: Float64Array, hidden: set[str], depth: int) -> tuple[list[str], Float64Array]:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.embedding import model_name_of
 from nudge_rag.common.files import default_cache_folder, save_through
 from nudge_rag.common.progress import track
 
-__all__ = ["QueryCache", "embed_queries_at_once"]
+__all__ = ["QueryCache", "cache_of", "embed_queries_at_once"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,17 @@ class QueryCache:
         return {key.tobytes(): vector for key, vector in zip(keys, vectors, strict=True)}
 
 
+def cache_of(model: Any) -> QueryCache | None:
+    """Return the cache of a framework's embedding model; None if it has no name, since another may be meant tomorrow.
+
+    Example:
+        >>> cache_of(object()) is None
+        True
+    """
+    name = model_name_of(model)
+    return None if name is None else QueryCache(f"{type(model).__module__}.{type(model).__qualname__} {name}")
+
+
 def embed_queries_at_once(
     texts: list[str], embed_one: EmbedOne, embed_many: EmbedMany | None = None, cache: QueryCache | None = None
 ) -> FloatArray:
@@ -121,9 +133,9 @@ def embed_queries_at_once(
 def _embed(texts: list[str], embed_one: EmbedOne, embed_many: EmbedMany | None) -> FloatArray:
     if embed_many is not None and len(texts) > SAMPLES and _agree(texts, embed_one, embed_many):
         batches = [texts[first : first + BATCH] for first in range(0, len(texts), BATCH)]
-        return np.array([vector for batch in track(batches) for vector in embed_many(batch)])
+        return np.array([vector for batch in track(batches, "embedding queries") for vector in embed_many(batch)])
     with ThreadPoolExecutor(THREADS) as threads:
-        return np.array(list(track(threads.map(embed_one, texts), total=len(texts))))
+        return np.array(list(track(threads.map(embed_one, texts), "embedding queries", total=len(texts))))
 
 
 def _agree(texts: list[str], embed_one: EmbedOne, embed_many: EmbedMany) -> bool:

@@ -8,8 +8,9 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_nudge.databases.registry import embeddings_of
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.embedding import model_name_of
 from nudge_rag.tuning.queries import EmbedQueries
-from nudge_rag.tuning.query_cache import QueryCache, embed_queries_at_once
+from nudge_rag.tuning.query_cache import cache_of, embed_queries_at_once
 
 __all__ = ["embed_queries_with", "model_name_of", "model_of"]
 
@@ -26,12 +27,6 @@ def model_of(vectorstore: Any, embeddings: Embeddings | None = None) -> Embeddin
     return model
 
 
-def model_name_of(model: Embeddings) -> str | None:
-    """Return the model's name, or None if it has none."""
-    name = getattr(model, "model_name", None) or getattr(model, "model", None)
-    return name if isinstance(name, str) else None
-
-
 def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -> EmbedQueries:
     """Make the function that embeds query texts with the model of a vector store.
 
@@ -42,10 +37,8 @@ def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -
         ValueError: no embeddings were given and the vector store has none.
     """
     model = model_of(vectorstore, embeddings)
-    name = model_name_of(model)
 
     def embed_queries(texts: list[str]) -> FloatArray:
-        cache = None if name is None else QueryCache(f"{type(model).__module__}.{type(model).__qualname__} {name}")
-        return embed_queries_at_once(texts, model.embed_query, model.embed_documents, cache)
+        return embed_queries_at_once(texts, model.embed_query, model.embed_documents, cache_of(model))
 
     return embed_queries

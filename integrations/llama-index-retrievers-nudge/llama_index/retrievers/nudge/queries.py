@@ -7,13 +7,12 @@ from typing import Any
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-import nudge_rag
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.embedding import model_name_of
 from nudge_rag.tuning.queries import EmbedQueries
+from nudge_rag.tuning.query_cache import cache_of, embed_queries_at_once
 
 __all__ = ["embed_queries_with", "model_name_of", "model_of"]
-
-# The name that LlamaIndex gives a model without one.
-NAMELESS = "unknown"
 
 
 def model_of(index_or_store: Any, embed_model: BaseEmbedding | None = None) -> BaseEmbedding:
@@ -23,20 +22,16 @@ def model_of(index_or_store: Any, embed_model: BaseEmbedding | None = None) -> B
     return index_or_store._embed_model if isinstance(index_or_store, VectorStoreIndex) else Settings.embed_model
 
 
-def model_name_of(model: BaseEmbedding) -> str | None:
-    """Return the model's name, or None if it has none."""
-    name = getattr(model, "model_name", None)
-    return None if name == NAMELESS else name
-
-
 def embed_queries_with(index_or_store: Any, embed_model: BaseEmbedding | None = None) -> EmbedQueries:
     """Make the function that embeds query texts with the model of an index.
 
-    Queries go through the query side: many models put another instruction before a query than before a text.
+    Queries go through the query side: many models put another instruction before a query than before a text. They are
+    embedded in batches if the model has none; embeddings of a model that has a name are kept in the user's cache.
     """
 
-    def embed_queries(texts: list[str]) -> list[list[float]]:
+    def embed_queries(texts: list[str]) -> FloatArray:
         model = model_of(index_or_store, embed_model)
-        return [model.get_query_embedding(text) for text in nudge_rag.track(texts)]
+        cache = cache_of(model)
+        return embed_queries_at_once(texts, model.get_query_embedding, model.get_text_embedding_batch, cache)
 
     return embed_queries
