@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,30 +11,28 @@ import pytest
 
 from tests.cli import shop
 from tests.support.fixtures import servers  # noqa: F401
+from tests.support.forking_commands import COMMAND as CODE
+from tests.support.forking_commands import ForkingParent
 
 FOLDER = Path(__file__).parent
-COMMAND = [sys.executable, "-c", "import sys; from nudge_rag.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", CODE]
 
 
 class Command:
     """``nudge-rag`` in a process of its own."""
 
+    parent = ForkingParent()
+
     def __init__(self, folder):
         self.folder = folder
 
-    def __call__(self, *arguments, environment=None, **options):
-        path = os.pathsep.join([str(FOLDER), *sys.path])
-        env = {**os.environ, "PYTHONPATH": path, **(environment or {})}
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            **options,
-        )
+    def __call__(self, *arguments):
+        return self.run(CODE, *arguments)
+
+    def run(self, code, *arguments):
+        """Run ``code`` with the arguments, as ``python -c`` does."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+        return self.parent.run(code, [str(argument) for argument in arguments], self.folder, environment)
 
     def answer(self, *arguments, code=0):
         """The result of a call with --json that is to end with ``code``; None for any."""
@@ -45,6 +42,13 @@ class Command:
         assert document["schema"] == "nudge-rag/cli/1"
         assert document["exit_code"] == result.returncode
         return document.get("result", document.get("error"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parent_of_commands():
+    """Ends with the tests."""
+    yield
+    Command.parent.stop()
 
 
 @pytest.fixture

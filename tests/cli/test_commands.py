@@ -136,7 +136,7 @@ def test_on_a_terminal_the_question_is_asked(command, application, tmp_path, rep
 
 
 def test_progress_is_shown_on_a_terminal_only(command, application):
-    result = command("tune", application, *TUNE, environment={"PYTHONWARNINGS": "ignore"})
+    result = command("tune", application, *TUNE)
     assert "%|" not in result.stderr
     assert "\r" not in result.stderr
 

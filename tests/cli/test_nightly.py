@@ -13,7 +13,7 @@ import pytest
 from nudge_rag import LabeledPairs, open_store
 from nudge_rag.cli.night import split_by_text
 from tests.cli import shop
-from tests.cli.conftest import FOLDER, Command
+from tests.cli.conftest import Command
 
 STORE = "duckdb://./shop.duckdb?table=docs&similarity=cosine"
 CONFIG = f"""
@@ -153,7 +153,6 @@ def test_a_query_is_in_the_same_part_every_night():
 
 @pytest.mark.slow
 def test_killed_at_every_step_it_goes_on(house, tmp_path_factory):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
     clean = tmp_path_factory.mktemp("clean")
     shutil.copytree(house, clean, dirs_exist_ok=True)
     Command(clean).answer("nightly", "night.toml")
@@ -163,18 +162,17 @@ def test_killed_at_every_step_it_goes_on(house, tmp_path_factory):
     for step in range(0, 200, every):
         folder = tmp_path_factory.mktemp(f"killed-{step}")
         shutil.copytree(house, folder, dirs_exist_ok=True)
-        dying = [sys.executable, "-c", KILLED, str(step)]
-        result = subprocess.run(dying, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        command = Command(folder)
+        result = command.run(KILLED, step)
         if result.returncode == 0:
             break
         assert result.returncode == 9, result.stderr
         killed += 1
-        again = Command(folder)("nightly", "night.toml", "--json")
+        again = command("nightly", "night.toml", "--json")
         answer = json.loads(again.stdout)
         # Killed after its end was written, a night has nothing left to do.
         assert again.returncode == 0 or answer["result"]["over"].startswith("no label is new"), (step, again.stdout)
         assert contents(folder) == wanted, step
-        command = Command(folder)
         assert len(command.answer("status", STORE)["nudged"]) == 48
         assert [version["live"] for version in command.answer("versions", STORE)["versions"]].count(True) == 1, step
     else:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,6 +133,11 @@ def place_of(tmp_path_factory: pytest.TempPathFactory, servers: Any) -> Callable
         return built[kind]
 
     return build
+
+
+def ways(place: Place) -> list[dict[str, Any]]:
+    """Ours as it is, and under the overlay that moves nothing: what the retriever is given for each."""
+    return [{}, {"overlay": place.still}]
 
 
 @pytest.fixture
@@ -301,23 +307,22 @@ def by_hand(place: Place, filters: MetadataFilters) -> list[str]:
     return [node for node in ranked if passes(place.kind, filters, rows[node])]
 
 
-@pytest.mark.parametrize("overlaid", [False, True], ids=["plain", "overlay"])
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("place", STORES, indirect=True)
-def test_filters(place: Place, name: str, overlaid: bool) -> None:
+def test_filters(place: Place, name: str) -> None:
     filters = FILTERS[name]
     own = ask(lambda: VectorIndexRetriever(place.index, similarity_top_k=TOP_K, filters=filters), QUESTIONS[0])
-    options = {"overlay": place.still} if overlaid else {}
-    ours = ask(lambda: NudgeRetriever(place.index, TOP_K, filters=filters, **options), QUESTIONS[0])
-    if (place.kind, name) in DIFFERENCES:
-        assert own.error is None
-        assert own.ids != ours.ids == by_hand(place, filters)
-    elif own.error is None:
-        assert_same(ours, own)
-    elif ours.error is None:
-        assert ours.ids == by_hand(place, filters), "the framework fails, and so do we"
-    else:
-        assert (place.kind, name) in BOTH_REFUSE or place.kind.startswith(REFUSING), ours.error
+    for options in ways(place):
+        ours = ask(partial(NudgeRetriever, place.index, TOP_K, filters=filters, **options), QUESTIONS[0])
+        if (place.kind, name) in DIFFERENCES:
+            assert own.error is None, list(options)
+            assert own.ids != ours.ids == by_hand(place, filters), list(options)
+        elif own.error is None:
+            assert_same(ours, own)
+        elif ours.error is None:
+            assert ours.ids == by_hand(place, filters), f"the framework fails, and so do we: {list(options)}"
+        else:
+            assert (place.kind, name) in BOTH_REFUSE or place.kind.startswith(REFUSING), (list(options), ours.error)
 
 
 # Everything but filters.
@@ -334,20 +339,22 @@ def both(place: Place, overlaid: bool, **options: Any) -> tuple[Any, Any]:
     return place.index.as_retriever(**top_k), NudgeRetriever(place.index, **top_k, **still)
 
 
-@OVERLAID
-@pytest.mark.parametrize("how", ["text", "embedding", "async", "async embedding"])
 @pytest.mark.parametrize("k", [1, 2, 7, N, TOP_K])
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("place", STORES, indirect=True)
-def test_questions_and_top_k(place: Place, question: str, k: int, how: str, overlaid: bool) -> None:
-    own, ours = both(place, overlaid, similarity_top_k=k)
-    asked = QueryBundle(question, embedding=vector(question)) if "embedding" in how else question
-    if "async" in how and place.kind != "milvus":  # its store was made without an asynchronous client
-        found = told(LOOP.run_until_complete(ours.aretrieve(asked)))
-    else:
-        found = told(ours.retrieve(asked))
-    assert_same(found, told(own.retrieve(asked)))
-    assert len(found.ids) == min(k, N)
+def test_questions_and_top_k(place: Place, question: str, k: int) -> None:
+    """Asked by text and by embedding, in turn and asynchronously."""
+    embedded = QueryBundle(question, embedding=vector(question))
+    expected = [told(both(place, False, similarity_top_k=k)[0].retrieve(asked)) for asked in (question, embedded)]
+    for options in ways(place):
+        ours = NudgeRetriever(place.index, k, **options)
+        for asked, own in zip((question, embedded), expected, strict=True):
+            answers = [told(ours.retrieve(asked))]
+            if place.kind != "milvus":  # its store was made without an asynchronous client
+                answers.append(told(LOOP.run_until_complete(ours.aretrieve(asked))))
+            for found in answers:
+                assert_same(found, own)
+                assert len(found.ids) == min(k, N)
 
 
 SOME = [node_id(number) for number in range(0, N, 7)]
@@ -368,31 +375,31 @@ IDS: dict[str, tuple[dict[str, Any], Any]] = {
 HONOURED = {"qdrant": ("node_ids", "doc_ids"), "milvus": ("node_ids", "doc_ids"), "simple": ("node_ids",)}
 
 
-@OVERLAID
 @pytest.mark.parametrize("k", [2, TOP_K])
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize("place", STORES, indirect=True)
-def test_node_and_document_ids(place: Place, name: str, k: int, overlaid: bool) -> None:
+def test_node_and_document_ids(place: Place, name: str, k: int) -> None:
     options, chosen = IDS[name]
-    still = {"overlay": place.still} if overlaid else {}
-    ours = ask(lambda: NudgeRetriever(place.index, k, **options, **still), QUESTIONS[0])
     ranked = told(VectorIndexRetriever(place.index, similarity_top_k=TOP_K).retrieve(QUESTIONS[0]))
     numbers_of = {node_id(number): number for number in range(N)}
-    assert ours.error is None, ours.error
-    assert ours.ids == [node for node in ranked.ids if chosen(numbers_of[node])][:k]
     honoured = HONOURED.get(place.kind.partition("-")[0], ())
+    own = None
     if all(option in (*honoured, "filters") for option in options):
         own = ask(lambda: VectorIndexRetriever(place.index, similarity_top_k=k, **options), QUESTIONS[0])
-        assert_same(ours, own)
+    for still in ways(place):
+        ours = ask(partial(NudgeRetriever, place.index, k, **options, **still), QUESTIONS[0])
+        assert ours.error is None, ours.error
+        assert ours.ids == [node for node in ranked.ids if chosen(numbers_of[node])][:k], list(still)
+        if own is not None:
+            assert_same(ours, own)
 
 
-@OVERLAID
 @pytest.mark.parametrize("option", ["node_ids", "doc_ids"])
 @pytest.mark.parametrize("place", STORES, indirect=True)
-def test_no_ids_at_all(place: Place, option: str, overlaid: bool) -> None:
+def test_no_ids_at_all(place: Place, option: str) -> None:
     own = ask(lambda: VectorIndexRetriever(place.index, similarity_top_k=TOP_K, **{option: []}), QUESTIONS[0])
-    still = {"overlay": place.still} if overlaid else {}
-    assert_same(ask(lambda: NudgeRetriever(place.index, TOP_K, **{option: []}, **still), QUESTIONS[0]), own)
+    for still in ways(place):
+        assert_same(ask(partial(NudgeRetriever, place.index, TOP_K, **{option: []}, **still), QUESTIONS[0]), own)
 
 
 # Their own search for MMR fails: it takes the truth of an array, or the list of a halfvec.

@@ -11,6 +11,8 @@ from tests.support.builders.common import Built
 from tests.support.builders.registry import builders
 
 build = store_fixtures.build
+build_once = store_fixtures.build_once
+built_stores = store_fixtures.built_stores
 servers = store_fixtures.servers
 
 
@@ -18,3 +20,9 @@ servers = store_fixtures.servers
 def built(request: pytest.FixtureRequest, build: Callable[[str, int], Built]) -> Built:
     """Every store in turn, with 60 nodes."""
     return build(request.param, 60)
+
+
+@pytest.fixture(params=builders())
+def untouched(request: pytest.FixtureRequest, build_once: Callable[[str, int], Built]) -> Built:
+    """Every store in turn, with 60 nodes, shared by the tests that change nothing in it."""
+    return build_once(request.param, 60)

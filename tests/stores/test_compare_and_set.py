@@ -34,13 +34,13 @@ def test_only_expected_vectors_are_overwritten(built):
     assert built.contents() == contents
 
 
-def test_nothing_to_compare_is_nothing_written(built):
-    assert built.store.replace_vectors_if([], np.zeros((0, 12)), np.zeros((0, 12))) == []
-    nodes = list(built.vectors)[:2]
+def test_nothing_to_compare_is_nothing_written(untouched):
+    assert untouched.store.replace_vectors_if([], np.zeros((0, 12)), np.zeros((0, 12))) == []
+    nodes = list(untouched.vectors)[:2]
     with pytest.raises(ValueError, match="dimension 5, the store has 12"):
-        built.store.replace_vectors_if(nodes, np.ones((2, 12)), np.ones((2, 5)))
+        untouched.store.replace_vectors_if(nodes, np.ones((2, 12)), np.ones((2, 5)))
     with pytest.raises(ValueError, match="2 ids but 3 vectors"):
-        built.store.replace_vectors_if(nodes, np.ones((3, 12)), np.ones((2, 12)))
+        untouched.store.replace_vectors_if(nodes, np.ones((3, 12)), np.ones((2, 12)))
 
 
 ATOMIC = ["duckdb-langchain", "postgres-llama-index", "redis-langchain", "sqlite-vec-langchain"]

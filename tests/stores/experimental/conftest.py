@@ -12,6 +12,8 @@ from tests.support.builders.registry import builders
 from tests.support.doubles.registry import every
 
 build = store_fixtures.build
+build_once = store_fixtures.build_once
+built_stores = store_fixtures.built_stores
 quiet = store_fixtures.quiet
 servers = store_fixtures.servers
 
@@ -23,3 +25,9 @@ collect_ignore_glob = [] if builders(experimental=True) else ["test_*.py"]
 def built(request: pytest.FixtureRequest, build: Callable[[str, int], Any]) -> Any:
     """Every store in turn, with 60 nodes."""
     return build(request.param, 60)
+
+
+@pytest.fixture(params=every())
+def untouched(request: pytest.FixtureRequest, build_once: Callable[[str, int], Any]) -> Any:
+    """Every store in turn, with 60 nodes, shared by the tests that change nothing in it."""
+    return build_once(request.param, 60)

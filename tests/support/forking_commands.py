@@ -1,0 +1,106 @@
+"""Run ``nudge-rag``, or other code, in forks of one process: each is a process of its own, but imports nothing anew.
+
+A start of Python with numpy and a database's client takes a second of processor time, a fork some milliseconds. This
+file is the parent as well: it imports what commands need, opens nothing, and forks one child per line of JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+# What commands import when they are called.
+IMPORTS = (
+    "concurrent.futures",
+    "duckdb",
+    "html",
+    "matplotlib.figure",
+    "nudge_rag.cli.night",
+    "nudge_rag.evaluation.report",
+    "nudge_rag.stores.duckdb",
+    "nudge_rag.tuning.report",
+    "numpy.random",
+    "tomllib",
+)
+COMMAND = "import sys; from nudge_rag.cli import main; sys.exit(main())"
+
+
+class ForkingParent:
+    """The parent, from the outside; started when it is first asked."""
+
+    def __init__(self) -> None:
+        self._parent: subprocess.Popen[str] | None = None
+
+    def run(
+        self, code: str, arguments: list[str], folder: Path, environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``code`` in a fork as ``python -c`` does, and wait for it."""
+        if self._parent is None or self._parent.poll() is not None:
+            # As if from a script beside nudge_rag: its folder must not come first on the children's path.
+            start = f"import runpy; runpy.run_path({__file__!r}, run_name='__main__')"
+            self._parent = subprocess.Popen(
+                [sys.executable, "-c", start],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        with tempfile.TemporaryDirectory() as outputs:
+            files = [str(Path(outputs) / name) for name in ("stdout", "stderr")]
+            job = {"code": code, "argv": ["-c", *arguments], "folder": str(folder), "environment": environment}
+            self._parent.stdin.write(json.dumps({**job, "outputs": files}) + "\n")
+            self._parent.stdin.flush()
+            status = int(self._parent.stdout.readline())
+            output, error = (Path(file).read_text(encoding="utf-8") for file in files)
+        return subprocess.CompletedProcess([*job["argv"]], status, output, error)
+
+    def stop(self) -> None:
+        """Let the parent end."""
+        if self._parent is not None:
+            self._parent.communicate()
+
+
+def run_job(job: dict[str, Any]) -> int:
+    """Run the job's code, and return the exit status that an interpreter would end with."""
+    for descriptor, file in enumerate(job["outputs"], start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    sys.argv = job["argv"]
+    sys.path[:] = ["", *job["environment"].get("PYTHONPATH", "").split(os.pathsep)]
+    try:
+        exec(compile(job["code"], "<string>", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    for module in IMPORTS:
+        importlib.import_module(module)
+    threads = Path("/proc/self/task")
+    assert not threads.exists() or len(list(threads.iterdir())) == 1, "a fork would lose threads"
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            sys.exit(run_job(json.loads(line)))  # as an interpreter ends: with all that is to be closed and flushed
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
