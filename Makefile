@@ -26,7 +26,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: browser setup setup-all lock demo test test-quick test-core test-main test-experimental $(JOBS:%=test-%) \
-	bench bench-accuracy bench-faults docs lint format clean
+	bench bench-accuracy bench-faults docs notebooks packages lint format clean
 
 setup:
 	$(ENVIRONMENT) main
@@ -87,16 +87,24 @@ bench-accuracy: setup
 bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
 
-# The README's table of stores, and the site: docs/_build/index.html.
+# The table of stores in docs/guide/stores.md, and the site: docs/_build/index.html.
 docs: setup
-	$(BIN)/python -m scripts.stores_table README.md
+	$(BIN)/python -m scripts.stores_table docs/guide/stores.md
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+# Stores the outputs of the notebooks.
+notebooks: setup
+	$(ONE_THREAD) $(BIN)/python scripts/run_notebooks.py
+
+# Builds the packages into dist and tries them without the checkout; CONTRIBUTING says how with other Pythons.
+packages:
+	$(PYTHON) scripts/try_packages.py
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m scripts.stores_table --check README.md
+	$(BIN)/python -m scripts.stores_table --check docs/guide/stores.md
 	$(BIN)/python scripts/check_docstrings.py $(DOCUMENTED)
 
 format: setup

@@ -1,4 +1,4 @@
-"""Write the README's table of stores from their records: ``python -m scripts.stores_table README.md``."""
+"""Write the table of stores from their records: ``python -m scripts.stores_table docs/guide/stores.md``."""
 
 from __future__ import annotations
 

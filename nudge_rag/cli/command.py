@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nudge_rag.cli.outcome import FAILED, INTERRUPTED, USAGE, Outcome, UsageError
 from nudge_rag.cli.parser import build_parser
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
+from nudge_rag.cli.version import VersionAsked, describe_version
 
 __all__ = ["SCHEMA", "main"]
 
@@ -46,6 +47,7 @@ class _Call:
         self.json = any(part == "--json" or part.startswith("--json=") for part in given)
         self.debug = "--debug" in given
         self.quiet = "--quiet" in given or "-q" in given
+        self.verbose = False
         self.command = ""
         self.warnings: list[str] = []
         self.secrets: set[str] = secrets_of(given)
@@ -57,13 +59,16 @@ class _Call:
             self.json = bool(getattr(arguments, "json", False))
             self.command = " ".join(filter(None, (arguments.command, getattr(arguments, "verb", None))))
             arguments.parser = parser  # completion describes it
+            self.verbose = bool(getattr(arguments, "verbose", False))
             self._set_progress()
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _shown_log(self._say if self.verbose else None):
                 warnings.simplefilter("default", UserWarning)
                 warnings.showwarning = self._show_warning
                 outcome: Outcome = arguments.run(arguments)
-        except SystemExit as end:  # --help and --version
+        except SystemExit as end:  # --help
             return int(end.code or 0)
+        except VersionAsked:
+            outcome = describe_version()
         except KeyboardInterrupt:
             message = "interrupted; a push that was under way is finished or undone by the next call"
             return self._fail(INTERRUPTED, "KeyboardInterrupt", message)
@@ -80,6 +85,8 @@ class _Call:
 
     def _fail_with(self, error: Exception) -> int:
         if self.debug:
+            import traceback
+
             self._say("".join(traceback.format_exception(error)).rstrip())
         message = " ".join(str(error).split()) or type(error).__name__
         return self._fail(_code_of(error), type(error).__name__, message)
@@ -117,6 +124,33 @@ class _Call:
         plain = os.environ.get("TERM") == "dumb" or "CI" in os.environ
         if self.quiet or self.json or plain or not sys.stderr.isatty():
             os.environ["TQDM_DISABLE"] = "1"
+
+
+@contextmanager
+def _shown_log(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Pass what the library logs to ``say``, in this call alone; None passes nothing."""
+    if say is None:
+        yield
+        return
+    import logging
+
+    class Shown(logging.Handler):
+        def __init__(self, write: Callable[[str], None]) -> None:
+            super().__init__()
+            self.write = write
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.write(f"{record.name.removeprefix('nudge_rag.')}: {record.getMessage()}")
+
+    logger, handler = logging.getLogger("nudge_rag"), Shown(say)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _code_of(error: Exception) -> int:

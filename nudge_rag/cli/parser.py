@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-import nudge_rag
 from nudge_rag.cli import completion, demo, feedback, history, nightly, pairs, report, tuning
 from nudge_rag.cli.outcome import UsageError
+from nudge_rag.cli.version import ShowVersion
 
 __all__ = ["Parser", "build_parser"]
 
@@ -37,7 +37,9 @@ def build_parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"nudge-rag {nudge_rag.__version__}")
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, help="show the version; with --json also what it runs on"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     common = _common_options()
     for group in (tuning, history, report, nightly, pairs, feedback, demo, completion):
@@ -50,5 +52,6 @@ def _common_options() -> argparse.ArgumentParser:
     options = common.add_argument_group("output")
     options.add_argument("--json", action="store_true", help="answer with one JSON document, also on failure")
     options.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings")
+    options.add_argument("-v", "--verbose", action="store_true", help="tell on stderr what is being done")
     options.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return common

@@ -158,9 +158,7 @@ def push_nudge(nudge: Nudge, arguments: argparse.Namespace) -> Outcome:
     """Push ``nudge`` as the arguments say."""
     mode = "side-by-side" if arguments.side_by_side else "in-place"
     if arguments.dry_run:
-        would = nudge.gamma > 0 and (nudge.improves or arguments.force)
-        text = f"{len(nudge.ids):,} vectors would be written ({mode})." if would else "Nothing would be pushed."
-        return Outcome(text, {"would_push": would, "nodes": len(nudge.ids)}, DONE if would else NO)
+        return _try_push(nudge, mode, arguments.force)
     if not confirm(arguments, f"Write {len(nudge.ids):,} vectors to {nudge.store.name}, {mode}?"):
         return Outcome("Nothing was pushed.", {"pushed": False, "reason": "not confirmed"}, NO)
     receipt = nudge.push(mode=mode, force=arguments.force)
@@ -174,6 +172,15 @@ def push_nudge(nudge: Nudge, arguments: argparse.Namespace) -> Outcome:
         "missing": list(receipt.missing),
     }
     return Outcome(str(receipt), result, NO if not receipt.pushed else PARTLY if left else DONE)
+
+
+def _try_push(nudge: Nudge, mode: str, force: bool) -> Outcome:
+    """Say what a push would do; nothing is written."""
+    refusal = nudge.refusal(force=force)
+    result = {"would_push": refusal is None, "nodes": len(nudge.ids), "reason": refusal}
+    if refusal is None:
+        return Outcome(f"{len(nudge.ids):,} vectors would be written ({mode}).", result)
+    return Outcome(f"Nothing would be pushed: {refusal}.", result, NO)
 
 
 def _evaluate(arguments: argparse.Namespace) -> Outcome:

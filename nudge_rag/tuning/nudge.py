@@ -188,13 +188,9 @@ class Nudge:
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """
         check_mode(self.store, mode)
-        if not self._changes_something:
-            return self._not_pushed("gamma is 0: no step helped on validation pairs and spared uncovered ones")
-        if not (self.improves or force):
-            return self._not_pushed("held-out pairs do not improve (push(force=True) writes all the same)")
-        lost = None if force else self._what_is_lost()
-        if lost is not None:
-            return self._not_pushed(f"{lost} (push(force=True) writes all the same)")
+        refusal = self.refusal(force=force)
+        if refusal is not None:
+            return self._not_pushed(refusal)
         details = {"gamma": self.gamma, "summary": self.summary, **self._record()}
         if self.comparison is not None:
             details["comparison"] = self.comparison.to_dict()
@@ -209,6 +205,30 @@ class Nudge:
                 " retrievers need the integration's NudgeEmbeddings or NudgeEmbedding in place of the model"
             )
         return receipt
+
+    def refusal(self, *, force: bool = False) -> str | None:
+        """Return why `push` would write nothing, in a sentence, or None if it would write.
+
+        Args:
+            force: as ``push`` would be called.
+
+        Raises:
+            JournalError: the history of the store cannot be read.
+
+        Example:
+            >>> import numpy as np, nudge_rag
+            >>> store = nudge_rag.stores.MappingStore({"exit": [1.0, 0.0], "bill": [0.0, 1.0]}, key="refusal")
+            >>> pairs = nudge_rag.LabeledPairs.from_pairs((f"leave {n}", "exit") for n in range(40))
+            >>> nudge = nudge_rag.tune(store, pairs, lambda texts: np.tile([1.0, 0.0], (len(texts), 1)))
+            >>> nudge.refusal()
+            'gamma is 0: no step helped on validation pairs and spared uncovered ones'
+        """
+        if not self._changes_something:
+            return "gamma is 0: no step helped on validation pairs and spared uncovered ones"
+        if force:
+            return None
+        reason = self._what_is_lost() if self.improves else "held-out pairs do not improve"
+        return None if reason is None else f"{reason} (push(force=True) writes all the same)"
 
     def _compared_with_live(self) -> list[str]:
         """Sentences on what is live, for a report."""

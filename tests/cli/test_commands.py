@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pty
 import re
 import signal
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import time
 
+import numpy
 import pytest
 
+import nudge_rag
 from nudge_rag import LabeledPairs, open_store
 from nudge_rag.cli import main
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
@@ -40,7 +43,11 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     assert tuned["improves"] is True
     assert tuned["nodes"] == 48
     assert command.answer("status", application, code=1)["version"] is None
-    assert command.answer("push", application, "nudge", "--dry-run") == {"would_push": True, "nodes": 48}
+    assert command.answer("push", application, "nudge", "--dry-run") == {
+        "would_push": True,
+        "nodes": 48,
+        "reason": None,
+    }
     assert vectors(tmp_path) == before
     pushed = command.answer("push", application, "nudge", "--yes")
     assert (pushed["pushed"], pushed["written"]) == (True, 48)
@@ -93,8 +100,41 @@ def test_what_does_not_improve_ends_with_1_and_is_not_pushed(command, applicatio
     assert result.stdout.startswith("Do not push: ")
     assert "Nothing was pushed: gamma is 0" in result.stdout
     assert command.answer("push", application, "none", "--yes", code=1)["pushed"] is False
-    assert command.answer("push", application, "none", "--dry-run", code=1)["would_push"] is False
+    tried = command.answer("push", application, "none", "--dry-run", code=1)
+    assert tried["would_push"] is False
+    assert tried["reason"].startswith("gamma is 0")
     assert vectors(tmp_path) == before
+
+
+def test_a_dry_run_says_what_a_push_would_refuse(command, application, tmp_path):
+    command.answer("tune", application, *TUNE, "-o", "all", "--push", "--yes")
+    lines = (tmp_path / "clicks.csv").read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(lines[: len(lines) // 2]))
+    command.answer("tune", application, "few.csv", *TUNE[1:], "-o", "few", code=None)
+    tried = command("push", application, "few", "--dry-run")
+    assert tried.returncode == 1
+    assert "Nothing would be pushed: " in tried.stdout
+    assert "it would forget" in tried.stdout
+    refused = command.answer("push", application, "few", "--yes", code=1)
+    assert refused["reason"] in tried.stdout
+    assert command.answer("push", application, "few", "--dry-run", "--force")["would_push"] is True
+
+
+def test_the_version_tells_what_it_runs_on(command):
+    assert command("--version").stdout == f"nudge-rag {nudge_rag.__version__}\n"
+    answer = json.loads(command("--version", "--json").stdout)
+    assert (answer["schema"], answer["exit_code"]) == ("nudge-rag/cli/1", 0)
+    assert answer["result"]["version"] == nudge_rag.__version__
+    assert answer["result"]["python"] == platform.python_version()
+    assert answer["result"]["packages"]["numpy"] == numpy.__version__
+
+
+def test_verbose_tells_what_is_done_and_nothing_else_changes(command, application):
+    quiet = command("tune", application, *TUNE, "--push", "--yes", "--dry-run", "--json")
+    verbose = command("tune", application, *TUNE, "--push", "--yes", "--dry-run", "--json", "-v")
+    assert verbose.stdout == quiet.stdout
+    assert "embedding" not in quiet.stderr
+    assert re.search(r"^tuning\.queries: embedding \d+ queries$", verbose.stderr, re.MULTILINE)
 
 
 def test_the_gate(command, application):

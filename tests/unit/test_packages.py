@@ -14,8 +14,20 @@ CORE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INTEGRATIONS = ["langchain-nudge", "llama-index-retrievers-nudge"]
 
 
-def test_the_version_stands_in_two_places():
-    assert CORE["project"]["version"] == nudge_rag.__version__
+def test_the_version_stands_in_one_place():
+    for folder in (ROOT, *(ROOT / "integrations" / name for name in INTEGRATIONS)):
+        settings = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        assert settings["project"]["dynamic"] == ["version"]
+        file = (folder / settings["tool"]["hatch"]["version"]["path"]).resolve()
+        assert file == Path(nudge_rag.__file__).resolve()
+    assert file.read_text(encoding="utf-8").count(f'__version__ = "{nudge_rag.__version__}"') == 1
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_an_integration_wants_a_core_of_its_own_version(name):
+    project = tomllib.loads((ROOT / "integrations" / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    major, minor, _ = nudge_rag.__version__.split(".")
+    assert f"nudge-rag>={major}.{minor}.0,<{major}.{int(minor) + 1}" in project["dependencies"]
 
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
@@ -23,7 +35,7 @@ def test_an_integration_is_published_like_the_core(name):
     folder = ROOT / "integrations" / name
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["name"] == name
-    for entry in ("version", "requires-python", "license", "license-files", "authors", "urls"):
+    for entry in ("dynamic", "requires-python", "license", "license-files", "authors", "urls"):
         assert project[entry] == CORE["project"][entry], entry
     pythons = [line for line in project["classifiers"] if "Python ::" in line]
     assert pythons == [line for line in CORE["project"]["classifiers"] if "Python ::" in line]
