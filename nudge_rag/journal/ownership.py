@@ -118,6 +118,17 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
     return Home(folder, own, key)
 
 
+def marked_versions(store: EmbeddingStore) -> Path | None:
+    """Return the folder of versions that the store's mark names; None if its history is its own.
+
+    Raises:
+        JournalError: the mark cannot be read.
+    """
+    own = own_history(store)
+    mark = None if own is None else read_json(own, ELSEWHERE)
+    return None if mark is None else Path(str(mark.get("folder"))).parent
+
+
 def own_history(store: EmbeddingStore) -> BlobStorage | None:
     """The storage that a store offers, if it does."""
     offer = getattr(store, "history", None)

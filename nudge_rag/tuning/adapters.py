@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.caller import warn_caller
-from nudge_rag.errors import NudgeError
+from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.ownership import marked_versions
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["ADAPTER", "LiveAdapter", "live_adapter", "map_query", "pack_adapter", "unpack_adapter"]
+__all__ = ["ADAPTER", "LiveAdapter", "OnUnreadable", "live_adapter", "map_query", "pack_adapter", "unpack_adapter"]
 
+logger = logging.getLogger(__name__)
+
+# What is done if the history of a store cannot be read.
+OnUnreadable: TypeAlias = Literal["raise", "serve"]
 # A push by another process is noticed after so long.
 SECONDS_BETWEEN_LOOKS = 60.0
 # Its name in the details of a version, and among the arrays of a saved nudge.
@@ -58,16 +64,27 @@ def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> Q
 
     Args:
         store: the vector store.
-        versions: folder of its history; None for the store's own.
+        versions: folder of its history; None for the store's own, or that which the store names.
 
     Raises:
         CorruptArchiveError: the history or its adapter is damaged.
-        JournalError: the history is elsewhere, or cannot be read.
+        JournalError: the history is out of reach, or cannot be read.
         StoreError: the store failed.
     """
-    live = Journal.open(store, versions).live
+    live = _open_journal(store, versions).live
     packed = None if live is None else live.manifest.get("details", {}).get(ADAPTER)
     return None if packed is None else unpack_adapter(packed)
+
+
+def _open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
+    """Open the history for reading, in the folder that the store names if it is not its own."""
+    try:
+        return Journal.open(store, versions)
+    except JournalError:
+        named = marked_versions(store) if versions is None else None
+        if named is None or not named.is_dir():
+            raise
+        return Journal.open(store, named)
 
 
 def map_query(adapter: QueryAdapter | None, vector: Sequence[float]) -> list[float]:
@@ -87,12 +104,17 @@ def map_query(adapter: QueryAdapter | None, vector: Sequence[float]) -> list[flo
 class LiveAdapter:
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
-    If the history cannot be read, queries stay as they are, and a warning says so once.
+    If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
+    map that was read last stays, with a warning.
 
     Args:
         open_store: opens the vector store; called at first use.
-        versions: folder of its history; None for the store's own.
+        versions: folder of its history; None for the store's own, or that which the store names.
         seconds: between two looks at the history.
+        on_unreadable: ``"raise"``, or ``"serve"`` to leave queries as they are, with a warning, until it can be read.
+
+    Raises:
+        ValueError: another ``on_unreadable``.
 
     Example:
         >>> from nudge_rag.stores import MappingStore
@@ -106,15 +128,36 @@ class LiveAdapter:
         open_store: Callable[[], EmbeddingStore],
         versions: str | Path | None = None,
         seconds: float = SECONDS_BETWEEN_LOOKS,
+        on_unreadable: OnUnreadable = "raise",
     ) -> None:
+        if on_unreadable not in get_args(OnUnreadable):
+            raise ValueError(f"on_unreadable must be 'raise' or 'serve', got {on_unreadable!r}")
         self._open_store, self._versions, self._seconds = open_store, versions, seconds
+        self._on_unreadable = on_unreadable
         self._lock = threading.Lock()
         self._adapter: QueryAdapter | None = None
         self._looked: float | None = None
         self._warned = False
 
+    def start(self) -> None:
+        """Look for the first time. A store that cannot be opened yet, such as one without a table, has no history.
+
+        Raises:
+            JournalError: the history cannot be read.
+        """
+        try:
+            self.find()
+        except NudgeError:
+            raise
+        except Exception as error:
+            logger.info("the history is looked for at the first query: %s", error)
+
     def find(self) -> QueryAdapter | None:
-        """Return the map; None if what is live has none."""
+        """Return the map; None if what is live has none.
+
+        Raises:
+            JournalError: the history cannot be read.
+        """
         with self._lock:
             now = time.monotonic()
             if self._looked is None or now - self._looked >= self._seconds:
@@ -129,7 +172,10 @@ class LiveAdapter:
         try:
             return live_adapter(self._open_store(), self._versions)
         except NudgeError as error:
+            problem = f"whether queries must pass a map of the live nudge could not be read: {error}"
+            if self._looked is None and self._on_unreadable == "raise":
+                raise JournalError(f"{problem} (on_unreadable='serve' serves queries as they are)") from error
             if not self._warned:
-                warn_caller(f"whether queries must pass a map of the live nudge could not be read: {error}")
+                warn_caller(problem)
             self._warned = True
             return self._adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -10,7 +11,7 @@ from langchain_core.runnables import run_in_executor
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
 
 __all__ = ["NudgeEmbeddings"]
 
@@ -21,9 +22,13 @@ class NudgeEmbeddings(Embeddings):
     Args:
         embeddings: the embedding model that the vector store was built with.
         source: a `QueryAdapter`; a nudge that has one; or the vector store, of which the live nudge's map is taken.
+        versions: folder of the history of pushes to the vector store; by default the store's own, or the one that the
+            store names.
+        on_unreadable: if that cannot be read: ``"raise"``, or ``"serve"`` to leave queries as they are.
 
     Raises:
         TypeError: a source that is none of these.
+        nudge_rag.JournalError: the history cannot be read.
 
     Example:
         >>> import numpy as np
@@ -33,7 +38,14 @@ class NudgeEmbeddings(Embeddings):
         2
     """
 
-    def __init__(self, embeddings: Embeddings, source: Any) -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        source: Any,
+        *,
+        versions: str | Path | None = None,
+        on_unreadable: OnUnreadable = "raise",
+    ) -> None:
         self.embeddings = embeddings
         self._adapter: QueryAdapter | LiveAdapter | None
         if isinstance(source, Nudge):
@@ -42,7 +54,8 @@ class NudgeEmbeddings(Embeddings):
             self._adapter = source
         else:
             store = embedding_store(source)
-            self._adapter = LiveAdapter(lambda: store)
+            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable)
+            self._adapter.start()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents as the model does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -20,7 +21,7 @@ from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
 
 __all__ = ["NudgeRetriever"]
 
@@ -46,12 +47,16 @@ class NudgeRetriever(VectorStoreRetriever):
         interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of ``nudge_user_id`` in the config's metadata.
+        versions: folder of the history of pushes; by default the store's own, or the one that the store names.
+        on_unreadable: if the history cannot be read, whether a nudge that is live maps queries is not known:
+            ``"raise"`` refuses to start, ``"serve"`` serves queries as they are, with a warning.
         score_key: if given, each document's metadata hold its score (the store's own similarity) under this key.
 
     Raises:
         pydantic.ValidationError: a field that does not exist, or a value that does not fit.
         TypeError: a vector store that is not supported.
         ValueError: no embeddings; an option that an overlay cannot honour.
+        nudge_rag.JournalError: the history cannot be read.
 
     Example:
         >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -70,11 +75,13 @@ class NudgeRetriever(VectorStoreRetriever):
     score_key: str | None = None
     interleave: Nudge | None = None
     interleave_share: float = Field(default=1.0, ge=0, le=1)
+    versions: str | Path | None = None
+    on_unreadable: OnUnreadable = "raise"
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
     _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
     _rival: tuple[Any, ...] | None = PrivateAttr(default=None)
-    # Looks up the map of queries of the live version, and the vector store that it does so for.
-    _live: tuple[Any, LiveAdapter] | None = PrivateAttr(default=None)
+    # Looks up the map of queries of the live version, and what it does so for.
+    _live: tuple[tuple[Any, ...], LiveAdapter] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Report an unsupported store, missing embeddings and options that do not fit at once, not at the first use."""
@@ -88,6 +95,9 @@ class NudgeRetriever(VectorStoreRetriever):
         search = self._search
         if self._needs_adapter:
             search.check_options(self.search_type, options)
+        live = self._live_adapter
+        if live is not None:
+            live.start()
 
     def __getstate__(self) -> dict[Any, Any]:
         """Leave out the opened adapter: it is opened again when the copy is used."""
@@ -135,14 +145,22 @@ class NudgeRetriever(VectorStoreRetriever):
 
     def _find_map(self) -> QueryAdapter | None:
         """The map that queries have to pass; None if there is none, or the embeddings apply it themselves."""
-        if isinstance(self._embeddings, NudgeEmbeddings):
+        live = self._live_adapter
+        if live is not None:
+            return live.find()
+        return None if self.overlay is None or isinstance(self._embeddings, NudgeEmbeddings) else self.overlay.adapter
+
+    @property
+    def _live_adapter(self) -> LiveAdapter | None:
+        """What looks up the map of the live version; None if that does not count."""
+        if self.overlay is not None or isinstance(self._embeddings, NudgeEmbeddings):
             return None
-        if self.overlay is not None:
-            return self.overlay.adapter
-        if self._live is None or self._live[0] is not self.vectorstore:
+        fields = self.vectorstore, self.versions, self.on_unreadable
+        if self._live is None or any(old is not new for old, new in zip(self._live[0], fields, strict=True)):
             vectorstore = self.vectorstore
-            self._live = vectorstore, LiveAdapter(lambda: embedding_store(vectorstore))
-        return self._live[1].find()
+            adapter = LiveAdapter(lambda: embedding_store(vectorstore), self.versions, on_unreadable=self.on_unreadable)
+            self._live = fields, adapter
+        return self._live[1]
 
     @property
     def _needs_adapter(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ from llama_index.retrievers.nudge.stores import embedding_store
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
-from nudge_rag.tuning.adapters import LiveAdapter, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
 
 __all__ = ["Answers", "MovedNodes", "Scores"]
 
@@ -39,6 +40,19 @@ class MovedNodes:
     adapter: QueryAdapter | None = None
 
 
+@dataclass(frozen=True)
+class History:
+    """Where the map of the live nudge is looked up.
+
+    Attributes:
+        versions: folder of the history; None for the store's own, or that which the store names.
+        on_unreadable: what is done if it cannot be read.
+    """
+
+    versions: str | Path | None = None
+    on_unreadable: OnUnreadable = "raise"
+
+
 class Answers:
     """A retriever asks this object instead of the framework's vector store.
 
@@ -52,11 +66,12 @@ class Answers:
         moved: nodes that an overlay moves, or None.
         scores: whose scores are given.
         implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
-        maps_queries: whether queries pass the map of the nudge, if it has one.
+        history: of the nudge whose map queries pass, if it has one; None if they have passed it already.
 
     Raises:
         TypeError: the store of the index is not supported.
         ValueError: options that its search does not take, or that an overlay cannot honour.
+        JournalError: the history cannot be read.
     """
 
     def __init__(
@@ -68,7 +83,7 @@ class Answers:
         moved: MovedNodes | None,
         scores: Scores,
         implied_node_ids: bool,
-        maps_queries: bool = True,
+        history: History | None,
     ) -> None:
         self._index = index
         self._vector_store: Any = index.vector_store
@@ -88,10 +103,10 @@ class Answers:
         self._moved = moved
         self._scores = scores
         self._implied_node_ids = implied_node_ids
-        self._maps_queries = maps_queries
-        self._opened: EmbeddingStore | None = None
-        self._lock = threading.Lock()
-        self._live = LiveAdapter(self._open_adapter)
+        self._history = history
+        self._begin()
+        if history is not None and moved is None:
+            self._live.start()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the adapter and the lock, so that a retriever pickles wherever its index does."""
@@ -104,9 +119,13 @@ class Answers:
         if database is None:
             raise TypeError(f"{type(self._vector_store).__name__} is not supported")
         self._database = database
-        self._opened = None
+        self._begin()
+
+    def _begin(self) -> None:
+        history = self._history or History()
+        self._opened: EmbeddingStore | None = None
         self._lock = threading.Lock()
-        self._live = LiveAdapter(self._open_adapter)
+        self._live = LiveAdapter(self._open_adapter, history.versions, on_unreadable=history.on_unreadable)
 
     @property
     def is_embedding_query(self) -> bool:
@@ -147,7 +166,7 @@ class Answers:
 
     def _mapped(self, query: VectorStoreQuery) -> VectorStoreQuery:
         """Map the query as the overlay, or the nudge that is live, demands."""
-        if not self._maps_queries or query.query_embedding is None:
+        if self._history is None or query.query_embedding is None:
             return query
         adapter = self._live.find() if self._moved is None else self._moved.adapter
         return query if adapter is None else replace(query, query_embedding=map_query(adapter, query.query_embedding))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any, get_args
 
 from llama_index.core import VectorStoreIndex
@@ -11,13 +12,14 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
-from llama_index.retrievers.nudge.answers import Answers, MovedNodes, Scores
+from llama_index.retrievers.nudge.answers import Answers, History, MovedNodes, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from nudge_rag import Nudge
 from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
+from nudge_rag.tuning.adapters import OnUnreadable
 
 __all__ = ["NudgeRetriever"]
 
@@ -43,6 +45,9 @@ class NudgeRetriever(VectorIndexRetriever):
         interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of the instrumentation tag ``nudge.user_id``.
+        versions: folder of the history of pushes; by default the store's own, or the one that the store names.
+        on_unreadable: if the history cannot be read, whether a nudge that is live maps queries is not known:
+            ``"raise"`` refuses to start, ``"serve"`` serves queries as they are, with a warning.
         **options: as `VectorIndexRetriever`: ``filters``, ``node_ids``, ``doc_ids``, ``vector_store_query_mode``,
             ``vector_store_kwargs``, ``callback_manager``, ``object_map`` and so on. What ``index.as_retriever()`` hands
             over is handed over here.
@@ -51,6 +56,7 @@ class NudgeRetriever(VectorIndexRetriever):
         TypeError: an index over a store that is not supported; an option that no retriever takes.
         ValueError: ``vector_store_kwargs`` that the store's search does not take; a query mode or an option that an
             overlay cannot honour.
+        nudge_rag.JournalError: the history cannot be read.
 
     Example:
         >>> from llama_index.core import MockEmbedding, VectorStoreIndex
@@ -70,6 +76,8 @@ class NudgeRetriever(VectorIndexRetriever):
         embed_model: BaseEmbedding | None = None,
         interleave: Nudge | None = None,
         interleave_share: float = 1.0,
+        versions: str | Path | None = None,
+        on_unreadable: OnUnreadable = "raise",
         **options: Any,
     ) -> None:
         if not 0 <= interleave_share <= 1:
@@ -102,7 +110,7 @@ class NudgeRetriever(VectorIndexRetriever):
             moved=None if overlay is None else MovedNodes(list(overlay.ids), overlay.vectors, overlay.adapter),
             scores=scores,
             implied_node_ids=implied,
-            maps_queries=not isinstance(self._embed_model, NudgeEmbedding),
+            history=None if isinstance(self._embed_model, NudgeEmbedding) else History(versions, on_unreadable),
         )
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

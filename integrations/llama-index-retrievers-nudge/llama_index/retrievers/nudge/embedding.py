@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -11,7 +12,7 @@ from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
 
 __all__ = ["NudgeEmbedding"]
 
@@ -23,9 +24,14 @@ class NudgeEmbedding(BaseEmbedding):
         embed_model: the embedding model that the index was built with.
         source: a `QueryAdapter`; a nudge that has one; or the index or vector store, of which the live nudge's map is
             taken.
+        versions: folder of the history of pushes to the store; by default the store's own, or the one that the store
+            names.
+        on_unreadable: if that cannot be read: ``"raise"``, or ``"serve"`` to leave queries as they are.
+        **options: as `BaseEmbedding`.
 
     Raises:
         TypeError: a source that is none of these.
+        nudge_rag.JournalError: the history cannot be read.
 
     Example:
         >>> import numpy as np
@@ -38,7 +44,15 @@ class NudgeEmbedding(BaseEmbedding):
     _embed_model: BaseEmbedding = PrivateAttr()
     _adapter: QueryAdapter | LiveAdapter | None = PrivateAttr()
 
-    def __init__(self, embed_model: BaseEmbedding, source: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        embed_model: BaseEmbedding,
+        source: Any,
+        *,
+        versions: str | Path | None = None,
+        on_unreadable: OnUnreadable = "raise",
+        **options: Any,
+    ) -> None:
         options.setdefault("model_name", embed_model.model_name)
         options.setdefault("embed_batch_size", embed_model.embed_batch_size)
         super().__init__(**options)
@@ -49,7 +63,8 @@ class NudgeEmbedding(BaseEmbedding):
             self._adapter = source
         else:
             store = embedding_store(source)
-            self._adapter = LiveAdapter(lambda: store)
+            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable)
+            self._adapter.start()
 
     @classmethod
     def class_name(cls) -> str:
