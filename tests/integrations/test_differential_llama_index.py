@@ -557,7 +557,8 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     assert found.ids == told(own.retrieve(question)).ids
 
 
-def test_a_store_with_an_asynchronous_client_alone() -> None:
+@OVERLAID
+def test_a_store_with_an_asynchronous_client_alone(overlaid: bool) -> None:
     pytest.importorskip("llama_index.vector_stores.qdrant")
     from llama_index.vector_stores.qdrant import QdrantVectorStore
     from qdrant_client import AsyncQdrantClient
@@ -569,9 +570,14 @@ def test_a_store_with_an_asynchronous_client_alone() -> None:
             node.embedding = vector(node.text)
         await store.async_add(nodes)
         index = VectorStoreIndex.from_vector_store(store, embed_model=LlamaIndexWorld())
-        with pytest.warns(UserWarning, match="has an asynchronous client alone"):
-            ours = told(await NudgeRetriever(index, 5, filters=EVEN).aretrieve(QUESTIONS[0]))
-        return ours, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
+        options: dict[str, Any] = {}
+        if overlaid:
+            ids = [node.node_id for node in nodes[::2]]
+            held = await asyncio.to_thread(lambda: embedding_store(index).read(ids))
+            options["overlay"] = SimpleNamespace(ids=ids, vectors=held, adapter=None)
+        ours = NudgeRetriever(index, 5, filters=EVEN, **options)
+        found = told(await ours.aretrieve(QUESTIONS[0]))
+        return found, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
 
     assert_same(*LOOP.run_until_complete(answers()))
 

@@ -20,6 +20,7 @@ from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.event_loops import remember_loop
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
@@ -145,6 +146,7 @@ class Answers:
 
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Answer as `query`; whatever is synchronous runs in a thread, so that the event loop does not wait."""
+        remember_loop()
         if type(self._vector_store).aquery is BasePydanticVectorStore.aquery or not _has_async_client(
             self._vector_store
         ):

@@ -9,8 +9,8 @@ from llama_index.core.schema import BaseNode
 from llama_index.retrievers.nudge.databases.base import Database, Request
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.event_loops import BlockingClient
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.errors import StoreError
 from nudge_rag.stores import EmbeddingStore, QdrantStore
 
 __all__ = ["DATABASE"]
@@ -24,16 +24,11 @@ class Qdrant(Database):
     own_restrictions = frozenset({"node_ids", "doc_ids"})
 
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
-        """Make the adapter of its dense vector.
-
-        Raises:
-            ValueError: it has an asynchronous client alone.
-        """
-        if vector_store.client is None:
-            raise StoreError("this QdrantVectorStore has an asynchronous client alone: give it client= as well")
-        vectors = vector_store.client.get_collection(vector_store.collection_name).config.params.vectors
+        """Make the adapter of its dense vector."""
+        client = _client_of(vector_store)
+        vectors = client.get_collection(vector_store.collection_name).config.params.vectors
         named = vector_store.dense_vector_name if isinstance(vectors, dict) else None
-        return QdrantStore(vector_store.client, vector_store.collection_name, vector_name=named)
+        return QdrantStore(client, vector_store.collection_name, vector_name=named)
 
     def make_filter(self, request: Request) -> Any:
         """Translate filters and ids as the integration does; ``qdrant_filters`` take their place."""
@@ -43,7 +38,7 @@ class Qdrant(Database):
     def nodes_by_id(self, vector_store: Any, ids: list[str]) -> dict[str, BaseNode]:
         """Fetch nodes by the id of their point, which may be a number, or another than the node's own."""
         wanted = [int(node_id) if node_id.isdigit() else node_id for node_id in ids]
-        points = vector_store.client.retrieve(vector_store.collection_name, wanted, with_payload=True)
+        points = _client_of(vector_store).retrieve(vector_store.collection_name, wanted, with_payload=True)
         nodes: list[BaseNode] = vector_store.parse_to_query_result(points).nodes
         return {str(point.id): node for point, node in zip(points, nodes, strict=True)}
 
@@ -54,6 +49,11 @@ class Qdrant(Database):
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
         """Qdrant gives the distance itself if it ranks by it: the smaller, the nearer."""
         return np.sqrt(np.maximum(-scores, 0)) if similarity == "l2" else scores
+
+
+def _client_of(vector_store: Any) -> Any:
+    """Its synchronous client; if it has none, its asynchronous one, to be waited for."""
+    return vector_store.client if vector_store.client is not None else BlockingClient(vector_store._aclient)
 
 
 DATABASE = Qdrant()
