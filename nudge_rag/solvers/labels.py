@@ -23,6 +23,7 @@ __all__ = [
     "RejectedPairs",
     "join_labels",
     "prepare_labels",
+    "sample_labels",
 ]
 
 
@@ -177,6 +178,26 @@ def join_labels(first: LabelsLike, second: LabelsLike) -> LabeledQueries:
         [list(rows) for part in parts for rows in part.answers],
         [list(row) for part in grades for row in part],
         np.concatenate(tables) if depth else None,
+    )
+
+
+def sample_labels(labels: LabelsLike, size: int, seed: int = 0) -> LabeledQueries:
+    """At most ``size`` of the queries, drawn at random, always the same for one seed; their order stays.
+
+    Example:
+        >>> few = sample_labels(([[1.0, 0.0], [0.0, 1.0]], [[0], [1]]), 1)
+        >>> len(few.answers), sample_labels(few, 1) is few
+        (1, True)
+    """
+    given = labels if isinstance(labels, LabeledQueries) else LabeledQueries(*labels)
+    if len(given.answers) <= size:
+        return given
+    kept = np.sort(np.random.default_rng(seed).permutation(len(given.answers))[:size])
+    return LabeledQueries(
+        np.asarray(_on_host(given.vectors))[kept],
+        [given.answers[row] for row in kept],
+        None if given.grades is None else [given.grades[row] for row in kept],
+        None if given.competitors is None else np.asarray(given.competitors)[kept],
     )
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
-from nudge_rag.solvers.contrastive.lbfgs import minimize
+from nudge_rag.solvers.contrastive.groups import (
+    QueryGroups,
+    group_queries,
+    is_cheaper_in_groups,
+    reorder_queries,
+    select_columns,
+)
+from nudge_rag.solvers.contrastive.lbfgs import Minimum, minimize
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
-from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.problem import Problem
-from nudge_rag.solvers.result import SAME_VALUE, Descent
+from nudge_rag.solvers.result import SAME_VALUE, Descent, first_best
 from nudge_rag.solvers.scoring.blocks import covered_columns
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
 from nudge_rag.solvers.scoring.validation import ValidationScorer
@@ -26,17 +32,23 @@ __all__ = ["ContrastiveDescent", "Point"]
 TOLERANCE = 3e-3
 # Steps that L-BFGS remembers: twice as many take twice the time and save hardly an evaluation.
 MEMORY = 5
-# The path ends after this many points in a row that are worse than the best one.
+# Groups of queries look for their nearest nodes anew after so many points of a path, or steps towards a fixed strength.
+POINTS_BEFORE_REFRESH, STEPS_BEFORE_REFRESH = 3, 6
+# A path ends after this many points in a row that are worse than the best one.
 PATIENCE = 2
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a path: the vectors of the covered nodes (c, d), their value, and how they were come to."""
+    """A point of a path: the vectors of the covered nodes (c, d), their value, and how they were come to.
+
+    ``solution`` (c, d) is where the descent ended, in its own scale; None for the untouched nodes.
+    """
 
     vectors: FloatArray
     value: float
     descent: Descent | None
+    solution: Float64Array | None = field(default=None, repr=False)
 
 
 class ContrastiveDescent:
@@ -64,39 +76,65 @@ class ContrastiveDescent:
     ) -> None:
         if problem.train is None:
             raise TypeError("NudgeContrastive needs the training queries themselves")
-        self._train, self._similarity = problem.train, similarity
+        self._train, self._similarity, self._bounds = problem.train, similarity, None
+        if is_cheaper_in_groups(problem.train.n_queries, len(problem.rows)):
+            order, self._bounds = group_queries(query_vectors(problem.train, "cosine"))
+            self._train = reorder_queries(problem.train, order)
         self._given, self._uncovered_weight = problem.originals, uncovered_weight
         self._sphere = keep_lengths
         # For cosine and l2 lengths do not matter, and competitors are those by direction.
         ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
-        self._queries = query_vectors(problem.train, ranked_by)
-        self._columns = covered_columns(problem.train.node_of_pair, problem.rows)
+        self._queries = query_vectors(self._train, ranked_by)
+        self._columns = covered_columns(self._train.node_of_pair, problem.rows)
         originals = problem.originals.astype(np.float64)
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
         self._originals = originals / self._lengths if self._sphere else originals
         self._others = self._best_others(problem, background, ranked_by, negatives)
-        self._embeddings = problem.embeddings
-        self._rejected_columns = covered_columns(problem.train.rejected.node_of_pair, problem.rows)
-        self._rejected_weights = rejection * problem.train.rejected.weights
+        self._embeddings, self._rows = problem.embeddings, problem.rows
+        self._rejected_columns = covered_columns(self._train.rejected.node_of_pair, problem.rows)
+        self._rejected_weights = rejection * self._train.rejected.weights
+        self._groups: QueryGroups | None = None
 
-    def path(self, tau: float, strengths: Sequence[float], iterations: int, judge: ValidationScorer) -> list[Point]:
-        """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes."""
+    def path(
+        self,
+        tau: float,
+        strengths: Sequence[float],
+        iterations: int,
+        judge: ValidationScorer,
+        start: Float64Array | None = None,
+        patience: int = PATIENCE,
+    ) -> list[Point]:
+        """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes.
+
+        ``start`` is a solution for another temperature, for the first strength to start from. Vectors are kept of the
+        best point alone: the first of equals. The path ends after ``patience`` points in a row that are worse than it.
+        """
         objective = self._objective(tau)
+        current = objective.originals if start is None else start
+        objective = self._grouped_at_originals(objective) if start is None else self._refreshed(objective, current)
         path = [Point(self._given, judge.value(self._given), None)]
-        current = objective.originals
-        for strength in strengths:
-            current, descent = _descend(objective, current, strength, iterations)
-            vectors = self._as_given(current)
-            path.append(Point(vectors, judge.value(vectors), descent))
-            if max(one.value for one in path[-PATIENCE:]) < max(one.value for one in path) - SAME_VALUE:
+        for number, strength in enumerate(strengths):
+            if number and number % POINTS_BEFORE_REFRESH == 0:
+                objective = self._refreshed(objective, current)
+            found, record = _descend(objective, current, strength, iterations)
+            current, vectors = found.point, self._as_given(found.point)
+            path.append(Point(vectors, judge.value(vectors), record, found.point))
+            path = _with_best_alone(path)
+            if max(one.value for one in path[-patience:]) < max(one.value for one in path) - SAME_VALUE:
                 break
         return path
 
-    def at(self, tau: float, strength: float, iterations: int) -> Point:
-        """From the untouched nodes to one strength; of no known value."""
-        objective = self._objective(tau)
-        solution, descent = _descend(objective, objective.originals, strength, iterations)
-        return Point(self._as_given(solution), float("nan"), descent)
+    def at(self, tau: float, strength: float, iterations: int, start: Float64Array | None = None) -> Point:
+        """From the untouched nodes, or from a solution for the same nodes, to one strength; of no known value."""
+        objective, taken = self._objective(tau), 0
+        if start is None:
+            start = objective.originals
+            if self._bounds is not None:
+                grouped = self._grouped_at_originals(objective)
+                found, _ = _descend(grouped, start, strength, min(STEPS_BEFORE_REFRESH, iterations))
+                start, taken = found.point, found.iterations
+        found, record = _descend(self._refreshed(objective, start), start, strength, max(1, iterations - taken))
+        return Point(self._as_given(found.point), float("nan"), record, found.point)
 
     def averaged(self, solutions: Sequence[FloatArray]) -> FloatArray:
         """The mean of ``solutions``; for cosine and l2 its direction, at the nodes' own lengths.
@@ -135,6 +173,34 @@ class ContrastiveDescent:
             self._lengths if self._sphere and self._similarity == "dot" else None,
         )
 
+    def _refreshed(self, objective: ContrastiveObjective, current: Float64Array) -> ContrastiveObjective:
+        """The objective with the columns that are nearest now; itself if it runs over all nodes."""
+        if self._bounds is None:
+            return objective
+        return replace(objective, groups=self._grouped(self._bounds, current, seed=1))
+
+    def _grouped_at_originals(self, objective: ContrastiveObjective) -> ContrastiveObjective:
+        if self._bounds is None:
+            return objective
+        if self._groups is None:
+            self._groups = self._grouped(self._bounds, self._originals)
+        return replace(objective, groups=self._groups)
+
+    def _grouped(self, bounds: IntArray, nodes: Float64Array, seed: int = 0) -> QueryGroups:
+        at = nodes
+        if self._sphere:
+            at = nodes / np.linalg.norm(nodes, axis=1, keepdims=True)
+            at = at * self._lengths if self._similarity == "dot" else at
+        rejecting, columns, _ = self._rejected_covered()
+        return select_columns(
+            self._queries,
+            bounds,
+            at.astype(self._queries.dtype),
+            (self._train.query_of_pair, self._columns),
+            (rejecting, columns),
+            seed,
+        )
+
     def _rejected_covered(self) -> tuple[IntArray, IntArray, Float64Array]:
         covered = self._rejected_columns >= 0
         queries = self._train.rejected.query_of_pair[covered]
@@ -155,7 +221,7 @@ class ContrastiveDescent:
 
     def _best_others(self, problem: Problem, background: Any, ranked_by: Similarity, depth: int) -> Float64Array:
         """Scores of each training query's nearest nodes that do not move, (m, depth); -inf if there are fewer."""
-        train: PreparedLabels = self._train
+        train = self._train
         if self._similarity == "l2":
             train = replace(train, competitors=None)  # distances do not tell directions
         if train.competitors is not None:
@@ -164,6 +230,15 @@ class ContrastiveDescent:
             return np.full((train.n_queries, 1), -np.inf)
         found = fixed_scores(train, problem.embeddings, problem.rows, background, depth=depth, similarity=ranked_by)
         return found.best.astype(np.float64)
+
+
+def _with_best_alone(path: Sequence[Point]) -> list[Point]:
+    """The same points without the vectors of all but the best one."""
+    best = first_best([point.value for point in path])
+    return [
+        point if number == best else replace(point, vectors=point.vectors[:0], solution=None)
+        for number, point in enumerate(path)
+    ]
 
 
 def _log_sum_exp(logits: Float64Array) -> Float64Array:
@@ -175,8 +250,11 @@ def _log_sum_exp(logits: Float64Array) -> Float64Array:
 
 
 def _descend(
-    objective: ContrastiveObjective, start: Float64Array, strength: float, iterations: int
-) -> tuple[Float64Array, Descent]:
+    objective: ContrastiveObjective,
+    start: Float64Array,
+    strength: float,
+    iterations: int,
+) -> tuple[Minimum, Descent]:
     """L-BFGS from ``start`` (c, d)."""
     found = minimize(
         lambda vectors: objective.value_and_gradient(vectors, strength),
@@ -190,4 +268,4 @@ def _descend(
     record = Descent(
         objective.tau, strength, found.iterations, found.evaluations, found.value, largest, found.converged
     )
-    return found.point, record
+    return found, record

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
+from nudge_rag.solvers.contrastive.groups import QueryGroups
 
 __all__ = ["ContrastiveObjective"]
 
@@ -41,6 +43,9 @@ class ContrastiveObjective:
     respect to u_j is sum_i (p_ij - w_ij + uncovered_weight r_ij) q_i / tau, and on the sphere that of v_j its part
     across v_j, times l_j / |v_j|.
 
+    With ``groups`` the sums over j run over the columns of a query's group alone, each n_ij times the nodes that it
+    stands for: an evaluation then costs queries times a constant.
+
     Attributes:
         queries: (m, d) float32 unit training queries q_i.
         query_of_pair: (p,) the query i of each label.
@@ -53,6 +58,7 @@ class ContrastiveObjective:
         uncovered_weight: of the second sum.
         rejected: (queries, columns, log n_ij) arrays of the pairs whose n_ij is not 1, by query; none of them a label.
         lengths: (c, 1) l_j on the sphere; None for 1.
+        groups: of the queries, in their order; None: every query's sums run over all nodes.
     """
 
     queries: FloatArray
@@ -66,6 +72,7 @@ class ContrastiveObjective:
     uncovered_weight: float = 0.0
     rejected: tuple[IntArray, IntArray, Float64Array] = field(default_factory=_no_pairs)
     lengths: Float64Array | None = None
+    groups: QueryGroups | None = None
 
     def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
         """Return f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
@@ -92,28 +99,58 @@ class ContrastiveObjective:
 
     def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
         dtype = self.queries.dtype
-        scaled = np.ascontiguousarray(nodes.T / self.tau, dtype=dtype)
+        scaled = np.ascontiguousarray(nodes / self.tau, dtype=dtype)
         originals = np.ascontiguousarray(self._at_lengths(self.originals) / self.tau, dtype=dtype)
         gradient, loss = np.zeros(nodes.shape, dtype=np.float64), 0.0
-        step = max(1, LOGITS_PER_BLOCK // max(1, len(nodes)))
-        for first in range(0, len(self.queries), step):
-            block = self.queries[first : first + step]
-            pairs = slice(*np.searchsorted(self.query_of_pair, [first, first + len(block)]))
-            part = _Pairs(self.query_of_pair[pairs] - first, self.column_of_pair[pairs], self.weights[pairs])
-            logits = block @ scaled
-            rejections = slice(*np.searchsorted(self.rejected[0], [first, first + len(block)]))
-            rejecting, columns, extra = (each[rejections] for each in self.rejected)
-            logits[rejecting - first, columns] += extra.astype(dtype)
+        for queries, columns, log_counts in self._blocks(len(nodes)):
+            block = self.queries[queries]
+            part = self._pairs_of(queries, columns)
+            logits = block @ (scaled if columns is None else scaled[columns]).T
             loss -= float((part.weights * logits[part.rows, part.columns]).sum())
-            others = self.others[first : first + len(block)].astype(dtype)
+            if log_counts is not None:
+                logits += log_counts
+            rejecting, rejected, extra = self._rejected_by(queries, columns)
+            logits[rejecting, rejected] += extra.astype(dtype)
+            others = self.others[queries].astype(dtype)
             if self.uncovered_weight:
-                original = np.einsum("pd,pd->p", block[part.rows], originals[part.columns])
+                original = np.einsum("pd,pd->p", block[part.rows], originals[self._columns_of(queries)])
                 loss += self._both_sums(logits, others, part, original)
             else:
                 loss += _log_sum(logits, others)
             logits[part.rows, part.columns] -= part.weights.astype(dtype)
-            gradient += logits.T @ block
+            if columns is None:
+                gradient += logits.T @ block
+            else:
+                gradient[columns] += logits.T @ block
         return loss, gradient / self.tau
+
+    def _blocks(self, n_nodes: int) -> Iterator[tuple[slice, IntArray | None, FloatArray | None]]:
+        """Queries that are looked at together, with the columns of their sums (None: all) and what these stand for."""
+        if self.groups is not None:
+            yield from self.groups
+            return
+        step = max(1, LOGITS_PER_BLOCK // max(1, n_nodes))
+        for first in range(0, len(self.queries), step):
+            yield slice(first, min(first + step, len(self.queries))), None, None
+
+    def _pairs_of(self, queries: slice, columns: IntArray | None) -> _Pairs:
+        """Labels of a block; their nodes as places in ``columns``."""
+        pairs = self._slice_of(self.query_of_pair, queries)
+        nodes = self.column_of_pair[pairs]
+        places = nodes if columns is None else np.searchsorted(columns, nodes)
+        return _Pairs(self.query_of_pair[pairs] - queries.start, places, self.weights[pairs])
+
+    def _columns_of(self, queries: slice) -> IntArray:
+        return self.column_of_pair[self._slice_of(self.query_of_pair, queries)]
+
+    def _rejected_by(self, queries: slice, columns: IntArray | None) -> tuple[IntArray, IntArray, Float64Array]:
+        pairs = self._slice_of(self.rejected[0], queries)
+        rows, nodes, extra = self.rejected[0][pairs], self.rejected[1][pairs], self.rejected[2][pairs]
+        return rows - queries.start, nodes if columns is None else np.searchsorted(columns, nodes), extra
+
+    @staticmethod
+    def _slice_of(query_of_pair: IntArray, queries: slice) -> slice:
+        return slice(*np.searchsorted(query_of_pair, [queries.start, queries.stop]))
 
     def _both_sums(self, logits: FloatArray, others: FloatArray, part: _Pairs, original: FloatArray) -> float:
         """The logarithms of both sums; ``logits`` become their gradient, that of the labels aside."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -133,6 +134,7 @@ class NudgeContrastive:
         self.strength = fixed
         self.negatives, self.iterations, self.rejection = int(negatives), int(iterations), float(rejection)
         self.keep_lengths = similarity != "dot" if keep_lengths is None else bool(keep_lengths)
+        self._starts: tuple[Float64Array, ...] = ()
 
     @property
     def needs(self) -> SolverNeeds:
@@ -198,6 +200,29 @@ class NudgeContrastive:
             keep_lengths=self.keep_lengths,
         )
 
+    def solve(self, embeddings: FloatArray, labels: LabelsLike, background: Any = None) -> list[Point]:
+        """The solutions at this solver's fixed strengths, not averaged yet.
+
+        Raises:
+            ValueError: this solver has no fixed strengths.
+        """
+        if self.strength is None:
+            raise ValueError("solve() needs fixed strengths: make the solver with strength=")
+        return self._points(self._descent(make_problem(embeddings, labels, None, needs_validation=False), background))
+
+    def starting_from(self, points: Sequence[Point]) -> NudgeContrastive:
+        """This solver, starting from solutions for the same nodes, one for each of its temperatures."""
+        warm = copy(self)
+        warm._starts = tuple(point.solution for point in points if point.solution is not None)
+        return warm
+
+    def _points(self, descent: ContrastiveDescent) -> list[Point]:
+        starts = self._starts or (None,) * len(self.taus)
+        return [
+            descent.at(tau, strength, WITHOUT_PATH * self.iterations, start)
+            for tau, strength, start in zip(self.taus, self.strength or (), starts, strict=True)
+        ]
+
     def _chosen(self, problem: Problem, judge: ValidationScorer, background: Any) -> NudgeFit:
         descent = self._descent(problem, background)
         paths = self._paths(descent, judge)
@@ -220,11 +245,23 @@ class NudgeContrastive:
         )
 
     def _paths(self, descent: ContrastiveDescent, judge: ValidationScorer) -> list[list[Point]]:
-        """One path for each temperature: the whole of it for the first, near its best strength for the others."""
+        """One path for each temperature: the whole of it for the first, near its best strength for the others.
+
+        A temperature beyond one that is worse than the first is left out.
+        """
         paths = [descent.path(self.taus[0], self.strengths, self.iterations, judge)]
-        best = paths[0][first_best([point.value for point in paths[0]])].descent
-        strengths = self.strengths if best is None else tuple(share * best.strength for share in NEARBY)
-        return paths + [descent.path(tau, strengths, self.iterations, judge) for tau in self.taus[1:]]
+        best = paths[0][first_best([point.value for point in paths[0]])]
+        strengths = self.strengths
+        if best.descent is not None:
+            strengths = tuple(share * best.descent.strength for share in NEARBY)
+        worse: list[float] = []
+        for tau in self.taus[1:]:
+            if any(tau < bound < self.taus[0] or self.taus[0] < bound < tau for bound in worse):
+                continue
+            paths.append(descent.path(tau, strengths, self.iterations, judge, best.solution, patience=1))
+            if max(point.value for point in paths[-1]) < best.value - SAME_VALUE:
+                worse.append(tau)
+        return paths
 
     def _at_fixed_strengths(
         self, strengths: Sequence[float], embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, others: Any
@@ -232,10 +269,7 @@ class NudgeContrastive:
         labels = join_labels(train, val) if val is not None and self.refit else train
         problem = make_problem(embeddings, labels, None, needs_validation=False)
         descent = self._descent(problem, others)
-        points = [
-            descent.at(tau, strength, WITHOUT_PATH * self.iterations)
-            for tau, strength in zip(self.taus, strengths, strict=True)
-        ]
+        points = self._points(descent)
         return self._result(
             problem,
             descent.lower_scores(descent.averaged([point.vectors for point in points]), self.offset),

@@ -12,7 +12,7 @@ from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.scoring.blocks import SCORES_PER_BLOCK
+from nudge_rag.solvers.scoring.blocks import SCORES_PER_BLOCK, covered_columns
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
@@ -77,9 +77,13 @@ def fixed_scores(
         block = np.asarray(embeddings[first : first + step])
         norms = row_norms(block, "embeddings", first_row=first)
         hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first
+        shown = np.delete(np.arange(len(block)), hidden)
+        if not len(shown):
+            continue
+        if len(hidden):
+            block, norms = block[shown], norms[shown]
         for part, scores in _score_blocks(queries, block, norms, similarity):
-            _read_answers(answer, scores, val, part, first)
-            scores[:, hidden] = -np.inf
+            _read_answers(answer, scores, val, part, shown + first)
             best[part] = _merge_best(best[part], scores)
     for first, block in _background_blocks(background, step, embeddings):
         norms = row_norms(block, "background embeddings", first_row=first)
@@ -153,12 +157,12 @@ def _score_blocks(
         yield part, scores
 
 
-def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, part: slice, first: int) -> None:
+def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, part: slice, rows: IntArray) -> None:
     """Answers are read from the block that ranks them, so that a node never outranks itself by a rounding error."""
     pairs = slice(*np.searchsorted(val.query_of_pair, [part.start, part.stop]))
-    queries, nodes = val.query_of_pair[pairs], val.node_of_pair[pairs]
-    here = np.flatnonzero((nodes >= first) & (nodes < first + scores.shape[1]))
-    answer[pairs.start + here] = scores[queries[here] - part.start, nodes[here] - first]
+    columns = covered_columns(val.node_of_pair[pairs], rows)
+    here = np.flatnonzero(columns >= 0)
+    answer[pairs.start + here] = scores[val.query_of_pair[pairs][here] - part.start, columns[here]]
 
 
 def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:

@@ -1,0 +1,176 @@
+"""Groups of queries that are alike, each with the nodes that its softmax runs over: its nearest ones and a sample."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
+from nudge_rag.solvers.labels import PreparedLabels, RejectedPairs
+
+__all__ = ["QueryGroups", "group_queries", "is_cheaper_in_groups", "reorder_queries", "select_columns"]
+
+# Queries of a group: enough for matrix products at full speed.
+GROUP_SIZE = 256
+# Nodes that a group's queries are nearest to, and nodes drawn from all others, each of which stands for many: such
+# shares of all nodes, within these bounds.
+NEAREST_SHARE, NEAREST = 1 / 8, (64, 160)
+SAMPLED_SHARE, SAMPLED = 1 / 14, (40, 96)
+# The nearest nodes are sought among so many times as many, which are near the means of parts of the group.
+PRESELECTED, PART_SIZE = 4, 32
+# A softmax in groups pays as soon as it runs over less than this share of the nodes, labels not counted.
+WORTHWHILE = 0.5
+# How near a node is: its share in the softmax at this temperature.
+TAU = 0.05
+POWER_STEPS = 4
+
+
+@dataclass(frozen=True)
+class QueryGroups:
+    """Consecutive queries in groups, with the columns of nodes that each group's softmax runs over.
+
+    Attributes:
+        bounds: (g + 1,) group k are the queries ``bounds[k]`` to ``bounds[k + 1]``.
+        columns: of each group, increasing columns: its labels, its nearest nodes, and a sample of all others.
+        log_counts: of each group, the logarithm of how many nodes each of its columns stands for.
+    """
+
+    bounds: IntArray
+    columns: tuple[IntArray, ...]
+    log_counts: tuple[FloatArray, ...]
+
+    def __iter__(self) -> Iterator[tuple[slice, IntArray, FloatArray]]:
+        """Yield each group's queries, columns and counts."""
+        for group, (columns, log_counts) in enumerate(zip(self.columns, self.log_counts, strict=True)):
+            yield slice(int(self.bounds[group]), int(self.bounds[group + 1])), columns, log_counts
+
+
+def is_cheaper_in_groups(n_queries: int, n_nodes: int) -> bool:
+    """Whether a softmax over all nodes costs more than one over each group's.
+
+    Example:
+        >>> is_cheaper_in_groups(20_000, 5_000), is_cheaper_in_groups(20_000, 300)
+        (True, False)
+    """
+    return n_queries > GROUP_SIZE and WORTHWHILE * n_nodes > sum(_sizes(n_nodes))
+
+
+def _sizes(n_nodes: int) -> tuple[int, int]:
+    """How many nearest and how many sampled nodes a group's softmax runs over."""
+    nearest = min(max(round(NEAREST_SHARE * n_nodes), NEAREST[0]), NEAREST[1])
+    return nearest, min(max(round(SAMPLED_SHARE * n_nodes), SAMPLED[0]), SAMPLED[1])
+
+
+def group_queries(queries: FloatArray) -> tuple[IntArray, IntArray]:
+    """Divide queries (m, d) at the median of their main direction, and each half again, down to small groups.
+
+    Returns:
+        The order of the queries, and the bounds of the groups in it.
+
+    Example:
+        >>> order, bounds = group_queries(np.eye(4, 2, dtype=np.float32))
+        >>> sorted(order.tolist()), bounds.tolist()
+        ([0, 1, 2, 3], [0, 4])
+    """
+    order = np.arange(len(queries))
+    bounds = [0, len(queries)]
+    while max(np.diff(bounds)) > GROUP_SIZE:
+        halves = [0]
+        for first, last in itertools.pairwise(bounds):
+            part = order[first:last]
+            middle = len(part) // 2
+            along = _along_main_direction(queries[part])
+            order[first:last] = part[np.argsort(along, kind="stable")]
+            halves += [first + middle, last]
+        bounds = halves
+    return order, np.array(bounds)
+
+
+def _along_main_direction(rows: FloatArray) -> FloatArray:
+    """Coordinates of rows along the direction in which they differ most, by power iteration."""
+    centred = rows - rows.mean(axis=0)
+    farthest = centred[int(np.argmax((centred**2).sum(axis=1)))]
+    direction = farthest
+    for _ in range(POWER_STEPS):
+        direction = centred.T @ (centred @ direction)
+        length = np.linalg.norm(direction)
+        if not length > 0:
+            return np.zeros(len(rows), dtype=rows.dtype)
+        direction = direction / length
+    return np.asarray(centred @ direction)
+
+
+def reorder_queries(labels: PreparedLabels, order: IntArray) -> PreparedLabels:
+    """Return the same labels with their queries in another order."""
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    pairs = np.lexsort((labels.node_of_pair, place[labels.query_of_pair]))
+    rejected = labels.rejected
+    rejections = np.lexsort((rejected.node_of_pair, place[rejected.query_of_pair]))
+    return replace(
+        labels,
+        vectors=labels.vectors[order],
+        query_of_pair=place[labels.query_of_pair][pairs],
+        node_of_pair=labels.node_of_pair[pairs],
+        grades=labels.grades[pairs],
+        competitors=None if labels.competitors is None else labels.competitors[order],
+        rejected=RejectedPairs(
+            place[rejected.query_of_pair][rejections], rejected.node_of_pair[rejections], rejected.weights[rejections]
+        ),
+    )
+
+
+def select_columns(
+    queries: FloatArray,
+    bounds: IntArray,
+    nodes: FloatArray,
+    pairs: tuple[IntArray, IntArray],
+    rejected: tuple[IntArray, IntArray],
+    seed: int = 0,
+) -> QueryGroups:
+    """Find the nodes that each group's queries are nearest to, and draw a sample of the others.
+
+    Args:
+        queries: (m, d) grouped queries, as they are scored.
+        bounds: of the groups.
+        nodes: (c, d) in the queries' precision, where they are now.
+        pairs: (queries, columns) of the labels, by query; their nodes always take part.
+        rejected: the same of rejections.
+        seed: of the sample.
+    """
+    rng, (n_nearest, n_sampled) = np.random.default_rng(seed), _sizes(len(nodes))
+    columns_of_groups, log_counts = [], []
+    for first, last in itertools.pairwise(bounds):
+        known = [columns[slice(*np.searchsorted(rows, [first, last]))] for rows, columns in (pairs, rejected)]
+        kept = np.union1d(np.concatenate(known), _nearest(queries[first:last], nodes, n_nearest))
+        others = np.setdiff1d(np.arange(len(nodes)), kept, assume_unique=True)
+        drawn = np.sort(rng.choice(others, size=min(n_sampled, len(others)), replace=False))
+        columns = np.concatenate([kept, drawn])
+        counts = np.zeros(len(columns), dtype=queries.dtype)
+        if len(drawn):
+            counts[len(kept) :] = np.log(len(others) / len(drawn))
+        increasing = np.argsort(columns)
+        columns_of_groups.append(columns[increasing])
+        log_counts.append(counts[increasing])
+    return QueryGroups(bounds, tuple(columns_of_groups), tuple(log_counts))
+
+
+def _nearest(group: FloatArray, nodes: FloatArray, count: int) -> IntArray:
+    """The ``count`` columns with the largest shares in the softmax of the group's queries."""
+    if len(nodes) <= count:
+        return np.arange(len(nodes))
+    wanted = min(len(nodes), PRESELECTED * count)
+    preselected = np.arange(len(nodes))
+    if wanted < len(nodes):
+        starts = np.arange(0, len(group), PART_SIZE)
+        means = np.add.reduceat(group, starts, axis=0)
+        means /= np.linalg.norm(means, axis=1, keepdims=True) + np.finfo(means.dtype).tiny
+        near = (means @ nodes.T).max(axis=0)
+        preselected = np.sort(np.argpartition(-near, wanted - 1)[:wanted])
+    scores: Float64Array = group @ nodes[preselected].T
+    shares = np.exp((scores - scores.max(axis=1, keepdims=True)) / TAU)
+    mass = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
+    return np.asarray(preselected[np.argpartition(-mass, count - 1)[:count]])
