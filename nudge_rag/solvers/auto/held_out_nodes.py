@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,8 @@ ROUNDS = 2_000
 FEW_NODES = 20
 # Nodes with one label are preferred as long as there are so many of them.
 ENOUGH_NODES = 50
+# Of more queries in a fold a sample is judged, always the same.
+MOST_JUDGED = 4_000
 
 
 class _Fixed(Protocol):
@@ -58,10 +60,12 @@ class GroupEffects:
     Attributes:
         uncovered: queries of nodes that are rarely asked for.
         new_nodes: queries of nodes that are new: any node may be one, popular ones included.
+        covered: changes of queries that were held out while their nodes kept other labels; empty if none were.
     """
 
     uncovered: UncoveredEffect
     new_nodes: UncoveredEffect
+    covered: Float64Array = field(default_factory=lambda: np.zeros(0), repr=False)
 
     def within(self, tolerance: float | None) -> bool:
         """Whether both groups lose at most ``tolerance``; None: whether neither loses significantly."""
@@ -75,6 +79,7 @@ class _Fold:
     ignored: tuple[IntArray, IntArray]
     nodes: IntArray
     rows: IntArray  # of the nodes that its training labels move
+    covered: PreparedLabels  # queries that are held out although their nodes have labels
 
 
 class HeldOutNodes:
@@ -89,6 +94,9 @@ class HeldOutNodes:
     queries (the argument of Good, The Population Frequencies of Species, Biometrika 1953). If fewer than
     `ENOUGH_NODES` nodes have one label, those with two count as well, and so on. Intervals are bootstrapped over
     nodes, since queries of one node fare alike.
+
+    With ``covered_too`` a part of the other queries is held out of each fold as well: where validation queries are few,
+    they tell more surely what covered queries gain.
     """
 
     def __init__(
@@ -100,17 +108,20 @@ class HeldOutNodes:
         background: Any = None,
         seed: int = 0,
         folds: int | None = None,
+        enough_nodes: int | None = None,
+        covered_too: bool = False,
     ) -> None:
         self._embeddings, self._background = embeddings, background
         n_nodes, dimension = embeddings.shape
         prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
         self._metric, self._similarity = metric, similarity
-        self._folds = _folds(prepared, n_nodes, seed, folds)
+        self._folds = list(_enough(_folds(prepared, n_nodes, seed, folds, covered_too=covered_too), enough_nodes))
         self._scorers = [self._scorer(fold) for fold in self._folds]
-        self._before = [
-            scorer.per_query(embeddings[fold.rows]) for scorer, fold in zip(self._scorers, self._folds, strict=True)
-        ]
+        self._covered = [self._covered_scorer(fold) for fold in self._folds]
+        still = [embeddings[fold.rows] for fold in self._folds]
+        self._before = _score_all(self._scorers, still)
+        self._covered_before = _score_all(self._covered, still)
 
     @property
     def training_vectors(self) -> list[FloatArray]:
@@ -127,6 +138,7 @@ class HeldOutNodes:
         fewer = copy(self)
         fewer._folds, fewer._scorers = self._folds[:count], self._scorers[:count]
         fewer._before = self._before[:count]
+        fewer._covered, fewer._covered_before = self._covered[:count], self._covered_before[:count]
         return fewer
 
     def with_adapters(self, adapters: Sequence[Callable[[FloatArray], FloatArray]]) -> HeldOutNodes:
@@ -140,10 +152,12 @@ class HeldOutNodes:
                 fold,
                 train=replace(fold.train, vectors=adapt(np.asarray(fold.train.vectors)), competitors=None),
                 held=replace(fold.held, vectors=adapt(fold.held.vectors), competitors=None),
+                covered=replace(fold.covered, vectors=_adapted(adapt, fold.covered.vectors), competitors=None),
             )
             for fold, adapt in zip(self._folds, adapters, strict=True)
         ]
         mapped._scorers = [self._scorer(fold) for fold in mapped._folds]
+        mapped._covered = [self._covered_scorer(fold) for fold in mapped._folds]
         return mapped
 
     def solutions(self, solver: _Fixed) -> list[FloatArray]:
@@ -163,20 +177,49 @@ class HeldOutNodes:
         """
         if solutions is None:
             solutions = [self._embeddings[fold.rows] for fold in self._folds]
-        changes = [
-            scorer.per_query(vectors) - before
-            for scorer, before, vectors in zip(self._scorers, self._before, solutions, strict=True)
-        ]
+        after = _score_all(self._scorers, solutions)
+        changes = [values - before for values, before in zip(after, self._before, strict=True)]
         if not changes:
             return None
+        covered_after = _score_all(self._covered, solutions)
+        covered = [values - before for values, before in zip(covered_after, self._covered_before, strict=True)]
         together, nodes = np.concatenate(changes), np.concatenate([fold.nodes for fold in self._folds])
         every = UncoveredEffect(*_mean_by_node(together, nodes))
-        return GroupEffects(_of_rarest(together, nodes, self._counts), every)
+        return GroupEffects(_of_rarest(together, nodes, self._counts), every, np.concatenate(covered))
 
     def _scorer(self, fold: _Fold) -> ValidationScorer:
         return ValidationScorer(
             fold.held, self._embeddings, fold.rows, self._background, self._metric, self._similarity, fold.ignored
         )
+
+    def _covered_scorer(self, fold: _Fold) -> ValidationScorer | None:
+        if not fold.covered.n_queries:
+            return None
+        return ValidationScorer(
+            fold.covered, self._embeddings, fold.rows, self._background, self._metric, self._similarity
+        )
+
+
+def _score_all(scorers: Sequence[ValidationScorer | None], solutions: Sequence[FloatArray]) -> list[Float64Array]:
+    """The metric of each fold's queries; empty for a fold that has none."""
+    return [
+        np.zeros(0) if scorer is None else scorer.per_query(vectors)
+        for scorer, vectors in zip(scorers, solutions, strict=True)
+    ]
+
+
+def _adapted(adapt: Callable[[FloatArray], FloatArray], vectors: FloatArray) -> FloatArray:
+    return adapt(vectors) if len(vectors) else vectors
+
+
+def _enough(folds: Iterable[_Fold], nodes: int | None) -> Iterator[_Fold]:
+    """The first folds, until so many nodes are held out; None: all."""
+    held = 0
+    for fold in folds:
+        yield fold
+        held += len(np.unique(fold.nodes))
+        if nodes is not None and held >= nodes:
+            return
 
 
 def share_of_uncovered(labels: PreparedLabels) -> float:
@@ -191,7 +234,9 @@ def share_of_uncovered(labels: PreparedLabels) -> float:
     return float((counts == 1).sum() / max(1, counts.sum()))
 
 
-def _folds(labels: PreparedLabels, n_nodes: int, seed: int, count: int | None = None) -> list[_Fold]:
+def _folds(
+    labels: PreparedLabels, n_nodes: int, seed: int, count: int | None = None, *, covered_too: bool = False
+) -> Iterator[_Fold]:
     rng, count = np.random.default_rng(seed), count or FOLDS
     known = np.unique(labels.node_of_pair)
     fold_of_node = np.full(n_nodes, -1)
@@ -200,27 +245,44 @@ def _folds(labels: PreparedLabels, n_nodes: int, seed: int, count: int | None = 
     first = order[np.searchsorted(labels.query_of_pair, np.arange(labels.n_queries))]
     node_of_query = labels.node_of_pair[first]
     fold_of_query = fold_of_node[node_of_query]
-    folds = []
+    # Queries that are held out although their nodes are not: another fold than their node's.
+    fold_of_covered = rng.integers(count, size=labels.n_queries) if covered_too else np.full(labels.n_queries, -1)
     for number in range(min(count, len(known))):
         here = fold_of_query[labels.query_of_pair] == number
         inside = fold_of_node[labels.node_of_pair] == number
-        train, held = ~here & ~inside, here & inside
+        aside = ~here & (fold_of_covered == number)[labels.query_of_pair]
+        train, held = ~here & ~inside & ~aside, here & inside
         if not train.any() or not held.any():
             continue
         queries = np.flatnonzero(fold_of_query == number)
-        position = np.full(labels.n_queries, -1)
-        position[queries] = np.arange(len(queries))
+        if len(queries) > MOST_JUDGED:
+            queries = np.sort(rng.permutation(queries)[:MOST_JUDGED])
+            here &= np.isin(labels.query_of_pair, queries)
+            held = here & inside
+        position = _positions(queries, labels.n_queries)
         others = here & ~inside
-        folds.append(
-            _Fold(
-                _as_labels(labels, train, fold_of_node != number),
-                _part(labels, queries, position, held),
-                (position[labels.query_of_pair[others]], labels.node_of_pair[others]),
-                node_of_query[queries],
-                np.unique(labels.node_of_pair[train]),
-            )
+        rows = np.unique(labels.node_of_pair[train])
+        yield _Fold(
+            _as_labels(labels, train, fold_of_node != number),
+            _part(labels, queries, position, held),
+            (position[labels.query_of_pair[others]], labels.node_of_pair[others]),
+            node_of_query[queries],
+            rows,
+            _known(labels, aside & ~inside, rows),
         )
-    return folds
+
+
+def _positions(queries: IntArray, n_queries: int) -> IntArray:
+    """Of every query its place among ``queries``, -1 if it is not there."""
+    position = np.full(n_queries, -1)
+    position[queries] = np.arange(len(queries))
+    return position
+
+
+def _known(labels: PreparedLabels, pairs: Flags, rows: IntArray) -> PreparedLabels:
+    """The queries of ``pairs`` that have an answer among the labelled ``rows``, with all answers of theirs."""
+    queries = np.unique(labels.query_of_pair[pairs & np.isin(labels.node_of_pair, rows)])
+    return _part(labels, queries, _positions(queries, labels.n_queries), pairs & np.isin(labels.query_of_pair, queries))
 
 
 def _as_labels(labels: PreparedLabels, pairs: Flags, known: Flags) -> LabeledQueries:

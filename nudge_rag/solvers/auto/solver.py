@@ -39,16 +39,16 @@ class AutoSolver:
 
         (1 - p) * covered + p * uncovered,
 
-    with p the share of queries whose answers have no label. `choose_setting` says which setting is taken: the one with
-    the largest expected gain, or one that keeps nine tenths of that gain and harms no group. Nothing moves if no
-    setting is expected to gain. The final solution learns from training and validation labels together. Every setting
-    tried is in ``tried`` of the result.
+    with p the share of queries whose answers have no label. The setting with the largest expected gain is taken, of
+    which a tenth of what the group that loses most is estimated to lose is taken off: labels of today know nothing of
+    the documents that are to come (`choose_setting`). Nothing moves if no setting is expected to gain. The final
+    solution learns from training and validation labels together. Every setting tried is in ``tried`` of the result.
 
     Args:
         metric: what is measured.
         similarity: how the store ranks.
         tolerance: the loss of ``metric`` that uncovered queries and those of new nodes may suffer, such as 0.01; None:
-            as above. ``math.inf`` switches the guard off.
+            as above. With ``math.inf`` the expected gain alone decides.
         reach: whom labels may help. ``"labelled"``: labelled nodes move, queries stay as they are. ``"queries"``: a
             linear map of all queries too (`LinearMap`), with or without nudges on top, if that is expected to gain
             more; then the result has an ``adapter`` that every query must pass.

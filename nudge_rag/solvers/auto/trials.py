@@ -17,7 +17,7 @@ from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldO
 from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
-from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels
+from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter, map_labels
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
@@ -36,9 +36,14 @@ SHARES = (1.0, 0.5, 0.25, 0.125)
 # On mapped queries validation hardly tells a bold solution from a careful one: how often a penalty that is so many
 # times stronger is tried too.
 MORE_CAREFUL, TIMES_STRONGER = 2, 10.0
-# Labels times labelled nodes beyond which maps are chosen on fewer folds, and effects estimated on fewer.
+# Labels times labelled nodes beyond which maps are chosen on fewer folds, and effects estimated on fewer: on as many
+# as hold so many nodes.
 MANY = 1_000_000
-FEW_FOLDS, MAP_FOLDS = 5, 2
+FEW_FOLDS, MAP_FOLDS, ENOUGH_NODES = 5, 2, 300
+# With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
+ENOUGH_QUERIES = 500
+# Of more validation queries a sample chooses the setting; the final solution learns from all.
+MOST_JUDGED = 5_000
 
 
 class Chooser(Protocol):
@@ -77,6 +82,7 @@ class SolverTrials:
     ) -> None:
         self._chooser, self._nodes, self._background = chooser, nodes, background
         self._both = join_labels(train, val)
+        val = sample_labels(val, MOST_JUDGED)
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         labelled = prepare_labels(self._both, "labelled", **size)
         estimated = share_of_uncovered(labelled)
@@ -96,6 +102,8 @@ class SolverTrials:
             chooser.similarity,
             background,
             folds=FEW_FOLDS if self._many else None,
+            enough_nodes=ENOUGH_NODES if self._many else None,
+            covered_too=judged.n_queries < ENOUGH_QUERIES and not self._many,
         )
         self._plain = _Geometry(train, val, held, self._scorer(val))
         self._before = self._plain.scorer.per_query(nodes[self._rows])
@@ -186,8 +194,14 @@ class SolverTrials:
     def _offsets(
         self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, *, keep_lengths: bool
     ) -> Iterator[TriedSetting]:
-        """Solved once; what an offset does to the solutions costs next to nothing."""
-        solutions = geometry.held.solutions(solver.at_points(fit.averaged))
+        """Solved once; what an offset does to the solutions costs next to nothing.
+
+        The final solution starts from that for all labels. Those of folds start from the untouched nodes: they must not
+        know what the labels that are held out had done.
+        """
+        fixed = solver.at_points(fit.averaged)
+        whole = fixed.solve(self._nodes, join_labels(geometry.train, geometry.val), self._background)
+        solutions = geometry.held.solutions(fixed)
         direction = common_direction(_vectors_of(geometry.train))
         directions = [common_direction(vectors) for vectors in geometry.held.training_vectors]
         for offset in OFFSETS:
@@ -196,7 +210,7 @@ class SolverTrials:
                 for vectors, each in zip(solutions, directions, strict=True)
             ]
             shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
-            final = solver.at_points(fit.averaged, offset)
+            final = solver.at_points(fit.averaged, offset).starting_from(whole)
             name = f"{_name_of(keep_lengths)}, offset {offset:g}"
             yield self._measured(geometry, name, shown, fit.gamma, final, moved)
 
@@ -215,19 +229,22 @@ class SolverTrials:
         effects = geometry.held.effects(solutions)
         if mapped and not name.startswith(geometry.prefix):
             name = f"{geometry.prefix} + {name}"
-        candidate = self._candidate(name, gamma, values, effects)
+        aside = np.zeros(0) if effects is None else effects.covered
+        gains = np.concatenate([(values - self._before)[self._covered], aside])
+        candidate = self._candidate(name, gamma, float(values.mean()), gains, effects)
         logger.info("%s", candidate)
         solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
-        return TriedSetting(solver, candidate, values, final, replace(fit, solver=solver), mapped)
+        return TriedSetting(solver, candidate, gains, final, replace(fit, solver=solver), mapped)
 
-    def _candidate(self, name: str, gamma: float, values: Float64Array, effects: GroupEffects | None) -> Candidate:
-        before, after = self._before[self._covered], values[self._covered]
-        covered = float((after - before).mean())
-        low, high = bootstrap_interval(before, after) if (before != after).any() else (covered, covered)
+    def _candidate(
+        self, name: str, gamma: float, validation: float, gains: Float64Array, effects: GroupEffects | None
+    ) -> Candidate:
+        covered = float(gains.mean())
+        low, high = bootstrap_interval(np.zeros_like(gains), gains) if gains.any() else (covered, covered)
         candidate = Candidate(
             name,
             gamma,
-            float(values.mean()),
+            validation,
             covered=covered,
             covered_low=low,
             covered_high=high,
