@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,10 +14,11 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.errors import StoreError
+from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors"]
+__all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors", "read_pool"]
 
 CompetitorMethod: TypeAlias = Literal["search", "scan"]
 METHODS: tuple[CompetitorMethod, ...] = ("search", "scan")
@@ -28,6 +30,9 @@ QUERIES_AT_ONCE = 1_000
 ROUNDING = 1e-5
 # Below this share of known nodes found, a store's index is too coarse to choose a step by.
 ENOUGH_FOUND = 0.95
+# Vectors of unlabelled nodes that are read, at most, for solvers that compare with them.
+LARGEST_POOL = 50_000
+READ_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -246,3 +251,15 @@ def _check_scanned(names: Sequence[str], vectors: FloatArray) -> None:
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise ValueError(f"the vector of node {names[int(bad.argmax())]!r} holds NaN or infinite values")
+
+
+def read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:
+    """Read the unlabelled nodes that compete for any query, the nearest ones first; None if no solver asks for them."""
+    if not solver.needs.competitor_vectors:
+        return None
+    ids_of_queries = [ids for part in lists for ids in part]
+    nearest_first = itertools.chain.from_iterable(itertools.zip_longest(*ids_of_queries))
+    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:LARGEST_POOL]
+    with reading(store, "competing nodes were read"):
+        vectors = [store.read(pool[first : first + READ_AT_ONCE]) for first in range(0, len(pool), READ_AT_ONCE)]
+    return np.concatenate(vectors) if vectors else None

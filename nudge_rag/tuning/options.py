@@ -31,6 +31,9 @@ class StateOptions(TypedDict, total=False):
     seed: int
     versions: str | Path | None
     competitors: CompetitorMethod
+    uncovered_tolerance: float | None
+    uncovered_share: float | None
+    reach: Reach
 
 
 class TuneOptions(StateOptions, total=False):
@@ -38,9 +41,6 @@ class TuneOptions(StateOptions, total=False):
 
     model: str | None
     texts: TextsOf | None
-    uncovered_tolerance: float | None
-    uncovered_share: float | None
-    reach: Reach
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import live_adapter
-from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
+from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.gate import hash_queries, live_queries
 from nudge_rag.tuning.judges import check_judges
 from nudge_rag.tuning.nudge import Nudge
@@ -31,10 +30,6 @@ from nudge_rag.tuning.spelling import spell_pairs
 from nudge_rag.tuning.trial import HeldOut, Trial, run_trial
 
 __all__ = ["tune"]
-
-# Vectors of unlabelled nodes that are read, at most, for solvers that compare with them.
-LARGEST_POOL = 50_000
-READ_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -89,8 +84,9 @@ def tune(
         texts: function of node ids that returns their texts (None for a node without one). Hashes of them go into the
             record of a push: `nudge_rag.status` then finds nodes whose texts were edited since.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
-            no label may lose, as estimated by holding out the labels of whole nodes. None (default): none, if that
-            costs at most a tenth of the expected gain; ``math.inf``: any.
+            no label, and queries of new nodes, may lose, as estimated by holding out the labels of whole nodes. None
+            (default): the expected gain decides, less a tenth of what the group that loses most loses; ``math.inf``:
+            any loss.
         uncovered_share: of ``"auto"``: the share of tomorrow's queries whose answers have no label; None (default):
             estimated from the labels.
         reach: whom labels may help. ``"labelled"`` (default): labelled nodes move and queries stay as they are, so any
@@ -236,7 +232,7 @@ def _prepare_trial(
     train, training_reads, train_ids = _with_competitors(train, solver, store, nodes, settings.competitors)
     reads = competitors.reads if training_reads is None else competitors.reads + training_reads
     held_out_queries = table.select(split.val)
-    pool = _read_pool(store, solver, [train_ids, held_out_queries.competitor_ids])
+    pool = read_pool(store, solver, [train_ids, held_out_queries.competitor_ids])
     learned_from = (split.train, split.val) if solver.needs.learns_from_validation else (split.train,)
     return Trial(
         store=store,
@@ -275,18 +271,6 @@ def _with_competitors(
     for row, scores in enumerate(competitors.scores):
         table[row, : len(scores)] = scores
     return replace(train, competitors=table), competitors.reads, competitors.ids
-
-
-def _read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:
-    """Read the unlabelled nodes that compete for any query, the nearest ones first; None if no solver asks for them."""
-    if not solver.needs.competitor_vectors:
-        return None
-    ids_of_queries = [ids for part in lists for ids in part]
-    nearest_first = itertools.chain.from_iterable(itertools.zip_longest(*ids_of_queries))
-    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:LARGEST_POOL]
-    with reading(store, "competing nodes were read"):
-        vectors = [store.read(pool[first : first + READ_AT_ONCE]) for first in range(0, len(pool), READ_AT_ONCE)]
-    return np.concatenate(vectors) if vectors else None
 
 
 def _training_queries(part: LabeledPairs, embedded: Mapping[str, FloatArray], ids: list[str]) -> LabeledQueries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -18,11 +18,11 @@ from nudge_rag.common.similarity import score_matrix
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.feedback.rows import normalise
 from nudge_rag.journal.journal import nudged_ids, original_vectors
-from nudge_rag.solvers.labels import QuerySums
+from nudge_rag.solvers.labels import LabeledQueries, QuerySums
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import StoreReads, find_competitors
+from nudge_rag.tuning.competitors import Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.judges import check_judges
@@ -45,7 +45,8 @@ class TuningState:
     Kept: the original vectors of the labelled nodes, for each the sum of its unit training queries and their number,
     and for each held-out query its best unlabelled nodes. The sums are exact
     (`nudge_rag.solvers.targets.summable_queries`), so that any sequence of additions and removals leaves
-    what the remaining pairs alone would have given.
+    what the remaining pairs alone would have given. For solvers that learn from the training queries themselves, these
+    have their best unlabelled nodes kept as well, from the first `solve` on.
 
     A query falls into the training, validation or test part by a hash of its text, and stays there whatever else is
     added; a `Split` says it outright.
@@ -53,9 +54,9 @@ class TuningState:
     Args:
         store: the vector store.
         embed_queries: texts to (m, d) query embeddings.
-        **options: ``solver`` (``"nudge-n"``, the default, or ``"nudge-m"``), ``metrics``, ``versions`` and
-            ``competitors`` as in `nudge_rag.tune`; ``split``, the fractions of the queries for training, validation
-            and test; ``seed`` of the hash.
+        **options: ``solver`` (default ``"nudge-n"``, which needs the sums alone: quickest), ``metrics``, ``versions``,
+            ``competitors``, ``reach``, ``uncovered_tolerance`` and ``uncovered_share`` as in `nudge_rag.tune`;
+            ``split``, the fractions of the queries for training, validation and test; ``seed`` of the hash.
 
     Raises:
         TypeError: as `nudge_rag.tune`.
@@ -79,19 +80,27 @@ class TuningState:
         settings = TuneSettings.from_options("TuningState", {"solver": "nudge-n", **options})
         self.store = store
         self.embed_queries = embed_queries
-        self.solver = resolve_solver(settings.solver, store.name, store.capabilities.similarity)
-        if self.solver.needs.training_queries:
-            raise ValueError(
-                f"{self.solver.name} needs the training queries, of which TuningState keeps sums: use tune"
-            )
+        self.solver = resolve_solver(
+            settings.solver,
+            store.name,
+            store.capabilities.similarity,
+            settings.metrics[0],
+            settings.uncovered_tolerance,
+            settings.reach,
+            settings.uncovered_share,
+        )
         LabeledPairs.from_pairs([("query", "node")]).split(*settings.split)  # checks the fractions
         self.metrics = settings.metrics
         self.split = settings.split
         self.seed = settings.seed
         self.versions = settings.versions
         self.competitors = settings.competitors
-        self._depth = max(self.solver.needs.depth, *(metric.k for metric in self.metrics))
+        self._depth = max(
+            self.solver.needs.depth, self.solver.needs.train_depth, *(metric.k for metric in self.metrics)
+        )
         self._labels = RunningLabels()
+        # Of solvers that learn from what training queries are confused with: their best unlabelled nodes.
+        self._training_lists: dict[str, HeldOutQuery] = {}
         self._reads = StoreReads(self.competitors, True, 0, 0)
 
     def __len__(self) -> int:
@@ -130,7 +139,7 @@ class TuningState:
         lists = self._lists(list(held_out.values()), self._labels.nodes | fresh)
         # From here on nothing can fail: the change is made as a whole.
         self._labels.nodes.update(fresh)
-        for query in self._labels.held_out():
+        for query in self._with_lists():
             query.drop(fresh.keys())
         for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
             watched = self._labels.watched[incoming[text][0]][text] = HeldOutQuery(vector)
@@ -156,7 +165,7 @@ class TuningState:
         for first in range(0, len(names), NODES_PER_BATCH):
             batch = names[first : first + NODES_PER_BATCH]
             vectors = self._read(batch)
-            queries = list(self._labels.held_out())
+            queries = list(self._with_lists())
             for query in queries:
                 query.drop(set(batch))
             known = [node_id in self._labels.nodes for node_id in batch]
@@ -174,7 +183,7 @@ class TuningState:
                 self._labels.remove(text, [node_id for node_id in query.grades if node_id in gone])
         for node_id in gone & self._labels.nodes.keys():
             del self._labels.nodes[node_id]
-        for watched in self._labels.held_out():
+        for watched in self._with_lists():
             watched.drop(gone)
 
     def solve(self) -> Nudge:
@@ -191,26 +200,66 @@ class TuningState:
         self._refill()
         ids = sorted(self._labels.nodes)
         row_of = {node_id: row for row, node_id in enumerate(ids)}
-        trained = sorted(counts)
-        train = QuerySums(
-            np.array([row_of[node_id] for node_id in trained], dtype=np.int64),
-            np.stack([self._labels.sums[node_id] for node_id in trained]),
-            np.array([counts[node_id] for node_id in trained], dtype=np.int64),
-        )
+        train = self._training_queries(row_of) if self.solver.needs.training_queries else self._training_sums(row_of)
+        learned = ("train", "val") if self.solver.needs.learns_from_validation else ("train",)
         sizes = len(self._labels.train), len(self._labels.watched["val"]), len(self._labels.watched["test"])
+        originals = np.stack([self._labels.nodes[node_id] for node_id in ids])
+        pool = self._read_pool()
         trial = Trial(
             store=self.store,
             ids=ids,
-            originals=np.stack([self._labels.nodes[node_id] for node_id in ids]),
+            originals=originals,
             train=train,
-            trained=counts.keys(),
+            trained=_answers([query for part in learned for query in self._labels.of(part).values()]),
             val=self._judged("val"),
             held_out=self._judged(held_out),
             sizes=sizes,
             metrics=self.metrics,
             reads=self._reads,
+            background=pool,
+            search=lambda mapped: self._find(mapped, self._labels.nodes, self._depth),
         )
         return run_trial(trial, self.solver, self.versions)
+
+    def _training_sums(self, row_of: Mapping[str, int]) -> QuerySums:
+        trained = sorted(self._labels.counts)
+        return QuerySums(
+            np.array([row_of[node_id] for node_id in trained], dtype=np.int64),
+            np.stack([self._labels.sums[node_id] for node_id in trained]),
+            np.array([self._labels.counts[node_id] for node_id in trained], dtype=np.int64),
+        )
+
+    def _training_queries(self, row_of: Mapping[str, int]) -> LabeledQueries:
+        """The training queries, with the best unlabelled nodes of each if the solver learns from them."""
+        train, depth = self._labels.train, self._train_depth
+        table = np.full((len(train), max(depth, 1)), -np.inf)
+        for row, text in enumerate(train if depth else ()):
+            scores = self._training_lists[text].scores[:depth]
+            table[row, : len(scores)] = scores
+        return LabeledQueries(
+            np.stack([query.vector for query in train.values()]),
+            [[row_of[node_id] for node_id in query.grades] for query in train.values()],
+            [list(query.grades.values()) for query in train.values()],
+            table if depth else None,
+        )
+
+    @property
+    def _train_depth(self) -> int:
+        # Solvers that learn from confusions work with directions, of which Euclidean distances do not tell enough.
+        needs, distances = self.solver.needs, self.store.capabilities.similarity == "l2"
+        return 0 if distances and not needs.competitor_vectors else needs.train_depth
+
+    def _read_pool(self) -> FloatArray | None:
+        lists = [query.ids for query in (*self._training_lists.values(), *self._labels.watched["val"].values())]
+        pool = read_pool(self.store, self.solver, [lists])
+        if pool is not None:
+            self._reads = replace(self._reads, vectors_read=self._reads.vectors_read + len(pool))
+        return pool
+
+    def _with_lists(self) -> Iterator[HeldOutQuery]:
+        """Every query whose best unlabelled nodes are kept."""
+        yield from self._labels.held_out()
+        yield from self._training_lists.values()
 
     def save(self, folder: str | Path) -> None:
         """Write the state to ``folder`` (JSON and npz, no pickle)."""
@@ -298,15 +347,23 @@ class TuningState:
         """Find the best unlabelled nodes of queries; known nodes that hold their originals tell how good that is."""
         if not vectors:
             return []
-        nudged = set(nudged_ids(self.store, self.versions))
-        known = sorted(nodes, key=lambda node_id: node_id in nudged)
-        checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, len(vectors[0]))
-        competitors = find_competitors(self.store, np.stack(vectors), known, checked, self._length, self.competitors)
+        competitors = self._find(np.stack(vectors), nodes, self._length)
         self._reads += competitors.reads
         return list(zip(competitors.ids, competitors.scores, strict=True))
 
+    def _find(self, queries: FloatArray, nodes: Mapping[str, FloatArray], depth: int) -> Competitors:
+        nudged = set(nudged_ids(self.store, self.versions))
+        known = sorted(nodes, key=lambda node_id: node_id in nudged)
+        checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, queries.shape[1])
+        return find_competitors(self.store, queries, known, checked, depth, self.competitors)
+
     def _refill(self) -> None:
-        short = [query for query in self._labels.held_out() if query.needs_more(self._depth)]
+        train = self._labels.train if self._train_depth else {}
+        for text in self._training_lists.keys() - train.keys():
+            del self._training_lists[text]
+        for text in train.keys() - self._training_lists.keys():
+            self._training_lists[text] = HeldOutQuery(train[text].vector)
+        short = [query for query in self._with_lists() if query.needs_more(self._depth)]
         lists = self._lists([query.vector for query in short], self._labels.nodes)
         for query, (ids, scores) in zip(short, lists, strict=True):
             query.fill(ids, scores, self._length)
@@ -330,6 +387,11 @@ def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:
 
 def _stack(queries: Sequence[HeldOutQuery]) -> FloatArray:
     return np.stack([query.vector for query in queries])
+
+
+def _answers(queries: Iterable[TrainingQuery | HeldOutQuery]) -> set[str]:
+    """Ids of all nodes that answer one of the queries."""
+    return {node_id for query in queries for node_id, grade in query.grades.items() if grade > 0}
 
 
 def _of_known_nodes(

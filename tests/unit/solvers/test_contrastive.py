@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, LabeledQueries, NudgeContrastive, TuningState, tune
+from nudge_rag import LabeledPairs, LabeledQueries, NudgeContrastive, tune
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.stores import MappingStore
@@ -305,8 +305,6 @@ def test_through_a_store(tmp_path, similarity):
     assert nudge.improves
     assert nudge.push().pushed
     assert nudge.rollback().exact
-    with pytest.raises(ValueError, match="of which TuningState keeps sums: use tune"):
-        TuningState(store, lambda texts: texts, solver="nudge-contrastive")
 
 
 @pytest.mark.parametrize(

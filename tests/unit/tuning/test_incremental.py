@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nudge_rag import LabeledPairs, NudgeM, NudgeN, Split, TuningState, tune
+from nudge_rag import LabeledPairs, NudgeContrastive, NudgeM, NudgeN, Split, TuningState, tune
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.stores import MappingStore, StoreError, UnknownIdError
 
@@ -113,6 +113,42 @@ def test_any_sequence_of_changes_equals_tuning_from_scratch(tmp_path_factory, ch
                 table[details[0]] = place(*details).tolist()
                 state.add_nodes([details[0]])
         assert_same_as_from_scratch(state, store, folder / "v", **options)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": NudgeContrastive(taus=[0.05], strengths=[30.0, 3.0], negatives=6)},
+        {"solver": "auto"},
+        {"solver": "auto", "reach": "queries"},
+    ],
+    ids=["contrastive", "auto", "map"],
+)
+def test_every_solver_gives_what_tuning_from_scratch_gives(tmp_path, options, similarity, monkeypatch):
+    if similarity != "cosine" and not isinstance(options["solver"], str):
+        options = {"solver": NudgeContrastive(taus=[0.05], strengths=[30.0, 3.0], negatives=6, similarity=similarity)}
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", (0.0, 0.03))
+    store = make_store(20, similarity)
+    table = store._table
+    options = {"metrics": ["nDCG@4"], **options}
+    state = TuningState(store, embed, split=(0.5, 0.25, 0.25), versions=tmp_path / "v", **options)
+    state.add_pairs(Split(*(pairs_of("n1", first, 8) for first in (100, 200, 300))))
+    for node in range(2, 9):
+        state.add_pairs(pairs_of(f"n{node}", 0, 6, f"n{node + 1}"))
+    state.solve()  # from here on lists of training queries are kept
+    state.add_pairs(pairs_of("n12", 0, 9))
+    state.remove_pairs(pairs_of("n3", 0, 4, "n4"))
+    table["n30"] = place("n30").tolist()
+    state.add_nodes(["n30"])
+    del table["n17"]
+    state.remove_nodes(["n17"])
+    table["n15"] = place("n15", 2).tolist()
+    state.add_nodes(["n15"])
+    assert_same_as_from_scratch(state, store, tmp_path / "v", **options)
+    state.save(tmp_path / "state")
+    loaded = TuningState.load(tmp_path / "state", store, embed, versions=tmp_path / "v", **options)
+    assert_same_as_from_scratch(loaded, store, tmp_path / "v", **options)
 
 
 class Counting(MappingStore):

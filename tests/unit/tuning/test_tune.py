@@ -119,7 +119,8 @@ def test_tuning_again_starts_from_the_originals(table, tmp_path):
     third.push(force=True)  # it forgets the queries of the first five nodes
     fresh = MappingStore(json.loads(before), key="fresh")
     expected = tune(fresh, pairs_for([f"n{i}" for i in range(5, 15)]), embed, versions=tmp_path / "other")
-    assert third.vectors.tobytes() == expected.vectors.tobytes()
+    # To rounding: there the five nodes are among those read, here the store's search scores them.
+    np.testing.assert_allclose(third.vectors, expected.vectors, rtol=0, atol=1e-12)
     # Nodes 0 to 4 are labelled no longer, and have their originals back.
     assert {n: table[n] for n in list(table)[:5]} == {n: json.loads(before)[n] for n in list(table)[:5]}
     assert [version.state for version in versions(third.store, tmp_path / "versions")] == ["superseded", "committed"]
