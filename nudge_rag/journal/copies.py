@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 
 import numpy as np
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.errors import JournalError, PushError
-from nudge_rag.journal.differences import find_differences
+from nudge_rag.journal.copy_notes import LabelNotes
+from nudge_rag.journal.differences import Differences, find_differences
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import (
     COMMITTED,
@@ -26,23 +28,30 @@ from nudge_rag.journal.manifest import (
     WRITING,
 )
 from nudge_rag.journal.versions import Version
+from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
+from nudge_rag.stores.copies import CatchingUpStore, MovedNodes, StoreOfCollections
 
 __all__ = [
     "drop_copy",
+    "find_outdated",
     "labels_of",
     "record_as_in_place",
     "recover_copies",
     "require_atomic_switch",
     "require_copies",
     "require_not_switched",
+    "settle_late_writes",
     "swap",
     "undo_switch",
     "write_beside",
 ]
 
 logger = logging.getLogger(__name__)
+
+# Before a copy is dropped that somebody has written to: so long he may not write again.
+SECONDS_TO_WRITE_AGAIN = 0.5
 
 STORES = "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, LanceDB, and by an alias Milvus and Qdrant"
 
@@ -79,33 +88,52 @@ def require_not_switched(live: Version | None) -> None:
         )
 
 
-def write_beside(journal: Journal, version: Version) -> None:
-    """Copy all nodes, write the moved vectors to the copy, and compare both with what they must hold.
+def write_beside(journal: Journal, version: Version) -> Written:
+    """Copy all nodes, and write the moved vectors to the copy.
+
+    What is written to the live version in the meantime is caught up with by `swap`; in a store whose copies cannot do
+    that, both are compared with what they must hold.
+
+    Returns:
+        The nodes that were written, and those that somebody else has changed or deleted meanwhile.
 
     Raises:
-        PushError: the store failed, or was written to in the meantime; the copy is dropped.
+        PushError: the store failed or did not keep the vectors, or was written to and cannot catch up; the copy is
+            dropped.
     """
     store = journal.store
     for waiting in journal.versions:
         if waiting.is_beside and waiting.state == COMMITTED:
+            settle_late_writes(journal, waiting)
             drop_copy(store, waiting)
             waiting.set_state(ROLLED_BACK)
     version.set_state(WRITING)
+    found: object = None
     try:
         copy = require_copies(store).create_copy(version.label)
-        copy.replace(version.ids, version.after)
-        found = find_differences(store, copy, version.ids, version.before, version.after)
+        if isinstance(store, CatchingUpStore):
+            written = write_over(copy, version.ids, version.before, version.after)
+        else:
+            copy.replace(version.ids, version.after)
+            written = Written(kept=list(version.ids))
+            found = find_differences(store, copy, version.ids, version.before, version.after)
     except Exception as error:
         raise PushError(
             f"{store.name} failed while a copy was written ({error}): {_give_up(store, version)}"
         ) from error
     if found:
         raise PushError(f"the copy is not what it should be ({found}): {_give_up(store, version)}; push again")
+    if written.refused:
+        raise PushError(f"{store.name} did not keep the vectors as they were written: {_give_up(store, version)}")
+    if not written.kept:
+        _give_up(store, version)
+        return written
     try:
         version.set_state(VERIFIED)
     except JournalError as error:
         raise PushError(f"the journal cannot be written to ({error.__cause__}): {_give_up(store, version)}") from error
     version.set_state(COMMITTED)
+    return written
 
 
 def _give_up(store: EmbeddingStore, version: Version) -> str:
@@ -119,20 +147,99 @@ def _give_up(store: EmbeddingStore, version: Version) -> str:
     return "the live version is as it was, the copy is dropped"
 
 
-def swap(store: EmbeddingStore, version: Version, state: str) -> None:
+def swap(journal: Journal, version: Version, state: str) -> int:
     """Swap the live version and the copy of ``version``, which is then ``state`` (switched, or committed again).
+
+    Returns:
+        How many nodes the copy had to catch up with first.
 
     Raises:
         PushError: the store failed; the journal says which of the two is live.
     """
+    store, n_caught_up = journal.store, 0
     version.set_state(SWITCHING)
     try:
-        require_copies(store).switch(version.label)
+        if isinstance(store, CatchingUpStore):
+            notes = LabelNotes(journal.storage, version.label)
+            n_caught_up = store.catch_up_and_switch(version.label, _moved(version, state == COMMITTED), notes)
+        else:
+            require_copies(store).switch(version.label)
     except Exception as error:
         if find_live(store, version) != state:
             raise PushError(f"{store.name} did not switch: {error}") from error
     else:
         version.set_state(state)
+    return n_caught_up
+
+
+def _moved(version: Version, is_live: bool) -> MovedNodes:
+    """The nodes by which the live version and the copy differ, while the version is live or waits."""
+    moved = MovedNodes(version.ids, version.before, version.after)
+    return moved.reversed() if is_live else moved
+
+
+def find_outdated(journal: Journal, version: Version) -> str:
+    """Say why a version that waits is no longer one of the vectors that are live; empty if it is.
+
+    Vectors that others have written since are caught up with. But those of a push or rollback of our own would undo
+    this version node by node, and if no node has the vector that it was made from, nothing of it is left.
+    """
+    store = journal.store
+    present, _ = read_present(store, version.ids)
+    rows = [row for row, node_id in enumerate(version.ids) if node_id in present]
+    now = np.array([present[version.ids[row]] for row in rows]) if rows else version.before[:0]
+    same = same_rows(store, now, version.before[rows])
+    changed = [place for place, unchanged in enumerate(same) if not unchanged]
+    if not changed:
+        return ""
+    live = journal.live
+    theirs = {} if live is None or live.number < version.number else dict(zip(live.ids, live.after, strict=True))
+    ours = [
+        place
+        for place in changed
+        if same_vectors(store, now[place], version.originals[rows[place]])
+        or (version.ids[rows[place]] in theirs and same_vectors(store, now[place], theirs[version.ids[rows[place]]]))
+    ]
+    outdated = changed if len(changed) == len(rows) else ours
+    return str(Differences(changed=[version.ids[rows[place]] for place in outdated])) if outdated else ""
+
+
+def settle_late_writes(journal: Journal, version: Version, *, force: bool = False) -> int:
+    """Before a copy is dropped: bring over what somebody wrote to it who opened it while it was live.
+
+    Returns:
+        How many nodes were brought over.
+
+    Raises:
+        PushError: somebody is writing to it now; or it has nodes or vectors that the live version has not, and whose
+            are newer cannot be told.
+        StoreError: the store failed.
+    """
+    store, is_live = journal.store, version.state == SWITCHED
+    if not isinstance(store, StoreOfCollections) or version.label not in labels_of(store):
+        return 0
+    moved, notes = _moved(version, is_live), LabelNotes(journal.storage, version.label)
+    with reading(store, "what was written to a copy was looked for"):
+        n_late = store.bring_late_writes(version.label, moved, notes)
+        if n_late:
+            time.sleep(SECONDS_TO_WRITE_AGAIN)
+        is_written_to = bool(n_late and store.bring_late_writes(version.label, moved, notes))
+        found = Differences()
+        if n_late is None and is_live:
+            copy = require_copies(store).open_copy(version.label)
+            found = find_differences(store, copy, moved.ids, moved.live, moved.copy)
+            found.only_live = []
+    if is_written_to and not force:
+        raise PushError(
+            f"somebody writes to the copy of version {version.name}, who opened it while it was live; what he wrote is"
+            f" in the live version too, and nothing was dropped: let him open the {store.name} store again"
+        )
+    if found and not force:
+        raise PushError(
+            f"the copy of version {version.name} holds what the live version does not ({found}), and nothing is noted"
+            " of who wrote it: nothing was dropped; drop_copies(store, force=True) drops it all the same"
+        )
+    return n_late or 0
 
 
 def find_live(store: EmbeddingStore, version: Version) -> str:
@@ -228,12 +335,14 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
     if live is None or live.number < first:
         return None
     store = journal.store
-    with reading(store, "its versions were compared"):
-        copy = require_copies(store).open_copy(live.label)
-        why: object = find_differences(store, copy, live.ids, live.after, live.before)
+    why: object = None
+    if not isinstance(store, CatchingUpStore):
+        with reading(store, "its versions were compared"):
+            copy = require_copies(store).open_copy(live.label)
+            why = find_differences(store, copy, live.ids, live.after, live.before)
     if not why:
         try:
-            swap(store, live, COMMITTED)
+            swap(journal, live, COMMITTED)
         except PushError as error:
             if not isinstance(error.__cause__, StoreError):
                 # A lost connection is no reason to write vectors back: a switch back, in one step, can do so later.

@@ -194,8 +194,7 @@ def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: 
 def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:
     if mode == SIDE_BY_SIDE:
         version = journal.record(plan.ids, plan.vectors, details, mode)
-        write_beside(journal, version)
-        return version, Written(kept=plan.ids)
+        return version, write_beside(journal, version)
     if not journal.is_transactional:
         return _write_checked(journal, plan, journal.record(plan.ids, plan.vectors, details))
     try:

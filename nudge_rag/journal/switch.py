@@ -6,23 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument, warn_renamed
 from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import (
     drop_copy,
+    find_outdated,
     labels_of,
     record_as_in_place,
     require_atomic_switch,
     require_copies,
     require_not_switched,
+    settle_late_writes,
     swap,
 )
+from nudge_rag.journal.copy_notes import LabelNotes
 from nudge_rag.journal.differences import find_differences
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.copies import CatchingUpStore
 
 __all__ = ["SwitchReceipt", "drop_beside", "drop_copies", "switch"]
 
@@ -33,22 +38,25 @@ class SwitchReceipt:
 
     Attributes:
         version: the version that is live now.
-        nodes: number of nodes whose vectors differ from the version that was live before.
+        nodes: number of nodes whose vectors the push moved.
+        caught_up: number of nodes that were added, changed or deleted since the push, and were brought over.
     """
 
     version: str
     nodes: int
+    caught_up: int = 0
 
     def __str__(self) -> str:
-        return f"Version {self.version} is live; {self.nodes:,} nodes differ from the version before."
+        late = f" {self.caught_up:,} nodes written since the push were brought over." if self.caught_up else ""
+        return f"Version {self.version} is live; {self.nodes:,} nodes differ from the version before.{late}"
 
 
 @renamed_argument("root", "versions")
 def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_gap: bool = False) -> SwitchReceipt:
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
 
-    Readers of the store see one version or the other, never a mixture. Both are compared first: nodes that were
-    added, deleted or embedded again since the push would be lost, so the switch is refused then.
+    Readers of the store see one version or the other, never a mixture. Nodes that were added, deleted or embedded again
+    since the push are brought over, those that are written during the switch too: the newer vector always wins.
 
     Args:
         store: the vector store.
@@ -58,7 +66,8 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
             has that gap again.
 
     Raises:
-        PushError: nothing waits beside, the versions are not of the same nodes, or the store did not switch.
+        PushError: nothing waits beside, the store did not switch, or no node has the vector any more that it was made
+            from (such as after a push in place).
         ValueError: a store that holds no two versions side by side, or does not swap them in one step.
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
@@ -73,34 +82,41 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
         if ready is None:
             raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
         with reading(store, "its versions were compared"):
-            copy = require_copies(store).open_copy(ready.label)
-            found = find_differences(store, copy, ready.ids, ready.before, ready.after)
+            found: object = find_outdated(journal, ready)
+            if not found and not isinstance(store, CatchingUpStore):
+                copy = require_copies(store).open_copy(ready.label)
+                found = find_differences(store, copy, ready.ids, ready.before, ready.after)
         if found:
             raise PushError(
                 f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
                 " again, side by side"
             )
-        swap(store, ready, SWITCHED)
-    return SwitchReceipt(ready.name, len(ready.ids))
+        n_caught_up = swap(journal, ready, SWITCHED)
+    return SwitchReceipt(ready.name, len(ready.ids), n_caught_up)
 
 
 @renamed_argument("root", "versions")
-def drop_copies(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
+def drop_copies(store: EmbeddingStore, versions: str | Path | None = None, *, force: bool = False) -> tuple[str, ...]:
     """Remove versions that side-by-side pushes left beside the live one, and free their space.
 
     A version that waited to be switched to is discarded. One that is live stays so, and counts from then on as one that
     was pushed in place: `rollback` writes the original vectors, which are in the journal, back.
 
+    If copies are collections (Chroma, Qdrant, Milvus), somebody who opened one while it was live may go on writing to
+    it: what was written there since is brought to the live version first.
+
     Args:
         store: the vector store.
         versions: the folder of the history; None for the store's own.
+        force: drop copies also if somebody writes to them, or if it cannot be told whether anybody has.
 
     Returns:
         The names of the versions whose copies were removed.
 
     Raises:
         ValueError: a store that holds no two versions side by side.
-        PushError: the store failed; a later call starts again.
+        PushError: the store failed, and a later call starts again; somebody is writing to a copy now; or a copy, of
+            which nothing is noted, holds what the live version does not.
         StoreError: likewise, while it was read.
         LockedError: another push or rollback is under way.
     """
@@ -109,10 +125,17 @@ def drop_copies(store: EmbeddingStore, versions: str | Path | None = None) -> tu
         labels = labels_of(store)
         dropped = [version for version in journal.versions if version.label and version.label in labels]
         for version in dropped:
+            n_late = settle_late_writes(journal, version, force=force)
+            if n_late:
+                warn_caller(
+                    f"{n_late} node(s) had been written to the copy of version {version.name} since it was live: they"
+                    " are brought over to the live version"
+                )
             if version.is_beside and version.state == SWITCHED:
                 # First in the journal: a rollback that finds the copy gone writes the vectors back.
                 record_as_in_place(journal, version)
             drop_copy(store, version)
+            LabelNotes(journal.storage, version.label).forget()
             if version.is_beside:
                 version.set_state(ROLLED_BACK)
     return tuple(version.name for version in dropped)

@@ -1,11 +1,137 @@
-"""Mixin for adapters that delegate their copies to a helper object."""
+"""Copies that catch up with the live version before they are switched to, and a mixin that delegates copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
-__all__ = ["CopiesMixin", "SwitchableCopies", "unknown_copy"]
+import numpy as np
+
+from nudge_rag.common.arrays import BoolArray, FloatArray
+
+__all__ = [
+    "CatchingUpStore",
+    "CopiesMixin",
+    "CopyNotes",
+    "MovedNodes",
+    "StoreOfCollections",
+    "SwitchableCopies",
+    "unknown_copy",
+]
+
+
+@dataclass(frozen=True)
+class MovedNodes:
+    """The nodes by which a copy is to differ from the live version.
+
+    Attributes:
+        ids: of the nodes, each once.
+        live: (len(ids), d) their vectors in the live version, of the store's dtype.
+        copy: (len(ids), d) their vectors in the copy.
+    """
+
+    ids: Sequence[str]
+    live: FloatArray
+    copy: FloatArray
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each id."""
+        return {node_id: row for row, node_id in enumerate(self.ids)}
+
+    def reversed(self) -> MovedNodes:
+        """The same nodes, seen from the copy."""
+        return MovedNodes(self.ids, self.copy, self.live)
+
+    def wanted(
+        self,
+        names: Sequence[str],
+        live: FloatArray,
+        same: Callable[[FloatArray, FloatArray], Sequence[bool] | BoolArray],
+    ) -> FloatArray:
+        """Say what the copy must hold: its own vector of a node that has not changed, the live one of all others.
+
+        Args:
+            names: ids of nodes.
+            live: (len(names), d) the vectors that the live version holds now.
+            same: compares two arrays row by row, to the store's rounding.
+
+        Returns:
+            Array (len(names), d).
+
+        Example:
+            >>> moved = MovedNodes(["a", "b"], np.eye(2), np.eye(2)[::-1])
+            >>> now = np.array([[1.0, 0.0], [5.0, 5.0], [7.0, 7.0]])
+            >>> moved.wanted(["a", "b", "c"], now, lambda one, other: (one == other).all(axis=1)).tolist()
+            [[0.0, 1.0], [5.0, 5.0], [7.0, 7.0]]
+        """
+        vectors = np.array(live)
+        here = [place for place, name in enumerate(names) if name in self.rows]
+        there = [self.rows[names[place]] for place in here]
+        if here:
+            for place, row, unchanged in zip(here, there, same(vectors[here], self.live[there]), strict=True):
+                if unchanged:
+                    vectors[place] = self.copy[row]
+        return vectors
+
+
+class CopyNotes(Protocol):
+    """What is remembered of a copy from one call to the next, durably."""
+
+    def read(self) -> bytes | None:
+        """Read what was noted; None if nothing was."""
+        ...
+
+    def write(self, content: bytes) -> None:
+        """Note ``content``, in place of what was there."""
+        ...
+
+
+@runtime_checkable
+class CatchingUpStore(Protocol):
+    """A store whose copies catch up with the live version when they are switched to."""
+
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring nodes added, changed and deleted since the copy was made into the copy ``label``, and swap the two.
+
+        What is written while they are swapped is in the version that is live afterwards. A node of ``moved`` that no
+        longer has its vector in ``moved.live`` was changed by somebody else, whose vector it keeps.
+
+        Args:
+            label: of the copy.
+            moved: the nodes by which the two may differ.
+            notes: of this copy.
+
+        Returns:
+            How many nodes were caught up.
+
+        Raises:
+            ValueError: no copy of that label.
+            StoreError: the database does not allow it; nothing was switched.
+        """
+        ...
+
+
+@runtime_checkable
+class StoreOfCollections(Protocol):
+    """A store whose copies are collections, to which somebody who opened one before a switch may still write."""
+
+    def bring_late_writes(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+        """Bring what was written to the copy ``label`` since it ceased to be live to the live version.
+
+        A node that was changed in the live version as well keeps that vector.
+
+        Args:
+            label: of the copy.
+            moved: the nodes by which the two differ.
+            notes: of this copy.
+
+        Returns:
+            How many nodes were brought over; None if nothing is noted of the copy, so that nothing can be told.
+        """
+        ...
 
 
 class SwitchableCopies(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
 
@@ -14,7 +15,7 @@ from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
 import nudge_rag
-from nudge_rag import drop_copies, open_store, rollback, versions
+from nudge_rag import PushError, drop_copies, open_store, rollback, versions
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ChromaStore, StoreError
@@ -164,13 +165,70 @@ def test_the_journal_is_found_after_a_switch(client, tmp_path):
 
 
 @pytest.mark.parametrize("edit", [{"documents": ["new"]}, {"metadatas": [{"place": 100}]}, {"uris": ["file:///a"]}])
-def test_texts_edited_since_the_push_stop_the_switch(edit, client, tmp_path):
+def test_texts_edited_since_the_push_are_caught_up_with(edit, client, tmp_path):
     store = waiting(client, tmp_path)
     store.collection.update(ids=["n1"], embeddings=ORIGINALS[1:2], **edit)
-    before = names(client)
-    with pytest.raises(nudge_rag.PushError, match=r"1 node\(s\).*another document or metadata.*n1"):
-        switch(store, tmp_path)
-    assert names(client) == before
+    include = ["documents", "metadatas", "uris"]
+    (label,) = store.copy_labels()
+    with pytest.raises(StoreError, match=r"1 node\(s\).*another document or metadata.*n1"):
+        store.switch(label)
+    edited = store.collection.get(ids=["n1"], include=include)
+    assert switch(store, tmp_path).caught_up == 1
+    assert store.read(IDS).tobytes() == (-ORIGINALS).tobytes()
+    assert store.collection.get(ids=["n1"], include=include) == edited
+
+
+def test_what_a_service_writes_to_the_version_that_it_opened_is_brought_over(client, tmp_path):
+    """It holds a handle from before the switch: adds, changes and deletions, before a drop and before a rollback."""
+    store = waiting(client, tmp_path)
+    service = client.get_collection(NAME, embedding_function=None)
+    switch(store, tmp_path)
+    fresh = np.ones((10, 4), dtype=np.float32)
+    service.add(ids=[f"new{i}" for i in range(10)], embeddings=fresh, documents=["new"] * 10)
+    service.delete(ids=IDS[:5])
+    service.update(ids=["n6", "n7"], embeddings=fresh[:2])
+    store.collection.update(ids=["n7"], embeddings=3 * fresh[:1])
+    store.collection.delete(ids=["n8"])
+    with pytest.warns(UserWarning, match=r"16 node\(s\) had been written to the copy of version 0001"):
+        assert drop_copies(store, tmp_path) == ("0001",)
+    expected = {f"new{i}": [1.0] * 4 for i in range(10)} | {"n6": [1.0] * 4, "n7": [3.0] * 4}
+    expected |= {node: (-ORIGINALS[at]).tolist() for at, node in enumerate(IDS) if node in ("n5", "n9", "n10", "n11")}
+    assert {node: vector.tolist() for node, vector in everything(store).items()} == expected
+    assert store.collection.get(ids=["new3"])["documents"] == ["new"]
+    rollback(store, tmp_path)
+    expected |= {node: ORIGINALS[at].tolist() for at, node in enumerate(IDS) if node in ("n5", "n9", "n10", "n11")}
+    assert {node: vector.tolist() for node, vector in everything(store).items()} == expected
+
+
+def test_a_copy_that_somebody_goes_on_writing_to_is_not_dropped(client, tmp_path, monkeypatch):
+    store = waiting(client, tmp_path)
+    service = client.get_collection(NAME, embedding_function=None)
+    switch(store, tmp_path)
+    service.update(ids=["n6"], embeddings=[[1.0] * 4])
+    monkeypatch.setattr(
+        "nudge_rag.journal.copies.time.sleep", lambda _: service.update(ids=["n7"], embeddings=[[2.0] * 4])
+    )
+    with pytest.raises(PushError, match="somebody writes to the copy of version 0001, who opened it while it was live"):
+        drop_copies(store, tmp_path)
+    assert len(store.copy_labels()) == 1
+    assert store.read(["n6", "n7"]).tolist() == [[1.0] * 4, [2.0] * 4]
+    monkeypatch.undo()
+    assert drop_copies(store, tmp_path) == ("0001",)
+
+
+def test_a_copy_of_which_nothing_is_noted_is_compared_before_it_is_dropped(client, tmp_path):
+    """A journal of before copies were noted: whose are newer cannot be told."""
+    store = waiting(client, tmp_path)
+    service = client.get_collection(NAME, embedding_function=None)
+    switch(store, tmp_path)
+    (folder,) = tmp_path.glob("*/copies")
+    shutil.rmtree(folder)
+    service.add(ids=["new"], embeddings=[[1.0] * 4])
+    with pytest.raises(PushError, match=r"holds what the live version does not .1 node\(s\) only in the copy.*'new'"):
+        drop_copies(store, tmp_path)
+    assert len(store.copy_labels()) == 1
+    assert drop_copies(store, tmp_path, force=True) == ("0001",)
+    assert store.copy_labels() == []
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -16,6 +16,7 @@ from nudge_rag.common.files import file_state
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
+from nudge_rag.stores.copies import CopyNotes, MovedNodes
 from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
@@ -219,11 +220,35 @@ class FaissStore(StoreAdapter):
         """
         with file_guard(self._path):
             self._catch_up()
-            self._switch(label)
+            self._switch(label, self._versions().get(label))
 
-    def _switch(self, label: str) -> None:
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
+        with file_guard(self._path):
+            self._catch_up()
+            copy, live, ids = self._versions().get(label), FaissIndex(self.index), dict(self._ids())
+            positions, vectors = live.positions(ids), live.vectors()
+            names, places = list(positions), list(positions.values())
+            wanted = vectors.copy()
+            if names:
+                wanted[places] = moved.wanted(names, vectors[places], self._same_rows)
+            held = FaissIndex(copy.index)
+            known, copied = held.positions(copy.ids), held.vectors()
+            stale = [
+                name
+                for name, place in positions.items()
+                if name not in known or (copied[known[name]] != wanted[place]).any()
+            ]
+            deleted = known.keys() - positions.keys()
+            if stale or deleted or copy.named() != FaissCopy(live.index, ids).named():
+                copy = FaissCopy(live.copied(), ids)
+                FaissIndex(copy.index).put(np.flatnonzero((wanted != vectors).any(axis=1)).tolist(), wanted)
+            self._switch(label, copy)
+        return len(stale) + len(deleted)
+
+    def _switch(self, label: str, incoming: FaissCopy) -> None:
         versions, live = self._versions(), FaissIndex(self.index)
-        incoming, outgoing = versions.get(label), FaissCopy(live.index, dict(self._ids()))
+        outgoing = FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
         versions.prepare(label, incoming, outgoing)
         if incoming.named() != FaissCopy(live.index, dict(self._ids())).named():

@@ -6,18 +6,30 @@ column, under its new name (LanceDB 0.40), and its rows would be missing from th
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import BoolArray, FloatArray
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import unknown_copy
-from nudge_rag.stores.lance.table import LanceTable, quoted
+from nudge_rag.stores.copies import MovedNodes, unknown_copy
+from nudge_rag.stores.lance.table import LanceTable, quoted, retried
 
-__all__ = ["copy_column", "copy_labels", "create_column", "drop_column", "swap_columns"]
+__all__ = [
+    "catch_up_column",
+    "copy_column",
+    "copy_labels",
+    "create_column",
+    "drop_column",
+    "swap_columns",
+    "swap_moved",
+]
 
 ROWS_PER_STEP = 5_000
+# Rounds of catching up, which end when one finds so few changes: whatever comes later is caught up by the next switch.
+ROUNDS, FEW = 5, 5
+QUICK_TRIES = 5
 
 
 def copy_labels(table: LanceTable) -> list[str]:
@@ -39,13 +51,22 @@ def copy_column(table: LanceTable, label: str) -> str:
 
 
 def create_column(table: LanceTable, label: str) -> None:
-    """Copy the vectors of all rows, in one commit."""
+    """Copy the vectors of all rows: in one commit, or in several if other writers' commits always come first."""
     new = _prefix(table) + check_label(label)
     if label in copy_labels(table):
         drop_column(table, label)
     kind = "Float32" if table.dtype == "float32" else "Float64"
     # LanceDB does not treat a list column as a vector column, so a search that names no column stays unambiguous.
-    table.fresh().add_columns({new: f"arrow_cast({quoted(table.vector)}, 'List({kind})')"})
+    column = {new: f"arrow_cast({quoted(table.vector)}, 'List({kind})')"}
+    try:
+        retried(lambda: table.fresh().add_columns(column), QUICK_TRIES)
+    except RuntimeError:
+        import pyarrow
+
+        empty = pyarrow.field(new, pyarrow.list_(pyarrow.float32() if kind == "Float32" else pyarrow.float64()))
+        retried(lambda: table.fresh().add_columns(empty))
+        nothing = np.zeros((0, table.dimension), dtype=table.dtype)
+        catch_up_column(table, label, MovedNodes([], nothing, nothing))
 
 
 def swap_columns(table: LanceTable, label: str) -> None:
@@ -64,9 +85,79 @@ def swap_columns(table: LanceTable, label: str) -> None:
         table.merge(ids, {table.vector: np.concatenate(copies), new: np.concatenate(lives)})
 
 
+def catch_up_column(table: LanceTable, label: str, moved: MovedNodes) -> int:
+    """Bring what was written since into the copy, in rounds until hardly anything changes; readers see none of it.
+
+    Returns:
+        How many nodes were caught up.
+    """
+    new, total = copy_column(table, label), 0
+    for _ in range(ROUNDS):
+        ids: list[str] = []
+        vectors: list[FloatArray] = []
+        for batch in table.batches([table.id, table.vector, new], ROWS_PER_STEP):
+            names, live = batch[table.id].to_pylist(), table.matrix(batch, table.vector)
+            wanted = moved.wanted(names, live, _same_bits)
+            held = batch[new].is_valid().to_numpy(zero_copy_only=False)
+            stale = ~held
+            stale[held] = ~_same_bits(table.matrix(batch.filter(batch[new].is_valid()), new), wanted[held])
+            ids += [names[row] for row in np.flatnonzero(stale)]
+            vectors.append(wanted[stale])
+        if ids:
+            table.merge(ids, {new: np.concatenate(vectors)})
+        total += len(ids)
+        if len(ids) <= FEW:
+            break
+    return total
+
+
+def swap_moved(table: LanceTable, label: str, moved: MovedNodes) -> tuple[list[str], FloatArray]:
+    """Swap live vector and copy of the moved nodes that nobody else has changed, in one commit.
+
+    Commits have numbers: if the swap's is not the next one after the version that was looked at, the version before it
+    says which vectors of other writers it has overwritten.
+
+    Returns:
+        Ids of nodes that were overwritten, and the vectors that they had then.
+    """
+    new = copy_column(table, label)
+    looked_at = int(table.fresh().version)
+    ids = [name for name, _ in _unchanged(table, moved)]
+    if not ids:
+        return [], moved.live[:0]
+    rows = [moved.rows[name] for name in ids]
+    made = table.merge(ids, {table.vector: moved.copy[rows], new: moved.live[rows]})
+    if made == looked_at + 1:
+        return [], moved.live[:0]
+    earlier = table.as_of(made - 1)
+    still, swapped = {name for name, _ in _unchanged(earlier, moved)}, set(ids)
+    lost = dict(_vectors(earlier, swapped - still))
+    if lost:
+        table.merge(list(lost), {new: np.stack(list(lost.values()))})
+    return list(lost), np.stack(list(lost.values())) if lost else moved.live[:0]
+
+
+def _unchanged(table: LanceTable, moved: MovedNodes) -> Iterator[tuple[str, FloatArray]]:
+    """The moved nodes whose live vector is as it was."""
+    for name, vector in _vectors(table, moved.rows.keys()):
+        if _same_bits(vector[None], moved.live[[moved.rows[name]]])[0]:
+            yield name, vector
+
+
+def _vectors(table: LanceTable, names: Collection[str]) -> Iterator[tuple[str, FloatArray]]:
+    for batch in table.batches([table.id, table.vector], ROWS_PER_STEP) if names else ():
+        pairs = zip(batch[table.id].to_pylist(), table.matrix(batch, table.vector), strict=True)
+        yield from ((name, vector) for name, vector in pairs if name in names)
+
+
+def _same_bits(found: FloatArray, expected: FloatArray) -> BoolArray:
+    return np.asarray((_bits(found) == _bits(expected)).all(axis=1))
+
+
 def drop_column(table: LanceTable, label: str) -> None:
     """Remove the copy ``label``."""
-    table.fresh().drop_columns([copy_column(table, label)])
+    columns = [copy_column(table, label)]
+    retried(lambda: table.fresh().drop_columns(columns))
 
 
 def _bits(rows: FloatArray) -> np.ndarray[Any, Any]:

@@ -16,9 +16,18 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
+from nudge_rag.stores.copies import CopyNotes, MovedNodes
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
-from nudge_rag.stores.lance.copies import copy_column, copy_labels, create_column, drop_column, swap_columns
+from nudge_rag.stores.lance.copies import (
+    catch_up_column,
+    copy_column,
+    copy_labels,
+    create_column,
+    drop_column,
+    swap_columns,
+    swap_moved,
+)
 from nudge_rag.stores.lance.history import LanceHistory
 from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
 from nudge_rag.stores.location import StoreLocation
@@ -228,6 +237,15 @@ class LanceStore(StoreAdapter):
         """Swap live vector and copy in every row in which they differ, in one commit."""
         self._require_latest()
         swap_columns(self._rows, label)
+
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring what was written since to the copy ``label``, and swap the moved vectors; gives the number of nodes."""
+        self._require_latest()
+        n_caught_up = catch_up_column(self._rows, label, moved)
+        overwritten, newer = swap_moved(self._rows, label, moved)
+        if overwritten:
+            self._write_if(overwritten, moved.copy[[moved.rows[name] for name in overwritten]], newer)
+        return n_caught_up + len(overwritten)
 
     def drop_copy(self, label: str) -> None:
         """Remove the copy ``label``."""

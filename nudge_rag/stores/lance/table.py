@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.sql import sql_text
 
-__all__ = ["LanceTable", "index_metric", "quoted"]
+__all__ = ["LanceTable", "index_metric", "quoted", "retried"]
+
+TRIES, SECONDS_BETWEEN_TRIES = 50, 0.01
 
 
 class LanceTable:
@@ -73,13 +77,28 @@ class LanceTable:
             values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
             arrays.append(values.cast(schema.field(column).type))
         new = pyarrow.table(arrays, names=[self.id, *columns])
-        return int(self.table.merge_insert(self.id).when_matched_update_all().execute(new).version)
+        merge = self.table.merge_insert(self.id).when_matched_update_all()
+        return int(retried(lambda: merge.execute(new)).version)
 
     def as_of(self, version: int) -> LanceTable:
         """The table at an earlier version, through a handle of its own."""
         earlier = self.table._conn.open_table(self.table.name)
         earlier.checkout(version)
-        return LanceTable(earlier, self.id, self.vector, latest=False)
+        found = copy.copy(self)
+        found.table, found.latest = earlier, False
+        return found
+
+
+def retried(call: Callable[[], Any], tries: int = TRIES) -> Any:
+    """Call again if another writer's commit came first, which LanceDB itself does for merges only."""
+    for left in reversed(range(tries)):
+        try:
+            return call()
+        except RuntimeError as error:
+            if not left or "commit conflict" not in str(error):
+                raise
+            time.sleep(SECONDS_BETWEEN_TRIES)
+    return None
 
 
 def index_metric(table: Any, vector_column: str) -> str | None:

@@ -6,15 +6,20 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.files import file_state
 from nudge_rag.errors import StoreError
+from nudge_rag.stores.access import same_rows
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
+from nudge_rag.stores.copies import CopyNotes, MovedNodes
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
@@ -84,17 +89,39 @@ class FrameworkDictStore(MappingStore, ABC):
         """
         with file_guard(self._path):
             self._catch_up()
-            self._switch(label)
+            self._switch(label, dict(self._vectors_of(self._copies.get(label))))
 
-    def _switch(self, label: str) -> None:
-        vectors = dict(self._vectors_of(self._copies.get(label)))
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
+        with file_guard(self._path):
+            self._catch_up()
+            copied = dict(self._vectors_of(self._copies.get(label)))
+            live = {name: np.array(vector) for name, vector in list(self._mapping().items())}
+            names = list(live)
+            same = partial(same_rows, self)
+            wanted = moved.wanted(names, self._matrix(list(live.values())), same)
+            stale = [
+                name
+                for name, vector in zip(names, wanted, strict=True)
+                if name not in copied or not np.array_equal(copied[name], vector)
+            ]
+            self._switch(label, dict(zip(names, wanted.tolist(), strict=True)))
+        return len(stale) + len(copied.keys() - live.keys())
+
+    def _switch(self, label: str, vectors: Mapping[str, list[float]]) -> None:
         outgoing = self._twin(self._contents())
         self._copies.prepare(label, self._twin(self._holding(vectors)), outgoing)
         self._copies.make_live(label)
-        before, after = self._contents(), self._holding(vectors)
+        before = self._contents()
+        known = dict(before)
+        after = self._holding(vectors)
         self._assign(after)
-        for node_id in list(before):  # another thread may have added some just now
-            after.setdefault(node_id, before[node_id])
+        # What another thread has done to the dictionary of before just now.
+        for node_id in list(before):
+            if node_id not in after or before[node_id] is not known.get(node_id):
+                after[node_id] = before[node_id]
+        for node_id in known.keys() - before.keys():
+            after.pop(node_id, None)
         self._copies.settle(label, outgoing)
         self._remember()
 

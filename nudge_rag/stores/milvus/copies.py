@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import unknown_copy
-from nudge_rag.stores.milvus.schema import STRONG, Schema, among, count, pages
+from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.late_writes import Record, bring_noted, switch_collections
+from nudge_rag.stores.milvus.schema import STRONG, Schema, among, pages
 
 __all__ = ["MilvusCopies"]
 
@@ -76,6 +81,30 @@ class MilvusCopies:
         self._settle()
         new, live = self.collection_of(label), self._target(self.alias)
         self._same_rows(live, new)
+        self._swap(label, live, new)
+
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring rows that were added, changed or deleted into the other collection, and re-point the alias."""
+        self._settle()
+        new, live, records = (
+            self.collection_of(label),
+            self._target(self.alias),
+            MilvusRecords(self.client, self.schema),
+        )
+        self.client.load_collection(new)
+        return switch_collections(records, live, new, moved, notes, lambda: self._swap(label, live, new))
+
+    def bring_late(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+        """Bring what was written to the other collection since it was live to the live one."""
+        self._settle()
+        copy, live, records = (
+            self.collection_of(label),
+            self._target(self.alias),
+            MilvusRecords(self.client, self.schema),
+        )
+        return bring_noted(records, copy, live, moved.reversed(), notes)
+
+    def _swap(self, label: str, live: str, new: str) -> None:
         self.client.load_collection(new)
         self.client.create_alias(live, self._switching + label)
         self.client.alter_alias(new, self.alias)
@@ -174,9 +203,63 @@ def _copy_rows(client: Any, source: str, target: str, schema: Schema) -> None:
         options: dict[str, Any] = {"partition_names": [partition]} if partition else {}
         for rows in pages(client, source, schema.id_field, ["*"], ROWS_PER_CALL, **options):
             client.insert(target, [schema.plain(row) for row in rows], partition_name=partition)
-    copied, there = count(client, target), count(client, source)
-    if copied != there:
-        raise StoreError(f"{source!r} has {there} rows, its copy {copied}: was it written to in the meantime?")
+
+
+class MilvusRecords:
+    """Rows of collections, with the partitions that they are in.
+
+    Args:
+        client: a ``pymilvus.MilvusClient``.
+        schema: of the collections.
+    """
+
+    rounding = 0.0
+
+    def __init__(self, client: Any, schema: Schema) -> None:
+        self._client, self._schema = client, schema
+
+    def pages(self, collection: str) -> Iterator[list[Record]]:
+        """All rows, partition by partition."""
+        for partition, options in self._parts(collection):
+            for rows in pages(self._client, collection, self._schema.id_field, ["*"], ROWS_PER_CALL, **options):
+                yield [self._record(row, partition) for row in rows]
+
+    def fetch(self, collection: str, ids: Sequence[str]) -> dict[str, Record]:
+        """Those of the rows that exist."""
+        found: dict[str, Record] = {}
+        keys = list(self._schema.keys(list(ids)).values())
+        for first in range(0, len(keys), ROWS_PER_CALL):
+            condition = among(self._schema.id_field, keys[first : first + ROWS_PER_CALL])
+            for partition, options in self._parts(collection):
+                rows = self._client.query(collection, filter=condition, output_fields=["*"], **options, **STRONG)
+                found.update((record.id, record) for record in (self._record(row, partition) for row in rows))
+        return found
+
+    def put(self, collection: str, records: Sequence[Record], vectors: FloatArray) -> None:
+        """Upsert rows, each into its partition."""
+        by_partition: dict[str, list[dict[str, Any]]] = {}
+        for record, vector in zip(records, vectors, strict=True):
+            row, partition = record.raw
+            changed = self._schema.plain(row) | {self._schema.vector_field: vector.tolist()}
+            by_partition.setdefault(partition, []).append(changed)
+        for partition, rows in by_partition.items():
+            for first in range(0, len(rows), ROWS_PER_CALL):
+                self._client.upsert(collection, rows[first : first + ROWS_PER_CALL], partition_name=partition)
+
+    def remove(self, collection: str, ids: Sequence[str]) -> None:
+        """Delete rows."""
+        keys = list(self._schema.keys(list(ids)).values())
+        for first in range(0, len(keys), ROWS_PER_CALL):
+            self._client.delete(collection, ids=keys[first : first + ROWS_PER_CALL])
+
+    def _parts(self, collection: str) -> list[tuple[str, dict[str, Any]]]:
+        names = _partitions(self._client, collection, self._schema)
+        return [(name, {"partition_names": [name]}) for name in names] or [("", {})]
+
+    def _record(self, row: dict[str, Any], partition: str) -> Record:
+        id_field, vector = self._schema.id_field, self._schema.vector_field
+        content = repr((partition, sorted((name, value) for name, value in row.items() if name != vector)))
+        return Record(str(row[id_field]), np.array(row[vector], dtype=np.float32), content, (row, partition))
 
 
 def _partitions(client: Any, collection: str, schema: Schema) -> list[str]:

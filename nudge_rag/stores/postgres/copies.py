@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import unknown_copy
@@ -18,8 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresCopies"]
 
+# Vectors that a copy must hold, by ids and live vectors.
+Wanted = Callable[[Sequence[str], FloatArray], FloatArray]
+
 # Other sessions queue behind a waiting lock, so wait briefly and retry.
 LOCK_TIMEOUT, TRIES, BETWEEN_TRIES = "1s", 10, 0.5
+# Rounds of catching up without the lock, which end when one finds so few changes.
+ROUNDS, FEW = 5, 100
+ROWS_PER_STEP = 5_000
+# Transactions from this one on are not all visible: what they write is looked at in the next round. Without its epoch.
+HORIZON = "SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint %% 4294967296)::text"
 COLUMNS = """
 SELECT attname, attnum, attnotnull, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
@@ -47,12 +58,18 @@ class PostgresCopies:
         table: the table's quoted name.
         column: the vector column.
         only: an SQL condition that the store's own rows meet.
+        id_column: the column of ids.
     """
 
     def __init__(
-        self, cursor: Callable[[], AbstractContextManager[Any]], table: str, column: str, only: str | None
+        self,
+        cursor: Callable[[], AbstractContextManager[Any]],
+        table: str,
+        column: str,
+        only: str | None,
+        id_column: str = "id",
     ) -> None:
-        self._cursor, self._regclass, self._column = cursor, table, column
+        self._cursor, self._regclass, self._column, self._id = cursor, table, column, id_column
         self._only = only or "TRUE"
         # Names have 63 bytes: 30 for the column's, 9, and 24 for the label.
         encoded = column.encode()
@@ -116,13 +133,86 @@ class PostgresCopies:
         with self._exclusive() as cursor:
             lonely = "SELECT count(*) FROM {table} WHERE ({live} IS NULL) <> ({new} IS NULL)"
             self._refuse(cursor, lonely, new, "have a vector in one of the versions only")
-            columns = {row[0]: row for row in cursor.execute(COLUMNS, [self._regclass]).fetchall()}
-            between = self._prefix + "-"  # no label has a hyphen
-            for old, name in ((self._column, between), (new, self._column), (between, new)):
-                cursor.execute(self._sql("ALTER TABLE {table} RENAME COLUMN {old} TO {name}", old=old, name=name))
-            if columns[self._column][2]:
-                cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {new} DROP NOT NULL", new=new))
-                cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {live} SET NOT NULL"))
+            self._swap(cursor, new)
+
+    def catch_up_and_switch(self, label: str, wanted: Wanted) -> int:
+        """Bring what was written since into the column of that label, and swap the two under the table's lock.
+
+        Rounds without the lock come first, so that under it only rows written since the last one are looked at.
+
+        Args:
+            label: of the column.
+            wanted: gives the vectors of the copy by ids and live vectors.
+
+        Returns:
+            How many nodes were caught up.
+        """
+        new, total, horizon = self.column(label), 0, None
+        for _ in range(ROUNDS):
+            with self._cursor() as cursor:
+                self._refuse_hidden_rows(cursor)
+                horizon, n_changed = self._catch_up(cursor, new, wanted, horizon)
+            total += n_changed
+            if n_changed <= FEW:
+                break
+        with self._exclusive() as cursor:
+            _, n_changed = self._catch_up(cursor, new, wanted, horizon)
+            self._swap(cursor, new)
+        return total + n_changed
+
+    def _catch_up(self, cursor: Any, new: str, wanted: Wanted, horizon: str | None) -> tuple[str, int]:
+        """Update the copy in rows that were written since ``horizon``; gives the next one, and the number of nodes."""
+        ((next_horizon,),) = cursor.execute(HORIZON, []).fetchall()
+        where = "" if horizon is None else " AND age(xmin) <= age(%s::xid)"
+        values = [] if horizon is None else [horizon]
+        differ = "{live} IS DISTINCT FROM {new}" + where
+        own = f"({_braced(_doubled(self._only))}) IS TRUE AND {{live}} IS NOT NULL"
+        others = f"UPDATE {{table}} SET {{new}} = {{live}} WHERE ({own}) IS NOT TRUE AND {differ}"
+        cursor.execute(self._filled(others, new=new), values)
+        found = cursor.execute(
+            self._filled(
+                "SELECT {id}::text, {live}::vector::real[], {new}::vector::real[] FROM {table}"
+                f" WHERE {own} AND {differ}",
+                new=new,
+            ),
+            values,
+        )
+        n_changed = 0
+        # All of them before the first update, which takes the cursor.
+        for rows in _parts(found.fetchall(), ROWS_PER_STEP):
+            names, live = [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
+            vectors = wanted(names, live)
+            stale = [
+                at
+                for at, row in enumerate(rows)
+                if row[2] is None or not np.array_equal(np.float32(row[2]), vectors[at])
+            ]
+            if stale:
+                update = (
+                    "UPDATE {table} SET {new} = nudge_v::" + self._kind(cursor) + " FROM unnest(%s::text[], %s::text[],"
+                    " %s::text[]) AS nudge_new(nudge_id, nudge_v, nudge_old) WHERE "
+                    + own
+                    + " AND {id}::text = nudge_id"
+                    " AND {live} = nudge_old::" + self._kind(cursor)
+                )
+                texts = [[str(part[at].tolist()) for at in stale] for part in (vectors, live)]
+                cursor.execute(self._filled(update, new=new), [[names[at] for at in stale], *texts])
+                n_changed += len(stale)
+        return str(next_horizon), n_changed
+
+    def _kind(self, cursor: Any) -> str:
+        """The type of the live column, such as ``vector(3)``."""
+        found = cursor.execute(COLUMNS, [self._regclass]).fetchall()
+        return next(str(row[3]) for row in found if row[0] == self._column)
+
+    def _swap(self, cursor: Any, new: str) -> None:
+        columns = {row[0]: row for row in cursor.execute(COLUMNS, [self._regclass]).fetchall()}
+        between = self._prefix + "-"  # no label has a hyphen
+        for old, name in ((self._column, between), (new, self._column), (between, new)):
+            cursor.execute(self._sql("ALTER TABLE {table} RENAME COLUMN {old} TO {name}", old=old, name=name))
+        if columns[self._column][2]:
+            cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {new} DROP NOT NULL", new=new))
+            cursor.execute(self._sql("ALTER TABLE {table} ALTER COLUMN {live} SET NOT NULL"))
 
     def _refuse_hidden_rows(self, cursor: Any) -> None:
         """Row-level security hides rows, which would be without a vector in the copy."""
@@ -165,8 +255,26 @@ class PostgresCopies:
     def _sql(self, query: str, **names: str) -> sql.Composed:
         from psycopg import sql
 
-        quoted = {name: sql.Identifier(value) for name, value in {"live": self._column, **names}.items()}
+        quoted = {
+            name: sql.Identifier(value) for name, value in {"live": self._column, "id": self._id, **names}.items()
+        }
         return sql.SQL(query).format(table=sql.SQL(self._regclass), **quoted)
+
+    def _filled(self, query: str, **names: str) -> sql.Composed:
+        """As `_sql`, for a query that is sent with values: percent signs in names are doubled."""
+        from psycopg import sql
+
+        given = {"live": self._column, "id": self._id, **names}
+        quoted = {name: sql.SQL(_doubled(sql.Identifier(value).as_string())) for name, value in given.items()}
+        return sql.SQL(query).format(table=sql.SQL(_doubled(self._regclass)), **quoted)
+
+
+def _doubled(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _parts(rows: list[Any], size: int) -> Iterator[list[Any]]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
 def _braced(text: str) -> str:

@@ -13,7 +13,7 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
-from nudge_rag.stores.copies import CopiesMixin
+from nudge_rag.stores.copies import CopiesMixin, CopyNotes, MovedNodes
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
@@ -99,7 +99,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexed
-        self._copies: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only)
+        self._copies: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only, id_column)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
         self._options |= {"table": table, "schema": schema}
         self._capabilities = Capabilities(
@@ -244,6 +244,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
     def open_copy(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
         return PgVectorStore(self._connections, vector_column=self._copies.column(label), **self._options)
+
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring what was written since to the copy ``label``, and swap the two columns; gives the number of nodes."""
+        return self._copies.catch_up_and_switch(label, lambda names, live: moved.wanted(names, live, self._same_rows))
 
     def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import unknown_copy
+from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.late_writes import Record, Records, bring_noted, switch_collections
 
-__all__ = ["QdrantCopies", "aliases_of"]
+__all__ = ["QdrantCopies", "QdrantRecords", "aliases_of"]
 
 POINTS_PER_CALL = 500
 PARTS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
@@ -72,11 +78,24 @@ class QdrantCopies:
         Raises:
             StoreError: a node's payload is not the same in both.
         """
+        live, copy = self._live(), aliases_of(self._client)[self.alias(label)]
+        self._same_payload(live, copy)
+        self._swap(label, live, copy)
+
+    def catch_up_and_switch(self, label: str, records: Records, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring points that were added, changed or deleted into the other collection, and swap the two aliases."""
+        live, copy = self._live(), aliases_of(self._client)[self.alias(label)]
+        return switch_collections(records, live, copy, moved, notes, lambda: self._swap(label, live, copy))
+
+    def bring_late(self, label: str, records: Records, moved: MovedNodes, notes: CopyNotes) -> int | None:
+        """Bring what was written to the other collection since it was live to the live one."""
+        live, copy = self._live(), aliases_of(self._client)[self.alias(label)]
+        return bring_noted(records, copy, live, moved.reversed(), notes)
+
+    def _swap(self, label: str, live: str, copy: str) -> None:
         from qdrant_client import models
 
-        other, live = self.alias(label), self._live()
-        copy = aliases_of(self._client)[other]
-        self._same_payload(live, copy)
+        other = self._prefix + label
         operations: list[Any] = [
             models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
             for name in (self._alias, other)
@@ -121,6 +140,65 @@ class QdrantCopies:
                 f"{len(changed)} node(s) of {self._alias!r} have another payload in the two versions: switching would"
                 f" lose it; nothing was switched: {', '.join(changed[:5])}"
             )
+
+
+class QdrantRecords:
+    """Points of collections, with payload and vectors of every name.
+
+    Args:
+        client: a ``qdrant_client.QdrantClient``.
+        vector_name: the named vector that nudges move, None for an unnamed one.
+        rounding: of the collection.
+        point_ids: turns node ids into those of points.
+    """
+
+    def __init__(
+        self, client: Any, vector_name: str | None, rounding: float, point_ids: Callable[[Sequence[str]], list[Any]]
+    ) -> None:
+        self._client, self._vector_name, self.rounding, self._point_ids = client, vector_name, rounding, point_ids
+
+    def pages(self, collection: str) -> Iterator[list[Record]]:
+        """All points."""
+        for points in _pages(self._client, collection, with_vectors=True):
+            yield [self._record(point) for point in points]
+
+    def fetch(self, collection: str, ids: Sequence[str]) -> dict[str, Record]:
+        """Those of the points that exist."""
+        found: dict[str, Record] = {}
+        for first in range(0, len(ids), POINTS_PER_CALL):
+            part = self._point_ids(ids[first : first + POINTS_PER_CALL])
+            points = self._client.retrieve(collection, part, with_payload=True, with_vectors=True)
+            found.update((str(point.id), self._record(point)) for point in points)
+        return found
+
+    def put(self, collection: str, records: Sequence[Record], vectors: FloatArray) -> None:
+        """Upsert points."""
+        from qdrant_client import models
+
+        points = [
+            models.PointStruct(id=one.raw.id, payload=one.raw.payload, vector=self._with(one.raw.vector, row.tolist()))
+            for one, row in zip(records, vectors, strict=True)
+        ]
+        for first in range(0, len(points), POINTS_PER_CALL):
+            self._client.upsert(collection, points[first : first + POINTS_PER_CALL], wait=True)
+
+    def remove(self, collection: str, ids: Sequence[str]) -> None:
+        """Delete points."""
+        from qdrant_client import models
+
+        self._client.delete(collection, models.PointIdsList(points=self._point_ids(ids)), wait=True)
+
+    def _record(self, point: Any) -> Record:
+        vectors = point.vector or {}
+        vector = vectors if self._vector_name is None else vectors.get(self._vector_name)
+        if vector is None:
+            raise StoreError(f"point {point.id} has no vector {self._vector_name!r}: it cannot be copied")
+        others = {} if self._vector_name is None else {k: repr(v) for k, v in vectors.items() if k != self._vector_name}
+        content = json.dumps([point.payload or {}, others], sort_keys=True, default=repr)
+        return Record(str(point.id), np.array(vector, dtype=np.float32), content, point)
+
+    def _with(self, vectors: Any, vector: list[float]) -> Any:
+        return vector if self._vector_name is None else {**vectors, self._vector_name: vector}
 
 
 def aliases_of(client: Any) -> dict[str, str]:
