@@ -31,12 +31,19 @@ EXTRAS = "llama-index-chroma,langchain-chroma"
 PATH = os.pathsep.join(str(project) for project in PROJECTS)
 # Environments of the lowest versions: extras, a dependency group, and the tests that are run.
 FRAMEWORK_TESTS = ("tests/integrations/test_langchain.py", "tests/integrations/test_llama_index.py")
+STORES = ("duckdb", "faiss", "lance", "qdrant")
 LOWEST = {
     "lowest-core": ("", "test", (("tests/unit", "-m", "not slow"),)),
     "lowest-frameworks": (
         EXTRAS,
         "test-frameworks",
         ((*FRAMEWORK_TESTS, "-k", "chroma"), ("tests/stores/test_contract.py", "-k", "chroma")),
+    ),
+    "lowest-stores": (
+        "simple,in-memory,llama-index-duckdb,langchain-duckdb,llama-index-faiss,langchain-faiss,"
+        "llama-index-lancedb,langchain-lancedb,llama-index-qdrant,langchain-qdrant",
+        "test-frameworks",
+        (("tests/stores/test_contract.py", "-k", " or ".join(STORES)),),
     ),
 }
 RELATIVE_LINK = re.compile(r"\]\((?!https?://|mailto:)([^)]*)\)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -24,10 +24,12 @@ class Evaluation:
     Attributes:
         query_ids: the judged queries.
         values: metric to (len(query_ids),) float64, in that order.
+        rankings: query id to node ids, best first: what was evaluated.
     """
 
     query_ids: tuple[str, ...]
     values: Mapping[Metric, Float64Array]
+    rankings: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def mean(self, metric: str | Metric) -> float:
         """Mean over all judged queries."""
@@ -58,12 +60,14 @@ def evaluate_run(qrels: Mapping[str, Mapping[str, float]], run: Run, metrics: Se
         raise ValueError("qrels hold no query")
     parsed = [parse_metric(metric) for metric in metrics]
     pairs = [(number, node, grade) for number, grades in enumerate(qrels.values()) for node, grade in grades.items()]
-    places = [_places(query, run.get(query, ())) for query in qrels]
-    ranks = np.array([places[number].get(node, NOT_RETRIEVED) for number, node, _ in pairs], dtype=np.int64)
+    places = {query: _places(query, run.get(query, ())) for query in qrels}
+    ranks = np.array(
+        [places[query].get(node, NOT_RETRIEVED) for query, grades in qrels.items() for node in grades], dtype=np.int64
+    )
     queries = np.array([number for number, _, _ in pairs], dtype=np.int64)
     grades = np.array([grade for _, _, grade in pairs], dtype=np.float64)
     values = {metric: metric.per_query(ranks, grades, queries, len(qrels)) for metric in parsed}
-    return Evaluation(tuple(qrels), values)
+    return Evaluation(tuple(qrels), values, {query: tuple(found) for query, found in places.items()})
 
 
 def _places(query: str, ranking: Sequence[str] | Mapping[str, float]) -> dict[str, int]:

@@ -20,11 +20,13 @@ from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
+from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
+from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
 from nudge_rag.tuning.printing import describe_candidates, describe_coarse_index, describe_decision, wrap
 from nudge_rag.tuning.report import ReportedCoverage, as_html, nudge_document
 
@@ -59,6 +61,8 @@ class Nudge:
         adapter: the map that every query has to pass before it is searched; None if queries stay as they are.
         against_live: held-out queries with the new vectors and with those that are live; None if nothing is.
         query_hashes: hashes of the queries that it was trained and validated on.
+        held_out: rankings of the held-out queries, which a report shows; None for a nudge loaded from disk.
+        texts_of: node ids to their texts, as `nudge_rag.tune` took them, for a report.
         exact_comparison: before and after by exact scores, if the store's own index, whose answers ``comparison``
             shows, is so coarse that it misses some of them.
     """
@@ -83,6 +87,8 @@ class Nudge:
     adapter: QueryAdapter | None = None
     against_live: LiveComparison | None = field(default=None, repr=False)
     query_hashes: tuple[str, ...] = field(default=(), repr=False)
+    held_out: HeldOutQueries | None = field(default=None, repr=False)
+    texts_of: TextsOf | None = field(default=None, repr=False)
     exact_comparison: Comparison | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -133,8 +139,8 @@ class Nudge:
             path: an .html file; the JSON is called the same with ``.json``.
             title: of the page.
             evaluation: of `nudge_rag.evaluate_retrievers`, such as of the untuned and the nudged retriever: its
-                numbers, wins and losses, and hubs are shown too.
-            texts: node id to its text, shown with queries that were won and lost.
+                numbers, wins and losses, and hubs are shown. Without it, those of the held-out queries are.
+            texts: node id to its text, shown with queries that were won and lost; those of `nudge_rag.tune` by default.
             coverage: of `nudge_rag.tuning.label_coverage.coverage`: the learning curve is shown too.
 
         Returns:
@@ -144,6 +150,8 @@ class Nudge:
             MissingPackageError: matplotlib or Jinja2 is not installed (``pip install 'nudge-rag[report]'``).
             ValueError: ``path`` does not end with .html.
         """
+        if texts is None and self.held_out is not None and evaluation is None:
+            texts = known_texts(self.held_out, self.texts_of)
         document = nudge_document(
             self,
             title=title,
@@ -152,6 +160,7 @@ class Nudge:
             texts=texts,
             losses=self._compared_with_live(),
             coverage=coverage,
+            held_out=self.held_out,
         )
         numbers = self.to_dict()
         if evaluation is not None:

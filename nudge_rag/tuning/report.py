@@ -13,12 +13,13 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.text import printable, shorten
 from nudge_rag.evaluation.comparison import Comparison
-from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document
+from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document, ranking_sections
 from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers.result import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
 
 __all__ = ["ReportedCoverage", "ReportedNudge", "as_html", "measure_angles", "nudge_document"]
@@ -142,6 +143,7 @@ def nudge_document(
     texts: Mapping[str, str] | None,
     losses: Sequence[str] = (),
     coverage: ReportedCoverage | None = None,
+    held_out: HeldOutQueries | None = None,
 ) -> Document:
     """Return the report of a nudge, with the sections of an evaluation if one is given.
 
@@ -153,6 +155,7 @@ def nudge_document(
         texts: node id to its text.
         losses: sentences on what is live: how it compares, and what a push would forget.
         coverage: of the labels, with a learning curve.
+        held_out: rankings of the held-out queries; shown if there is no evaluation, which says the same of its own.
     """
     decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison).split())
     good = nudge.improves and changes
@@ -160,6 +163,8 @@ def nudge_document(
     sections.append(_choice(nudge))
     if evaluation is not None:
         sections += comparison_document(evaluation, texts=texts).sections
+    elif held_out is not None:
+        sections += ranking_sections(held_out, held_out.systems[-1:], texts or {})
     sections += [_settings(nudge), _undo()]
     footer = [nudge.summary, "Intervals: paired bootstrap over queries; p: paired randomization test."]
     return Document(title, decision, good, [section for section in sections if section is not None], footer)

@@ -21,6 +21,7 @@ from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads
 from nudge_rag.tuning.gate import compare_with_live
+from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.store_answers import Ranking, StoreAnswers
 
@@ -107,7 +108,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     answers = _store_answers(trial)
     exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
     exact_after, after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings(), answers)
-    against_live = None
+    live, against_live = None, None
     if trial.live is not None:
         _, live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live, answers)
         against_live = compare_with_live(trial.metrics[0], live, after, trial.seen)
@@ -137,7 +138,17 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         reads=reads,
         adapter=fit.adapter,
         against_live=against_live,
+        held_out=None if split is None else _held_out_queries(trial, split, before, live, after),
     )
+
+
+def _held_out_queries(
+    trial: Trial, split: Split, before: Evaluation, live: Evaluation | None, after: Evaluation
+) -> HeldOutQueries:
+    """Put together what a report shows of single queries."""
+    pairs = split.test if split.test.n_queries else split.val
+    states = {"untuned": before} | ({} if live is None else {"live": live}) | {"nudged": after}
+    return HeldOutQueries(pairs, states, str(trial.metrics[0]), max(metric.k for metric in trial.metrics))
 
 
 def _fit(trial: Trial, solver: Any, val: LabeledQueries) -> NudgeFit:

@@ -135,7 +135,7 @@ def tune(
     nudge = run_trial(trial, solver, settings.versions, split)
     hashes = {} if settings.texts is None else hash_texts(settings.texts, nudge.ids)
     queries = hash_queries(text for part in (split.train, split.val) for text in part.queries.values())
-    return replace(nudge, model=settings.model, text_hashes=hashes, query_hashes=queries)
+    return replace(nudge, model=settings.model, text_hashes=hashes, query_hashes=queries, texts_of=settings.texts)
 
 
 def _with_live(trial: Trial, nodes: LabelledNodes, split: Split, settings: TuneSettings) -> Trial:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -230,12 +232,37 @@ def test_the_learning_curve_and_what_is_live(tuned, tmp_path):
     few = pairs.subset(list(pairs.queries)[:150])
     second = nudge_rag.tune(fresh, few, embed, solver="nudge-n")
     found = coverage(pairs, fresh, embed)
-    page = second.report(tmp_path / "report.html", coverage=found).read_text(encoding="utf-8")
+    shown = {node: f"the text of {number}" for number, node in enumerate(ids)}
+    again = dataclasses.replace(second, texts_of=lambda wanted: [shown[node] for node in wanted])
+    page = again.report(tmp_path / "report.html", coverage=found).read_text(encoding="utf-8")
     assert "Would more labels help?" in page
     assert page.count("<svg") >= 4
     assert f"{found.curve[-1].after:.3f}" in page
     assert "Against what is live" in page
     assert "it would forget" in page
+    check_rankings(second, page, shown)
+
+
+def check_rankings(nudge, page, texts):
+    """Hubs, wins and losses stand in the report without an evaluation; their numbers are counted here again."""
+    held_out = nudge.held_out
+    assert held_out.systems == ("untuned", "live", "nudged")
+    assert held_out.pairs is nudge.split.test
+    for system, found in held_out.evaluations.items():
+        counts = Counter(node for query in held_out.pairs.queries for node in found.rankings[query])
+        row = re.search(rf'<th scope="row"><bdi>{system}</bdi></th>(.*?)</tr>', page[page.index(">Hubs<") :]).group(1)
+        cells = re.findall(r"<bdi>(.*?)</bdi>", row)
+        assert cells[:2] == [str(len(counts)), str(max(counts.values()))]
+    before, after = (held_out.evaluations[name] for name in ("untuned", "nudged"))
+    values = [(before.of("nDCG@10", [query])[0], after.of("nDCG@10", [query])[0]) for query in before.query_ids]
+    wins, losses = sum(new > old for old, new in values), sum(new < old for old, new in values)
+    assert f"of {wins} queries is higher and of {losses} lower than with untuned" in page
+    assert before.mean("nDCG@10") == nudge.comparison.row("nDCG@10").before
+    assert any(html.escape(text) in page for text in texts.values())
+    assert any(html.escape(text) in page for text in held_out.pairs.queries.values())
+    for query, grades in held_out.pairs.qrels.items():
+        if after.of("nDCG@10", [query])[0] == 1:
+            assert after.rankings[query][0] in grades
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,42 @@ from nudge_rag.evaluation.report.document import Document, Example, Figure, Sect
 from nudge_rag.evaluation.report.figures import draw_intervals
 from nudge_rag.evaluation.system_row import ComparedSystems, SystemRow
 from nudge_rag.evaluation.tables import SIGNIFICANT, format_p_value, notes
+from nudge_rag.feedback.pairs import LabeledPairs
 
-__all__ = ["MOST_EXAMPLES", "TEXT_WIDTH", "ReportedSystems", "comparison_document"]
+__all__ = ["MOST_EXAMPLES", "TEXT_WIDTH", "RankedSystems", "ReportedSystems", "comparison_document", "ranking_sections"]
 
 MOST_EXAMPLES = 20
 TEXT_WIDTH = 300
 NUMBERS = frozenset({3, 4, 6})
 
 
-class ReportedSystems(ComparedSystems, Protocol):
-    """What a report shows of a `RetrieverComparison`, beside its tables."""
+class RankedSystems(Protocol):
+    """Rankings of the same queries by several systems: hubs, wins and losses come from them."""
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems."""
+        ...
+
+    @property
+    def baseline(self) -> str:
+        """The one that others are compared with."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics; the first one is compared."""
+        ...
+
+    @property
+    def pairs(self) -> LabeledPairs:
+        """The queries that were judged."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many nodes of a ranking count."""
+        ...
 
     @property
     def rankings(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
@@ -32,6 +58,10 @@ class ReportedSystems(ComparedSystems, Protocol):
     def changes(self, system: str, metric: object | None = None) -> list[tuple[str, float]]:
         """Query ids with their difference from the baseline, the worst first."""
         ...
+
+
+class ReportedSystems(RankedSystems, ComparedSystems, Protocol):
+    """What a report shows of a `RetrieverComparison`."""
 
 
 def comparison_document(
@@ -45,11 +75,23 @@ def comparison_document(
         texts: node id to its text, for the examples.
     """
     others = [system for system in comparison.systems if system != comparison.baseline]
-    sections: list[Section | None] = [_numbers(comparison), _hubness(comparison)]
-    for system in others:
-        sections += [_examples(comparison, system, texts or {}), _nodes(comparison, system)]
     decision, good = _decide(comparison, others)
-    return Document(title, decision, good, [part for part in sections if part is not None], notes(comparison))
+    sections = [_numbers(comparison), *ranking_sections(comparison, others, texts or {})]
+    return Document(title, decision, good, sections, notes(comparison))
+
+
+def ranking_sections(comparison: RankedSystems, systems: Sequence[str], texts: Mapping[str, str]) -> list[Section]:
+    """Return what rankings tell: hubs of all systems, and won and lost queries and nodes of some.
+
+    Args:
+        comparison: the rankings.
+        systems: whose wins and losses against the baseline are shown.
+        texts: node id to its text, for the examples.
+    """
+    sections: list[Section | None] = [_hubness(comparison)]
+    for system in systems:
+        sections += [_examples(comparison, system, texts), _nodes(comparison, system)]
+    return [section for section in sections if section is not None]
 
 
 def _decide(comparison: ComparedSystems, others: Sequence[str]) -> tuple[str, bool]:
@@ -102,7 +144,7 @@ def _cells(row: SystemRow) -> tuple[str, ...]:
     return (*name, mean, f"{row.difference:+.3f}", interval, format_p_value(row.adjusted_p_value), counts)
 
 
-def _hubness(comparison: ReportedSystems) -> Section:
+def _hubness(comparison: RankedSystems) -> Section:
     """How unevenly nodes are returned: a few that answer everything are a known fault of dense retrieval."""
     depth, rows = comparison.depth, []
     for system in comparison.systems:
@@ -117,7 +159,7 @@ def _hubness(comparison: ReportedSystems) -> Section:
     return Section("Hubs", [sentence], tables=[Table(caption, header, rows, frozenset({1, 2, 3, 4}))])
 
 
-def _examples(comparison: ReportedSystems, system: str, texts: Mapping[str, str]) -> Section:
+def _examples(comparison: RankedSystems, system: str, texts: Mapping[str, str]) -> Section:
     changes = comparison.changes(system)
     losses = [pair for pair in changes if pair[1] < 0]
     wins = [pair for pair in reversed(changes) if pair[1] > 0]
@@ -136,7 +178,7 @@ def _examples(comparison: ReportedSystems, system: str, texts: Mapping[str, str]
     )
 
 
-def _example(comparison: ReportedSystems, system: str, query: str, change: float, texts: Mapping[str, str]) -> Example:
+def _example(comparison: RankedSystems, system: str, query: str, change: float, texts: Mapping[str, str]) -> Example:
     answers = [node for node, grade in comparison.pairs.qrels[query].items() if grade > 0]
     lines = [f"{comparison.metrics[0]} {change:+.3f}"]
     for node in answers[:3]:
@@ -154,7 +196,7 @@ def _place(ranking: Sequence[str], node: str) -> str:
     return f"place {ranking.index(node) + 1}" if node in ranking else "not found"
 
 
-def _nodes(comparison: ReportedSystems, system: str) -> Section | None:
+def _nodes(comparison: RankedSystems, system: str) -> Section | None:
     """Which answers gained and lost most, over the queries that ask for them."""
     change_of = dict(comparison.changes(system))
     of_node: dict[str, list[float]] = {}
