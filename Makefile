@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := $(PYTHON) scripts/environment.py
 # Stores that the main environment must test, and those whose packages do not fit into it: each of these has an
 # environment of its own.
-STORES := chroma duckdb faiss in-memory lance milvus postgres qdrant simple sqlite-vec
+STORES := chroma duckdb faiss in-memory lance milvus parquet postgres qdrant simple sqlite-vec
 JOBS := redis-langchain redis-llama-index
 # Stores whose databases cannot be run here; their clients hold grpcio and protobuf back, hence an environment of their own.
 EXPERIMENTAL := elasticsearch opensearch pinecone weaviate

@@ -53,7 +53,10 @@ logger = logging.getLogger(__name__)
 # Before a copy is dropped that somebody has written to: so long he may not write again.
 SECONDS_TO_WRITE_AGAIN = 0.5
 
-STORES = "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, LanceDB, and by an alias Milvus and Qdrant"
+STORES = (
+    "SimpleVectorStore, InMemoryVectorStore, Chroma, FAISS, PostgreSQL, LanceDB, Parquet, and by an alias Milvus and"
+    " Qdrant"
+)
 
 
 def require_copies(store: EmbeddingStore) -> SideBySideStore:

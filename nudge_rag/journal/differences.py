@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.text import preview
-from nudge_rag.stores.access import same_vectors
+from nudge_rag.stores.access import read_present, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["Differences", "find_differences"]
@@ -32,14 +35,53 @@ class Differences:
         return ", ".join(f"{len(ids)} node(s) {what}: {preview(ids)}" for ids, what in told)
 
 
+@runtime_checkable
+class AlignedStore(Protocol):
+    """A store that knows which of its nodes a copy may hold otherwise, and gives them in the same order."""
+
+    def scan_beside(self, copy: Any, batch_size: int) -> Iterator[tuple[list[str], FloatArray, FloatArray]]:
+        """Ids, and vectors here and there, of all nodes but those that the two share."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """What the moved nodes must be in the live version and in the copy."""
+
+    row_of: dict[str, int]
+    here: FloatArray
+    there: FloatArray
+
+    def changed(
+        self, live: EmbeddingStore, copy: EmbeddingStore, names: list[str], mine: FloatArray, theirs: FloatArray
+    ) -> list[str]:
+        """Those of ``names`` that are not as they must be: as expected if they are moved, alike if not."""
+        wanted_mine, wanted_theirs = theirs.copy(), theirs.copy()
+        for row, name in enumerate(names):
+            if name in self.row_of:
+                place = self.row_of[name]
+                wanted_mine[row], wanted_theirs[row] = self.here[place], self.there[place]
+        if same_vectors(live, mine, wanted_mine) and same_vectors(copy, theirs, wanted_theirs):
+            return []
+        return [
+            node_id
+            for row, node_id in enumerate(names)
+            if not same_vectors(live, mine[row], wanted_mine[row])
+            or not same_vectors(copy, theirs[row], wanted_theirs[row])
+        ]
+
+
 def find_differences(
     live: EmbeddingStore, copy: EmbeddingStore, ids: Sequence[str], here: FloatArray, there: FloatArray
 ) -> Differences:
     """Compare two versions, but for ``ids``, which must be ``here`` in the live one and ``there`` in the copy.
 
-    Reads both versions once, a few thousand nodes at a time.
+    Reads both versions once, a few thousand nodes at a time; of an `AlignedStore`, only what the two do not share.
     """
-    found, at = Differences(), {node_id: place for place, node_id in enumerate(ids)}
+    expected = _Expected({node_id: place for place, node_id in enumerate(ids)}, here, there)
+    if isinstance(live, AlignedStore):
+        return _aligned_differences(live, copy, ids, expected)
+    found = Differences()
     n_live = 0
     for names, vectors in live.scan(NODES_PER_STEP):
         n_live += len(names)
@@ -47,20 +89,22 @@ def find_differences(
         found.only_live += [node_id for node_id in names if node_id not in present]
         rows = [row for row, node_id in enumerate(names) if node_id in present]
         kept = [names[row] for row in rows]
-        mine, theirs = vectors[rows], copy.read(kept)
-        moved = [(row, at[node_id]) for row, node_id in enumerate(kept) if node_id in at]
-        wanted_mine, wanted_theirs = theirs.copy(), theirs.copy()
-        for row, place in moved:
-            wanted_mine[row], wanted_theirs[row] = here[place], there[place]
-        if not (same_vectors(live, mine, wanted_mine) and same_vectors(copy, theirs, wanted_theirs)):
-            found.changed += [
-                node_id
-                for row, node_id in enumerate(kept)
-                if not same_vectors(live, mine[row], wanted_mine[row])
-                or not same_vectors(copy, theirs[row], wanted_theirs[row])
-            ]
+        found.changed += expected.changed(live, copy, kept, vectors[rows], copy.read(kept))
     if copy.count() != n_live - len(found.only_live):
         found.only_copy += _absent(live, copy)
+    return found
+
+
+def _aligned_differences(live: Any, copy: EmbeddingStore, ids: Sequence[str], expected: _Expected) -> Differences:
+    found, seen = Differences(), set[str]()
+    for names, mine, theirs in live.scan_beside(copy, NODES_PER_STEP):
+        seen.update(name for name in names if name in expected.row_of)
+        found.changed += expected.changed(live, copy, names, mine, theirs)
+    shared = [node_id for node_id in ids if node_id not in seen]
+    present, _ = read_present(live, shared) if shared else ({}, ())
+    if present:
+        vectors = np.stack(list(present.values()))
+        found.changed += expected.changed(live, copy, list(present), vectors, vectors)
     return found
 
 

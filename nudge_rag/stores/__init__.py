@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nudge_rag.stores.duckdb.store import DuckDBStore
     from nudge_rag.stores.elasticsearch import ElasticsearchStore
     from nudge_rag.stores.faiss.store import FaissStore
+    from nudge_rag.stores.lake.mapping import map_nodes
+    from nudge_rag.stores.lake.scanning import scan
     from nudge_rag.stores.lance.store import LanceStore
     from nudge_rag.stores.memory.langchain import InMemoryStore
     from nudge_rag.stores.memory.llama_index import SimpleStore
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from nudge_rag.stores.milvus.store import MilvusStore
     from nudge_rag.stores.opensearch import OpenSearchStore
     from nudge_rag.stores.overlay import OverlayStore
+    from nudge_rag.stores.parquet.store import ParquetStore
     from nudge_rag.stores.pinecone.store import PineconeStore
     from nudge_rag.stores.postgres.store import PgVectorStore
     from nudge_rag.stores.qdrant.store import QdrantStore
@@ -52,6 +55,7 @@ __all__ = [
     "MilvusStore",
     "OpenSearchStore",
     "OverlayStore",
+    "ParquetStore",
     "PgVectorStore",
     "PineconeStore",
     "QdrantStore",
@@ -65,6 +69,8 @@ __all__ = [
     "StoreError",
     "UnknownIdError",
     "WeaviateStore",
+    "map_nodes",
+    "scan",
 ]
 
 _PLACES = {record.class_name: record.adapter for record in RECORDS} | {
@@ -72,6 +78,8 @@ _PLACES = {record.class_name: record.adapter for record in RECORDS} | {
     "MappingStore": "nudge_rag.stores.memory.mapping:MappingStore",
     "OverlayStore": "nudge_rag.stores.overlay:OverlayStore",
     "StoreAdapter": "nudge_rag.stores.adapter:StoreAdapter",
+    "map_nodes": "nudge_rag.stores.lake.mapping:map_nodes",
+    "scan": "nudge_rag.stores.lake.scanning:scan",
 }
 
 

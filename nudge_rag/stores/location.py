@@ -11,7 +11,20 @@ from urllib.parse import ParseResult, parse_qsl, unquote, unquote_plus, urlencod
 __all__ = ["StoreLocation", "hide", "secrets_in"]
 
 # Options whose values are no secrets; the values of all others are not shown in an error.
-PUBLIC = {"collection", "database", "db", "grpc_port", "host", "hostaddr", "id", "ids", "index", "namespace", "port"}
+PUBLIC = {
+    "collection",
+    "database",
+    "db",
+    "filesystem",
+    "grpc_port",
+    "host",
+    "hostaddr",
+    "id",
+    "ids",
+    "index",
+    "namespace",
+    "port",
+}
 PUBLIC |= {"prefix", "schema", "similarity", "sslmode", "table", "tenant", "vec_table", "vector"}
 SHORTEST_SECRET = 3
 HIDDEN = "***"

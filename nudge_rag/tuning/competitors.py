@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -17,12 +17,12 @@ from nudge_rag.errors import StoreError
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.lake.scanning import find_best
 
 __all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors", "read_pool"]
 
 CompetitorMethod: TypeAlias = Literal["search", "scan"]
 METHODS: tuple[CompetitorMethod, ...] = ("search", "scan")
-SCAN_BATCH = 1_000
 SCORES_PER_BLOCK = 4_000_000
 # Between two steps of the bar.
 QUERIES_AT_ONCE = 1_000
@@ -111,7 +111,7 @@ def find_competitors(
         vectors: (c, d), what the store holds now for the first c of them: they tell how good its search is.
         depth: how many nodes per query; fewer if the store holds fewer.
         method: ``"search"`` asks the store for more and more neighbours until enough unknown ones are among them;
-            ``"scan"`` reads every vector once, a batch at a time, and is exact.
+            ``"scan"`` reads every vector once, on the store's executor if it has one, and is exact.
 
     Raises:
         ValueError: an unknown method; a scanned vector that is not finite, by its id.
@@ -214,43 +214,12 @@ def _warn_of_gaps(store: EmbeddingStore, reads: StoreReads) -> None:
 
 
 def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth: int) -> Competitors:
-    scores = np.full((len(queries), depth), -np.inf)
-    ids = np.full((len(queries), depth), None, dtype=object)
-    read = 0
-    batches = track(store.scan(SCAN_BATCH), "scanning the store", total=-(-store.count() // SCAN_BATCH))
     with reading(store, "it was scanned"):
-        for names, vectors in batches:
-            read += len(names)
-            _check_scanned(names, vectors)
-            shown = [row for row, name in enumerate(names) if name not in hidden]
-            if shown:
-                block = score_matrix(queries, vectors[shown], store.capabilities.similarity)
-                scores, ids = _merged(scores, ids, block, np.array([names[row] for row in shown], dtype=object))
-    counts = (scores > -np.inf).sum(axis=1)
-    found = [[str(name) for name in line[:count]] for line, count in zip(ids, counts, strict=True)]
-    kept = [line[:count] for line, count in zip(scores, counts, strict=True)]
-    return Competitors(found, kept, StoreReads("scan", True, read, len(queries)))
-
-
-def _merged(scores: Float64Array, ids: Any, block: FloatArray, names: Any) -> tuple[Float64Array, Any]:
-    """Merge a block into the best so far, best first; ties stay in the order of the scan."""
-    depth = scores.shape[1]
-    better = np.flatnonzero((block > scores[:, -1:]).any(axis=1))
-    if not len(better):
-        return scores, ids
-    together = np.concatenate([scores[better], block[better].astype(np.float64)], axis=1)
-    order = np.argsort(-together, axis=1, kind="stable")[:, :depth]
-    labels = np.concatenate([ids[better], np.broadcast_to(names, (len(better), len(names)))], axis=1)
-    scores, ids = scores.copy(), ids.copy()
-    scores[better] = np.take_along_axis(together, order, axis=1)
-    ids[better] = np.take_along_axis(labels, order, axis=1)
-    return scores, ids
-
-
-def _check_scanned(names: Sequence[str], vectors: FloatArray) -> None:
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise ValueError(f"the vector of node {names[int(bad.argmax())]!r} holds NaN or infinite values")
+        best = find_best(store, queries, depth, without=hidden)
+    counts = (best.scores > -np.inf).sum(axis=1)
+    found = [line[:count].tolist() for line, count in zip(best.ids, counts, strict=True)]
+    kept = [line[:count] for line, count in zip(best.scores, counts, strict=True)]
+    return Competitors(found, kept, StoreReads("scan", True, best.read, len(queries)))
 
 
 def read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:

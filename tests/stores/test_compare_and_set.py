@@ -43,7 +43,7 @@ def test_nothing_to_compare_is_nothing_written(untouched):
         untouched.store.replace_vectors_if(nodes, np.ones((3, 12)), np.ones((2, 12)))
 
 
-ATOMIC = ["duckdb-langchain", "postgres-llama-index", "redis-langchain", "sqlite-vec-langchain"]
+ATOMIC = ["duckdb-langchain", "parquet", "postgres-llama-index", "redis-langchain", "sqlite-vec-langchain"]
 
 
 @pytest.mark.parametrize("name", [name for name in ATOMIC if name in BUILDERS])

@@ -36,7 +36,8 @@ FAISS = [name for name, store in STORE_OF.items() if store == "faiss"]
 IN_PROCESS = [*DICTIONARIES, *FAISS]
 CHROMA = [name for name, store in STORE_OF.items() if store == "chroma"]
 MILVUS = ["milvus-langchain-alias", "milvus-server-llama-index-alias"]
-SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS, *CHROMA, *MILVUS]
+PARQUET = [name for name, store in STORE_OF.items() if store == "parquet"]
+SIDE_BY_SIDE_STORES = [*POSTGRES, *LANCE, *QDRANT, *IN_PROCESS, *CHROMA, *MILVUS, *PARQUET]
 SWITCHES = 24
 EVERY = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "4"))
 

@@ -31,6 +31,7 @@ NAMES = [
     "milvus-langchain",
     "milvus-llama-index",
     "milvus-server-langchain-cosine",
+    "parquet",
     "postgres-langchain",
     "postgres-llama-index",
     "qdrant-langchain-cosine",

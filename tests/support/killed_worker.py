@@ -26,7 +26,7 @@ import nudge_rag.common.lock
 from nudge_rag import drop_copies, reapply, rollback, switch, versions
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, PgVectorStore, SimpleStore
+from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, ParquetStore, PgVectorStore, SimpleStore
 from nudge_rag.stores.chroma.copies import recovered
 
 COLLECTION = "killed"
@@ -46,6 +46,9 @@ def import_for(kind: str) -> None:
         import faiss  # noqa: F401
     elif kind == "lancedb":
         import lancedb  # noqa: F401
+    elif kind == "parquet":
+        import pyarrow.dataset
+        import pyarrow.parquet  # noqa: F401
     elif kind.startswith("chroma"):
         import chromadb  # noqa: F401
     else:
@@ -59,6 +62,8 @@ def open_store(kind: str, address: str) -> Any:
         return FaissStore.open(address, Path(address).with_name("ids.json"))
     if kind == "lancedb":
         return LanceStore.open(address, "nodes")
+    if kind == "parquet":
+        return ParquetStore(address)
     if kind == "chroma":
         from chromadb.api.shared_system_client import SharedSystemClient
 

@@ -15,6 +15,7 @@ import faiss
 import lancedb
 import numpy as np
 import psycopg
+import pyarrow.parquet
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
@@ -24,7 +25,7 @@ from nudge_rag.stores import EmbeddingStore
 from tests.support.builders.common import Servers
 from tests.support.killed_worker import COLLECTION, nudged
 
-KINDS = ["simple", "faiss", "lancedb", "chroma", "postgres"]
+KINDS = ["simple", "faiss", "lancedb", "parquet", "chroma", "postgres"]
 numbers = itertools.count()
 
 
@@ -51,6 +52,14 @@ def fill(kind: str, folder: Path, servers: Servers | None, ids: list[str], vecto
         table = [{"id": node, "vector": row} for node, row in zip(ids, rows, strict=True)]
         lancedb.connect(str(folder / "lance")).create_table("nodes", table)
         return str(folder / "lance")
+    if kind == "parquet":
+        place = folder / "nodes"
+        place.mkdir()
+        table = pyarrow.table({"id": ids, "embedding": pyarrow.array(rows, pyarrow.list_(pyarrow.float32()))})
+        half = len(ids) // 2
+        for number, part in enumerate((table.slice(0, half), table.slice(half))):
+            pyarrow.parquet.write_table(part, place / f"part-{number}.parquet")
+        return str(place)
     assert servers is not None or kind == "chroma"
     if kind == "chroma":
         fill_chroma(chromadb.PersistentClient(path=str(folder / "chroma")), ids, rows)

@@ -1,0 +1,125 @@
+"""`scan`: the best nodes of many queries in one pass over a store, on any executor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nudge_rag.common.progress import track
+from nudge_rag.stores.base import EmbeddingStore, SearchResult
+from nudge_rag.stores.checks import check_queries
+from nudge_rag.stores.lake.best import NO_ROW, Best, BestNodes, Question, merge_best
+from nudge_rag.stores.lake.executors import map_fragments
+from nudge_rag.stores.lake.fragments import Fragment, FragmentedStore, StoreFragment
+
+__all__ = ["find_best", "scan"]
+
+# As many nodes of a batch as give a product of this size, within limits.
+SCORES_PER_BATCH = 16_000_000
+FEWEST, MOST = 512, 16_384
+
+
+def scan(
+    source: EmbeddingStore,
+    queries: ArrayLike,
+    k: int,
+    executor: Executor | None = None,
+    *,
+    where: Any = None,
+    without: Collection[str] = (),
+) -> SearchResult:
+    """Find the k best nodes of each query in one pass over every vector; only m x k nodes leave a worker.
+
+    Each fragment is read once, for all queries, by a `concurrent.futures.Executor`: processes, the threads or processes
+    of a dask cluster (``Client.get_executor()``), or anything else of that interface. The answer is the same whatever
+    computes it: scores are float64, each from its query and node alone, and of equal scores the node that the store
+    scans first is first.
+
+    Args:
+        source: the store. One without fragments is scanned by this process.
+        queries: (m, d).
+        k: how many nodes per query.
+        executor: reads the fragments; None for the store's own, or else this process.
+        where: a filter in the store's form; only stores with fragments take one.
+        without: ids of nodes that are left out.
+
+    Returns:
+        Ids and scores, best first, in the store's similarity.
+
+    Raises:
+        ValueError: queries that do not fit; a vector that is not finite, by its node.
+        TypeError: anything but an executor.
+        StoreError: the store was changed while it was read, or workers died again and again.
+        MissingPackageError: threadpoolctl, which keeps workers from sharing processors, is not installed.
+
+    Example:
+        >>> from nudge_rag.stores import MappingStore
+        >>> store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [2.0, 0.0]})
+        >>> found = scan(store, [[1.0, 0.5]], 2)
+        >>> found.ids, found.scores[0].round(4).tolist()
+        ([['a', 'c']], [0.8944, 0.8944])
+    """
+    best = find_best(source, queries, k, executor, where=where, without=without)
+    counts = (best.scores > -np.inf).sum(axis=1).tolist()
+    return SearchResult(
+        [line[:count].tolist() for line, count in zip(best.ids, counts, strict=True)],
+        [line[:count] for line, count in zip(best.scores, counts, strict=True)],
+    )
+
+
+def find_best(
+    source: EmbeddingStore,
+    queries: ArrayLike,
+    k: int,
+    executor: Executor | None = None,
+    *,
+    where: Any = None,
+    without: Collection[str] = (),
+) -> Best:
+    """`scan`, with the rows of the nodes and the number of those that were read."""
+    rows = check_queries(queries, k, dimension=getattr(source, "dimension", None)).astype(np.float64)
+    question = Question(rows, int(k), source.capabilities.similarity, frozenset(without))
+    if not len(rows):
+        return Best.nothing(0, int(k))
+    fragments, executor = _fragments_of(source, where, executor)
+    firsts = np.cumsum([0, *(fragment.rows for fragment in fragments)])
+    best = Best.nothing(len(rows), int(k))
+    found = map_fragments(best_of_fragment, fragments, question, executor)
+    for number, part in track(found, "scanning the store", total=len(fragments)):
+        rows_before = np.where(part.rows == NO_ROW, 0, firsts[number])
+        best = merge_best(best, replace(part, rows=part.rows + rows_before))
+    return best
+
+
+def best_of_fragment(fragment: Fragment, question: Question) -> Best:
+    """Find the best nodes of one fragment."""
+    best = BestNodes(question)
+    size = min(MOST, max(FEWEST, SCORES_PER_BATCH // len(question.queries)))
+    for names, vectors in fragment.batches(size):
+        best.add(names, vectors)
+    return best.result()
+
+
+def _fragments_of(
+    source: EmbeddingStore, where: Any, executor: Executor | None
+) -> tuple[Sequence[Fragment], Executor | None]:
+    if isinstance(source, FragmentedStore):
+        return source.fragments(where), source.executor if executor is None else executor
+    if where is not None:
+        raise ValueError(f"a {source.name} store has no fragments: scan takes no filter there, search does")
+    if executor is not None:
+        raise ValueError(f"a {source.name} store has no fragments for an executor: leave executor out")
+    return [_Tracked(source)], None
+
+
+class _Tracked(StoreFragment):
+    """A store's nodes, with a bar while they are read."""
+
+    def batches(self, batch_size: int) -> Iterator[Any]:
+        """All nodes."""
+        return track(super().batches(batch_size), "scanning the store", total=-(-self.rows // batch_size))

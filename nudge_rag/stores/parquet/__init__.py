@@ -1,0 +1,5 @@
+"""Parquet files."""
+
+from nudge_rag.stores.parquet.store import ParquetStore
+
+__all__ = ["ParquetStore"]

@@ -1,0 +1,182 @@
+"""`ParquetFragment`: some row groups of one file; what workers do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.errors import StoreError
+from nudge_rag.stores.parquet.columns import NodeColumns
+from nudge_rag.stores.parquet.files import FileState
+
+__all__ = ["ChangedError", "ParquetFragment", "fetch_nodes", "find_names", "group_sizes", "is_complete"]
+
+# Pages are read as they are needed, some megabytes at a time: a row group may be larger than memory.
+BYTES_PER_READ = 4_000_000
+ROWS_PER_READ = 65_536
+
+
+class ChangedError(StoreError):
+    """A file is not the one that was listed.
+
+    Args:
+        path: the file's.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} was changed or removed while the store was read: read it again"
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetFragment:
+    """Some row groups of one file, as it was when the store was listed.
+
+    Attributes:
+        file: the ``pyarrow.dataset`` fragment of the file.
+        state: of the file at that time.
+        columns: the columns of ids and vectors.
+        groups: numbers of the row groups.
+        rows: number of rows in them.
+        where: a ``pyarrow.compute`` expression that rows must meet; None for all.
+    """
+
+    file: Any
+    state: FileState
+    columns: NodeColumns
+    groups: tuple[int, ...]
+    rows: int
+    where: Any = None
+
+    @property
+    def path(self) -> str:
+        """The file's path."""
+        return str(self.file.path)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
+        """Its nodes: ids and vectors.
+
+        Raises:
+            StoreError: the file was changed since the store was listed.
+            ValueError: a vector of another length, or one that lacks a number.
+        """
+        passing = None if self.where is None else self.ids_that_pass()
+        with self.open() as file:
+            for batch in file.iter_batches(batch_size, list(self.groups), self.columns.names, use_threads=False):
+                chosen = None
+                if passing is not None:
+                    chosen = np.array([name in passing for name in self.columns.ids(batch).to_pylist()], dtype=np.bool_)
+                names, vectors = self.columns.nodes(batch, chosen)
+                if names:
+                    yield names, vectors
+
+    def ids_that_pass(self) -> set[str]:
+        """Ids of the rows that meet the condition."""
+        part = self.file.subset(row_group_ids=list(self.groups))
+        batches = part.to_batches(columns=[self.columns.id], filter=self.where, use_threads=False)
+        return {name for batch in batches for name in self.columns.ids(batch).to_pylist()}
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """The file, as a ``pyarrow.parquet.ParquetFile``.
+
+        Raises:
+            StoreError: it was changed, or removed, since the store was listed.
+        """
+        import pyarrow.parquet
+
+        info = self.file.filesystem.get_file_info(self.path)
+        if FileState(info.size or 0, info.mtime_ns or 0) != self.state:
+            raise ChangedError(self.path)
+        try:
+            source = self.file.open()
+        except FileNotFoundError:
+            raise ChangedError(self.path) from None
+        with source, pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BYTES_PER_READ) as file:
+            yield file
+
+    def group(self, number: int) -> ParquetFragment:
+        """One of its row groups."""
+        return replace(self, groups=(number,))
+
+
+def find_names(fragment: ParquetFragment, names: frozenset[str]) -> list[str]:
+    """Those of ``names`` that are nodes of the fragment and pass its condition, as often as they are."""
+    found: list[str] = []
+    columns = fragment.columns
+    passing = None if fragment.where is None else fragment.ids_that_pass()
+    with fragment.open() as file:
+        for group in fragment.groups:
+            present = _matches(file, fragment, group, names)
+            if present and not is_complete(file.metadata.row_group(group), columns):
+                kept, _ = fetch_nodes(fragment.group(group), names)
+                present = kept
+            found += present if passing is None else [name for name in present if name in passing]
+    return found
+
+
+def fetch_nodes(fragment: ParquetFragment, names: frozenset[str]) -> tuple[list[str], FloatArray]:
+    """Ids and vectors of those of ``names`` that are in the fragment: vectors of other row groups are not read."""
+    import pyarrow
+    import pyarrow.compute
+
+    columns = fragment.columns
+    wanted = pyarrow.array(sorted(names), pyarrow.string())
+    found: list[str] = []
+    vectors: list[FloatArray] = []
+    with fragment.open() as file:
+        for group in fragment.groups:
+            if not _matches(file, fragment, group, names):
+                continue
+            for batch in file.iter_batches(ROWS_PER_READ, [group], columns.names, use_threads=False):
+                among = pyarrow.compute.is_in(columns.ids(batch), value_set=wanted)
+                part, rows = columns.nodes(batch.filter(among))
+                found += part
+                if part:
+                    vectors.append(rows.copy())
+    return found, np.concatenate(vectors) if vectors else np.zeros((0, columns.dimension or 0), columns.dtype)
+
+
+def _matches(file: Any, fragment: ParquetFragment, group: int, names: frozenset[str]) -> list[str]:
+    """Those of ``names`` that the column of ids has, with a vector or without."""
+    import pyarrow
+    import pyarrow.compute
+
+    wanted = pyarrow.array(sorted(names), pyarrow.string())
+    found: list[str] = []
+    for batch in file.iter_batches(ROWS_PER_READ, [group], [fragment.columns.id], use_threads=False):
+        ids = fragment.columns.ids(batch)
+        found += ids.filter(pyarrow.compute.is_in(ids, value_set=wanted)).to_pylist()
+    return [name for name in found if name is not None]
+
+
+def is_complete(group: Any, columns: NodeColumns) -> bool:
+    """Whether the statistics of a row group say that every row has an id and a vector."""
+    seen = 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        top = str(column.path_in_schema).partition(".")[0]
+        if top not in columns.names:
+            continue
+        statistics = column.statistics
+        if statistics is None or not statistics.has_null_count or statistics.null_count:
+            return False
+        expected = group.num_rows * (columns.dimension or 0 if top == columns.vector else 1)
+        if statistics.num_values != expected:
+            return False
+        seen += 1
+    return seen == len(columns.names)
+
+
+def group_sizes(metadata: Any, columns: NodeColumns) -> Sequence[tuple[int, bool]]:
+    """Rows of each row group of a file, and whether all of them are nodes."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [(group.num_rows, is_complete(group, columns)) for group in groups]

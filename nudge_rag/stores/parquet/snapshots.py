@@ -1,0 +1,256 @@
+"""What this library keeps beside Parquet files: rewritten files, the list of those that count, and the history."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.common import files, lock
+from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.leases import process_lock
+from nudge_rag.stores.parquet.files import FileState
+
+__all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
+
+LIVE = ""
+FORMAT = 1
+STATE, REWRITTEN, HISTORY, LOCKING = "state.json", "snapshots", "history", "lock"
+PART_SIZE = 64_000_000
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A file of ours that stands for one of the user's.
+
+    Attributes:
+        file: its path.
+        of: the state of the user's file that it was made from: as soon as that is another one, it counts again.
+    """
+
+    file: str
+    of: FileState
+
+
+View = Mapping[str, Replacement]
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Which files stand for which of the user's, in the live version and in each copy.
+
+    Attributes:
+        views: by label, `LIVE` for the live version: the replacement of each of the user's files that has one, by name.
+        last: files that counted until the last change: who reads them now is not disturbed.
+    """
+
+    views: Mapping[str, View] = field(default_factory=dict)
+    last: frozenset[str] = frozenset()
+
+    def view(self, label: str) -> View:
+        """The replacements of a version."""
+        return self.views.get(label, {})
+
+    def changed(self, views: Mapping[str, View]) -> Snapshots:
+        """With other versions."""
+        return Snapshots(views, frozenset(self.files))
+
+    @property
+    def files(self) -> set[str]:
+        """Our files that count."""
+        return {replacement.file for view in self.views.values() for replacement in view.values()}
+
+
+class SnapshotFolder:
+    """A folder beside the user's files.
+
+    ``state.json`` says which of our files stand for which of the user's: to replace it is the one step of every write
+    and of every switch. A process that dies before it leaves the old versions, one that dies after it the new ones.
+
+    Args:
+        filesystem: Arrow's.
+        path: the folder.
+    """
+
+    def __init__(self, filesystem: Any, path: str) -> None:
+        import pyarrow.fs
+
+        self.filesystem, self.path = filesystem, path
+        self.local = Path(path) if isinstance(filesystem, pyarrow.fs.LocalFileSystem) else None
+        self._locking = None if self.local else _FileRecords(filesystem, f"{path}/{LOCKING}")
+
+    def load(self) -> Snapshots:
+        """Read what counts now.
+
+        Raises:
+            CorruptArchiveError: the file that says so is damaged.
+        """
+        content = _read(self.filesystem, f"{self.path}/{STATE}")
+        if content is None:
+            return Snapshots()
+        try:
+            stored = json.loads(content)
+            if stored["format"] != FORMAT:
+                raise ValueError(f"its format is {stored['format']!r}, this version reads {FORMAT}")
+            views = {str(label): self._view_of(entries) for label, entries in stored["views"].items()}
+            return Snapshots(views, frozenset(self._ours(path) for path in stored["last"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CorruptArchiveError(f"{self.path}/{STATE} is damaged: {error}") from error
+
+    def save(self, snapshots: Snapshots) -> None:
+        """Make other files count, in one step; then delete those of ours that nobody reads any more."""
+        views = {
+            label: {
+                name: {"file": self._inside(one.file), "size": one.of.size, "modified": one.of.modified}
+                for name, one in view.items()
+            }
+            for label, view in snapshots.views.items()
+        }
+        last = sorted(self._inside(path) for path in snapshots.last)
+        content = json.dumps({"format": FORMAT, "views": views, "last": last}).encode()
+        if self.local is not None:
+            files.write_synced(self.local / STATE, content)
+        else:
+            _write(self.filesystem, f"{self.path}/{STATE}", content)
+        self._delete_others(snapshots)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Exclude all other writers: by the operating system on this machine, else by a lease.
+
+        Raises:
+            LockedError: another holds it for too long.
+        """
+        if self.local is None or self._locking is not None:
+            with self._locking.lock():  # type: ignore[union-attr]
+                yield
+            return
+        with process_lock(f"parquet {self.local}"), lock.locked(self.local, f"a write to {self.local.name}"):
+            yield
+
+    def history(self) -> BlobStorage:
+        """Storage of the history."""
+        place = f"{self.path}/{HISTORY}"
+        return FolderStorage(place) if self.local is not None else _FileRecords(self.filesystem, place)
+
+    def new_folder(self) -> str:
+        """A folder for rewritten files that is not there yet."""
+        return f"{self.path}/{REWRITTEN}/{secrets.token_hex(8)}"
+
+    def _view_of(self, entries: Any) -> dict[str, Replacement]:
+        return {
+            str(name): Replacement(self._ours(entry["file"]), FileState(int(entry["size"]), int(entry["modified"])))
+            for name, entry in entries.items()
+        }
+
+    def _inside(self, path: str) -> str:
+        """A path of ours within the folder, so that the folder may be moved with the data."""
+        return path.removeprefix(f"{self.path}/")
+
+    def _ours(self, path: Any) -> str:
+        """The path of a file of ours."""
+        parts = str(path).split("/")
+        if parts[0] != REWRITTEN or len(parts) < 3 or not all(parts) or {".", ".."} & set(parts):
+            raise ValueError(f"{path!r} is not a file in its folder of rewritten files")
+        return f"{self.path}/{path}"
+
+    def _delete_others(self, snapshots: Snapshots) -> None:
+        from pyarrow.fs import FileSelector, FileType
+
+        kept = snapshots.files | snapshots.last
+        found = self.filesystem.get_file_info(
+            FileSelector(f"{self.path}/{REWRITTEN}", allow_not_found=True, recursive=True)
+        )
+        for info in found:
+            inside = info.path.endswith("/") or any(path.startswith(f"{info.path}/") for path in kept)
+            # What cannot be deleted now is found by the next write.
+            with contextlib.suppress(OSError):
+                if info.type == FileType.File and info.path not in kept:
+                    self.filesystem.delete_file(info.path)
+                elif info.type == FileType.Directory and not inside:
+                    self.filesystem.delete_dir(info.path)
+
+
+class _FileRecords(RecordStorage):
+    """Blobs as files on any file system that puts whole files in place, such as an object store; locked by a lease.
+
+    Args:
+        filesystem: Arrow's.
+        folder: its folder.
+    """
+
+    def __init__(self, filesystem: Any, folder: str) -> None:
+        super().__init__(f"parquet {folder}", PART_SIZE)
+        self._filesystem, self._folder = filesystem, folder
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return self._folder
+
+    def put(self, records: Sequence[BlobRecord]) -> None:
+        """Write or replace records."""
+        self._filesystem.create_dir(self._folder, recursive=True)
+        for record in records:
+            _write(self._filesystem, self._place(record.id), json.dumps(vars(record)).encode())
+
+    def get(self, ids: Sequence[str]) -> list[BlobRecord]:
+        """Those of the records that exist."""
+        return self._read([self._place(record_id) for record_id in ids])
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete those of the records that exist."""
+        for record_id in ids:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.delete_file(self._place(record_id))
+
+    def listed(self, kind: str) -> list[BlobRecord]:
+        """All records of a kind."""
+        from pyarrow.fs import FileSelector
+
+        found = self._filesystem.get_file_info(FileSelector(self._folder, allow_not_found=True))
+        return self._read([info.path for info in found if info.base_name.startswith(f"{kind}-")])
+
+    def _read(self, paths: Sequence[str]) -> list[BlobRecord]:
+        contents = [_read(self._filesystem, path) for path in paths]
+        return [BlobRecord(**json.loads(content)) for content in contents if content]
+
+    def _place(self, record_id: str) -> str:
+        kind = record_id.partition(" ")[0]
+        return f"{self._folder}/{kind}-{hashlib.sha256(record_id.encode()).hexdigest()[:32]}.json"
+
+
+def scope_of(vector_column: str) -> str:
+    """A folder's name that tells the columns of vectors of the same files apart.
+
+    Example:
+        >>> scope_of("embedding")
+        'embedding'
+    """
+    if re.fullmatch(r"[A-Za-z0-9_]{1,60}", vector_column):
+        return vector_column
+    return f"column-{hashlib.sha256(vector_column.encode()).hexdigest()[:16]}"
+
+
+def _read(filesystem: Any, path: str) -> bytes | None:
+    """Content of a file, None if there is none."""
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except FileNotFoundError:
+        return None
+
+
+def _write(filesystem: Any, path: str, content: bytes) -> None:
+    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
