@@ -31,13 +31,14 @@ def covered_targets(train: PreparedLabels) -> tuple[IntArray, Float64Array]:
     unit = summable_queries(train.vectors)
     sums = np.empty((len(rows), train.vectors.shape[1]), dtype=np.float64)
     queries = train.query_of_pair[order]
-    for chunk in _chunks_of_pairs(counts):
-        first, last = starts[chunk.start], starts[chunk.stop - 1] + counts[chunk.stop - 1]
-        gathered = unit[queries[first:last]]
-        # A loop of contiguous sums is quicker here than np.add.reduceat.
-        for row in range(chunk.start, chunk.stop):
-            start = starts[row] - first
-            gathered[start : start + counts[row]].sum(axis=0, out=sums[row])
+    # Nodes with equally many labels are summed together; chunks keep a gather from growing with the labels.
+    for count in np.unique(counts):
+        members = np.flatnonzero(counts == count)
+        step = max(1, PAIRS_PER_CHUNK // int(count))
+        for first in range(0, len(members), step):
+            chunk = members[first : first + step]
+            pairs = starts[chunk][:, None] + np.arange(count)
+            sums[chunk] = unit[queries[pairs]].sum(axis=1)
     return rows, unit_directions(sums, counts)
 
 
@@ -59,15 +60,3 @@ def unit_directions(sums: Float64Array, counts: IntArray) -> Float64Array:
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     cancelled = norms <= 1e-9 * counts[:, None]
     return np.where(cancelled, 0.0, sums / np.where(cancelled, 1.0, norms))
-
-
-def _chunks_of_pairs(counts: IntArray) -> list[slice]:
-    """Slices of the covered rows with about PAIRS_PER_CHUNK labels each, so that no gather grows with the labels."""
-    ends = np.cumsum(counts)
-    chunks, start = [], 0
-    while start < len(counts):
-        done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS_PER_CHUNK, side="right")))
-        chunks.append(slice(start, stop))
-        start = stop
-    return chunks

@@ -13,7 +13,7 @@ from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["TriedSetting", "choose_setting"]
 
-# Standard errors of the paired difference: the gain that a more elaborate solver needs.
+# Standard errors of the paired difference: the gain that a more elaborate solver needs, and that no harm may cost.
 NOTICEABLE = 1.0
 # The loss of the group that loses most counts as that of at least so many of tomorrow's queries: labels of today know
 # nothing of the documents that are to come.
@@ -52,11 +52,24 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
     2. Of each solver, take the setting that is worth most by that; of equals, the one that new nodes gain most by.
     3. Of the solvers, take the simplest one, unless a later one is worth more by more than one standard error, or is
        worth more and harms less.
+    4. Without a tolerance, and if a group loses significantly by that, take the setting that is worth most of those by
+       which none does, if it is worth as much but for one standard error.
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
     if tolerance is not None:
         return _preferred(gaining, _expected)
-    return _preferred(gaining, _worth)
+    best = _preferred(gaining, _worth)
+    if best is None or _harms_nobody(best):
+        return best
+    spared = _preferred([one for one in gaining if _harms_nobody(one)], _worth)
+    if spared is None or _worth(best) - _worth(spared) > NOTICEABLE * _standard_error(spared, best):
+        return best
+    return spared
+
+
+def _harms_nobody(one: TriedSetting) -> bool:
+    """Whether no group of queries without labelled answers loses significantly: every interval reaches 0."""
+    return all(high is None or high >= 0 for high in (one.candidate.high, one.candidate.new_high))
 
 
 def _worth(one: TriedSetting) -> float:

@@ -52,7 +52,7 @@ def is_cheaper_in_groups(n_queries: int, n_nodes: int) -> bool:
     """Whether a softmax over all nodes costs more than one over each group's.
 
     Example:
-        >>> is_cheaper_in_groups(20_000, 5_000), is_cheaper_in_groups(20_000, 300)
+        >>> is_cheaper_in_groups(20_000, 5_000), is_cheaper_in_groups(20_000, 200)
         (True, False)
     """
     return n_queries > GROUP_SIZE and WORTHWHILE * n_nodes > sum(_sizes(n_nodes))

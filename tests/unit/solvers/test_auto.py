@@ -238,6 +238,17 @@ def test_a_later_solver_that_is_worth_more_and_harms_less_needs_no_significance(
     assert choose_setting([simple, as_harmful], None) is simple
 
 
+def test_a_group_is_spared_a_significant_loss_if_that_costs_no_more_than_noise():
+    harmful = setting("one", [0.9, 0.6, 0.9, 0.6], uncovered=-0.05)
+    # Against it differences are -0.1, 0.05, -0.1, 0.05: mean -0.025, standard error 0.0375; the harm is worth 0.005.
+    nearly = setting("two", [0.8, 0.65, 0.8, 0.65], uncovered=-0.005)
+    assert choose_setting([harmful, nearly], None) is nearly
+    assert choose_setting([harmful, nearly], math.inf) is harmful
+    # Differences of -0.1 throughout are no noise.
+    worse = setting("two", [0.8, 0.5, 0.8, 0.5], uncovered=-0.005)
+    assert choose_setting([harmful, worse], None) is harmful
+
+
 def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
     # Nodes 0 and 1 have one label, node 2 has three: 2 of 5 labels.
     labels = prepare_labels((np.eye(5), [[0], [1], [2], [2], [2]]), "t", n_nodes=3, dimension=5, dtype=np.dtype(float))
