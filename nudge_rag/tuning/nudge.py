@@ -27,7 +27,13 @@ from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
 from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
-from nudge_rag.tuning.printing import describe_candidates, describe_coarse_index, describe_decision, wrap
+from nudge_rag.tuning.printing import (
+    describe_candidates,
+    describe_coarse_index,
+    describe_decision,
+    describe_reaches,
+    wrap,
+)
 from nudge_rag.tuning.report import ReportedCoverage, as_html, nudge_document
 
 if TYPE_CHECKING:
@@ -97,7 +103,7 @@ class Nudge:
         coarse = describe_coarse_index(self.store.name, self.comparison, self.exact_comparison)
         parts: list[object] = [decision, self.comparison, coarse, live, wrap(self.summary)]
         if self.tried:
-            parts.append(describe_candidates(self.tried))
+            parts += [describe_reaches(self.tried), describe_candidates(self.tried)]
         return "\n\n".join(str(part) for part in parts if part is not None)
 
     def _repr_html_(self) -> str:

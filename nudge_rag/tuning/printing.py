@@ -9,7 +9,15 @@ from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.solvers.result import Candidate
 
-__all__ = ["WIDTH", "describe_candidates", "describe_coarse_index", "describe_decision", "explain_candidates", "wrap"]
+__all__ = [
+    "WIDTH",
+    "describe_candidates",
+    "describe_coarse_index",
+    "describe_decision",
+    "describe_reaches",
+    "explain_candidates",
+    "wrap",
+]
 
 WIDTH = 80
 
@@ -60,6 +68,28 @@ def describe_coarse_index(store: str, found: Comparison | None, exact: Compariso
         f"The table is what {store} answers, whose index misses nodes. With an exact search {best.metric} would be "
         f"{best.before:.3f} before and {best.after:.3f} after: let the index search more widely."
     )
+
+
+def describe_reaches(candidates: Sequence[Candidate]) -> str | None:
+    """Return what each reach is expected to gain by its best setting; None if no expectation was measured.
+
+    Example:
+        >>> alone = Candidate("nudge-n", 0.1, 0.8, expected=0.16, chosen=True)
+        >>> print(describe_reaches([alone, Candidate("map, tau 0.05, ridge 0.1", 0.0, 0.8, expected=0.15)]))
+        by reach, expected: labelled +0.160 (chosen), queries +0.150
+    """
+    measured = [one for one in candidates if one.expected is not None]
+    if not measured:
+        return None
+    parts = []
+    for reach, is_mapped in (("labelled", False), ("queries", True)):
+        own = [one for one in measured if one.solver.startswith("map") == is_mapped]
+        best = next((one for one in own if one.chosen), max(own, key=lambda one: one.expected or 0.0, default=None))
+        if best is not None:
+            parts.append(f"{reach} {best.expected:+.3f}{' (chosen)' if best.chosen else ''}")
+    if len(parts) == 1:
+        parts.append("queries was not tried (reach='queries' also helps nodes without a label)")
+    return wrap(f"by reach, expected: {', '.join(parts)}")
 
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:

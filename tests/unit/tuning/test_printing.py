@@ -10,7 +10,7 @@ from nudge_rag import LabeledPairs, PushReceipt, RollbackReceipt, SwitchReceipt
 from nudge_rag.evaluation.comparison import Comparison, ComparisonRow
 from nudge_rag.solvers import Candidate
 from nudge_rag.stores.memory.mapping import MappingStore
-from nudge_rag.tuning.printing import describe_candidates, describe_decision
+from nudge_rag.tuning.printing import describe_candidates, describe_decision, describe_reaches
 
 
 def compared(before, after, low, high):
@@ -58,6 +58,20 @@ def test_settings_are_sorted_and_each_has_a_reason():
         "needs more labels",
     ]
     assert lines[1].startswith("* ")
+
+
+def test_each_reach_shows_what_its_best_setting_is_expected_to_gain():
+    settings = [
+        Candidate("nudge-n", 0.1, 0.8, expected=0.1),
+        Candidate("nudge-contrastive, offset 0", 0.1, 0.8, expected=0.12),
+        Candidate("map, tau 0.05, ridge 0.1", 0.0, 0.8, expected=0.16),
+        Candidate("map + nudge-contrastive, offset 0", 0.3, 0.8, expected=0.15, chosen=True),
+    ]
+    assert describe_reaches(settings) == "by reach, expected: labelled +0.120, queries +0.150 (chosen)"
+    alone = describe_reaches([Candidate("nudge-n", 0.1, 0.8, expected=-0.1)])
+    assert "labelled -0.100, queries was not tried" in alone.replace("\n", " ")
+    assert max(len(line) for line in alone.splitlines()) <= 80
+    assert describe_reaches([Candidate("not measured", note="needs more labels")]) is None
 
 
 def test_a_real_nudge_fits_80_columns(tmp_path):
