@@ -3,8 +3,8 @@
     python benchmarks/faults.py                            # kills at every step, 500,000 damaged journals
     NUDGE_RAG_KILL_EVERY=2 python benchmarks/faults.py     # quicker: kills at every second step
 
-NUDGE_RAG_KILL_ROUNDS kills at random moments for each store, NUDGE_RAG_FUZZ damaged journals. Nothing is written unless
-every test passes.
+NUDGE_RAG_KILL_ROUNDS kills at random moments for each store, NUDGE_RAG_FUZZ damaged journals, NUDGE_RAG_ROUNDS pushes
+beside a process that writes, NUDGE_RAG_MODEL_STEPS steps against a model. Nothing is written unless every test passes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from report import machine, write_section
 
 ROOT = Path(__file__).parent.parent
 TESTS = ("tests/faults", "tests/faults/test_killed_processes.py")
-DEFAULTS = {"NUDGE_RAG_KILL_EVERY": "1", "NUDGE_RAG_KILL_ROUNDS": "20", "NUDGE_RAG_FUZZ": "500000"}
+DEFAULTS = {
+    "NUDGE_RAG_KILL_EVERY": "1",
+    "NUDGE_RAG_KILL_ROUNDS": "100",
+    "NUDGE_RAG_FUZZ": "500000",
+    "NUDGE_RAG_ROUNDS": "50",
+    "NUDGE_RAG_MODEL_STEPS": "10000",
+}
 PACKAGES = ("chromadb", "faiss-cpu", "lancedb", "llama-index-core", "psycopg", "numpy")
 SECONDS_PER_TEST = 7200
 COUNTS = ("times", "met", "refused", "lost")

@@ -149,8 +149,9 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
         version.set_state(ROLLED_BACK)
     if to_originals:
         for version in journal.in_place:
-            # Of older ones nothing is left but the manifest, and it need not be written: nothing is live.
-            if version.state == SUPERSEDED and not version.is_thinned:
+            # Of older ones nothing is left but the manifest, and it need not be written: nothing is live. One before a
+            # push that died is still committed.
+            if version.state in (SUPERSEDED, COMMITTED) and not version.is_thinned:
                 version.set_state(ROLLED_BACK)
 
 

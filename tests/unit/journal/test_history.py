@@ -19,6 +19,7 @@ from nudge_rag import (
     take_over,
     versions,
 )
+from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.push import PushError, push_vectors
 from nudge_rag.stores import MappingStore
@@ -270,6 +271,19 @@ def test_a_push_that_died_is_undone_without_touching_what_is_newer(table, tmp_pa
         "n2": NEWER.tolist()
     }
     assert str(status(store, tmp_path)) == "nothing is pushed"
+
+
+def test_a_rollback_over_a_push_that_died_leaves_nothing_live(table, tmp_path):
+    """The version before it is still committed then, as the dead push had not superseded it."""
+    store = MappingStore(table, key="test")
+    push(store, folder=tmp_path)
+    first = versions(store, tmp_path)[0]
+    vectors = Vectors(first.originals, first.after, first.after * 2)
+    Journal.open(store, tmp_path).record(first.ids, vectors, {}).set_state("writing")
+    assert rollback(store, tmp_path).exact
+    assert table == {n: v.tolist() for n, v in zip(IDS, ORIGINALS, strict=True)}
+    assert [version.state for version in versions(store, tmp_path)] == ["rolled back", "rolled back"]
+    assert status(store, tmp_path).version is None
 
 
 def test_a_node_that_is_away_during_a_rollback_is_undone_when_it_is_back(table, tmp_path):
