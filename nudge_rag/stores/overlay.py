@@ -86,9 +86,9 @@ class OverlayStore:
         checked = check_queries(queries, k, dimension=self._moved.shape[1] if self._names else None)
         if not self._names:
             return self.store.search(checked, k, where=where)
-        unmoved = self._search_unmoved(checked, k, where)
+        unmoved, seen = self._search_unmoved(checked, k, where)
         last = [part[k - 1][1] if len(part) >= k else -np.inf for part in unmoved]
-        moved = self._best_moved(self._rank_moved(checked, last), k, where)
+        moved = self._best_moved(self._rank_moved(checked, last), k, where, seen)
         merged = [_merge(part, best, k) for part, best in zip(unmoved, moved, strict=True)]
         return SearchResult([ids for ids, _ in merged], [best for _, best in merged])
 
@@ -104,10 +104,14 @@ class OverlayStore:
         """An overlay is read-only."""
         raise TypeError("an overlay is read-only: push the nudge to write its vectors to the store")
 
-    def _search_unmoved(self, queries: FloatArray, k: int, where: Any) -> list[list[tuple[str, float]]]:
-        """Best k unmoved nodes per query: ask for more and more until enough are found or the store has no more."""
+    def _search_unmoved(
+        self, queries: FloatArray, k: int, where: Any
+    ) -> tuple[list[list[tuple[str, float]]], dict[str, bool]]:
+        """Best k unmoved nodes per query, and the moved nodes that were seen to pass ``where`` on the way.
+
+        Asks for more and more until enough are found, or the store gives fewer than it was asked for.
+        """
         depth = k + min(k, len(self._names))
-        size: int | None = None
         while True:
             found = self.store.search(queries, depth, where=where)
             unmoved = [
@@ -118,13 +122,11 @@ class OverlayStore:
                 ]
                 for ids, scores in zip(found.ids, found.scores, strict=True)
             ]
-            if all(len(part) >= k for part in unmoved):
-                return unmoved
-            # Counting costs a request in many stores: only if there may be more.
-            size = self.store.count() if size is None else size
-            if depth >= min(size, k + len(self._names)):
-                return unmoved
-            depth = min(2 * depth, max(size, 1))
+            is_open = [len(part) < k and len(ids) >= depth for part, ids in zip(unmoved, found.ids, strict=True)]
+            if not any(is_open) or depth >= k + len(self._names):
+                seen = {node_id: True for ids in found.ids for node_id in ids if node_id in self._row}
+                return unmoved, seen
+            depth = min(2 * depth, k + len(self._names))
 
     def _rank_moved(self, queries: FloatArray, last: list[float]) -> list[list[tuple[int, float]]]:
         """Rows and scores, best first, of the moved nodes that score as high as ``last`` says, for each query."""
@@ -143,13 +145,14 @@ class OverlayStore:
             rankings.append([(int(rows[place]), float(scores[place])) for place in order])
         return rankings
 
-    def _best_moved(self, ranked: list[list[tuple[int, float]]], k: int, where: Any) -> list[list[tuple[str, float]]]:
+    def _best_moved(
+        self, ranked: list[list[tuple[int, float]]], k: int, where: Any, passes: dict[str, bool]
+    ) -> list[list[tuple[str, float]]]:
         """The best k moved nodes of each query that pass ``where``, as far as they can be among its best k nodes.
 
-        The store is asked about these alone, best first, not about all moved nodes.
+        The store is asked about these alone, best first, not about all moved nodes, nor about those in ``passes``.
         """
         rankings = [[row for row, _ in ranking] for ranking in ranked]
-        passes: dict[str, bool] = {}
         step = max(2 * k, FIRST_ASKED)
         while True:
             open_rows = [ranking for ranking in rankings if self._undecided(ranking, passes, k)]

@@ -236,10 +236,15 @@ class Nudge:
             >>> pairs = nudge_rag.LabeledPairs.from_pairs((f"leave {n}", "exit") for n in range(40))
             >>> nudge = nudge_rag.tune(store, pairs, lambda texts: np.tile([1.0, 0.0], (len(texts), 1)))
             >>> nudge.refusal()
-            'gamma is 0: no step helped on validation pairs and spared uncovered ones'
+            'gamma is 0: no step helped on the validation queries'
         """
         if not self._changes_something:
-            return "gamma is 0: no step helped on validation pairs and spared uncovered ones"
+            if any(not setting.allowed and setting.gamma for setting in self.tried):
+                return (
+                    "gamma is 0: no step that helps spares the queries whose answers have no label (tune with a larger"
+                    " uncovered_tolerance= to allow for that)"
+                )
+            return "gamma is 0: no step helped on the validation queries"
         if force:
             return None
         reason = self._what_is_lost() if self.improves else "held-out pairs do not improve"

@@ -129,6 +129,7 @@ def tune(
     pairs = spell_pairs(pairs, store)
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings, store)
+    _require_validation(split, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
     embedded = embed_texts(texts, embed_queries, nodes.originals.shape[1], similarity)
     trial = _with_live(_prepare_trial(store, solver, settings, nodes, split, embedded), nodes, split, settings)
@@ -207,6 +208,16 @@ def _split_known(
         learned = [text for text in known_parts[0].queries.values() if hash_text(text) in known_hashes]
         return known_parts[0].split(*settings.split, seed=settings.seed, learned=learned)
     return Split(*known_parts)
+
+
+def _require_validation(split: Split, settings: TuneSettings) -> None:
+    """Refuse labels too few to choose by; a solver that is given as an object may need none."""
+    if isinstance(settings.solver, str) and not split.val.n_queries:
+        train, _, test = (part.n_queries for part in split)
+        raise ValueError(
+            f"{train + test} labelled queries leave none to validate on ({train} for training, {test} for testing):"
+            " label more, pass split= with a larger part for validation, or a Split of your own"
+        )
 
 
 def _parts(pairs: LabeledPairs | Split) -> list[LabeledPairs]:

@@ -157,3 +157,9 @@ def test_no_database_client_is_imported_before_it_is_asked_for():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert set(SCHEMES) >= {"chroma", "qdrant", "lance", "faiss", "milvus"}
+
+
+def test_an_option_that_psycopg_does_not_know_is_named_with_ours():
+    pytest.importorskip("psycopg")
+    with pytest.raises(ValueError, match=r'"nope"; options of ours are table, schema, id, vector, similarity'):
+        open_store("postgresql://localhost:1/db?table=docs&nope=3")

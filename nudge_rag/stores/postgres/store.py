@@ -111,6 +111,14 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """The table that ``postgresql://`` names; options that are not the table's go to psycopg."""
         names = {"schema": "schema", "id": "id_column", "vector": "vector_column", "similarity": "similarity"}
         conninfo = location.without(["table", *names])
+        psycopg = import_package("psycopg", "postgresql://", "pgvector")
+        try:
+            psycopg.conninfo.conninfo_to_dict(conninfo)
+        except psycopg.ProgrammingError as error:
+            known = ", ".join(["table", *names])
+            raise ValueError(
+                f"psycopg does not take this postgresql:// URL: {str(error).strip()}; options of ours are {known}"
+            ) from None
         return cls(conninfo, location.options["table"], **location.chosen(names))
 
     @property

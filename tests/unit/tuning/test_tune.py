@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
+from nudge_rag import Candidate, LabeledPairs, Nudge, NudgeM, NudgeN, PushError, Split, rollback, status, tune, versions
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.solvers.registry import resolve_solver
@@ -374,3 +375,20 @@ def test_nodes_whose_texts_changed_are_reported(table, tmp_path):
 def test_texts_that_do_not_fit(table, tmp_path, texts, error, message):
     with pytest.raises(error, match=message):
         run(table, tmp_path, texts=texts)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_labels_too_few_to_choose_by_say_what_to_do(table, tmp_path, count):
+    pairs = pairs_for([f"n{number}" for number in range(count)], per_node=1)
+    message = rf"^{count} labelled queries leave none to validate on .*: label more, pass split="
+    with pytest.raises(ValueError, match=message):
+        run(table, tmp_path, pairs=pairs)
+
+
+@pytest.mark.parametrize(("allowed", "message"), [(False, "uncovered_tolerance="), (True, "no step helped")])
+def test_a_nudge_that_moves_nothing_says_why(table, tmp_path, allowed, message):
+    tried = (Candidate("nudge-n", 0.4, 0.8, -0.05, -0.08, -0.02, 9, allowed=allowed),)
+    nudge = replace(run(table, tmp_path), gamma=0.0, tried=tried)
+    assert message in nudge.refusal()
+    with pytest.warns(UserWarning, match=f"nothing was pushed: .*{message}"):
+        assert not nudge.push(force=True).pushed

@@ -42,7 +42,7 @@ def status(
     """
     own_texts = texts_of(index_or_store)
     texts = None if own_texts is None else skip_unreadable_texts(own_texts)
-    return nudge_rag.status(_open(index_or_store, persist_path), *_folder(versions), texts=texts)
+    return nudge_rag.status(_open(index_or_store, persist_path), versions, texts=texts)
 
 
 def versions(
@@ -55,7 +55,7 @@ def versions(
         versions: the folder of the versions, if it is not the default.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
     """
-    return nudge_rag.versions(_open(index_or_store, persist_path), *_folder(versions))
+    return nudge_rag.versions(_open(index_or_store, persist_path), versions)
 
 
 def rollback(
@@ -73,7 +73,7 @@ def rollback(
         version: the version to go back to; by default the originals.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
     """
-    return nudge_rag.rollback(_open(index_or_store, persist_path), *_folder(versions), version=version)
+    return nudge_rag.rollback(_open(index_or_store, persist_path), versions, version=version)
 
 
 def reapply(
@@ -89,7 +89,7 @@ def reapply(
     Returns:
         The ids written.
     """
-    return nudge_rag.reapply(_open(index_or_store, persist_path), *_folder(versions))
+    return nudge_rag.reapply(_open(index_or_store, persist_path), versions)
 
 
 def switch(
@@ -107,7 +107,7 @@ def switch(
         accept_gap: whether the store may be away for an instant, as on Chroma.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
     """
-    return nudge_rag.switch(_open(index_or_store, persist_path), *_folder(versions), accept_gap=accept_gap)
+    return nudge_rag.switch(_open(index_or_store, persist_path), versions, accept_gap=accept_gap)
 
 
 def prune(
@@ -131,7 +131,7 @@ def prune(
         The names of the versions whose records were removed.
     """
     store = _open(index_or_store, persist_path)
-    return nudge_rag.prune(store, *_folder(versions), keep=keep, forget_away=forget_away)
+    return nudge_rag.prune(store, versions, keep=keep, forget_away=forget_away)
 
 
 def load_nudge(
@@ -149,7 +149,7 @@ def load_nudge(
         versions: the folder of the versions, if it is not the default.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
     """
-    return nudge_rag.Nudge.load(folder, _open(index_or_store, persist_path), *_folder(versions))
+    return nudge_rag.Nudge.load(folder, _open(index_or_store, persist_path), versions)
 
 
 def evaluate(
@@ -238,8 +238,3 @@ class TuningState(nudge_rag.TuningState):
 
 def _open(index_or_store: Any, persist_path: str | Path | None) -> Any:
     return embedding_store(index_or_store, persist_path=persist_path)
-
-
-def _folder(versions: str | Path | None) -> tuple[str | Path, ...]:
-    """Leave the folder to the library's default if none is given."""
-    return () if versions is None else (versions,)
