@@ -14,7 +14,7 @@ REPORTS := .stores-tested
 WORKERS ?= logical
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 DEMO_ARGS ?=
-# Rooms whose docstrings are as documentation tools read them, errors in sections of their own; the adapters are not yet.
+# Rooms whose docstrings are as documentation tools read them, errors in sections of their own.
 DOCUMENTED := $(addprefix nudge_rag/,common feedback evaluation solvers stores journal tuning demo cli) integrations scripts
 # The main environment has all that the demo needs.
 DEMO := $(if $(wildcard .venv/installed.stamp),main,demo)

@@ -45,12 +45,17 @@ def write_files(folder):
     (folder / "texts").mkdir(parents=True)
     for node, text in texts().items():
         (folder / "texts" / f"{node}.txt").write_text(text, encoding="utf-8")
-    with (folder / "clicks.csv").open("w", encoding="utf-8", newline="") as file:
+    write_clicks(folder / "clicks.csv")
+
+
+def write_clicks(path, phrases=PHRASES):
+    """A query for each node and phrase; fewer phrases make what searches for each query quicker."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["query", "node_id", "grade"])
         for topic, synonym in TOPICS.items():
             for kind in KINDS:
-                for phrase in PHRASES:
+                for phrase in phrases:
                     rows.writerow([f"{phrase} {synonym} {kind}", f"{topic}-{kind}", 1])
 
 

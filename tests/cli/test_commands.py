@@ -55,7 +55,8 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     assert len(command.answer("status", application)["nudged"]) == 48
     assert [one["live"] for one in command.answer("versions", application)["versions"]] == [True]
     assert command.answer("reapply", application, code=1) == {"written": []}
-    found = command.answer("eval", application, "clicks.csv", "--model", "shop:embed", "--nudge", "nudge")
+    shop.write_clicks(tmp_path / "few.csv", shop.PHRASES[:1])
+    found = command.answer("eval", application, "few.csv", "--model", "shop:embed", "--nudge", "nudge")
     assert found["systems"] == ["untuned", "live", "nudged"]
     means = {row["system"]: row["mean"] for row in found["rows"] if row["metric"] == "nDCG@10"}
     assert means["untuned"] < means["live"] == pytest.approx(means["nudged"], abs=1e-6)
@@ -137,8 +138,9 @@ def test_verbose_tells_what_is_done_and_nothing_else_changes(command, applicatio
     assert re.search(r"^tuning\.queries: embedding \d+ queries$", verbose.stderr, re.MULTILINE)
 
 
-def test_the_gate(command, application):
-    arguments = ("eval", application, "clicks.csv", "--model", "shop:embed")
+def test_the_gate(command, application, tmp_path):
+    shop.write_clicks(tmp_path / "few.csv", shop.PHRASES[:1])
+    arguments = ("eval", application, "few.csv", "--model", "shop:embed")
     command.answer("tune", application, *TUNE, "-o", "nudge")
     assert command.answer(*arguments, "--nudge", "nudge", "--fail-under", "nDCG@10:+0.01")["gate"]["passed"] is True
     assert (
@@ -266,7 +268,10 @@ def test_masking_by_hand():
 
 
 def test_help_is_quick_and_tells_the_exit_codes():
-    """At most eight times the processor time of an interpreter that does nothing; numpy is not imported."""
+    """At most eight times the processor time of an interpreter that does nothing; numpy is not imported.
+
+    On a busy machine a process may take more; a help that is slow does so each time.
+    """
 
     def run(code):
         ends = "; print('seconds', time.process_time())"
@@ -274,10 +279,10 @@ def test_help_is_quick_and_tells_the_exit_codes():
         return subprocess.run(command, capture_output=True, text=True, check=True)
 
     def seconds_of(code):
-        return min(float(run(code).stdout.split()[-1]) for _ in range(5))
+        return float(run(code).stdout.split()[-1])
 
     shown = "from nudge_rag.cli import main; main(['--help']); assert 'numpy' not in sys.modules"
-    assert seconds_of(shown) < 8 * seconds_of("pass")
+    assert any(seconds_of(shown) < 8 * seconds_of("pass") for _ in range(5))
     result = run(shown)
     assert "exit status: 0 done; 1 the answer is no" in result.stdout
 

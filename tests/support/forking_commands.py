@@ -6,6 +6,8 @@ file is the parent as well: it imports what commands need, opens nothing, and fo
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -16,12 +18,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.evaluation.report.figures import draw_lines
+
 # What commands import when they are called.
 IMPORTS = (
     "concurrent.futures",
     "duckdb",
     "html",
-    "matplotlib.figure",
+    "ir_measures",
     "nudge_rag.cli.night",
     "nudge_rag.evaluation.report",
     "nudge_rag.stores.duckdb",
@@ -92,12 +96,20 @@ def run_job(job: dict[str, Any]) -> int:
 def main() -> None:
     for module in IMPORTS:
         importlib.import_module(module)
+    # matplotlib imports most, and finds its fonts, when it draws for the first time.
+    draw_lines("warm-up", [0.0, 1.0], [0.0, 1.0], labels=("x", "y"), mark=None, log=True)
     threads = Path("/proc/self/task")
     assert not threads.exists() or len(list(threads.iterdir())) == 1, "a fork would lose threads"
+    gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            sys.exit(run_job(json.loads(line)))  # as an interpreter ends: with all that is to be closed and flushed
+            status = run_job(json.loads(line))
+            # As an interpreter ends, but without taking down what was imported, for which all memory would be copied.
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
 
