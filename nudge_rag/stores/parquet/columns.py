@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,22 @@ class NodeColumns:
         names: list[str] = self.ids(batch).to_pylist()
         return names, self.matrix(batch.column(self.vector), names)
 
-    def matrix(self, column: Any, names: list[str]) -> FloatArray:
+    def valid(self, batch: Any) -> BoolArray:
+        """Say which rows have a vector."""
+        found = batch.column(self.vector).is_valid().to_numpy(zero_copy_only=False)
+        return np.asarray(found, dtype=np.bool_)
+
+    def rows(self, batch: Any, chosen: BoolArray) -> tuple[list[str | None], FloatArray]:
+        """Ids and vectors of the ``chosen`` rows, which have a vector; an id may be missing.
+
+        Raises:
+            ValueError: as for `nodes`.
+        """
+        batch = batch.filter(_mask(chosen))
+        names: list[str | None] = self.ids(batch).to_pylist()
+        return names, self.matrix(batch.column(self.vector), names)
+
+    def matrix(self, column: Any, names: Sequence[str | None]) -> FloatArray:
         """Vectors without a null, (n, d); they may share memory with ``column``."""
         import pyarrow
         import pyarrow.compute

@@ -47,6 +47,7 @@ class ParquetFragment:
         groups: numbers of the row groups.
         rows: number of rows in them.
         where: a ``pyarrow.compute`` expression that rows must meet; None for all.
+        schema: the columns that it may name, those of partitions included.
     """
 
     file: Any
@@ -55,6 +56,7 @@ class ParquetFragment:
     groups: tuple[int, ...]
     rows: int
     where: Any = None
+    schema: Any = None
 
     @property
     def path(self) -> str:
@@ -81,7 +83,7 @@ class ParquetFragment:
     def ids_that_pass(self) -> set[str]:
         """Ids of the rows that meet the condition."""
         part = self.file.subset(row_group_ids=list(self.groups))
-        batches = part.to_batches(columns=[self.columns.id], filter=self.where, use_threads=False)
+        batches = part.to_batches(self.schema, columns=[self.columns.id], filter=self.where, use_threads=False)
         return {name for batch in batches for name in self.columns.ids(batch).to_pylist()}
 
     @contextmanager

@@ -110,10 +110,14 @@ def _rewrite(task: Rewrite, change: Callable[[list[str], FloatArray], FloatArray
         schema = file.schema_arrow
         place = schema.get_field_index(columns.vector)
         for batch in file.iter_batches(ROWS_PER_STEP, use_threads=False):
-            present = columns.present(batch)
-            names, vectors = columns.nodes(batch)
-            if names:
-                column = columns.column(change(names, vectors), present, schema.field(place).type)
+            valid = columns.valid(batch)
+            names, vectors = columns.rows(batch, valid)
+            # A row without an id is no node: its vector stays.
+            nodes = [row for row, name in enumerate(names) if name is not None]
+            if nodes:
+                moved = np.array(vectors)
+                moved[nodes] = change([str(names[row]) for row in nodes], vectors[nodes])
+                column = columns.column(moved, valid, schema.field(place).type)
                 batch = batch.set_column(place, schema.field(place), column)
             writer.write_batch(batch, row_group_size=_rows_per_group(columns))
 

@@ -33,9 +33,10 @@ __all__ = ["ParquetStore"]
 
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 # A worker that dies loses this much work, and a cluster has no fewer pieces to share.
-ROWS_PER_FRAGMENT = 500_000
-TRIES = 3
+ROWS_PER_FRAGMENT = 250_000
+TRIES = 5
 FOLDER = ".nudge-rag"
+WITH_PATHS = ("file", "hdfs", "local", "memory", "viewfs")
 
 
 class ParquetStore(StoreAdapter):
@@ -110,7 +111,10 @@ class ParquetStore(StoreAdapter):
         """The files that ``parquet://`` names."""
         chosen = location.chosen({"id": "id_column", "vector": "vector_column", "similarity": "similarity"})
         path, scheme = location.needed_path, location.options.get("filesystem")
-        return cls(f"{scheme}://{path.lstrip('/')}" if scheme else path, **chosen)
+        if scheme:
+            # A bucket comes first, a path begins with a stroke.
+            path = f"{scheme}://{path if scheme in WITH_PATHS else path.lstrip('/')}"
+        return cls(path, **chosen)
 
     @property
     def key(self) -> str:
@@ -138,7 +142,7 @@ class ParquetStore(StoreAdapter):
         return [path for path, _ in self._counting().values()]
 
     def fragments(self, where: Any = None) -> list[ParquetFragment]:
-        """Fragments of the files that count now: row groups of one file, as many as have half a million rows."""
+        """Fragments of the files that count now: row groups of one file, a quarter of a million rows or fewer."""
         return [part for file in self._files(where) for part in self._split(file)]
 
     def count(self) -> int:
@@ -381,7 +385,7 @@ class ParquetStore(StoreAdapter):
         for given in dataset.get_fragments():
             path, state = counting[given.path]
             file = given.format.make_fragment(path, given.filesystem, given.partition_expression)
-            fragment = ParquetFragment(file, state, self._columns, (), 0, where)
+            fragment = ParquetFragment(file, state, self._columns, (), 0, where, dataset.schema)
             groups = self._groups(fragment)
             found[given.path] = replace(
                 fragment, groups=tuple(range(len(groups))), rows=sum(rows for rows, _ in groups)
@@ -395,7 +399,10 @@ class ParquetStore(StoreAdapter):
         """Rows of each row group, and whether all of them are nodes; the end of a file is read once."""
         known = file.path, file.state
         if known not in self._sizes:
-            self._sizes[known] = group_sizes(file.file.metadata, self._columns)
+            try:
+                self._sizes[known] = group_sizes(file.file.metadata, self._columns)
+            except FileNotFoundError:
+                raise ChangedError(file.path) from None
         return self._sizes[known]
 
     def _split(self, file: ParquetFragment) -> Iterator[ParquetFragment]:

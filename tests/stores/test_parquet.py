@@ -1,0 +1,498 @@
+"""Parquet files: types of columns, what others do to them meanwhile, processes that die, tables that are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import fsspec.implementations.local
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+
+from nudge_rag import rollback, switch
+from nudge_rag.common import files
+from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
+from nudge_rag.stores import ParquetStore, StoreError, UnknownIdError
+from nudge_rag.stores.urls import open_store
+
+VECTORS = np.random.default_rng(0).normal(size=(40, 4))
+IDS = [f"n{row}" for row in range(40)]
+ONES = np.ones((1, 4))
+
+
+def write(path, ids=IDS, vectors=VECTORS, kind=None, **more):
+    """A file of these nodes; None among the vectors stays None."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = kind or pyarrow.list_(pyarrow.float32())
+    rows = [None if vector is None else np.asarray(vector).tolist() for vector in vectors]
+    table = pyarrow.table({"id": ids, "embedding": pyarrow.array(rows, kind), "number": range(len(rows)), **more})
+    pyarrow.parquet.write_table(table, path, row_group_size=7)
+    return table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "docs"
+    for part in range(2):
+        rows = slice(20 * part, 20 * part + 20)
+        write(place / f"part-{part}.parquet", IDS[rows], VECTORS[rows])
+    return place
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+TYPES = {
+    "list<float>": (pyarrow.list_(pyarrow.float32()), np.float32),
+    "list<double>": (pyarrow.list_(pyarrow.float64()), np.float64),
+    "large_list<float>": (pyarrow.large_list(pyarrow.float32()), np.float32),
+    "fixed<float>": (pyarrow.list_(pyarrow.float32(), 4), np.float32),
+    "fixed<double>": (pyarrow.list_(pyarrow.float64(), 4), np.float64),
+    "list<half>": (pyarrow.list_(pyarrow.float16()), np.float16),
+    "fixed<half>": (pyarrow.list_(pyarrow.float16(), 4), np.float16),
+    "tensor": (pyarrow.fixed_shape_tensor(pyarrow.float32(), (4,)), np.float32),
+}
+ID_TYPES = [pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())]
+ID_TYPES += [pyarrow.int64(), pyarrow.uint32()]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [*((name, ID_TYPES[0]) for name in TYPES), *(("list<float>", ids) for ids in ID_TYPES[1:])],
+    ids=str,
+)
+def test_every_type_is_read_and_written_back_as_it_was(tmp_path, name, ids):
+    kind, dtype = TYPES[name]
+    names = [str(row) for row in range(40)]
+    column = pyarrow.array(range(40) if pyarrow.types.is_integer(ids) else names).cast(ids)
+    storage = getattr(kind, "storage_type", kind)
+    vectors = pyarrow.array(VECTORS.astype(dtype).tolist(), storage)
+    vectors = pyarrow.ExtensionArray.from_storage(kind, vectors) if storage is not kind else vectors
+    metadata = {"note": "theirs"}
+    table = pyarrow.table({"text": names, "id": column, "embedding": vectors}).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, tmp_path / "docs.parquet", row_group_size=15, compression="zstd")
+    table, bytes_before = pyarrow.parquet.read_table(tmp_path / "docs.parquet"), contents(tmp_path)
+
+    store = ParquetStore(tmp_path / "docs.parquet", similarity="dot")
+    stored = VECTORS.astype(dtype).astype(np.float64 if dtype == np.float64 else np.float32)
+    assert store.read(names).tobytes() == stored.tobytes()
+    assert store.read(names).dtype == store.capabilities.dtype == stored.dtype
+    moved = store.as_stored(VECTORS[:3] * 1.7)
+    store.replace(names[30:33], moved)
+    assert store.read(names[30:33]).tobytes() == moved.tobytes()
+    assert store.read(names[:30]).tobytes() == stored[:30].tobytes()
+    (path,) = store.files()
+    assert path != str(tmp_path / "docs.parquet")
+    again = pyarrow.parquet.read_table(path)
+    assert again.schema.equals(table.schema, check_metadata=True)
+    assert again.drop_columns("embedding").equals(table.drop_columns("embedding"))
+    chunk = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    assert chunk.compression == "ZSTD"
+    assert bytes_before.items() <= contents(tmp_path).items()
+
+
+@pytest.mark.parametrize("kind", [pyarrow.list_(pyarrow.float32()), pyarrow.list_(pyarrow.float32(), 4)], ids=str)
+def test_rows_without_an_id_or_a_vector_are_no_nodes_and_stay(tmp_path, kind):
+    ids = [None if row in (3, 9) else name for row, name in enumerate(IDS)]
+    vectors = [None if row in (9, 11, 25) else vector.astype(np.float32) for row, vector in enumerate(VECTORS)]
+    table = write(tmp_path / "docs.parquet", ids, vectors, kind)
+    store = ParquetStore(tmp_path / "docs.parquet")
+    there = [name for row, name in enumerate(IDS) if row not in (3, 9, 11, 25)]
+    assert store.count() == 36
+    assert [name for names, _ in store.scan(5) for name in names] == there
+    assert store.matching(IDS, None) == set(there)
+    assert store.search(VECTORS[:1], 100).ids[0].__len__() == 36
+    with pytest.raises(UnknownIdError, match="'n11'"):
+        store.replace(["n12", "n11"], np.ones((2, 4)))
+    store.replace(["n12"], ONES)
+    again = pyarrow.parquet.read_table(store.files()[0])
+    assert [row for row in range(40) if again["embedding"][row] != table["embedding"][row]] == [12]
+    assert again["id"].equals(table["id"])
+    assert again["embedding"][12].as_py() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("embedding", [[1.0, 2.0], [1.0, 2.0, 3.0]], "the vector of node 'n1' has 3 numbers, others have 2"),
+        ("embedding", [[1.0, 2.0], [1.0, None]], "the vector of node 'n1' lacks a number"),
+        ("embedding", [[1, 2], [3, 4]], "must hold lists of float16, float32 or float64.*list<.*int64"),
+        ("embedding", [b"0123", b"4567"], "must hold lists of float16, float32 or float64.*binary"),
+        ("embedding", ["[1, 2]", "[3, 4]"], "must hold lists of float16, float32 or float64.*string"),
+        ("id", [1.5, 2.5], "column 'id' must hold strings or integers, it holds double"),
+        ("id", [b"a", b"b"], "column 'id' must hold strings or integers, it holds binary"),
+        ("node", ["a", "b"], "there is no column 'id', the columns are node, embedding"),
+    ],
+)
+def test_columns_that_hold_something_else_are_refused(tmp_path, column, values, message):
+    columns = {"id": ["n0", "n1"], "embedding": [[1.0, 2.0], [3.0, 4.0]]} | {column: values}
+    if column == "node":
+        columns = {"node": values, "embedding": columns["embedding"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "docs.parquet")
+    with pytest.raises(ValueError, match=message):
+        list(ParquetStore(tmp_path / "docs.parquet").scan())
+
+
+def test_bad_arguments(folder, tmp_path):
+    with pytest.raises(ValueError, match="similarity must be one of cosine, dot, l2, got 'l1'"):
+        ParquetStore(folder, similarity="l1")
+    with pytest.raises(ValueError, match=r"there is no Parquet file at .*nothing"):
+        ParquetStore(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"there is no Parquet file at .*empty"):
+        ParquetStore(tmp_path / "empty")
+    with pytest.raises(TypeError, match="source must be a path, or a list of paths"):
+        ParquetStore([])
+    write(tmp_path / "twice.parquet", [*IDS[:39], "n7"])
+    twice = ParquetStore(tmp_path / "twice.parquet")
+    for call in (lambda: twice.read(["n7"]), lambda: twice.replace(["n7"], ONES)):
+        with pytest.raises(ValueError, match="id 'n7' is more than once in parquet"):
+            call()
+    with pytest.raises(ValueError, match="too large for float16"):
+        write(tmp_path / "half.parquet", kind=pyarrow.list_(pyarrow.float16()))
+        ParquetStore(tmp_path / "half.parquet").replace(["n1"], ONES * 1e6)
+
+
+def test_urls(folder, monkeypatch):
+    write(folder / "part-2.parquet", ["x"], [[1.0, 2.0, 3.0, 4.0]], key=["y"], v=[[1.0, 2.0]])
+    for part in range(2):
+        (folder / f"part-{part}.parquet").unlink()
+    store = open_store(f"parquet://{folder}?id=key&vector=v&similarity=l2")
+    assert store.read(["y"]).tolist() == [[1, 2]]
+    assert store.capabilities.similarity == "l2"
+    assert open_store(f"parquet://{folder}?filesystem=file").count() == 1
+    monkeypatch.chdir(folder.parent)
+    assert open_store("parquet://./docs").key == open_store(f"parquet://{folder}").key != store.key
+    with pytest.raises(StoreError, match="opens nowhere://"):
+        open_store("parquet:///bucket/docs?filesystem=nowhere")
+    with pytest.raises(ValueError, match="takes a path, after three slashes"):
+        open_store("parquet://bucket")
+
+
+def test_files_and_folders_that_begin_with_a_dot_or_a_line_are_not_data(folder):
+    for name in ("_temporary/part-9.parquet", ".hidden.parquet", "_metadata.parquet"):
+        write(folder / name, ["other"], [[0.0] * 4])
+    (folder / "README.md").write_text("not Parquet")
+    assert ParquetStore(folder).count() == 40
+
+
+def test_hive_partitions_are_columns_and_stay_folders(tmp_path):
+    place = tmp_path / "docs"
+    write(place / "lang=de" / "a.parquet", IDS[:20], VECTORS[:20])
+    write(place / "lang=en" / "a.parquet", IDS[20:], VECTORS[20:])
+    store = ParquetStore(place)
+    german = pyarrow.compute.field("lang") == "de"
+    assert store.matching(IDS, german) == set(IDS[:20])
+    store.replace(["n1"], ONES)
+    assert store.matching(IDS, german) == set(IDS[:20])
+    found = store.search(ONES, 3, where=german & (pyarrow.compute.field("number") < 5))
+    assert found.ids[0][0] == "n1"
+    assert set(found.ids[0]) <= set(IDS[:5])
+    assert [path.split("/")[-2] for path in store.files()] == ["lang=de", "lang=en"]
+
+
+def test_nothing_of_the_users_is_ever_written_to(folder, tmp_path):
+    before = contents(folder)
+    store, originals = ParquetStore(folder), ParquetStore(folder).read(IDS)
+    for mode in (None, SIDE_BY_SIDE):
+        options = {} if mode is None else {"mode": mode}
+        push_vectors(store, IDS[:5], originals[:5], originals[:5] + 1, **options)
+        if mode is not None:
+            switch(store)
+        assert store.read(IDS[:5]).tobytes() == (originals[:5] + 1).astype(np.float32).tobytes()
+        assert rollback(ParquetStore(folder)).exact
+        assert store.read(IDS).tobytes() == originals.tobytes()
+    assert contents(folder) == before
+    assert store.history().names()
+    # Beside the folder are only versions that somebody may still read.
+    rewritten = list((tmp_path / "docs.nudge-rag").rglob("*.parquet"))
+    assert len(rewritten) <= 4
+
+
+def test_only_the_files_that_change_are_written_anew(folder):
+    store = ParquetStore(folder)
+    store.replace(["n3", "n4"], np.ones((2, 4)))
+    one, two = store.files()
+    assert ".nudge-rag/embedding/snapshots/" in one
+    assert two == str(folder / "part-1.parquet")
+    assert pyarrow.dataset.dataset(store.files()).count_rows() == 40
+
+
+def test_a_side_by_side_push_compares_only_what_differs(folder, monkeypatch):
+    store = ParquetStore(folder)
+    originals = store.read(IDS)
+    push_vectors(store, IDS[:5], originals[:5], originals[:5] + 1, mode=SIDE_BY_SIDE)
+    (label,) = store.copy_labels()
+    pairs = list(store.scan_beside(store.open_copy(label), 100))
+    assert [name for names, _, _ in pairs for name in names] == IDS[:20]
+    store.replace(["n30"], ONES)  # of a file that the copy shares no longer
+    with pytest.raises(Exception, match=r"no longer what version 0001 was made from \(1 node\(s\) changed: 'n30'"):
+        switch(store)
+
+
+def test_a_file_that_a_pipeline_writes_anew_counts_again(folder):
+    store = ParquetStore(folder)
+    store.replace(["n3", "n25"], np.ones((2, 4)))
+    newer = VECTORS[:20] + 5
+    write(folder / "part-0.parquet", IDS[:20], newer)
+    assert store.read(["n3", "n25"]).tolist() == [newer[3].astype(np.float32).tolist(), [1, 1, 1, 1]]
+    write(folder / "part-2.parquet", ["new"], ONES)
+    assert store.count() == 41
+    assert store.search(ONES, 2).ids == [["n25", "new"]]
+    (folder / "part-1.parquet").unlink()
+    assert store.matching(["n25", "n3"], None) == {"n3"}
+
+
+def test_rollback_leaves_what_a_pipeline_has_written_since(folder):
+    store = ParquetStore(folder)
+    originals = store.read(IDS)
+    push_vectors(store, ["n3", "n25"], originals[[3, 25]], originals[[3, 25]] + 1)
+    newer = VECTORS[:20] + 5
+    write(folder / "part-0.parquet", IDS[:20], newer)
+    with pytest.warns(UserWarning, match="1 node.* changed since the push"):
+        receipt = rollback(ParquetStore(folder))
+    assert list(receipt.changed_since) == ["n3"]
+    assert ParquetStore(folder).read(["n3"]).tobytes() == newer[3:4].astype(np.float32).tobytes()
+    assert ParquetStore(folder).read(["n25"]).tobytes() == originals[25:26].tobytes()
+
+
+def test_a_pipeline_that_writes_in_the_middle_of_a_write_is_not_lost(folder, monkeypatch):
+    store, newer = ParquetStore(folder), VECTORS[:20] + 5
+    expected = store.read(["n3", "n25"])
+    real, times = store._rewrite.__globals__["map_fragments"], []
+
+    def meanwhile(function, fragments, question, executor):
+        found = list(real(function, fragments, question, executor))
+        if function.__name__ == "change_file" and not times:
+            times.append(1)
+            write(folder / "part-0.parquet", IDS[:20], newer)
+        return iter(found)
+
+    monkeypatch.setitem(store._rewrite.__globals__, "map_fragments", meanwhile)
+    assert store.replace_vectors_if(["n3", "n25"], expected, np.ones((2, 4))) == ["n3"]
+    assert times == [1]
+    assert store.read(["n3"]).tobytes() == newer[3:4].astype(np.float32).tobytes()
+    assert store.read(["n25"]).tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_scan_of_files_that_change_in_the_middle_says_so(folder):
+    batches = ParquetStore(folder).scan(5)
+    next(batches)
+    write(folder / "part-1.parquet", IDS[20:], VECTORS[20:] + 1)
+    with pytest.raises(StoreError, match=r"part-1\.parquet was changed or removed while the store was read"):
+        list(batches)
+
+
+def test_whoever_reads_while_others_write_sees_one_version(folder):
+    store, other = ParquetStore(folder), ParquetStore(folder)
+    store.replace(IDS, np.zeros((40, 4)))
+    stop, seen = threading.Event(), set()
+
+    def read():
+        while not stop.is_set():
+            seen.update({rows.tobytes() for rows in [other.read(IDS)]})
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(1, 6):
+        store.replace(IDS, np.full((40, 4), number))
+    stop.set()
+    reader.join()
+    assert seen <= {np.full((40, 4), number, np.float32).tobytes() for number in range(6)}
+    assert len(seen) > 1
+
+
+def dying(step):
+    """In a child: push, and die at the given call of those that change something on disk."""
+    counted = [0]
+
+    def around(method):
+        def call(*arguments, **options):
+            if counted[0] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            counted[0] += 1
+            found = method(*arguments, **options)
+            if counted[0] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            counted[0] += 1
+            return found
+
+        return call
+
+    return around
+
+
+@pytest.mark.parametrize("verb", ["replace", "switch", "map"])
+def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(folder, verb):
+    """At every step of a write, before and after: what is read afterwards is one whole version."""
+    before, moved = ParquetStore(folder).read(IDS), np.full((40, 4), 2.0, dtype=np.float32)
+    theirs = contents(folder)
+    for step in range(100):
+        store = ParquetStore(folder)
+        store.replace(IDS, before)
+        if verb == "switch":
+            store.create_copy("new").replace(IDS, moved)
+        child = os.fork()
+        if not child:
+            try:
+                around = dying(step)
+                files.write_synced = around(files.write_synced)
+                snapshots = type(store._folder)
+                snapshots._delete_others = around(snapshots._delete_others)
+                snapshots.new_folder = around(snapshots.new_folder)
+                pyarrow.parquet.ParquetWriter.close = around(pyarrow.parquet.ParquetWriter.close)
+                pyarrow.parquet.ParquetWriter.write_batch = around(pyarrow.parquet.ParquetWriter.write_batch)
+                if verb == "replace":
+                    store.replace(IDS, moved)
+                elif verb == "switch":
+                    store.switch("new")
+                else:
+                    store.map_to_copy(lambda vectors: np.full_like(vectors, 2.0), "new")
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        again = ParquetStore(folder)
+        assert again.read(IDS).tobytes() in (before.tobytes(), moved.tobytes())
+        if verb != "replace" and "new" in again.copy_labels():
+            again.switch("new")
+            assert again.read(IDS).tobytes() in (before.tobytes(), moved.tobytes())
+            again.drop_copy("new")
+        if not os.WIFSIGNALED(status):
+            break
+    assert step >= 4
+    assert contents(folder) == theirs
+    again.replace(["n1"], ONES)  # deletes what the dead have left
+    again.replace(["n1"], ONES)
+    assert len(list(folder.with_name("docs.nudge-rag").rglob("*.parquet"))) <= 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(format=2),
+        lambda state: state.pop("views"),
+        lambda state: next(iter(state["views"][""].values())).update(file="../../etc/passwd"),
+        lambda state: next(iter(state["views"][""].values())).update(file="snapshots/../../x.parquet"),
+        lambda state: next(iter(state["views"][""].values())).pop("size"),
+        lambda state: state.update(views=[1]),
+    ],
+)
+def test_a_damaged_list_of_files_is_said_to_be_damaged(folder, change):
+    store = ParquetStore(folder)
+    store.replace(["n1"], ONES)
+    path = folder.with_name("docs.nudge-rag") / "embedding" / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises(CorruptArchiveError, match=r"state\.json is damaged"):
+        store.read(["n1"])
+
+
+def test_a_folder_that_is_moved_takes_its_versions_along(folder, tmp_path):
+    ParquetStore(folder).replace(["n1"], ONES)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("docs", "docs.nudge-rag"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    moved = ParquetStore(tmp_path / "elsewhere" / "docs")
+    assert moved.read(["n1"]).tolist() == [[1, 1, 1, 1]]
+    assert moved.count() == 40
+
+
+def test_two_columns_of_vectors_have_a_history_each(tmp_path):
+    write(tmp_path / "docs.parquet", other=VECTORS.tolist())
+    one, two = (ParquetStore(tmp_path / "docs.parquet", vector_column=name) for name in ("embedding", "other"))
+    assert one.key != two.key
+    one.history().write("a", b"1")
+    assert two.history().names() == []
+
+
+def test_a_list_of_files_is_read_and_written_to_beside(folder, tmp_path):
+    paths = sorted(folder.iterdir(), reverse=True)
+    reading = ParquetStore(paths)
+    assert [name for names, _ in reading.scan() for name in names] == [*IDS[20:], *IDS[:20]]
+    assert not reading.capabilities.side_by_side
+    with pytest.raises(ValueError, match="a list of files has no folder beside it: give beside="):
+        reading.replace(["n1"], ONES)
+    writing = ParquetStore(paths, beside=tmp_path / "ours")
+    writing.replace(["n1"], ONES)
+    assert writing.read(["n1"]).tolist() == [[1, 1, 1, 1]]
+    assert ParquetStore(paths[::-1], beside=tmp_path / "ours").read(["n1"]).tolist() == [[1, 1, 1, 1]]
+    assert writing.key == ParquetStore(paths, beside=tmp_path / "ours").key
+
+
+def test_another_file_system_holds_everything(folder):
+    """As on an object store: no locks of the operating system, and the history in files of that file system."""
+    elsewhere = fsspec.implementations.local.LocalFileSystem()
+    store = ParquetStore(str(folder), filesystem=elsewhere)
+    originals = store.read(IDS)
+    push_vectors(store, IDS[:5], originals[:5], originals[:5] + 1)
+    again = ParquetStore(str(folder), filesystem=elsewhere)
+    assert again.read(IDS[:5]).tobytes() == (originals[:5] + 1).tobytes()
+    assert again.history().names("0001/")
+    assert rollback(again).exact
+    assert store.read(IDS).tobytes() == originals.tobytes()
+
+
+def test_a_remote_file_system_is_no_local_folder():
+    """fsspec's memory stands for a bucket: nothing is written to this machine's disk."""
+    memory = fsspec.filesystem("memory")
+    with memory.open("/bucket/docs/part-0.parquet", "wb") as file:
+        table = pyarrow.table({"id": IDS, "embedding": VECTORS.astype(np.float32).tolist()})
+        pyarrow.parquet.write_table(table, file)
+    try:
+        store = ParquetStore("/bucket/docs", filesystem=memory)
+        store.replace(["n1"], ONES)
+        assert store.read(["n1", "n2"]).tolist() == [[1, 1, 1, 1], VECTORS[2].astype(np.float32).tolist()]
+        assert store.search(ONES, 1).ids == [["n1"]]
+        assert open_store("parquet:///bucket/docs?filesystem=memory").read(["n1"]).tolist() == [[1, 1, 1, 1]]
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+def test_iceberg_tables_are_refused(folder):
+    (folder / "metadata").mkdir()
+    (folder / "metadata" / "v1.metadata.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is an Iceberg table.*plan_files\(\).*rewrite_data_files"):
+        ParquetStore(folder)
+
+
+def test_delta_tables_are_refused_and_their_files_taken_unless_rows_are_deleted(folder):
+    log = folder / "_delta_log"
+    log.mkdir()
+    plain = {"add": {"path": "part-0.parquet", "deletionVector": None}}
+    (log / "00.json").write_text(json.dumps({"protocol": {}}) + "\n" + json.dumps(plain) + "\n")
+    with pytest.raises(ValueError, match=r"is a Delta table.*DeltaTable\(path\)\.file_uris\(\).*deletion vectors"):
+        ParquetStore(folder)
+    assert ParquetStore([folder / "part-0.parquet"]).count() == 20
+    deleted = {"add": {"path": "part-0.parquet", "deletionVector": {"storageType": "u", "cardinality": 1}}}
+    (log / "01.json").write_text(json.dumps(deleted))
+    with pytest.raises(ValueError, match=r"has deletion vectors.*REORG TABLE"):
+        ParquetStore([folder / "part-0.parquet"])
+    (log / "01.json").unlink()
+    vector = {"storageType": "u", "cardinality": 1}
+    checkpoint = pyarrow.table({"add": [None, {"path": "part-0.parquet", "deletionVector": vector}]})
+    pyarrow.parquet.write_table(checkpoint, log / "02.checkpoint.parquet")
+    with pytest.raises(ValueError, match="has deletion vectors"):
+        ParquetStore([folder / "part-0.parquet"])
+    shutil.rmtree(log)
+    assert ParquetStore(folder).count() == 40
+
+
+def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
+    """Row groups of one file are shared out, in the order of the rows."""
+    monkeypatch.setattr("nudge_rag.stores.parquet.store.ROWS_PER_FRAGMENT", 14)
+    write(tmp_path / "docs.parquet")
+    fragments = ParquetStore(tmp_path / "docs.parquet").fragments()
+    assert [fragment.groups for fragment in fragments] == [(0, 1), (2, 3), (4, 5)]
+    assert [fragment.rows for fragment in fragments] == [14, 14, 12]
+    assert [name for part in fragments for names, _ in part.batches(5) for name in names] == IDS
