@@ -60,7 +60,7 @@ STORES = (
 
 
 def require_copies(store: EmbeddingStore) -> SideBySideStore:
-    """Return ``store``, if it holds two versions of its vectors.
+    """Return ``store``, if it can hold a copy of its vectors beside the live ones.
 
     Raises:
         ValueError: it does not.
@@ -74,7 +74,7 @@ def require_copies(store: EmbeddingStore) -> SideBySideStore:
 
 
 def require_atomic_switch(store: EmbeddingStore) -> None:
-    """Raise ValueError if ``store`` swaps its versions in more steps than one."""
+    """Raise ValueError if ``store`` swaps what is live and a copy in more steps than one."""
     if not store.capabilities.atomic_switch:
         raise ValueError(
             f"this {store.name} store cannot swap two versions in one step: while it switches, whoever opens it may"
@@ -246,7 +246,7 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
 
 
 def find_live(store: EmbeddingStore, version: Version) -> str:
-    """Find out from the vectors which of the two versions is live, record it, and return the state.
+    """Find out from the vectors whether the version or its copy is live, record it, and return the state.
 
     If no node that moved tells the two apart any more, nothing of the push is live: it counts as not switched.
 

@@ -20,7 +20,7 @@ NODES_PER_STEP = 5_000
 
 @dataclass
 class Differences:
-    """Nodes by which two versions differ though they should not; empty lists if there are none."""
+    """Nodes by which what is live and a copy differ though they should not; empty lists if there are none."""
 
     only_live: list[str] = field(default_factory=list)
     only_copy: list[str] = field(default_factory=list)
@@ -74,9 +74,9 @@ class _Expected:
 def find_differences(
     live: EmbeddingStore, copy: EmbeddingStore, ids: Sequence[str], here: FloatArray, there: FloatArray
 ) -> Differences:
-    """Compare two versions, but for ``ids``, which must be ``here`` in the live one and ``there`` in the copy.
+    """Compare what is live and a copy, but for ``ids``, which must be ``here`` in the one and ``there`` in the other.
 
-    Reads both versions once, a few thousand nodes at a time; of an `AlignedStore`, only what the two do not share.
+    Reads both once, a few thousand nodes at a time; of an `AlignedStore`, only what the two do not share.
     """
     expected = _Expected({node_id: place for place, node_id in enumerate(ids)}, here, there)
     if isinstance(live, AlignedStore):

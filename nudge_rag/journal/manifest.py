@@ -33,7 +33,7 @@ __all__ = [
 IN_PLACE, SIDE_BY_SIDE = "in-place", "side-by-side"
 PREPARED, WRITING, VERIFIED, COMMITTED = "prepared", "writing", "verified", "committed"
 SUPERSEDED, ROLLED_BACK = "superseded", "rolled back"
-# Of a version beside the live one: committed means that it waits there, switched that it is the live one.
+# Of a version that is a copy: committed means that it waits, switched that it is live.
 SWITCHING, SWITCHED = "switching", "switched"
 # States in which the store may hold vectors that a push in place wrote.
 LIVE = (PREPARED, WRITING, VERIFIED, COMMITTED)

@@ -89,8 +89,8 @@ def push_vectors(
 
     Raises:
         TypeError: ids or vectors of another type.
-        ValueError: ids given twice, vectors that do not fit or are not finite; another mode, or a store that holds no
-            two versions side by side.
+        ValueError: ids given twice, vectors that do not fit or are not finite; another mode, or a store that can
+            hold no copy.
         PushError: the store failed or did not keep what was written (the message says what it holds now), or it holds a
             nudge that was made for another embedding model or dimension.
         StoreError: the store failed while it was read; nothing was written.

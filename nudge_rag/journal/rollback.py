@@ -39,7 +39,7 @@ def rollback(
     Raises:
         ValueError: no version of that name, or one of which only the manifest is kept.
         PushError: the store failed; a later call starts again.
-        StoreError: the store failed while two versions were compared; a later call starts again.
+        StoreError: the store failed while the live vectors and a copy were compared; a later call starts again.
         LockedError: another push or rollback is under way.
         CorruptArchiveError: the record is damaged; nothing was written.
     """

@@ -68,7 +68,7 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
     Raises:
         PushError: nothing waits beside, the store did not switch, or no node has the vector any more that it was made
             from (such as after a push in place).
-        ValueError: a store that holds no two versions side by side, or does not swap them in one step.
+        ValueError: a store that can hold no copy, or does not swap it in one step.
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
         CorruptArchiveError: the record of a push is damaged.
@@ -114,7 +114,7 @@ def drop_copies(store: EmbeddingStore, versions: str | Path | None = None, *, fo
         The names of the versions whose copies were removed.
 
     Raises:
-        ValueError: a store that holds no two versions side by side.
+        ValueError: a store that can hold no copy.
         PushError: the store failed, and a later call starts again; somebody is writing to a copy now; or a copy, of
             which nothing is noted, holds what the live version does not.
         StoreError: likewise, while it was read.

@@ -90,7 +90,7 @@ class Version:
     def state(self) -> str:
         """``prepared``, ``writing``, ``verified``, ``committed``, ``superseded`` or ``rolled back``.
 
-        A version beside the live one is ``committed`` when it is ready, and then ``switching`` or ``switched``.
+        One that is a copy is ``committed`` when it is ready, and then ``switching`` or ``switched``.
         """
         state = str(self.manifest["state"])
         # A version superseded by one that was undone with all before it is undone as well, and not written again.

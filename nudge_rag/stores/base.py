@@ -122,18 +122,18 @@ class EmbeddingStore(Protocol):
 
 @runtime_checkable
 class SideBySideStore(Protocol):
-    """A store that can hold other versions of all its vectors beside the live one, and make one of them live.
+    """A store that can hold copies of all its vectors beside the live ones, and make one of them live.
 
-    A version beside the live one is complete (every node, with text, metadata and vector as they are now) and is not
-    seen by anyone who reads or searches the store as usual.
+    A copy is complete (every node, with text, metadata and vector as they are now), and is not seen by anyone who reads
+    or searches the store as usual.
     """
 
     def create_copy(self, label: str) -> EmbeddingStore:
-        """Copy every node to a version ``label``; a leftover of that label is replaced. Returns its adapter."""
+        """Copy every node to a copy ``label``; a leftover of that label is replaced. Returns its adapter."""
         ...
 
     def open_copy(self, label: str) -> EmbeddingStore:
-        """Return the adapter of the version ``label``.
+        """Return the adapter of the copy ``label``.
 
         Raises:
             ValueError: there is none.
@@ -141,15 +141,15 @@ class SideBySideStore(Protocol):
         ...
 
     def copy_labels(self) -> list[str]:
-        """Labels of the versions beside the live one."""
+        """Labels of the copies."""
         ...
 
     def switch(self, label: str) -> None:
-        """Swap the live version and the one at ``label``, in one step: the same call again undoes it."""
+        """Swap what is live and the copy ``label``, in one step: the same call again undoes it."""
         ...
 
     def drop_copy(self, label: str) -> None:
-        """Remove the version ``label``.
+        """Remove the copy ``label``.
 
         Raises:
             ValueError: there is none.

@@ -198,7 +198,7 @@ class Nudge:
         the history, any other retriever needs the integration's embedding wrapper.
 
         Raises:
-            ValueError: another mode, or a store that holds no two versions side by side.
+            ValueError: another mode, or a store that can hold no copy.
             nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """

@@ -35,7 +35,7 @@ SECONDS_TO_SWITCH = 2.0
 
 
 class ChromaCopies:
-    """The collections ``<name>.<label>.beside`` are the other versions of the one called ``name``.
+    """Copies of the collection called ``name``: the collections ``<name>.<label>.beside``.
 
     Chroma has no aliases and renames one collection at a time, so a switch takes three steps: the live one becomes
     ``<name>.<label>.switching``, the other one ``name``, and the first ``<name>.<label>.beside``. After the first step,

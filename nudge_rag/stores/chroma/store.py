@@ -195,7 +195,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
 
     def create_copy(self, label: str) -> ChromaStore:
         """Copy all nodes to a collection ``<name>.<label>.beside``."""
-        return self._sibling(self._copies.create(label), label)
+        return self._adapter_of_copy(self._copies.create(label), label)
 
     def open_copy(self, label: str) -> ChromaStore:
         """Return the adapter of the collection at ``label``.
@@ -203,7 +203,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         Raises:
             ValueError: there is none.
         """
-        return self._sibling(self._copies.collection(label), label)
+        return self._adapter_of_copy(self._copies.collection(label), label)
 
     def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and rename both; gives the number of nodes."""
@@ -219,11 +219,11 @@ class ChromaStore(CopiesMixin, StoreAdapter):
     def _records(self) -> ChromaRecords:
         return ChromaRecords(self.capabilities.rounding)
 
-    def _sibling(self, collection: Collection, label: str) -> ChromaStore:
-        sibling = ChromaStore(collection)
-        sibling._key = f"{self._key}-{label}"
-        sibling._capabilities = replace(self._capabilities, side_by_side=False)
-        return sibling
+    def _adapter_of_copy(self, collection: Collection, label: str) -> ChromaStore:
+        copied = ChromaStore(collection)
+        copied._key = f"{self._key}-{label}"
+        copied._capabilities = replace(self._capabilities, side_by_side=False)
+        return copied
 
     def as_stored(self, vectors: FloatArray) -> FloatArray:
         """``vectors`` as they will be read back: a cosine space changes their last bits."""

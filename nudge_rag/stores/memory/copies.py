@@ -25,10 +25,10 @@ IN_MEMORY: dict[int, dict[str, Any]] = {}
 
 
 class Copies(Protocol[T]):
-    """The other versions of one index, by label."""
+    """The copies of one index, by label."""
 
     def labels(self) -> list[str]:
-        """Labels of all versions."""
+        """Labels of all copies."""
         ...
 
     def get(self, label: str) -> T:
@@ -71,12 +71,12 @@ class Copies(Protocol[T]):
 def versions_of(
     owner: Any, path: Path | None, save: Callable[[Any, Path], None], load: Callable[[Path], Any]
 ) -> Copies[Any]:
-    """Return the other versions of the contents of ``owner``: in files next to ``path``, or in memory if it is None."""
+    """Return the copies of the contents of ``owner``: in files next to ``path``, or in memory if it is None."""
     return InMemory(owner) if path is None else InFiles(path, save, load)
 
 
 class InMemory(Generic[T]):
-    """Versions that end with ``owner``, and are the same for all who ask for those of it."""
+    """Copies that end with ``owner``, and are the same for all who ask for those of it."""
 
     def __init__(self, owner: Any) -> None:
         if id(owner) not in IN_MEMORY:
@@ -84,7 +84,7 @@ class InMemory(Generic[T]):
         self._versions: dict[str, T] = IN_MEMORY.setdefault(id(owner), {})
 
     def labels(self) -> list[str]:
-        """Labels of all versions."""
+        """Labels of all copies."""
         return list(self._versions)
 
     def get(self, label: str) -> T:
@@ -109,41 +109,41 @@ class InMemory(Generic[T]):
         self._versions[label] = outgoing
 
     def drop(self, label: str) -> None:
-        """Forget the version."""
+        """Forget the copy."""
         del self._versions[_known(label, self.labels())]
 
 
 class InFiles(Generic[T]):
-    """Versions in the files ``<path>.beside_<label>``.
+    """Copies in the files ``<path>.beside_<label>``.
 
-    A switch writes the live version to ``<path>.switching_<label>``, then moves the file of the other version over
-    ``path``. After a crash, the absence of that file shows that the switch had taken place.
+    A switch writes what is live to ``<path>.switching_<label>``, then moves the file of the copy over ``path``. After a
+    crash, the absence of that file shows that the switch had taken place.
     """
 
     def __init__(self, path: Path, save: Callable[[T, Path], None], load: Callable[[Path], T]) -> None:
         self._path, self._save, self._load = path, save, load
 
     def labels(self) -> list[str]:
-        """Labels of all versions."""
+        """Labels of all copies."""
         return sorted({label for label, _, end in self._files() if not end})
 
     def get(self, label: str) -> T:
-        """The version ``label``, read from its file."""
+        """The copy ``label``, read from its file."""
         return self._load(self.path(label))
 
     def path(self, label: str) -> Path:
-        """The file of that version."""
+        """The file of that copy."""
         place = self._place(_known(label, self.labels()))
         return place if place.exists() else self._outgoing(label)
 
     def put(self, label: str, version: T) -> None:
-        """Write ``version`` to its file."""
+        """Write ``version``, a copy, to its file."""
         place = self._place(check_label(label))
         self._tidy()
         self._save(version, place)
 
     def prepare(self, label: str, incoming: T, outgoing: T) -> None:
-        """Write both versions as they are now: their texts and metadata may be others than when they were copied."""
+        """Write both as they are now: their texts and metadata may have changed since they were copied."""
         self._tidy()
         self._save(outgoing, self._outgoing(label))
         self._save(incoming, self._place(label))

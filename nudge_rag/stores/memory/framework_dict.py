@@ -1,4 +1,4 @@
-"""Stores over a framework's object in memory, whose other versions are twins of that object."""
+"""Stores over a framework's object in memory; a copy is another object of its kind."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FrameworkDictStore(MappingStore, ABC):
         """Copy the vectors of all nodes to a version ``label``."""
         with file_guard(self._path):
             self._catch_up()
-            self._copies.put(check_label(label), self._twin(self._holding({})))
+            self._copies.put(check_label(label), self._object_with(self._holding({})))
         return self.open_copy(label)
 
     def open_copy(self, label: str) -> EmbeddingStore:
@@ -73,8 +73,8 @@ class FrameworkDictStore(MappingStore, ABC):
         Raises:
             ValueError: there is none.
         """
-        twin, path = self._copies.get(label), self._copies.path(label)
-        copy: FrameworkDictStore = type(self)(twin, persist_path=path)  # type: ignore[call-arg]
+        held, path = self._copies.get(label), self._copies.path(label)
+        copy: FrameworkDictStore = type(self)(held, persist_path=path)  # type: ignore[call-arg]
         copy._capabilities = replace(copy.capabilities, side_by_side=False, atomic_switch=False)
         return copy
 
@@ -109,8 +109,8 @@ class FrameworkDictStore(MappingStore, ABC):
         return len(stale) + len(copied.keys() - live.keys())
 
     def _switch(self, label: str, vectors: Mapping[str, list[float]]) -> None:
-        outgoing = self._twin(self._contents())
-        self._copies.prepare(label, self._twin(self._holding(vectors)), outgoing)
+        outgoing = self._object_with(self._contents())
+        self._copies.prepare(label, self._object_with(self._holding(vectors)), outgoing)
         self._copies.make_live(label)
         before = self._contents()
         known = dict(before)
@@ -201,15 +201,15 @@ class FrameworkDictStore(MappingStore, ABC):
         """Return the live contents in a new dictionary, with ``vectors`` for the nodes that are among them."""
 
     @abstractmethod
-    def _twin(self, contents: dict[str, Any]) -> Any:
+    def _object_with(self, contents: dict[str, Any]) -> Any:
         """An object like the framework's, with these contents."""
 
     @abstractmethod
-    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
+    def _vectors_of(self, held: Any) -> Mapping[str, list[float]]:
         """Vectors by node id in such an object."""
 
     @abstractmethod
-    def _writer(self, twin: Any) -> Callable[[str], Any]:
+    def _writer(self, held: Any) -> Callable[[str], Any]:
         """Writes such an object to a file."""
 
     @abstractmethod
@@ -217,11 +217,11 @@ class FrameworkDictStore(MappingStore, ABC):
         """Such an object from a file."""
 
     @abstractmethod
-    def _entries(self, twin: Any) -> dict[str, Any]:
+    def _entries(self, held: Any) -> dict[str, Any]:
         """All that such an object knows of each node, to be compared."""
 
     @abstractmethod
-    def _take(self, names: list[str], twin: Any) -> None:
+    def _take(self, names: list[str], held: Any) -> None:
         """Put nodes of such an object into the live one, with all that it knows of them."""
 
     @abstractmethod

@@ -81,27 +81,27 @@ class InMemoryStore(FrameworkDictStore):
         entries = list(self._contents().items())
         return {node_id: {**entry, "vector": vectors.get(node_id, entry["vector"])} for node_id, entry in entries}
 
-    def _twin(self, contents: dict[str, Any]) -> Any:
-        twin = copy.copy(self.vector_store)
-        twin.store = contents
-        return twin
+    def _object_with(self, contents: dict[str, Any]) -> Any:
+        held = copy.copy(self.vector_store)
+        held.store = contents
+        return held
 
-    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
-        return _VectorsOf(twin.store)
+    def _vectors_of(self, held: Any) -> Mapping[str, list[float]]:
+        return _VectorsOf(held.store)
 
-    def _writer(self, twin: Any) -> Callable[[str], Any]:
-        write: Callable[[str], Any] = twin.dump
+    def _writer(self, held: Any) -> Callable[[str], Any]:
+        write: Callable[[str], Any] = held.dump
         return write
 
     def _loaded(self, path: Path) -> Any:
         return type(self.vector_store).load(str(path), self.vector_store.embedding)
 
-    def _entries(self, twin: Any) -> dict[str, Any]:
-        entries = list(twin.store.items())
+    def _entries(self, held: Any) -> dict[str, Any]:
+        entries = list(held.store.items())
         return {node_id: tuple(sorted(entry.items(), key=lambda part: part[0])) for node_id, entry in entries}
 
-    def _take(self, names: list[str], twin: Any) -> None:
-        self._contents().update({node_id: twin.store[node_id] for node_id in names})
+    def _take(self, names: list[str], held: Any) -> None:
+        self._contents().update({node_id: held.store[node_id] for node_id in names})
 
     def _forget(self, names: list[str]) -> None:
         for node_id in names:

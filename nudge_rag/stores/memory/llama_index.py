@@ -56,31 +56,31 @@ class SimpleStore(FrameworkDictStore):
     def _holding(self, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
         return {node_id: vectors.get(node_id, vector) for node_id, vector in list(self._contents().items())}
 
-    def _twin(self, contents: dict[str, Any]) -> Any:
-        twin = copy.copy(self.vector_store)
-        twin.data = dataclasses.replace(twin.data, embedding_dict=contents)
-        return twin
+    def _object_with(self, contents: dict[str, Any]) -> Any:
+        held = copy.copy(self.vector_store)
+        held.data = dataclasses.replace(held.data, embedding_dict=contents)
+        return held
 
-    def _vectors_of(self, twin: Any) -> Mapping[str, list[float]]:
-        vectors: dict[str, list[float]] = twin.data.embedding_dict
+    def _vectors_of(self, held: Any) -> Mapping[str, list[float]]:
+        vectors: dict[str, list[float]] = held.data.embedding_dict
         return vectors
 
-    def _writer(self, twin: Any) -> Callable[[str], Any]:
-        write: Callable[[str], Any] = twin.persist
+    def _writer(self, held: Any) -> Callable[[str], Any]:
+        write: Callable[[str], Any] = held.persist
         return write
 
     def _loaded(self, path: Path) -> Any:
         return type(self.vector_store).from_persist_path(str(path))
 
-    def _entries(self, twin: Any) -> dict[str, Any]:
-        data = twin.data
+    def _entries(self, held: Any) -> dict[str, Any]:
+        data = held.data
         return {
             node_id: (vector, data.metadata_dict.get(node_id), data.text_id_to_ref_doc_id.get(node_id))
             for node_id, vector in list(data.embedding_dict.items())
         }
 
-    def _take(self, names: list[str], twin: Any) -> None:
-        for place, source in zip(self._places(self.vector_store), self._places(twin), strict=True):
+    def _take(self, names: list[str], held: Any) -> None:
+        for place, source in zip(self._places(self.vector_store), self._places(held), strict=True):
             place.update({node_id: source[node_id] for node_id in names if node_id in source})
 
     def _forget(self, names: list[str]) -> None:
@@ -89,5 +89,5 @@ class SimpleStore(FrameworkDictStore):
                 place.pop(node_id, None)
 
     @staticmethod
-    def _places(twin: Any) -> tuple[dict[str, Any], ...]:
-        return twin.data.metadata_dict, twin.data.text_id_to_ref_doc_id, twin.data.embedding_dict
+    def _places(held: Any) -> tuple[dict[str, Any], ...]:
+        return held.data.metadata_dict, held.data.text_id_to_ref_doc_id, held.data.embedding_dict

@@ -25,7 +25,7 @@ STATE |= {"pending_index_rows", "min_index_version", "max_index_version"}
 
 
 class MilvusCopies:
-    """An alias, and the aliases ``<alias>__beside_<label>`` of the other versions.
+    """An alias, and the aliases ``<alias>__beside_<label>`` of its copies.
 
     Milvus can re-point one alias atomically, but not two. Readers see only the main alias, so that one moves in the
     atomic step. ``<alias>__switching_<label>`` records the old target first; if the process dies after the step, the

@@ -199,7 +199,7 @@ class MilvusStore(StoreAdapter):
         Raises:
             ValueError: the store was not opened by an alias, or the collection has auto_id.
         """
-        return self._sibling(self._versions().create(label))
+        return self._adapter_of_copy(self._versions().create(label))
 
     def open_copy(self, label: str) -> MilvusStore:
         """Return the adapter of the collection at ``label``.
@@ -207,7 +207,7 @@ class MilvusStore(StoreAdapter):
         Raises:
             ValueError: there is none.
         """
-        return self._sibling(self._versions().collection_of(label))
+        return self._adapter_of_copy(self._versions().collection_of(label))
 
     def copy_labels(self) -> list[str]:
         """Labels of the versions beside the live one."""
@@ -242,7 +242,7 @@ class MilvusStore(StoreAdapter):
             )
         return MilvusCopies(self.client, self.collection, self._schema)
 
-    def _sibling(self, collection: str) -> MilvusStore:
+    def _adapter_of_copy(self, collection: str) -> MilvusStore:
         options: dict[str, Any] = {"search_params": self._search_params["params"], "merge": self._merges}
         return MilvusStore(self.client, collection, vector_field=self._schema.vector_field, **options)
 

@@ -298,9 +298,9 @@ def _with_own_pool(engine: Any) -> Any:
     class OwnPool(OptionEngine):
         pool: Any = None
 
-    twin = OwnPool(engine, {})
-    twin.pool = engine.pool.recreate()
-    return twin
+    copied = OwnPool(engine, {})
+    copied.pool = engine.pool.recreate()
+    return copied
 
 
 def _loop_of_this_thread() -> Any:

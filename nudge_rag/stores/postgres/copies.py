@@ -51,7 +51,7 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = to_regclass(%s) AND a.
 
 
 class PostgresCopies:
-    """Columns of a table that hold other versions of the vectors in one of them.
+    """Columns of a table that hold copies of the vectors in one of them.
 
     Args:
         cursor: gives a cursor in a transaction of its own.

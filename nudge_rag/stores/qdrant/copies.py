@@ -21,7 +21,7 @@ PARTS = ("shard_number", "replication_factor", "write_consistency_factor", "on_d
 
 
 class QdrantCopies:
-    """Collections that hold other versions of the one that ``alias`` stands for."""
+    """Collections that hold copies of the one that ``alias`` stands for."""
 
     def __init__(self, client: Any, alias: str) -> None:
         self._client, self._alias = client, alias

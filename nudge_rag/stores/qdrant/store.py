@@ -39,8 +39,8 @@ class QdrantStore(CopiesMixin, StoreAdapter):
 
     Args:
         client: a ``qdrant_client.QdrantClient``.
-        collection: the collection's name, or an alias of it. By an alias the store holds other versions beside, each in
-            a collection of its own; switching to one swaps the aliases.
+        collection: the collection's name, or an alias of it. By an alias the store holds copies, each in a
+            collection of its own; switching to one swaps the aliases.
         vector_name: the named vector to move, if the collection has several.
         exact: search without the HNSW index on a server; local mode always does.
 
