@@ -80,6 +80,8 @@ bench: setup
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/contrastive_speed.py
 	$(BIN)/python benchmarks/pushdown.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/fusion.py
 
 bench-accuracy: setup
 	$(BIN)/python benchmarks/accuracy.py
