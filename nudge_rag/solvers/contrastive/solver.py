@@ -52,8 +52,8 @@ class NudgeContrastive:
     points, so that no label is lost. Grades weigh the labels of a query; those below 0 are rejections (thumbs-down):
     the node counts as 1 + rejection * |grade| nodes in that query's softmax. Deterministic.
 
-    Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time and memory
-    grow with training queries times covered nodes.
+    Worth more than `NudgeN` where nodes have many labels, about as much where they have one or two. Time grows with the
+    training queries; beyond a few hundred covered nodes the sums over j run over a sample (`groups`).
 
     Args:
         metric: what validation maximises.
