@@ -126,14 +126,15 @@ class ContrastiveDescent:
 
     def at(self, tau: float, strength: float, iterations: int, start: Float64Array | None = None) -> Point:
         """From the untouched nodes, or from a solution for the same nodes, to one strength; of no known value."""
-        objective, taken = self._objective(tau), 0
+        objective, taken, asked = self._objective(tau), 0, 0
         if start is None:
             start = objective.originals
             if self._bounds is not None:
                 grouped = self._grouped_at_originals(objective)
                 found, _ = _descend(grouped, start, strength, min(STEPS_BEFORE_REFRESH, iterations))
-                start, taken = found.point, found.iterations
+                start, taken, asked = found.point, found.iterations, found.evaluations
         found, record = _descend(self._refreshed(objective, start), start, strength, max(1, iterations - taken))
+        record = replace(record, iterations=record.iterations + taken, evaluations=record.evaluations + asked)
         return Point(self._as_given(found.point), float("nan"), record, found.point)
 
     def averaged(self, solutions: Sequence[FloatArray]) -> FloatArray:
