@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from nudge_rag.journal.journal import versions
     from nudge_rag.journal.prune import prune
     from nudge_rag.journal.push import PushReceipt
+    from nudge_rag.journal.reapply import reapply
     from nudge_rag.journal.repair import RepairReport, repair
     from nudge_rag.journal.rollback import RollbackReceipt, rollback
-    from nudge_rag.journal.status import Status, reapply, status
+    from nudge_rag.journal.status import Status, status
     from nudge_rag.journal.switch import SwitchReceipt, drop_beside, drop_copies, switch
     from nudge_rag.journal.take_over import take_over
     from nudge_rag.journal.versions import Version
@@ -173,6 +174,7 @@ _NAMES_OF = {
     "journal.journal": ("versions",),
     "journal.prune": ("prune",),
     "journal.push": ("PushReceipt",),
+    "journal.reapply": ("reapply",),
     "journal.repair": (
         "RepairReport",
         "repair",
@@ -183,7 +185,6 @@ _NAMES_OF = {
     ),
     "journal.status": (
         "Status",
-        "reapply",
         "status",
     ),
     "journal.switch": (

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import sys
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -21,6 +22,7 @@ __all__ = [
     "CorruptArchiveError",
     "encode_arrays",
     "encode_manifest",
+    "is_number",
     "parse_arrays",
     "parse_folder",
     "parse_manifest",
@@ -207,6 +209,17 @@ def _content(path: Path) -> bytes:
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
     content = {name: value for name, value in manifest.items() if name != CHECKSUM}
     return sha256_of(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that was read is a number that fits a float; a truth value is none, nor is NaN.
+
+    Example:
+        >>> [is_number(value) for value in (1, 0.5, True, "1", 10**400, float("inf"))]
+        [True, True, False, False, False, False]
+    """
+    # Compared and not converted: a whole number in JSON may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def sha256_of(content: bytes) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike
 
-__all__ = ["EmbedQueries", "model_name_of"]
+__all__ = ["EmbedQueries", "ModelQueries", "model_name_of"]
 
 # Texts to (m, d) query embeddings, by the model that the application searches with.
 EmbedQueries: TypeAlias = Callable[[list[str]], ArrayLike]
@@ -28,3 +29,26 @@ def model_name_of(model: Any) -> str | None:
     """
     name = getattr(model, "model_name", None) or getattr(model, "model", None)
     return name if isinstance(name, str) and name != NAMELESS else None
+
+
+@dataclass(frozen=True, eq=False)
+class ModelQueries:
+    """Query embeddings by a framework's model, which is known by the object.
+
+    Attributes:
+        model: the framework's object.
+        embed: texts to (m, d) query embeddings by it.
+        probe: the same without a cache, for a few texts that the model is known by; None for ``embed``.
+
+    Example:
+        >>> ModelQueries(object(), lambda texts: [[1.0]] * len(texts))(["text"])
+        [[1.0]]
+    """
+
+    model: Any
+    embed: EmbedQueries
+    probe: EmbedQueries | None = None
+
+    def __call__(self, texts: list[str]) -> ArrayLike:
+        """Embed query texts."""
+        return self.embed(texts)

@@ -18,6 +18,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
+from nudge_rag.journal.fingerprints import differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
 from nudge_rag.journal.recovery import locked_journal
@@ -102,7 +103,7 @@ def push_vectors(
     check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
     with locked_journal(store, versions) as journal:
         require_not_switched(journal.live)
-        _check_fits(journal.live, (details or {}).get("model"), moved.shape[1])
+        _check_fits(journal.live, details or {}, moved.shape[1])
         with reading(store, "the nodes to push were read"):
             plan = _plan(journal, names, np.asarray(originals), moved)
         written = _carry_out(journal, plan, details or {}, mode) if plan.ids else None
@@ -127,13 +128,14 @@ def check_mode(store: EmbeddingStore, mode: str) -> None:
         require_copies(store)
 
 
-def _check_fits(live: Version | None, model: str | None, dimension: int) -> None:
+def _check_fits(live: Version | None, details: Mapping[str, Any], dimension: int) -> None:
     if live is None:
         return
     live.load()  # before anything is said of it, a damaged record is told
     made, advice = f"the store holds a nudge (version {live.name}) for", "roll back first; nothing was written"
-    if live.model is not None and model is not None and live.model != model:
-        raise PushError(f"{made} the embedding model {live.model!r}, this one is for {model!r}: {advice}")
+    differing = differing_models(live.manifest["details"], details)
+    if differing is not None:
+        raise PushError(f"{made} {differing}: {advice}")
     if live.dimension != dimension:
         raise PushError(f"{made} dimension {live.dimension}, this one has {dimension}: {advice}")
 

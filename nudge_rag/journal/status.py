@@ -1,23 +1,18 @@
-"""Check whether a pushed nudge is still in the store, and write it again to nodes that lost it."""
+"""Check whether a pushed nudge is still in the store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from nudge_rag.common.deprecation import renamed_argument
-from nudge_rag.errors import PushError
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
-from nudge_rag.journal.writes import write_over
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["Status", "reapply", "status"]
+__all__ = ["Status", "find_status", "status"]
 
 
 @dataclass(frozen=True)
@@ -103,44 +98,3 @@ def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...
     then = live.text_hashes
     now = hash_texts(texts, [node_id for node_id in present if node_id in then])
     return tuple(node_id for node_id, found in now.items() if found != then[node_id])
-
-
-@renamed_argument("root", "versions")
-def reapply(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
-    """Write the nudge again to the nodes that lost it, and read it back; nodes that changed are left alone.
-
-    Args:
-        store: the vector store.
-        versions: the folder of the history; None for the store's own.
-
-    Returns:
-        The ids written.
-
-    Raises:
-        PushError: the store failed while it was written to, or did not keep it; a later call starts again.
-        StoreError: the store failed before anything was written.
-        LockedError: a push or rollback is under way.
-    """
-    with locked_journal(store, versions) as journal:
-        live, lost = journal.live, find_status(journal).lost
-        if live is None or not lost:
-            return ()
-        at = {node_id: place for place, node_id in enumerate(live.ids)}
-        try:
-            with journal.transaction():
-                present, _ = read_present(store, lost)
-                # Between the comparison and now somebody else may have written to them.
-                ids = [node for node in lost if node in present and live.holds(store, present[node], at[node])]
-                if not ids:
-                    return ()
-                expected = np.array([present[node_id] for node_id in ids])
-                vectors = np.array([live.after[at[node_id]] for node_id in ids], dtype=live.after.dtype)
-                written = write_over(store, ids, expected, vectors)
-        except Exception as error:
-            raise PushError(
-                f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
-                f" starts again ({type(error).__name__}: {error})"
-            ) from error
-        if written.refused:
-            raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
-    return tuple(written.kept)

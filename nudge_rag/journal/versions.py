@@ -24,6 +24,7 @@ from nudge_rag.common.archive import (
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import JournalAccessError, JournalError, NudgeError, PushError
 from nudge_rag.journal.coding import Vectors, decode, encode
+from nudge_rag.journal.fingerprints import known_name
 from nudge_rag.journal.manifest import (
     BASE,
     COMMITTED,
@@ -120,7 +121,7 @@ class Version:
     @property
     def n_nodes(self) -> int:
         """Number of nodes that it wrote."""
-        return len(self.ids) if "ids" in self.manifest else int(self.manifest.get("n_nodes", 0))
+        return len(self.manifest["ids"]) if "ids" in self.manifest else int(self.manifest.get("n_nodes", 0))
 
     @property
     def dimension(self) -> int:
@@ -130,8 +131,7 @@ class Version:
     @property
     def model(self) -> str | None:
         """Name of the embedding model that the push was made for, if it was known."""
-        model = self.manifest.get("details", {}).get("model")
-        return None if model is None else str(model)
+        return known_name(self.manifest.get("details", {}).get("model"))
 
     @property
     def text_hashes(self) -> Mapping[str, str]:
@@ -141,10 +141,11 @@ class Version:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the nodes that it wrote; none if it is thinned."""
+        """Ids of the nodes that it wrote; none if it was thinned before it was read."""
         if self._ids is None:
-            given = self.manifest.get("ids")
-            base = self._base()
+            if self.is_thinned:
+                return ()
+            given, base = self.manifest.get("ids"), self._base()
             self._ids = tuple(given) if given is not None else () if base is None else base.ids
         return self._ids
 

@@ -15,13 +15,25 @@ import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.caller import warn_caller
+from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.errors import JournalError, NudgeError
+from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.ownership import marked_versions
+from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["ADAPTER", "LiveAdapter", "OnUnreadable", "live_adapter", "map_query", "pack_adapter", "unpack_adapter"]
+__all__ = [
+    "ADAPTER",
+    "LiveAdapter",
+    "OnUnreadable",
+    "live_adapter",
+    "map_query",
+    "pack_adapter",
+    "unpack_adapter",
+    "warn_of_other_model",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +83,10 @@ def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> Q
         JournalError: the history is out of reach, or cannot be read.
         StoreError: the store failed.
     """
-    live = _open_journal(store, versions).live
+    return _adapter_of(_open_journal(store, versions).live)
+
+
+def _adapter_of(live: Version | None) -> QueryAdapter | None:
     packed = None if live is None else live.manifest.get("details", {}).get(ADAPTER)
     return None if packed is None else unpack_adapter(packed)
 
@@ -85,6 +100,28 @@ def _open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal
         if named is None or not named.is_dir():
             raise
         return Journal.open(store, named)
+
+
+def warn_of_other_model(made_for: Fingerprint | None, embed_queries: EmbedQueries, what: str) -> None:
+    """Warn if queries are embedded by another model than the one that something was made for.
+
+    Args:
+        made_for: the fingerprint of that model; None for one that is not known, and then nothing is embedded.
+        embed_queries: texts to query embeddings.
+        what: was made for it, such as ``"this nudge"``.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warn_of_other_model(Fingerprint(np.eye(4)), lambda texts: np.ones((len(texts), 4)), "this nudge")
+        >>> print(caught[0].message)
+        this nudge was made for another embedding model than this one: the same text has a cosine of 0.500 in both
+    """
+    if made_for is None:
+        return
+    differing = differing_models({FINGERPRINT: made_for.pack()}, describe_model(embed_queries))
+    if differing is not None:
+        warn_caller(f"{what} was made for {differing}")
 
 
 def map_query(adapter: QueryAdapter | None, vector: Sequence[float]) -> list[float]:
@@ -105,13 +142,14 @@ class LiveAdapter:
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
-    map that was read last stays, with a warning.
+    map that was read last stays, with a warning. So is it warned if what is live was made for another embedding model.
 
     Args:
         open_store: opens the vector store; called at first use.
         versions: folder of its history; None for the store's own, or that which the store names.
         seconds: between two looks at the history.
         on_unreadable: ``"raise"``, or ``"serve"`` to leave queries as they are, with a warning, until it can be read.
+        embed_queries: texts to query embeddings, by the model that queries are embedded by; None to leave it unchecked.
 
     Raises:
         ValueError: another ``on_unreadable``.
@@ -129,15 +167,18 @@ class LiveAdapter:
         versions: str | Path | None = None,
         seconds: float = SECONDS_BETWEEN_LOOKS,
         on_unreadable: OnUnreadable = "raise",
+        embed_queries: EmbedQueries | None = None,
     ) -> None:
         if on_unreadable not in get_args(OnUnreadable):
             raise ValueError(f"on_unreadable must be 'raise' or 'serve', got {on_unreadable!r}")
         self._open_store, self._versions, self._seconds = open_store, versions, seconds
         self._on_unreadable = on_unreadable
+        self._embed_queries = embed_queries
         self._lock = threading.Lock()
         self._adapter: QueryAdapter | None = None
         self._looked: float | None = None
         self._warned = False
+        self._checked: str | None = None
 
     def start(self) -> None:
         """Look for the first time. A store that cannot be opened yet, such as one without a table, has no history.
@@ -170,7 +211,9 @@ class LiveAdapter:
 
     def _look(self) -> QueryAdapter | None:
         try:
-            return live_adapter(self._open_store(), self._versions)
+            live = _open_journal(self._open_store(), self._versions).live
+            self._check_model(live)
+            return _adapter_of(live)
         except NudgeError as error:
             problem = f"whether queries must pass a map of the live nudge could not be read: {error}"
             if self._looked is None and self._on_unreadable == "raise":
@@ -179,3 +222,11 @@ class LiveAdapter:
                 warn_caller(problem)
             self._warned = True
             return self._adapter
+
+    def _check_model(self, live: Version | None) -> None:
+        """Compare the model with that of the live version, once for each version."""
+        if live is None or self._embed_queries is None or live.name == self._checked:
+            return
+        self._checked = live.name
+        made_for = Fingerprint.unpack(live.manifest.get("details", {}).get(FINGERPRINT))
+        warn_of_other_model(made_for, self._embed_queries, f"version {live.name}, which is live,")

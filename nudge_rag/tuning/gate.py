@@ -6,14 +6,25 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nudge_rag.common.archive import is_number
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.evaluation.runs import Evaluation
 from nudge_rag.journal.text_hashes import hash_text
 
-__all__ = ["LIVE_QUERIES", "LiveComparison", "compare_with_live", "count_forgotten", "hash_queries", "live_queries"]
+__all__ = [
+    "LABEL_HASHES",
+    "LIVE_QUERIES",
+    "LiveComparison",
+    "compare_with_live",
+    "count_forgotten",
+    "hash_queries",
+    "live_queries",
+]
 
 # In the details of a version: hashes of the queries that it was made from; no text is recorded.
 LIVE_QUERIES = "query_hashes"
+# Hashes of the texts of nodes that have a label and were not moved.
+LABEL_HASHES = "label_hashes"
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class LiveComparison:
         new: its mean with the new ones.
         queries: number of held-out queries compared.
         seen: number of held-out queries left out because the live version was made from them.
+        version: name of the version that was live.
     """
 
     metric: str
@@ -33,6 +45,26 @@ class LiveComparison:
     new: float
     queries: int
     seen: int
+    version: str | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> LiveComparison:
+        """Return the comparison that `dataclasses.asdict` made.
+
+        Raises:
+            TypeError: something else.
+
+        Example:
+            >>> LiveComparison.from_dict({"metric": "MRR@3", "live": 0.5, "new": 1.0, "queries": 1, "seen": 0}).new
+            1.0
+        """
+        found = cls(**plain)
+        texts, counts = (found.metric, found.version or ""), (found.queries, found.seen)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+            raise TypeError("a comparison with what is live holds values of other types")
+        if not all(is_number(number) for number in (found.live, found.new, *counts)):
+            raise TypeError("a comparison with what is live holds something else than numbers")
+        return found
 
     @property
     def is_worse(self) -> bool:
@@ -52,7 +84,9 @@ class LiveComparison:
         return f"Against what is live: {self.scores}."
 
 
-def compare_with_live(metric: Metric, live: Evaluation, new: Evaluation, seen: Collection[str]) -> LiveComparison:
+def compare_with_live(
+    metric: Metric, live: Evaluation, new: Evaluation, seen: Collection[str], version: str | None = None
+) -> LiveComparison:
     """Compare two evaluations of the same queries, but for those that the live version has ``seen``.
 
     Args:
@@ -60,10 +94,11 @@ def compare_with_live(metric: Metric, live: Evaluation, new: Evaluation, seen: C
         live: with the vectors that are live.
         new: with the new ones.
         seen: ids of queries that the live version was made from: on them it looks better than it is.
+        version: name of the version that is live.
     """
     fair = [query for query in new.query_ids if query not in seen]
     means = [float(each.of(metric, fair).mean()) if fair else 0.0 for each in (live, new)]
-    return LiveComparison(str(metric), means[0], means[1], len(fair), len(new.query_ids) - len(fair))
+    return LiveComparison(str(metric), means[0], means[1], len(fair), len(new.query_ids) - len(fair), version)
 
 
 def hash_queries(texts: Iterable[str]) -> tuple[str, ...]:

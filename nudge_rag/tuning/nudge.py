@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nudge_rag.common.archive import CorruptArchiveError, read_folder, write_folder
+from nudge_rag.common.archive import read_folder, write_folder
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import warn_renamed
@@ -15,6 +15,7 @@ from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.evaluation.report.render import write_report
 from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.feedback.pairs import Split
+from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
@@ -25,8 +26,10 @@ from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
-from nudge_rag.tuning.gate import LIVE_QUERIES, LiveComparison, count_forgotten
+from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
 from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
+from nudge_rag.tuning.identity import check_same_store, describe_store
+from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
 from nudge_rag.tuning.printing import (
     describe_candidates,
     describe_coarse_index,
@@ -71,6 +74,9 @@ class Nudge:
         texts_of: node ids to their texts, as `nudge_rag.tune` took them, for a report.
         exact_comparison: before and after by exact scores, if the store's own index, whose answers ``comparison``
             shows, is so coarse that it misses some of them.
+        label_hashes: as ``text_hashes``, of the other nodes that have a label: labels of ids that are no longer in the
+            store are given to the nodes that have their texts then.
+        fingerprint: of the embedding model, whatever its name; None if the model has none.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -96,9 +102,11 @@ class Nudge:
     held_out: HeldOutQueries | None = field(default=None, repr=False)
     texts_of: TextsOf | None = field(default=None, repr=False)
     exact_comparison: Comparison | None = field(default=None, repr=False)
+    label_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fingerprint: Fingerprint | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        decision = describe_decision(self.improves, self._changes_something, self.comparison)
+        decision = describe_decision(self.improves, self._changes_something, self.comparison, self.against_live)
         live = None if self.against_live is None else wrap(str(self.against_live))
         coarse = describe_coarse_index(self.store.name, self.comparison, self.exact_comparison)
         parts: list[object] = [decision, self.comparison, coarse, live, wrap(self.summary)]
@@ -119,6 +127,7 @@ class Nudge:
             "store": self.store.name,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "exact_comparison": None if self.exact_comparison is None else self.exact_comparison.to_dict(),
+            "against_live": None if self.against_live is None else asdict(self.against_live),
             "curve": {
                 "metric": str(self.curve.metric),
                 "gammas": self.curve.gammas.tolist(),
@@ -259,10 +268,12 @@ class Nudge:
     def _what_is_lost(self) -> str | None:
         """Say what a push would make worse; None if it makes nothing worse."""
         reasons = []
-        if self.against_live is not None and self.against_live.is_worse:
-            reasons.append(f"it is worse than what is live: {self.against_live.scores}")
-        live = Journal.open(self.store, self.versions).live if self.query_hashes else None
-        forgotten, known = (0, 0) if live is None else count_forgotten(live.manifest["details"], self.query_hashes)
+        compared = self.against_live
+        live = Journal.open(self.store, self.versions).live if self.query_hashes or compared is not None else None
+        if compared is not None and compared.is_worse and live is not None and compared.version in (None, live.name):
+            reasons.append(f"it is worse than what is live: {compared.scores}")
+        hashes = self.query_hashes
+        forgotten, known = count_forgotten(live.manifest["details"], hashes) if live is not None and hashes else (0, 0)
         if live is not None and forgotten:
             reasons.append(
                 f"it would forget {forgotten:,} of the {known:,} queries that version {live.name}, which is live, was"
@@ -278,7 +289,9 @@ class Nudge:
             "candidates": [asdict(setting) for setting in self.tried],
             "model": self.model,
             "text_hashes": dict(self.text_hashes),
+            LABEL_HASHES: dict(self.label_hashes),
             LIVE_QUERIES: list(self.query_hashes),
+            FINGERPRINT: None if self.fingerprint is None else self.fingerprint.pack(),
         }
 
     def _not_pushed(self, reason: str) -> PushReceipt:
@@ -304,14 +317,15 @@ class Nudge:
     def save(self, folder: str | Path) -> None:
         """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
         manifest = {
-            "kind": "nudge",
+            "kind": KIND,
             "ids": list(self.ids),
             "gamma": self.gamma,
             "improves": self.improves,
             "summary": self.summary,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "metric": self.curve.metric,
-            "store": self.store.key,
+            "against_live": None if self.against_live is None else asdict(self.against_live),
+            **describe_store(self.store, self.versions),
             **self._record(),
         }
         arrays = {"vectors": self.vectors, "originals": self.originals}
@@ -321,33 +335,15 @@ class Nudge:
 
     @classmethod
     def load(cls, folder: str | Path, store: EmbeddingStore, versions: str | Path | None = None) -> Nudge:
-        """Read a nudge that `save` wrote, for the same store.
+        """Read a nudge that `save` wrote, for the same store at whatever address.
 
         Raises:
             CorruptArchiveError: the folder is not a nudge, or is damaged.
             ValueError: the nudge was made for another store.
+            nudge_rag.StoreError: the store failed while it was compared.
         """
         manifest, arrays = read_folder(Path(folder))
-        if manifest.get("kind") != "nudge":
-            raise CorruptArchiveError(f"{folder} does not hold a nudge")
-        if manifest["store"] != store.key:
-            raise ValueError(f"the nudge in {folder} was made for {manifest['store']}, not for {store.key}")
-        return cls(
-            store=store,
-            ids=tuple(manifest["ids"]),
-            vectors=arrays["vectors"],
-            originals=arrays["originals"],
-            gamma=float(manifest["gamma"]),
-            curve=ValidationCurve(arrays["gammas"], arrays["values"], manifest["metric"]),
-            improves=bool(manifest["improves"]),
-            summary=manifest["summary"],
-            comparison=Comparison.from_dict(manifest["comparison"]) if manifest.get("comparison") else None,
-            solver=manifest["solver"],
-            versions=None if versions is None else Path(versions),
-            model=manifest.get("model"),
-            settings=manifest.get("settings", {}),
-            text_hashes=manifest.get("text_hashes", {}),
-            query_hashes=tuple(manifest.get(LIVE_QUERIES, ())),
-            tried=tuple(Candidate(**setting) for setting in manifest.get("candidates", [])),
-            adapter=QueryAdapter(arrays[ADAPTER]) if ADAPTER in arrays else None,
-        )
+        fields = parse_nudge(folder, manifest, arrays)
+        what = f"the nudge in {folder}"
+        check_same_store(what, manifest, store, versions, (fields["ids"], fields["originals"]))
+        return cls(store=store, versions=None if versions is None else Path(versions), **fields)

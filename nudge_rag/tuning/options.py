@@ -41,6 +41,7 @@ class TuneOptions(StateOptions, total=False):
 
     model: str | None
     texts: TextsOf | None
+    documents: TextsOf | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class TuneSettings:
         competitors: how the best unlabelled nodes are found.
         model: name of the embedding model.
         texts: node ids to their texts.
+        documents: node ids to the ids of their documents.
         uncovered_tolerance: of ``"auto"``.
         uncovered_share: of ``"auto"``.
         reach: whom labels may help.
@@ -69,6 +71,7 @@ class TuneSettings:
     competitors: CompetitorMethod = "search"
     model: str | None = None
     texts: TextsOf | None = None
+    documents: TextsOf | None = None
     uncovered_tolerance: float | None = None
     uncovered_share: float | None = None
     reach: Reach = "labelled"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.solvers.result import Candidate
+from nudge_rag.tuning.gate import LiveComparison
 
 __all__ = [
     "WIDTH",
@@ -33,10 +34,14 @@ def wrap(text: str, indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def describe_decision(improves: bool, changes: bool, comparison: Comparison | None) -> str:
+def describe_decision(
+    improves: bool, changes: bool, comparison: Comparison | None, live: LiveComparison | None = None
+) -> str:
     """Return in a sentence or two whether to push, and by which number."""
     if not changes:
         return "Do not push: no step helps, so nothing would change."
+    if improves and live is not None and live.is_worse:
+        return wrap(f"Do not push: it is worse than what is live: {live.scores}.")
     answer = "Push" if improves else "Do not push"
     row = comparison.rows[0] if comparison is not None and comparison.rows else None
     if row is None or row.before is None or row.after is None or row.difference is None:

@@ -12,13 +12,14 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.text import printable, shorten
-from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.evaluation.comparison import Comparison, ComparisonRow
 from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document, ranking_sections
 from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers.result import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
 
@@ -78,6 +79,11 @@ class ReportedNudge(Protocol):
     @property
     def comparison(self) -> Comparison | None:
         """Before and after."""
+        ...
+
+    @property
+    def against_live(self) -> LiveComparison | None:
+        """The new vectors against those that are live."""
         ...
 
     @property
@@ -157,8 +163,8 @@ def nudge_document(
         coverage: of the labels, with a learning curve.
         held_out: rankings of the held-out queries; shown if there is no evaluation, which says the same of its own.
     """
-    decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison).split())
-    good = nudge.improves and changes
+    decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison, nudge.against_live).split())
+    good = nudge.improves and changes and not (nudge.against_live is not None and nudge.against_live.is_worse)
     sections = [_held_out(nudge), _live(losses), _curve(nudge), _movement(nudge), _labels(nudge), _learning(coverage)]
     sections.append(_choice(nudge))
     if evaluation is not None:
@@ -187,20 +193,21 @@ def measure_angles(originals: FloatArray, vectors: FloatArray) -> Float64Array:
 def _held_out(nudge: ReportedNudge) -> Section | None:
     if nudge.comparison is None:
         return None
+    live = nudge.comparison.has_live
     rows, shown = [], []
     for row in nudge.comparison.rows:
-        name = (f"{row.group} ({row.n_queries:,})", row.metric)
-        if row.difference is None or row.low is None or row.high is None or row.p_value is None:
-            rows.append((*name, "-", "-", "-", "-", "-"))
-            continue
-        interval = f"{row.low:+.3f} .. {row.high:+.3f}"
-        numbers = (f"{row.before:.3f}", f"{row.after:.3f}", f"{row.difference:+.3f}", interval, f"{row.p_value:.4f}")
-        rows.append((*name, *numbers))
-        shown.append((f"{row.group}: {row.metric}", (row.low, row.difference, row.high)))
-    header = ("queries", "metric", "before", "after", "change", "95% interval", "p")
-    table = Table("Held-out queries before and after", header, rows, frozenset({2, 3, 4, 6}))
+        cells, intervals = _compared_cells(row, live)
+        rows.append((f"{row.group} ({row.n_queries:,})", row.metric, *cells))
+        shown += [(f"{row.group}: {row.metric}{against}", interval) for against, interval in intervals]
+    means = ["originals", "live", "new"] if live else ["before", "after"]
+    change = [*_against("originals"), *_against("live")] if live else ["change", "95% interval", "p"]
+    header = ["queries", "metric", *means, *change]
+    right = frozenset(at for at, name in enumerate(header) if at > 1 and "interval" not in name)
+    table = Table(f"Held-out queries: {', '.join(means)}", header, rows, right)
+    note = nudge.comparison.seen_note()
+    notes = [] if note is None else [f"{note[0].upper()}{note[1:]}."]
     if not shown:
-        return Section("Held-out queries", tables=[table])
+        return Section("Held-out queries", notes, tables=[table])
     figure = Figure(
         "held-out",
         "Change on held-out queries",
@@ -208,7 +215,32 @@ def _held_out(nudge: ReportedNudge) -> Section | None:
         "an interval that lies below 0. Covered queries have an answer with a training label.",
         draw_intervals("held-out", [name for name, _ in shown], [parts for _, parts in shown], label="change"),
     )
-    return Section("Held-out queries", figures=[figure], tables=[table])
+    return Section("Held-out queries", notes, figures=[figure], tables=[table])
+
+
+def _against(base: str) -> tuple[str, str, str]:
+    return (f"new - {base}", f"95% interval of new - {base}", f"p of new - {base}")
+
+
+def _compared_cells(
+    row: ComparisonRow, live: bool
+) -> tuple[tuple[str, ...], list[tuple[str, tuple[float, float, float]]]]:
+    """Return the cells of a row, and its intervals with what they are against."""
+    changes = [(row.difference, row.low, row.high, row.p_value)]
+    means = [row.before, row.after]
+    if live:
+        means = [row.before, row.live, row.after]
+        changes.append((row.live_difference, row.live_low, row.live_high, row.live_p_value))
+    cells, intervals = ["-" if mean is None else f"{mean:.3f}" for mean in means], []
+    for against, (difference, low, high, p_value) in zip(
+        (" against originals", " against live"), changes, strict=False
+    ):
+        if difference is None or low is None or high is None or p_value is None:
+            cells += ["-", "-", "-"]
+            continue
+        cells += [f"{difference:+.3f}", f"{low:+.3f} .. {high:+.3f}", f"{p_value:.4f}"]
+        intervals.append((against if live else "", (low, difference, high)))
+    return tuple(cells), intervals
 
 
 def _live(losses: Sequence[str]) -> Section | None:

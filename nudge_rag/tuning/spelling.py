@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.label_matching import rename_nodes
 
 __all__ = ["SpellingStore", "spell_pairs"]
 
@@ -42,9 +43,4 @@ def _spell(pairs: LabeledPairs, store: SpellingStore) -> LabeledPairs:
     spelled = dict(zip(names, store.spell_ids(names), strict=True))
     if all(name == node for name, node in spelled.items()):
         return pairs
-    qrels: dict[str, dict[str, float]] = {}
-    for query, grades in pairs.qrels.items():
-        merged = qrels[query] = {}
-        for node, grade in grades.items():
-            merged[spelled[node]] = merged.get(spelled[node], 0.0) + grade
-    return LabeledPairs(pairs.queries, qrels, pairs.synthetic, pairs.report)
+    return rename_nodes(pairs, spelled)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.evaluation.comparison import compare
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
@@ -19,6 +20,7 @@ from nudge_rag.solvers import LabeledQueries, NudgeFit
 from nudge_rag.solvers.registry import Solver, solver_settings
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.chance import find_chance
 from nudge_rag.tuning.competitors import Competitors, StoreReads
 from nudge_rag.tuning.gate import compare_with_live
 from nudge_rag.tuning.held_out import HeldOutQueries
@@ -79,6 +81,7 @@ class Trial:
         search: queries to their best unlabelled nodes, for queries that a map has moved.
         live: (n, d) vectors that are in the store, if an earlier push moved any of them.
         live_adapter: the map that queries pass until now, if there is one.
+        live_version: name of the version that is live.
         seen: ids of held-out queries that what is live was made from.
         stored: (n, d) what the store holds for ``ids``; None if it is not known.
     """
@@ -97,6 +100,7 @@ class Trial:
     search: Callable[[FloatArray], Competitors] | None = None
     live: FloatArray | None = None
     live_adapter: Callable[[FloatArray], FloatArray] | None = None
+    live_version: str | None = None
     seen: Collection[str] = ()
     stored: FloatArray | None = None
 
@@ -107,11 +111,12 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
     answers = _store_answers(trial)
     exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
+    near_chance = _near_chance(trial)
     exact_after, after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings(), answers)
     live, against_live = None, None
     if trial.live is not None:
         _, live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live, answers)
-        against_live = compare_with_live(trial.metrics[0], live, after, trial.seen)
+        against_live = compare_with_live(trial.metrics[0], live, after, trial.seen, trial.live_version)
     is_coarse = before is not exact_before or after is not exact_after
     reads = (
         trial.reads
@@ -127,12 +132,12 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         gamma=fit.gamma,
         curve=fit.curve,
         improves=(fit.gamma > 0 or fit.adapter is not None) and gain > 0,
-        summary=_summary(fit, trial, gain, answers is not None and answers.has_estimated),
+        summary=_summary(fit, trial, gain, answers is not None and answers.has_estimated) + near_chance,
         solver=fit.solver,
         settings=solver_settings(solver),
         tried=fit.tried,
         versions=None if versions is None else Path(versions),
-        comparison=compare(before, after, _groups(trial)),
+        comparison=compare(before, after, _groups(trial), live=live, seen=trial.seen),
         split=split,
         exact_comparison=compare(exact_before, exact_after, _groups(trial)) if is_coarse else None,
         reads=reads,
@@ -170,6 +175,21 @@ def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | Non
     queries = adapter(trial.held_out.queries)
     found = trial.search(queries)
     return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
+
+
+def _near_chance(trial: Trial) -> str:
+    """Warn of a baseline near chance by exact scores, and say so for the summary; empty if it is better."""
+    rankings = _rank(trial, trial.held_out, trial.originals, max(metric.k for metric in trial.metrics))
+    run = {query: list(ranking.ids) for query, ranking in zip(trial.held_out.qrels, rankings, strict=True)}
+    found = find_chance(trial.held_out.qrels, run, trial.metrics)
+    if found is None:
+        return ""
+    what = f"before tuning, {trial.metrics[0]} is near chance: {found[0]:.3f}, and {found[1]:.3f} with other queries'"
+    warn_caller(
+        f"{what} answers. Are queries embedded by the model that the nodes were embedded by, and do the labels name the"
+        " right nodes?"
+    )
+    return f"; {what} answers"
 
 
 def _store_answers(trial: Trial) -> StoreAnswers | None:

@@ -12,17 +12,20 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
+from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.text_hashes import hash_text, hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.gate import hash_queries, live_queries
 from nudge_rag.tuning.judges import check_judges
+from nudge_rag.tuning.label_matching import example_ids, match_labels
+from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import TuneOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
@@ -80,9 +83,13 @@ def tune(
         competitors: ``"search"`` (default) asks the store for the best unlabelled nodes of each held-out query, and
             checks on the labelled nodes how many its index finds. ``"scan"`` streams every vector once and is exact in
             any store. ``nudge.reads`` says what was read and how good it was.
-        model: name of the embedding model, for the record; a push over one that was made for another is refused.
+        model: name of the embedding model, for the record. A push over one that was made for another model is refused;
+            models are known by their embeddings of a few fixed texts, and by their names if they fail on those.
         texts: function of node ids that returns their texts (None for a node without one). Hashes of them go into the
-            record of a push: `nudge_rag.status` then finds nodes whose texts were edited since.
+            record of a push: `nudge_rag.status` then finds nodes whose texts were edited since, and labels of ids that
+            are no longer in the store go to the nodes that have their texts now.
+        documents: function of node ids that returns the ids of their documents (None for a node without one). Labels
+            that name documents then go to the chunk of the document that answers best.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
             no label, and queries of new nodes, may lose, as estimated by holding out the labels of whole nodes. None
             (default): the expected gain decides, less a tenth of what the group that loses most loses; ``math.inf``:
@@ -104,7 +111,8 @@ def tune(
         nudge_rag.StoreError: the store failed while it was read.
 
     Warns:
-        UserWarning: labels that name unknown nodes, by name and count; a store whose search misses many nodes.
+        UserWarning: labels that name unknown nodes, by name and count; a store whose search misses many nodes; what is
+            live was made for another embedding model; answers that do not depend on the queries.
 
     Example:
         >>> import numpy as np, nudge_rag
@@ -126,29 +134,33 @@ def tune(
         settings.reach,
         settings.uncovered_share,
     )
-    pairs = spell_pairs(pairs, store)
+    if not isinstance(pairs, LabeledPairs | Split):
+        raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+    found_by = {"texts": settings.texts, "documents": settings.documents}
+    pairs = match_labels(store, spell_pairs(pairs, store), embed_queries, settings.versions, **found_by)
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings, store)
     _require_validation(split, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
     embedded = embed_texts(texts, embed_queries, nodes.originals.shape[1], similarity)
-    trial = _with_live(_prepare_trial(store, solver, settings, nodes, split, embedded), nodes, split, settings)
-    nudge = run_trial(trial, solver, settings.versions, split)
-    hashes = {} if settings.texts is None else hash_texts(settings.texts, nudge.ids)
-    queries = hash_queries(text for part in (split.train, split.val) for text in part.queries.values())
-    return replace(nudge, model=settings.model, text_hashes=hashes, query_hashes=queries, texts_of=settings.texts)
-
-
-def _with_live(trial: Trial, nodes: LabelledNodes, split: Split, settings: TuneSettings) -> Trial:
-    """Add what is live, if an earlier push is."""
-    live = Journal.open(trial.store, settings.versions).live
-    if live is None:
-        return trial
-    known = live_queries(live.manifest["details"])
     held_out = split.test if split.test.n_queries else split.val
-    seen = {query for query, text in held_out.queries.items() if hash_text(text) in known}
-    adapter = live_adapter(trial.store, settings.versions)
-    return replace(trial, live=nodes.current, live_adapter=adapter, seen=seen)
+    trial = _prepare_trial(store, solver, settings, nodes, split, embedded)
+    model = describe_model(embed_queries, settings.model)
+    trial = with_live(trial, settings.versions, held_out.queries, lambda: nodes.current, model)
+    nudge = run_trial(trial, solver, settings.versions, split)
+    hashes = {} if settings.texts is None else hash_texts(settings.texts, nodes.ids)
+    moved = set(nudge.ids)
+    learned = [text for part in (split.train, split.val) for text in part.queries.values()]
+    queries = hash_queries([*learned, *_unanswerable(pairs, nodes)])
+    return replace(
+        nudge,
+        model=model["model"],
+        fingerprint=Fingerprint.unpack(model[FINGERPRINT]),
+        text_hashes={node_id: hashed for node_id, hashed in hashes.items() if node_id in moved},
+        label_hashes={node_id: hashed for node_id, hashed in hashes.items() if node_id not in moved},
+        query_hashes=queries,
+        texts_of=settings.texts,
+    )
 
 
 @dataclass(frozen=True)
@@ -168,8 +180,6 @@ class QueryTable:
 
 def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Path | None) -> LabelledNodes:
     """Read the labelled nodes and those that an earlier push moved: no others can differ from the store's."""
-    if not isinstance(pairs, LabeledPairs | Split):
-        raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
     check_judges(pairs)
     labelled = list(dict.fromkeys(node for part in _parts(pairs) for node in part.node_ids))
     with reading(store, "the labelled nodes were read"):
@@ -180,7 +190,10 @@ def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Pa
         ids = sorted(present)
         if not present.intersection(labelled):
             warn_caller(f"none of the {len(labelled)} labelled node ids is in {store.name}")
-            raise ValueError("none of the labelled node ids is in the store")
+            raise ValueError(
+                f"none of the labelled node ids is in the store: labels name {preview(labelled, 3)}, {store.name} holds"
+                f" {example_ids(store)}"
+            )
         current = store.read(ids)
     originals = original_vectors(store, ids, current, versions)
     bad = ~np.isfinite(originals).all(axis=1)
@@ -200,7 +213,7 @@ def _split_known(
     for part in _parts(pairs):
         known, unknown = part.restrict_to(nodes.ids)
         if unknown:
-            warn_caller(str(unknown))
+            warn_caller(f"{unknown}. Ids of {store.name} are such as {example_ids(store)}")
         known_parts.append(known)
     if isinstance(pairs, LabeledPairs):
         live = Journal.open(store, settings.versions).live
@@ -218,6 +231,17 @@ def _require_validation(split: Split, settings: TuneSettings) -> None:
             f"{train + test} labelled queries leave none to validate on ({train} for training, {test} for testing):"
             " label more, pass split= with a larger part for validation, or a Split of your own"
         )
+
+
+def _unanswerable(pairs: LabeledPairs | Split, nodes: LabelledNodes) -> list[str]:
+    """Queries to learn from whose nodes are not in the store: a push does not forget them, nobody could learn them."""
+    known = set(nodes.ids)
+    return [
+        part.queries[query]
+        for part in _parts(pairs)[:2]
+        for query, grades in part.qrels.items()
+        if not known & grades.keys()
+    ]
 
 
 def _parts(pairs: LabeledPairs | Split) -> list[LabeledPairs]:

@@ -131,9 +131,8 @@ def at_all(ids: list[str], originals: np.ndarray, version: Version) -> np.ndarra
     """The vectors of all nodes once a version is there, which is what its number says."""
     whole, wanted = originals.copy(), nudged(originals, version.manifest["details"]["number"])
     at = {node: row for row, node in enumerate(ids)}
-    # Of a version that is thinned the vectors are gone: it was live, and then everything was rolled back.
-    written = () if version.is_thinned else zip(version.ids, version.after, strict=True)
-    for node, vector in written:
+    # Of a version that is thinned nothing is left: it was live, and then everything was rolled back.
+    for node, vector in zip(version.ids, version.after, strict=True):
         whole[at[node]] = vector
         assert vector.astype(np.float32).tobytes() in (wanted[at[node]].tobytes(), originals[at[node]].tobytes())
     return whole

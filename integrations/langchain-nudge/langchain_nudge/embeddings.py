@@ -10,10 +10,11 @@ from langchain_core.runnables import run_in_executor
 
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
+from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
 
-__all__ = ["NudgeEmbeddings"]
+__all__ = ["NudgeEmbeddings", "probe_queries_with"]
 
 
 class NudgeEmbeddings(Embeddings):
@@ -29,6 +30,9 @@ class NudgeEmbeddings(Embeddings):
     Raises:
         TypeError: a source that is none of these.
         nudge_rag.JournalError: the history cannot be read.
+
+    Warns:
+        UserWarning: the nudge, or what is live, was made for another embedding model.
 
     Example:
         >>> import numpy as np
@@ -50,11 +54,13 @@ class NudgeEmbeddings(Embeddings):
         self._adapter: QueryAdapter | LiveAdapter | None
         if isinstance(source, Nudge):
             self._adapter = source.adapter
+            warn_of_other_model(source.fingerprint, probe_queries_with(embeddings), "this nudge")
         elif isinstance(source, QueryAdapter):
             self._adapter = source
         else:
             store = embedding_store(source)
-            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable)
+            probe = probe_queries_with(embeddings)
+            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -76,3 +82,8 @@ class NudgeEmbeddings(Embeddings):
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter
         return map_query(adapter, vector)
+
+
+def probe_queries_with(model: Embeddings) -> EmbedQueries:
+    """Make the function that embeds the few query texts a model is known by, with the model itself."""
+    return ModelQueries(model, lambda texts: [model.embed_query(text) for text in texts])

@@ -7,16 +7,17 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from langchain_nudge.databases.registry import embeddings_of
+from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.embedding import model_name_of
+from nudge_rag.common.embedding import ModelQueries, model_name_of
 from nudge_rag.tuning.queries import EmbedQueries
 from nudge_rag.tuning.query_cache import cache_of, embed_queries_at_once
 
-__all__ = ["embed_queries_with", "model_name_of", "model_of"]
+__all__ = ["embed_queries_with", "model_name_of", "model_of", "queries_of_model"]
 
 
 def model_of(vectorstore: Any, embeddings: Embeddings | None = None) -> Embeddings:
-    """Return the given embeddings, or the vector store's own.
+    """Return the given embeddings, or the vector store's own, without the map of a nudge.
 
     Raises:
         ValueError: no embeddings were given and the vector store has none.
@@ -24,7 +25,7 @@ def model_of(vectorstore: Any, embeddings: Embeddings | None = None) -> Embeddin
     model: Embeddings | None = embeddings or embeddings_of(vectorstore)
     if model is None:
         raise ValueError(f"{type(vectorstore).__name__} has no embeddings of its own: pass embeddings=")
-    return model
+    return model.embeddings if isinstance(model, NudgeEmbeddings) else model
 
 
 def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -> EmbedQueries:
@@ -36,9 +37,13 @@ def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -
     Raises:
         ValueError: no embeddings were given and the vector store has none.
     """
-    model = model_of(vectorstore, embeddings)
+    return queries_of_model(model_of(vectorstore, embeddings))
+
+
+def queries_of_model(model: Embeddings) -> EmbedQueries:
+    """Make the function that embeds query texts with a model."""
 
     def embed_queries(texts: list[str]) -> FloatArray:
         return embed_queries_at_once(texts, model.embed_query, model.embed_documents, cache_of(model))
 
-    return embed_queries
+    return ModelQueries(model, embed_queries, probe=probe_queries_with(model))

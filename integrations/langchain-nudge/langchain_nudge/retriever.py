@@ -15,13 +15,13 @@ from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr
 
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
-from langchain_nudge.embeddings import NudgeEmbeddings
+from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
 from langchain_nudge.search import AdapterSearch, open_search
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
 
 __all__ = ["NudgeRetriever"]
 
@@ -82,6 +82,8 @@ class NudgeRetriever(VectorStoreRetriever):
     _rival: tuple[Any, ...] | None = PrivateAttr(default=None)
     # Looks up the map of queries of the live version, and what it does so for.
     _live: tuple[tuple[Any, ...], LiveAdapter] | None = PrivateAttr(default=None)
+    # The overlay and the model that were compared.
+    _compared: tuple[Any, Any] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Report an unsupported store, missing embeddings and options that do not fit at once, not at the first use."""
@@ -108,17 +110,18 @@ class NudgeRetriever(VectorStoreRetriever):
                 "_opened": None,
                 "_live": None,
                 "_rival": None,
+                "_compared": None,
             }
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> NudgeRetriever:
         """Copy the fields; the adapter is opened again when the copy is used."""
-        kept = self._opened, self._live, self._rival
-        self._opened = self._live = self._rival = None
+        kept = self._opened, self._live, self._rival, self._compared
+        self._opened = self._live = self._rival = self._compared = None
         try:
             return super().__deepcopy__(memo)
         finally:
-            self._opened, self._live, self._rival = kept
+            self._opened, self._live, self._rival, self._compared = kept
 
     @property
     def _database(self) -> Database:
@@ -145,22 +148,36 @@ class NudgeRetriever(VectorStoreRetriever):
 
     def _find_map(self) -> QueryAdapter | None:
         """The map that queries have to pass; None if there is none, or the embeddings apply it themselves."""
-        live = self._live_adapter
+        live, embeddings = self._live_adapter, self._embeddings
         if live is not None:
             return live.find()
-        return None if self.overlay is None or isinstance(self._embeddings, NudgeEmbeddings) else self.overlay.adapter
+        if self.overlay is None or isinstance(embeddings, NudgeEmbeddings):
+            return None
+        self._compare_model(self.overlay, embeddings)
+        return self.overlay.adapter
 
     @property
     def _live_adapter(self) -> LiveAdapter | None:
         """What looks up the map of the live version; None if that does not count."""
         if self.overlay is not None or isinstance(self._embeddings, NudgeEmbeddings):
             return None
-        fields = self.vectorstore, self.versions, self.on_unreadable
+        fields = self.vectorstore, self.versions, self.on_unreadable, self._embeddings
         if self._live is None or any(old is not new for old, new in zip(self._live[0], fields, strict=True)):
-            vectorstore = self.vectorstore
-            adapter = LiveAdapter(lambda: embedding_store(vectorstore), self.versions, on_unreadable=self.on_unreadable)
+            vectorstore, probe = self.vectorstore, probe_queries_with(self._embeddings)
+            adapter = LiveAdapter(
+                lambda: embedding_store(vectorstore),
+                self.versions,
+                on_unreadable=self.on_unreadable,
+                embed_queries=probe,
+            )
             self._live = fields, adapter
         return self._live[1]
+
+    def _compare_model(self, overlay: Nudge, embeddings: Embeddings) -> None:
+        """Warn once if the overlay was made for another model."""
+        if self._compared is None or self._compared[0] is not overlay or self._compared[1] is not embeddings:
+            self._compared = overlay, embeddings
+            warn_of_other_model(overlay.fingerprint, probe_queries_with(embeddings), "the overlay")
 
     @property
     def _needs_adapter(self) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from langchain_core.documents import Document
 
 from langchain_nudge.databases.registry import DATABASES, database_of
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.stores import EmbeddingStore
 
-__all__ = ["embedding_store", "texts_of"]
+__all__ = ["documents_of", "embedding_store", "texts_of"]
+
+# Metadata that loaders and parent-document retrievers name the document of a chunk by.
+DOCUMENT_KEYS = ("doc_id", "document_id", "parent_id", "source")
 
 
 def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None) -> EmbeddingStore:
@@ -54,16 +60,50 @@ def texts_of(vectorstore: Any) -> TextsOf | None:
         >>> texts_of(vectorstore)(["n1", "gone"])
         ['some text', None]
     """
-    database = database_of(vectorstore)
-    if database is None:
+    fetch = _documents_by_id(vectorstore)
+    if fetch is None:
         return None
 
     def texts(ids: list[str]) -> list[str | None]:
-        found = (
-            {document.id: document.page_content for document in database.fetch_documents(vectorstore, ids)}
-            if ids
-            else {}
-        )
-        return [found.get(node_id) for node_id in ids]
+        found = fetch(ids)
+        return [found[node_id].page_content if node_id in found else None for node_id in ids]
 
     return texts
+
+
+def documents_of(vectorstore: Any) -> TextsOf | None:
+    """Ids of chunks to those of their documents, as `nudge_rag.tune` takes it; None if nothing is known.
+
+    The document is named by the metadata ``doc_id``, ``document_id``, ``parent_id`` or ``source``.
+
+    Example:
+        >>> from langchain_core.documents import Document
+        >>> from langchain_core.embeddings import FakeEmbeddings
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> vectorstore = InMemoryVectorStore(FakeEmbeddings(size=2))
+        >>> added = vectorstore.add_documents([Document(id="n1", page_content="text", metadata={"source": "a.pdf"})])
+        >>> documents_of(vectorstore)(["n1", "gone"])
+        ['a.pdf', None]
+    """
+    fetch = _documents_by_id(vectorstore)
+    if fetch is None:
+        return None
+
+    def documents(ids: list[str]) -> list[str | None]:
+        found = fetch(ids)
+        return [_document_named_by(found[node_id].metadata) if node_id in found else None for node_id in ids]
+
+    return documents
+
+
+def _documents_by_id(vectorstore: Any) -> Callable[[list[str]], dict[str, Document]] | None:
+    database = database_of(vectorstore)
+    if database is None:
+        return None
+    return lambda ids: (
+        {str(document.id): document for document in database.fetch_documents(vectorstore, ids)} if ids else {}
+    )
+
+
+def _document_named_by(metadata: Mapping[str, Any]) -> str | None:
+    return next((str(metadata[key]) for key in DOCUMENT_KEYS if metadata.get(key) is not None), None)

@@ -9,7 +9,7 @@ from langchain_core.embeddings import Embeddings
 
 import nudge_rag
 from langchain_nudge.queries import embed_queries_with, model_name_of, model_of
-from langchain_nudge.stores import embedding_store, texts_of
+from langchain_nudge.stores import documents_of, embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.tuning.options import TuneOptions
@@ -29,7 +29,8 @@ def tune(
 
     Args:
         vectorstore: the vector store.
-        pairs: labelled pairs whose node ids are LangChain document ids.
+        pairs: labelled pairs whose node ids are LangChain document ids; or what the metadata ``doc_id``,
+            ``document_id``, ``parent_id`` or ``source`` name the document of a chunk by.
         embeddings: the model that embeds queries; default the vector store's own.
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
@@ -47,4 +48,5 @@ def tune(
     options.setdefault("model", model_name_of(model_of(vectorstore, embeddings)))
     own_texts = texts_of(vectorstore)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
+    options.setdefault("documents", documents_of(vectorstore))
     return nudge_rag.tune(store, pairs, embed_queries, **options)

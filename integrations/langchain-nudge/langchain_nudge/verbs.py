@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 from langchain_core.embeddings import Embeddings
 
 import nudge_rag
+from langchain_nudge.databases.registry import embeddings_of
 from langchain_nudge.queries import embed_queries_with
 from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
@@ -80,7 +81,7 @@ def rollback(
 def reapply(
     vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
 ) -> tuple[str, ...]:
-    """Write the nudge again to the nodes that lost it; see `nudge_rag.reapply`.
+    """Write the nudge again to the nodes that lost it, also under new ids; see `nudge_rag.reapply`.
 
     Args:
         vectorstore: a vector store, or an `EmbeddingStore`.
@@ -90,7 +91,13 @@ def reapply(
     Returns:
         The ids written.
     """
-    return nudge_rag.reapply(_open(vectorstore, persist_path), versions)
+    own_texts, model = texts_of(vectorstore), embeddings_of(vectorstore)
+    return nudge_rag.reapply(
+        _open(vectorstore, persist_path),
+        versions,
+        texts=None if own_texts is None else skip_unreadable_texts(own_texts),
+        embed_queries=None if model is None else embed_queries_with(vectorstore),
+    )
 
 
 def switch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.feedback.pairs import LabeledPairs
+from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.solvers.targets import summable_queries
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery
 
@@ -39,6 +41,7 @@ class RunningLabels:
         counts: node id to the number of those queries.
         train: text to training query.
         watched: part (``val``, ``test``) to text to held-out query.
+        unanswerable: hashes of queries that were given, and whose nodes are not in the store.
     """
 
     nodes: dict[str, FloatArray] = field(default_factory=dict)
@@ -46,6 +49,7 @@ class RunningLabels:
     counts: dict[str, int] = field(default_factory=dict)
     train: dict[str, TrainingQuery] = field(default_factory=dict)
     watched: dict[str, dict[str, HeldOutQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
+    unanswerable: set[str] = field(default_factory=set)
 
     def part_of(self, text: str) -> str | None:
         """Return the part that a query is in, or None if it is not there."""
@@ -82,6 +86,10 @@ class RunningLabels:
         if not query.grades:
             self.train.pop(text, None) if part == "train" else self.watched[part].pop(text)
 
+    def give_up(self, texts: Iterable[str]) -> None:
+        """Remember queries whose nodes are not in the store: they are not forgotten, they cannot be learned."""
+        self.unanswerable.update(hash_text(text) for text in texts if self.part_of(text) is None)
+
     def _count(self, node_id: str, vector: FloatArray, sign: int) -> None:
         unit = summable_queries(vector[None])[0]
         self.counts[node_id] = self.counts.get(node_id, 0) + sign
@@ -105,7 +113,7 @@ class RunningLabels:
         arrays = {part: _stacked([query.vector for query in found.values()]) for part, found in queries.items()}
         arrays |= {"nodes": _stacked(list(self.nodes.values())), "sums": _stacked(list(self.sums.values()))}
         arrays["scores"] = np.array([score for query in lists for score in query.scores], dtype=np.float64)
-        return manifest | {"summed": list(self.sums)}, arrays
+        return manifest | {"summed": list(self.sums), "unanswerable": sorted(self.unanswerable)}, arrays
 
     @classmethod
     def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
@@ -123,27 +131,63 @@ class RunningLabels:
 
     @classmethod
     def _unpacked(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
+        names = {name: _strings(manifest[name]) for name in ("nodes", "summed")}
+        gone = _strings(manifest.get("unanswerable", []))
+        rows = {name: _matrix(arrays[name], name) for name in ("nodes", "sums", *PARTS)}
+        if len({part.shape[1] for part in rows.values() if len(part)}) > 1:
+            raise ValueError("vectors of several dimensions")
         labels = cls(
-            nodes=dict(zip(manifest["nodes"], arrays["nodes"], strict=True)),
-            sums=dict(zip(manifest["summed"], arrays["sums"], strict=True)),
-            counts={node_id: int(count) for node_id, count in manifest["counts"].items()},
+            nodes=dict(zip(names["nodes"], rows["nodes"], strict=True)),
+            sums=dict(zip(names["summed"], rows["sums"], strict=True)),
+            counts={node_id: _count_of(count) for node_id, count in manifest["counts"].items()},
+            unanswerable=set(gone),
         )
         if labels.counts.keys() != labels.sums.keys() or not labels.counts.keys() <= labels.nodes.keys():
             raise ValueError("sums, counts and nodes name other ids")
         for part in PARTS:
-            for (text, grades), vector in zip(manifest["grades"][part].items(), arrays[part], strict=True):
+            _check_grades(manifest["grades"][part], labels.nodes)
+            for (text, grades), vector in zip(manifest["grades"][part].items(), rows[part], strict=True):
                 if part == "train":
                     labels.train[text] = TrainingQuery(vector, dict(grades))
                 else:
                     labels.watched[part][text] = HeldOutQuery(vector, dict(grades))
-        bounds = np.cumsum([0, *(len(ids) for ids in manifest["lists"])])
-        if bounds[-1] != len(arrays["scores"]):
-            raise ValueError(f"{bounds[-1]} ids but {len(arrays['scores'])} scores")
+        scores = arrays["scores"]
+        bounds = np.cumsum([0, *(len(_strings(ids)) for ids in manifest["lists"])])
+        if scores.dtype != np.float64 or scores.shape != (bounds[-1],) or np.isnan(scores).any():
+            raise ValueError(f"{bounds[-1]} ids, but scores are {scores.dtype} of shape {scores.shape}")
         held_out = zip(labels.held_out(), manifest["lists"], manifest["complete"], strict=True)
         for row, (query, ids, complete) in enumerate(held_out):
             query.ids, query.complete = list(ids), bool(complete)
-            query.scores = arrays["scores"][bounds[row] : bounds[row + 1]].tolist()
+            query.scores = scores[bounds[row] : bounds[row + 1]].tolist()
         return labels
+
+
+def _strings(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of ids holds something else than strings")
+    if len(set(values)) != len(values):
+        raise ValueError("an id is there twice")
+    return values
+
+
+def _matrix(array: Array, name: str) -> Array:
+    if array.ndim != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ValueError(f"{name} is no matrix of finite numbers")
+    return array
+
+
+def _count_of(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise TypeError(f"a node has {value!r} training queries")
+    return value
+
+
+def _check_grades(grades: Mapping[str, Mapping[str, float]], nodes: Mapping[str, Any]) -> None:
+    """Raise unless the grades of a part are labelled pairs of known nodes."""
+    pairs = LabeledPairs({text: text for text in grades}, grades)
+    unknown = set(pairs.node_ids) - nodes.keys()
+    if unknown:
+        raise ValueError(f"grades name {min(unknown)!r}, which is no node of the state")
 
 
 def _stacked(rows: list[Any]) -> Array:

@@ -17,15 +17,19 @@ from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.feedback.rows import normalise
+from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.solvers.labels import LabeledQueries, QuerySums
 from nudge_rag.solvers.registry import resolve_solver
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import read_present, reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads, find_competitors, read_pool
+from nudge_rag.tuning.gate import hash_queries
+from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.judges import check_judges
+from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import StateOptions, TuneSettings
 from nudge_rag.tuning.queries import EmbedQueries, embed_texts
@@ -133,7 +137,7 @@ class TuningState:
         incoming = self._by_text(spell_pairs(pairs, self.store))
         fresh = self._read_new([node for _, graded in incoming.values() for node in graded])
         known = self._labels.nodes.keys() | fresh.keys()
-        incoming = _of_known_nodes(incoming, known)
+        given, incoming = incoming, _of_known_nodes(incoming, known)
         vectors = self._embed([text for text in incoming if self._labels.part_of(text) is None], fresh)
         held_out = {text: vector for text, vector in vectors.items() if incoming[text][0] != "train"}
         lists = self._lists(list(held_out.values()), self._labels.nodes | fresh)
@@ -148,6 +152,7 @@ class TuningState:
             if part == "train" and text in vectors:
                 self._labels.train[text] = TrainingQuery(vectors[text])
             self._labels.add(part, text, graded, replace=grades == "replace")
+        self._labels.give_up(given.keys() - incoming.keys())
 
     def remove_pairs(self, pairs: LabeledPairs) -> None:
         """Take pairs out again; those that are not there are ignored. A query without pairs goes too."""
@@ -181,6 +186,8 @@ class TuningState:
         for part in PARTS:
             for text, query in list(self._labels.of(part).items()):
                 self._labels.remove(text, [node_id for node_id in query.grades if node_id in gone])
+                if not query.grades:
+                    self._labels.give_up([text])
         for node_id in gone & self._labels.nodes.keys():
             del self._labels.nodes[node_id]
         for watched in self._with_lists():
@@ -219,7 +226,13 @@ class TuningState:
             background=pool,
             search=lambda mapped: self._find(mapped, self._labels.nodes, self._depth),
         )
-        return run_trial(trial, self.solver, self.versions)
+        held_out_texts = {text: text for text in self._labels.watched[held_out]}
+        model = describe_model(self.embed_queries)
+        trial = with_live(trial, self.versions, held_out_texts, lambda: self._read_current(ids), model)
+        made_from = [*self._labels.train, *self._labels.watched["val"]]
+        hashes = {*hash_queries(made_from), *self._labels.unanswerable}
+        nudge = run_trial(trial, self.solver, self.versions)
+        return replace(nudge, query_hashes=tuple(sorted(hashes)), fingerprint=Fingerprint.unpack(model[FINGERPRINT]))
 
     def _training_sums(self, row_of: Mapping[str, int]) -> QuerySums:
         trained = sorted(self._labels.counts)
@@ -264,7 +277,8 @@ class TuningState:
     def save(self, folder: str | Path) -> None:
         """Write the state to ``folder`` (JSON and npz, no pickle)."""
         manifest, arrays = self._labels.pack()
-        settings = {"split": list(self.split), "seed": self.seed, "store": self.store.key, "length": self._length}
+        settings: dict[str, Any] = {"split": list(self.split), "seed": self.seed, "length": self._length}
+        settings |= describe_store(self.store, self.versions) | describe_model(self.embed_queries)
         write_folder(Path(folder), manifest | settings, arrays)
 
     @classmethod
@@ -275,17 +289,21 @@ class TuningState:
 
         Raises:
             CorruptArchiveError: the folder does not hold a state, or is damaged.
-            ValueError: the state was made for another store.
+            ValueError: the state was made for another store, or by another embedding model.
         """
         manifest, arrays = read_folder(Path(folder))
         labels = RunningLabels.unpack(manifest, arrays)
         try:
-            key, split, seed = manifest["store"], tuple(manifest["split"]), manifest["seed"]
-        except (KeyError, TypeError) as error:
+            recorded: Any = {"split": _fractions(manifest["split"]), "seed": _seed(manifest["seed"])}
+            if not isinstance(manifest["store"], str):
+                raise TypeError("its store is no text")
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptArchiveError(f"{folder} does not hold a tuning state: {error}") from error
-        if key != store.key:
-            raise ValueError(f"the state in {folder} was made for {key}, not for {store.key}")
-        recorded: Any = {"split": split, "seed": seed}
+        nodes = list(labels.nodes), np.array(list(labels.nodes.values()))
+        check_same_store(f"the state in {folder}", manifest, store, options.get("versions"), nodes)
+        differing = differing_models(manifest, describe_model(embed_queries))
+        if differing is not None:
+            raise ValueError(f"the state in {folder} was made for {differing}")
         state = cls(store, embed_queries, **options, **recorded)
         state._labels = labels
         return state
@@ -334,6 +352,13 @@ class TuningState:
         self._reads = replace(self._reads, vectors_read=self._reads.vectors_read + len(ids))
         return original_vectors(self.store, ids, current, self.versions)
 
+    def _read_current(self, ids: list[str]) -> FloatArray:
+        """Read what the store holds; only nodes that an earlier push moved can differ from the originals."""
+        nudged = [node_id for node_id in nudged_ids(self.store, self.versions) if node_id in self._labels.nodes]
+        with reading(self.store, "nodes were read"):
+            moved, _ = read_present(self.store, nudged)
+        return np.stack([moved.get(node_id, self._labels.nodes[node_id]) for node_id in ids])
+
     def _embed(self, texts: list[str], fresh: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if not texts:
             return {}
@@ -377,6 +402,20 @@ class TuningState:
             [query.ids for query in queries.values()],
             [np.array(query.scores, dtype=np.float64) for query in queries.values()],
         )
+
+
+def _fractions(given: Any) -> tuple[float, ...]:
+    """Check the fractions of a split that were read."""
+    if not isinstance(given, list) or len(given) != 3 or not all(isinstance(part, int | float) for part in given):
+        raise TypeError(f"its split is {given!r}")
+    LabeledPairs.from_pairs([("query", "node")]).split(*given)  # checks that they sum to 1
+    return tuple(given)
+
+
+def _seed(given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"its seed is {given!r}")
+    return given
 
 
 def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:

@@ -217,7 +217,9 @@ def test_push_roll_back_and_tune_on(tmp_path):
     # Pairs of one node are withdrawn: it stays known by its original, and the next push gives it back.
     state.remove_pairs(pairs_of("n3", 0, 20))
     assert_same_as_from_scratch(state, store, tmp_path / "v", metrics=["nDCG@4"])
-    state.solve().push()
+    with pytest.warns(UserWarning, match="it would forget"):
+        assert not state.solve().push().pushed
+    assert state.solve().push(force=True).pushed
     assert store._table["n3"] == before["n3"]
     state.solve().rollback()
     assert store._table == before
@@ -312,7 +314,8 @@ def test_bad_input(tmp_path):
         TuningState(store, embed, split=(0.5, 0.1, 0.1))
     state.save(tmp_path / "state")
     with pytest.raises(ValueError, match="was made for test, not for other"):
-        TuningState.load(tmp_path / "state", MappingStore(store._table, key="other"), embed)
+        others = {node: [-number for number in vector] for node, vector in store._table.items()}
+        TuningState.load(tmp_path / "state", MappingStore(others, key="other"), embed)
     state.solve().save(tmp_path / "nudge")
     with pytest.raises(CorruptArchiveError, match="does not hold a tuning state"):
         TuningState.load(tmp_path / "nudge", store, embed)

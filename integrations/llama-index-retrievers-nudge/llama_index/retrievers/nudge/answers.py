@@ -11,19 +11,22 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
 from llama_index.retrievers.nudge.databases.base import Database, Options, Request
 from llama_index.retrievers.nudge.databases.registry import database_of
+from llama_index.retrievers.nudge.embedding import probe_queries_with
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.event_loops import remember_loop
+from nudge_rag.journal.fingerprints import Fingerprint
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
 
 __all__ = ["Answers", "MovedNodes", "Scores"]
 
@@ -34,11 +37,12 @@ PREFETCH_FACTOR = 4.0  # of the integrations that know MMR
 
 @dataclass(frozen=True)
 class MovedNodes:
-    """Ids of nodes, the vectors that an overlay gives them, and the map that its queries have to pass."""
+    """Ids of nodes, the vectors that an overlay gives them, the map of its queries, and the model it was made for."""
 
     ids: list[str]
     vectors: FloatArray
     adapter: QueryAdapter | None = None
+    made_for: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Answers:
         scores: whose scores are given.
         implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
         history: of the nudge whose map queries pass, if it has one; None if they have passed it already.
+        embed_model: the model that embeds queries, which is compared once with that of the nudge.
 
     Raises:
         TypeError: the store of the index is not supported.
@@ -85,6 +90,7 @@ class Answers:
         scores: Scores,
         implied_node_ids: bool,
         history: History | None,
+        embed_model: BaseEmbedding | None = None,
     ) -> None:
         self._index = index
         self._vector_store: Any = index.vector_store
@@ -105,6 +111,8 @@ class Answers:
         self._scores = scores
         self._implied_node_ids = implied_node_ids
         self._history = history
+        self._embed_model = embed_model
+        self._compared = False
         self._begin()
         if history is not None and moved is None:
             self._live.start()
@@ -126,7 +134,12 @@ class Answers:
         history = self._history or History()
         self._opened: EmbeddingStore | None = None
         self._lock = threading.Lock()
-        self._live = LiveAdapter(self._open_adapter, history.versions, on_unreadable=history.on_unreadable)
+        self._live = LiveAdapter(
+            self._open_adapter,
+            history.versions,
+            on_unreadable=history.on_unreadable,
+            embed_queries=None if self._embed_model is None else probe_queries_with(self._embed_model),
+        )
 
     @property
     def is_embedding_query(self) -> bool:
@@ -170,6 +183,9 @@ class Answers:
         """Map the query as the overlay, or the nudge that is live, demands."""
         if self._history is None or query.query_embedding is None:
             return query
+        if self._moved is not None and not self._compared and self._embed_model is not None:
+            self._compared = True
+            warn_of_other_model(self._moved.made_for, probe_queries_with(self._embed_model), "the overlay")
         adapter = self._live.find() if self._moved is None else self._moved.adapter
         return query if adapter is None else replace(query, query_embedding=map_query(adapter, query.query_embedding))
 

@@ -107,10 +107,13 @@ class NudgeRetriever(VectorIndexRetriever):
             searched,
             self._kwargs,
             self._vector_store_query_mode,
-            moved=None if overlay is None else MovedNodes(list(overlay.ids), overlay.vectors, overlay.adapter),
+            moved=None
+            if overlay is None
+            else MovedNodes(list(overlay.ids), overlay.vectors, overlay.adapter, overlay.fingerprint),
             scores=scores,
             implied_node_ids=implied,
             history=None if isinstance(self._embed_model, NudgeEmbedding) else History(versions, on_unreadable),
+            embed_model=self._embed_model,
         )
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

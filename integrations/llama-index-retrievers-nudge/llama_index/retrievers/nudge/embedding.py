@@ -11,10 +11,11 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge
+from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
 
-__all__ = ["NudgeEmbedding"]
+__all__ = ["NudgeEmbedding", "probe_queries_with"]
 
 
 class NudgeEmbedding(BaseEmbedding):
@@ -32,6 +33,9 @@ class NudgeEmbedding(BaseEmbedding):
     Raises:
         TypeError: a source that is none of these.
         nudge_rag.JournalError: the history cannot be read.
+
+    Warns:
+        UserWarning: the nudge, or what is live, was made for another embedding model.
 
     Example:
         >>> import numpy as np
@@ -59,11 +63,13 @@ class NudgeEmbedding(BaseEmbedding):
         self._embed_model = embed_model
         if isinstance(source, Nudge):
             self._adapter = source.adapter
+            warn_of_other_model(source.fingerprint, probe_queries_with(embed_model), "this nudge")
         elif isinstance(source, QueryAdapter):
             self._adapter = source
         else:
             store = embedding_store(source)
-            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable)
+            probe = probe_queries_with(embed_model)
+            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
 
     @classmethod
@@ -92,3 +98,11 @@ class NudgeEmbedding(BaseEmbedding):
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter
         return map_query(adapter, vector)
+
+
+def probe_queries_with(model: BaseEmbedding) -> EmbedQueries:
+    """Make the function that embeds the few query texts a model is known by, with the model itself.
+
+    No events are sent and no cache is asked: nobody has asked these queries.
+    """
+    return ModelQueries(model, lambda texts: [model._get_query_embedding(text) for text in texts])

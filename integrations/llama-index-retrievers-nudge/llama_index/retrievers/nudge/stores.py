@@ -14,7 +14,7 @@ from llama_index.retrievers.nudge.databases.registry import DATABASES, database_
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.stores import EmbeddingStore, FaissStore, SimpleStore
 
-__all__ = ["embedding_store", "texts_of", "vector_store_of"]
+__all__ = ["documents_of", "embedding_store", "texts_of", "vector_store_of"]
 
 
 def vector_store_of(index_or_store: Any) -> Any:
@@ -64,6 +64,46 @@ def texts_of(index_or_store: Any) -> TextsOf | None:
         >>> texts_of(index)(["n1", "gone"])
         ['some text', None]
     """
+    fetch = _nodes_by_id(index_or_store)
+    if fetch is None:
+        return None
+
+    def texts(ids: list[str]) -> list[str | None]:
+        node_of = fetch(ids)
+        return [node_of[node_id].get_content() if node_id in node_of else None for node_id in ids]
+
+    return texts
+
+
+def documents_of(index_or_store: Any) -> TextsOf | None:
+    """Node ids to the ids of their documents (``ref_doc_id``), as `nudge_rag.tune` takes it; None if unknown.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+        >>> source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="document")}
+        >>> node = TextNode(text="some text", id_="n1", relationships=source)
+        >>> documents_of(VectorStoreIndex([node], embed_model=MockEmbedding(4)))(["n1", "gone"])
+        ['document', None]
+    """
+    vector_store = vector_store_of(index_or_store)
+    if isinstance(vector_store, SimpleVectorStore):
+        known = vector_store.data.text_id_to_ref_doc_id
+        # LlamaIndex writes "None" for a node without one.
+        return lambda ids: [None if (name := known.get(node_id)) in (None, "None") else name for node_id in ids]
+    fetch = _nodes_by_id(index_or_store)
+    if fetch is None:
+        return None
+
+    def documents(ids: list[str]) -> list[str | None]:
+        node_of = fetch(ids)
+        return [node_of[node_id].ref_doc_id if node_id in node_of else None for node_id in ids]
+
+    return documents
+
+
+def _nodes_by_id(index_or_store: Any) -> Callable[[list[str]], dict[str, BaseNode]] | None:
+    """Make the function that fetches nodes of an index or a vector store; None if neither keeps them."""
     vector_store = vector_store_of(index_or_store)
     database = database_of(vector_store)
     docstore: Any = getattr(index_or_store, "docstore", None)
@@ -71,16 +111,14 @@ def texts_of(index_or_store: Any) -> TextsOf | None:
         return None
 
     def fetch(ids: list[str]) -> dict[str, BaseNode]:
+        if not ids:
+            return {}
         if database.stores_text:
             return database.nodes_by_id(vector_store, ids)
         nodes: list[BaseNode] = docstore.get_nodes(ids, raise_error=False)
         return {node.node_id: node for node in nodes}
 
-    def texts(ids: list[str]) -> list[str | None]:
-        node_of = fetch(ids) if ids else {}
-        return [node_of[node_id].get_content() if node_id in node_of else None for node_id in ids]
-
-    return texts
+    return fetch
 
 
 def _ids_in_map(store: Any) -> Callable[[], dict[int, str]]:

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.retrievers.nudge.queries import embed_queries_with, model_name_of, model_of
-from llama_index.retrievers.nudge.stores import embedding_store, texts_of
+from llama_index.retrievers.nudge.stores import documents_of, embedding_store, texts_of
 
 import nudge_rag
 from nudge_rag.feedback.pairs import LabeledPairs, Split
@@ -29,7 +29,7 @@ def tune(
 
     Args:
         index_or_store: a `VectorStoreIndex`, or a vector store.
-        pairs: labelled pairs whose node ids are LlamaIndex node ids.
+        pairs: labelled pairs whose node ids are LlamaIndex node ids, or ids of their documents (``ref_doc_id``).
         embed_model: the model that embeds queries; by default the index's own model, or ``Settings.embed_model`` for a
             bare vector store.
         persist_path: for SimpleVectorStore and FAISS, the file that pushes are written through to.
@@ -47,4 +47,5 @@ def tune(
     options.setdefault("model", model_name_of(model_of(index_or_store, embed_model)))
     own_texts = texts_of(index_or_store)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
+    options.setdefault("documents", documents_of(index_or_store))
     return nudge_rag.tune(store, pairs, embed_queries_with(index_or_store, embed_model), **options)

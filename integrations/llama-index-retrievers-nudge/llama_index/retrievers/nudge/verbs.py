@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
+from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.retrievers.nudge.base import NudgeRetriever
 from llama_index.retrievers.nudge.queries import embed_queries_with
@@ -79,7 +80,7 @@ def rollback(
 def reapply(
     index_or_store: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
 ) -> tuple[str, ...]:
-    """Write the nudge again to the nodes that lost it; see `nudge_rag.reapply`.
+    """Write the nudge again to the nodes that lost it, also under new ids; see `nudge_rag.reapply`.
 
     Args:
         index_or_store: an index, a vector store, or an `EmbeddingStore`.
@@ -89,7 +90,13 @@ def reapply(
     Returns:
         The ids written.
     """
-    return nudge_rag.reapply(_open(index_or_store, persist_path), versions)
+    own_texts = texts_of(index_or_store)
+    return nudge_rag.reapply(
+        _open(index_or_store, persist_path),
+        versions,
+        texts=None if own_texts is None else skip_unreadable_texts(own_texts),
+        embed_queries=embed_queries_with(index_or_store) if isinstance(index_or_store, VectorStoreIndex) else None,
+    )
 
 
 def switch(
