@@ -114,6 +114,10 @@ class Nudge:
             parts += [describe_reaches(self.tried), describe_candidates(self.tried)]
         return "\n\n".join(str(part) for part in parts if part is not None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the function that gives texts, which is often one of a framework and cannot be pickled."""
+        return {**self.__dict__, "texts_of": None}
+
     def _repr_html_(self) -> str:
         return as_html(str(self))
 
