@@ -27,6 +27,12 @@ __all__ = ["add_commands", "describe_nudge", "push_nudge"]
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of the group."""
+    _add_tune(commands, common)
+    _add_push(commands, common)
+    _add_evaluate(commands, common)
+
+
+def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     tune = commands.add_parser("tune", help="find a nudge for labelled pairs, and judge it", parents=[common])
     add_store(tune)
     tune.add_argument("pairs", metavar="PAIRS", nargs="+", help="files of labelled pairs, or BEIR folders")
@@ -53,6 +59,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     add_yes(tune)
     tune.set_defaults(run=_tune)
 
+
+def _add_push(commands: Any, common: argparse.ArgumentParser) -> None:
     push = commands.add_parser("push", help="write a saved nudge to its store", parents=[common])
     add_store(push)
     push.add_argument("nudge", metavar="NUDGE", help="folder that tune --output wrote")
@@ -61,6 +69,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     add_yes(push)
     push.set_defaults(run=_push)
 
+
+def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser("eval", help="compare untuned, live and nudged on labelled pairs", parents=[common])
     add_store(evaluate)
     evaluate.add_argument("pairs", metavar="PAIRS", nargs="+", help="pairs that the nudge was not tuned on")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from nudge_rag.common import files, lock
-from nudge_rag.errors import CorruptArchiveError, LockedError
+from nudge_rag.errors import CorruptArchiveError, LockedError, StoreError
 
 __all__ = [
     "BlobStorage",
@@ -25,6 +25,7 @@ __all__ = [
     "ProcessStorage",
     "TransactionalStore",
     "check_blob_name",
+    "unwritable_history",
 ]
 
 SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -262,3 +263,11 @@ class ProcessStorage:
             yield
         finally:
             self._lock.release()
+
+
+def unwritable_history(location: str, error: Exception) -> StoreError:
+    """Return the error for a table of a database that was opened for reading alone."""
+    return StoreError(
+        f"{location}, which is to hold the history of pushes, cannot be written to: {error}; open the database for"
+        " writing, or keep the history in a folder with versions=PATH"
+    )

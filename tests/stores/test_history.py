@@ -348,3 +348,20 @@ def test_postgres_says_what_right_is_missing(build, servers):
     store.history().write("a", b"1")
     with pytest.raises(StoreError, match="cannot be read: the role has no right"):
         poor.history().read("a")
+
+
+def test_databases_that_are_open_for_reading_alone_say_so(build, tmp_path):
+    import duckdb
+
+    from nudge_rag.stores import DuckDBStore, StoreError
+
+    with duckdb.connect(str(tmp_path / "read.duckdb")) as connection:
+        connection.execute("CREATE TABLE nodes (id VARCHAR, embedding FLOAT[2])")
+        connection.execute("INSERT INTO nodes VALUES ('a', [1, 2])")
+    reading = duckdb.connect(str(tmp_path / "read.duckdb"), read_only=True)
+    sqlite = build("sqlite-vec-langchain", 5).store
+    sqlite.connection.execute("PRAGMA query_only = 1")
+    for store in (DuckDBStore(reading, "nodes", id_column="id", vector_column="embedding"), sqlite):
+        with pytest.raises(StoreError, match=r"cannot be written to: .*open the database for writing.*versions=PATH"):
+            store.history().write("a", b"1")
+        assert store.history().names() == []

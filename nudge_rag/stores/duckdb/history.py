@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from nudge_rag.errors import StoreError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import check_blob_name, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name, sql_text
 
@@ -69,10 +68,7 @@ class DuckDBHistory:
                 cursor.execute(f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?", values)
                 cursor.execute(f"INSERT INTO {self._table} VALUES (?, ?, ?, ?)", [*values, content])
         except (duckdb.InvalidInputException, duckdb.PermissionException) as error:
-            raise StoreError(
-                f"{self.location}, which is to hold the history of pushes, cannot be written to: {error}; open the"
-                " database for writing, or keep the history in a folder with versions=PATH"
-            ) from error
+            raise unwritable_history(self.location, error) from error
 
     def read(self, name: str) -> bytes:
         """Read the content of a row.

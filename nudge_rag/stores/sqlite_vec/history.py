@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import lock
-from nudge_rag.errors import StoreError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import check_blob_name, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name
 
@@ -63,10 +62,7 @@ class SQLiteHistory:
         except Exception as error:
             if "readonly" not in str(error):
                 raise
-            raise StoreError(
-                f"{self.location}, which is to hold the history of pushes, cannot be written to: {error}; open the"
-                " database for writing, or keep the history in a folder with versions=PATH"
-            ) from error
+            raise unwritable_history(self.location, error) from error
 
     def read(self, name: str) -> bytes:
         """Read the content of a row.
