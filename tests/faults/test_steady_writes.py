@@ -142,7 +142,7 @@ def written_to(kind, address, folder):
 def push_once(store, ids, seed, mode):
     present, _ = read_present(store, ids)
     names = list(present)
-    originals = original_vectors(store, names, store.read(names))
+    originals = original_vectors(store, names, np.stack(list(present.values())))
     moved = store.as_stored(originals + np.random.default_rng([1, seed]).normal(size=originals.shape))
     receipt = push_vectors(store, names, originals, moved, mode=mode)
     assert receipt.pushed

@@ -86,6 +86,8 @@ def opened(kind: str, address: str) -> Writer:
         def upsert(name: str, vector: list[float]) -> None:
             rows = [{"id": name, "vector": vector, "text": name}]
             table.checkout_latest()
+            if table.version % 100 == 0:
+                table.optimize()  # as LanceDB advises: every write makes a file
             table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
         return Writer(upsert, lambda name: table.delete(f"id = '{name}'"))

@@ -15,6 +15,7 @@ from nudge_rag.stores.sql import sql_text
 __all__ = ["LanceTable", "index_metric", "quoted", "retried"]
 
 TRIES, SECONDS_BETWEEN_TRIES = 50, 0.01
+CONFLICTS = ("commit conflict", "Too many concurrent writers")
 
 
 class LanceTable:
@@ -95,7 +96,7 @@ def retried(call: Callable[[], Any], tries: int = TRIES) -> Any:
         try:
             return call()
         except RuntimeError as error:
-            if not left or "commit conflict" not in str(error):
+            if not left or not any(sign in str(error) for sign in CONFLICTS):
                 raise
             time.sleep(SECONDS_BETWEEN_TRIES)
     return None
