@@ -165,7 +165,7 @@ def _gate(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     found = _compare(config, work)
     reference = found.systems[-2]
     row = found.row("nudged", found.metrics[0])
-    found.to_json(work / "evaluation.json", per_query=False)
+    found.report(work / "evaluation.html", title=f"Gate of {night.name}")  # and evaluation.json beside it
     facts = {
         "metric": found.metrics[0],
         "compared_with": reference,

@@ -27,8 +27,9 @@ solver = "nudge-n"
 KILLED = """
 import os, sys
 import nudge_rag.cli.night as night
+import nudge_rag.stores
 from nudge_rag.cli import main
-from nudge_rag.stores.duckdb import DuckDBStore
+store = getattr(nudge_rag.stores, sys.argv[2])
 left = int(sys.argv[1])
 def counted(function):
     def call(*arguments, **options):
@@ -44,21 +45,16 @@ def counted(function):
     return call
 for name in ("_write_state", "_log", "_gather_labels", "_tune", "_gate", "_report"):
     setattr(night, name, counted(getattr(night, name)))
-DuckDBStore.replace = counted(DuckDBStore.replace)
-if hasattr(DuckDBStore, "replace_if"):
-    DuckDBStore.replace_if = counted(DuckDBStore.replace_if)
+for name in ("replace", "replace_vectors_if"):
+    setattr(store, name, counted(getattr(store, name)))
 code = main(["nightly", "night.toml", "--json"])
 print("steps left", left, file=sys.stderr)
 sys.exit(code)
 """
 
 
-def store_of(folder):
-    return open_store(f"duckdb://{folder}/shop.duckdb?table=docs&similarity=cosine")
-
-
-def contents(folder):
-    store = store_of(folder)
+def contents(folder, url=None):
+    store = open_store(url or f"duckdb://{folder}/shop.duckdb?table=docs&similarity=cosine")
     ids = sorted(node for batch, _ in store.scan() for node in batch)
     return store.read(ids).tobytes()
 
@@ -151,6 +147,25 @@ def test_a_query_is_in_the_same_part_every_night():
     assert [len(part) for part in parts] == pytest.approx([700, 100, 200], abs=45)
 
 
+def run_to_death(folder, step, store):
+    """Run a night that dies at a step; return whether it did."""
+    result = Command(folder).run(KILLED, step, store)
+    assert result.returncode in (0, 9), result.stderr
+    return result.returncode == 9
+
+
+def check_that_it_goes_on(folder, url, wanted, nudged, step, there=None):
+    """The next night finishes what the killed one began: one version, every node nudged, the same vectors."""
+    command = Command(folder)
+    again = command("nightly", "night.toml", "--json")
+    answer = json.loads(again.stdout)
+    # Killed after its end was written, a night has nothing left to do.
+    assert again.returncode == 0 or answer["result"]["over"].startswith("no label is new"), (step, again.stdout)
+    assert contents(folder, there) == wanted, step
+    assert command.answer("status", url)["nudged"] == nudged, step
+    assert [version["live"] for version in command.answer("versions", url)["versions"]].count(True) == 1, step
+
+
 @pytest.mark.slow
 def test_killed_at_every_step_it_goes_on(house, tmp_path_factory):
     shop.write_clicks(house / "labels" / "monday.csv", shop.PHRASES[:4])
@@ -165,19 +180,44 @@ def test_killed_at_every_step_it_goes_on(house, tmp_path_factory):
     for step in range(0, 200, every):
         folder = tmp_path_factory.mktemp(f"killed-{step}")
         shutil.copytree(house, folder, dirs_exist_ok=True)
-        command = Command(folder)
-        result = command.run(KILLED, step)
-        if result.returncode == 0:
+        if not run_to_death(folder, step, "DuckDBStore"):
             break
-        assert result.returncode == 9, result.stderr
         killed += 1
-        again = command("nightly", "night.toml", "--json")
-        answer = json.loads(again.stdout)
-        # Killed after its end was written, a night has nothing left to do.
-        assert again.returncode == 0 or answer["result"]["over"].startswith("no label is new"), (step, again.stdout)
-        assert contents(folder) == wanted, step
-        assert command.answer("status", STORE)["nudged"] == nudged, step
-        assert [version["live"] for version in command.answer("versions", STORE)["versions"]].count(True) == 1, step
+        check_that_it_goes_on(folder, STORE, wanted, nudged, step)
+    else:
+        raise AssertionError("the night never came to its end")
+    assert killed > 20 / every
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_killed_over_postgres_it_goes_on(house, servers, tmp_path_factory):
+    """A push is one transaction there. Every sixth step is tried; NUDGE_RAG_KILL_EVERY tries more."""
+    from tests.support.builders.postgres import new_database
+
+    every = int(os.environ.get("NUDGE_RAG_KILL_EVERY", "6"))
+    shop.write_clicks(house / "labels" / "monday.csv", shop.PHRASES[:4])
+    texts = shop.read_folder(house / "texts")
+    wanted, nudged, killed = None, None, 0
+    for step in [1000, *range(2, 200, every)]:  # the first night is never killed
+        folder = tmp_path_factory.mktemp(f"postgres-{step}")
+        shutil.copytree(house, folder, dirs_exist_ok=True)
+        address = new_database(servers)
+        shop.index_in_postgres(texts, address)
+        url = f"{address}{'&' if '?' in address else '?'}table=docs&similarity=cosine"
+        (folder / "night.toml").write_text(CONFIG.replace(STORE, url))
+        original = contents(folder, url)
+        died = run_to_death(folder, step, "PgVectorStore")
+        if wanted is None:
+            wanted, nudged = contents(folder, url), Command(folder).answer("status", url)["nudged"]
+            assert not died
+            assert nudged
+            assert wanted != original
+        elif died:
+            killed += 1
+            check_that_it_goes_on(folder, url, wanted, nudged, step, url)
+        else:
+            break
     else:
         raise AssertionError("the night never came to its end")
     assert killed > 20 / every

@@ -47,3 +47,42 @@ def test_every_page_is_in_a_table_of_contents():
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     listed = {line.strip() + ".md" for line in re.findall(r"^(?:guide/[\w-]+|api)$", index, re.MULTILINE)}
     assert listed == set(PAGES) - {"index.md"}
+
+
+def slug(heading):
+    """As myst makes them: lower case, hyphens for spaces, other signs left out."""
+    kept = "".join(sign for sign in heading.lower().strip() if sign.isalnum() or sign in " -_")
+    return kept.replace(" ", "-")
+
+
+def test_links_to_headings_lead_to_one():
+    n_checked = 0
+    for page in PAGES:
+        for target, anchor in LINK.findall((DOCS / page).read_text(encoding="utf-8")):
+            if anchor:
+                text = (DOCS / page).parent.joinpath(target).read_text(encoding="utf-8")
+                headings = [slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+                assert anchor.removeprefix("#") in headings, f"{page}: {target}{anchor}"
+                n_checked += 1
+    assert n_checked >= 5
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many pairs do I need?",
+        "All pairs every time, or the new ones alone?",
+        "Where does the history live?",
+        "Does NudgeRetriever matter after a push?",
+        "How do I keep MMR, hybrid search and my reranker?",
+        "What does a tune cost with a remote embedder?",
+        "How do I label documents?",
+        "What do new documents lose?",
+        "How do I A/B it?",
+        "When should I not use it?",
+    ],
+)
+def test_a_frequent_question_has_its_answer_behind_one_link(question):
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    (row,) = [line for line in index.splitlines() if line.startswith(f"| {question} |")]
+    assert len(LINK.findall(row)) == 1
