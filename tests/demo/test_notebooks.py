@@ -15,8 +15,8 @@ from scripts.run_notebooks import FOLDER, digest_of, execute
 # What each notebook prints, and how many plots it has.
 PROMISES = {
     "clicks_to_pairs": (["position bias: estimated from", "every click:", "corrected:", "the truth:"], 2),
-    "langchain": (["uncovered", "overlay and push give the same answers: True", "bit for bit: True"], 2),
-    "llama_index": (["uncovered", "overlay and push give the same answers: True", "bit for bit: True"], 2),
+    "langchain": (["uncovered", "overlay and push agree on", "bit for bit: True"], 2),
+    "llama_index": (["uncovered", "overlay and push agree on", "bit for bit: True"], 2),
     "new_documents": (["uncovered:", "new:", "map"], 1),
     "paper": (["NUDGE-M: the same with the filter: True", "NUDGE-N: the same with the filter: True"], 1),
     "push_and_rollback": (

@@ -225,7 +225,10 @@ def test_tuning_by_search_and_by_scan_gives_the_same_nudge(untouched, tmp_path):
     assert search.gamma == scan.gamma > 0
     assert untouched.same(search.vectors, scan.vectors)
     assert search.comparison == scan.comparison
-    assert (search.reads.vectors_read, scan.reads.vectors_read) == (10, 70)
+    # An index that answers approximately is asked what else it finds, and that is read too.
+    more = search.reads.vectors_read - 10
+    assert scan.reads.vectors_read == 70 + more
+    assert more == 0 or not untouched.store.capabilities.exact_search
     assert search.reads.recall == 1
 
 
