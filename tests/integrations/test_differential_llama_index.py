@@ -128,7 +128,7 @@ def place_of(tmp_path_factory: pytest.TempPathFactory, servers: Any) -> Callable
             context = StorageContext.from_defaults(vector_store=build_store(kind, folder, servers))
             index = VectorStoreIndex(nodes_of(kind), storage_context=context, embed_model=LlamaIndexWorld())
             ids = [node_id(number) for number in range(0, N, 2)]
-            still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
+            still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
             built[kind] = Place(kind, index, still)
         return built[kind]
 
@@ -529,7 +529,7 @@ def test_several_indexes_on_one_store(overlaid: bool) -> None:
     ]
     for part, index in enumerate(indexes):
         ids = [node.node_id for node in nodes[:10]]
-        still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
+        still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
         ours = NudgeRetriever(index, TOP_K, **({"overlay": still} if overlaid else {}))
         found = told(ours.retrieve(QUESTIONS[0]))
         assert_same(found, told(index.as_retriever(similarity_top_k=TOP_K).retrieve(QUESTIONS[0])))
@@ -547,7 +547,7 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     context = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex(nodes, objects=[object_node], storage_context=context, embed_model=LlamaIndexWorld())
     ids = [nodes[0].node_id, object_node.node_id]
-    still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None)
+    still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
     place = Place(kind, index, still)
     own, ours = both(place, overlaid, similarity_top_k=3)
     question = "question 1 about 30"
@@ -574,7 +574,7 @@ def test_a_store_with_an_asynchronous_client_alone(overlaid: bool) -> None:
         if overlaid:
             ids = [node.node_id for node in nodes[::2]]
             held = await asyncio.to_thread(lambda: embedding_store(index).read(ids))
-            options["overlay"] = SimpleNamespace(ids=ids, vectors=held, adapter=None)
+            options["overlay"] = SimpleNamespace(ids=ids, vectors=held, adapter=None, fingerprint=None)
         ours = NudgeRetriever(index, 5, filters=EVEN, **options)
         found = told(await ours.aretrieve(QUESTIONS[0]))
         return found, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
