@@ -228,7 +228,8 @@ class Pushes(RuleBasedStateMachine):
             if soon == self.soon:
                 assert {n: v.tobytes() for n, v in held.items()} == {n: v.tobytes() for n, v in before.items()}
             return
-        if receipt.pushed and soon == self.soon:
+        # With nobody else about, and no dead push that this one finished or undid first.
+        if receipt.pushed and soon == self.soon and states <= {"committed", "superseded", "rolled back"}:
             self.snapshots[receipt.version] = before
         if not (receipt.changed_since or receipt.missing):
             for node_id, vector in zip(ids, moved, strict=True):
