@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# A deadline is time on the wall, which the first example, that imports, or a busy machine exceeds.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 # They hold no tests, and only some of their clients are installed; those of the tests that use them say which.
 collect_ignore_glob = ["support/*"]
