@@ -5,7 +5,8 @@
 
 What cannot be beaten is the longer of reading it all and one product: pyarrow reads the column of vectors on as many
 threads as there are workers, and numpy multiplies as many numbers in float32, with as many threads. ``pass`` is the
-time of a scan divided by that. Workers have imported the library before they are timed.
+time of a scan divided by that; ``processor`` is the same of processor time, which others on the machine change less.
+Workers have imported the library before they are timed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +50,31 @@ def write_files(folder: Path, nodes: int, dimension: int) -> None:
                 writer.write_table(pyarrow.table([ids, lists], schema=schema), row_group_size=ROWS_PER_GROUP)
 
 
-def read_everything(folder: Path, threads: int) -> float:
+def read_everything(folder: Path, threads: int) -> tuple[float, float]:
     import pyarrow
     import pyarrow.dataset
 
     pyarrow.set_cpu_count(threads)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     dataset = pyarrow.dataset.dataset(folder, format="parquet")
     for batch in dataset.to_batches(columns=["embedding"], fragment_readahead=threads, batch_readahead=2):
         batch.column(0).flatten().to_numpy()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - used
 
 
-def multiply(nodes: int, dimension: int, queries: np.ndarray, threads: int) -> float:
+def multiply(nodes: int, dimension: int, queries: np.ndarray, threads: int) -> tuple[float, float]:
     import threadpoolctl
 
     block = np.random.default_rng(1).standard_normal((ROWS_PER_PRODUCT, dimension), dtype=np.float32)
     asked = queries.astype(np.float32)
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         asked @ block.T
-        started = time.perf_counter()
-        for _ in range(-(-nodes // ROWS_PER_PRODUCT)):
+        products = -(-nodes // ROWS_PER_PRODUCT)
+        share = nodes / (products * ROWS_PER_PRODUCT)
+        started, used = time.perf_counter(), time.process_time()
+        for _ in range(products):
             asked @ block.T
-        return (time.perf_counter() - started) * nodes / (-(-nodes // ROWS_PER_PRODUCT) * ROWS_PER_PRODUCT)
+        return (time.perf_counter() - started) * share, (time.process_time() - used) * share
 
 
 def apart(function: Any, *arguments: Any) -> Any:
@@ -77,16 +83,36 @@ def apart(function: Any, *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def peak(_: Any = None, __: Any = None) -> tuple[int, float]:
-    """This process, and the most memory that it has had, in MB."""
+def peak(_: Any = None, __: Any = None) -> tuple[int, tuple[float, float]]:
+    """This process, the most memory that it has had, in MB, and the processor time that it has used."""
+    time.sleep(0.05)  # for others to have a turn
     lines = Path("/proc/self/status").read_text().splitlines()
-    return os.getpid(), next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    most = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return os.getpid(), (most, time.process_time())
 
 
-def timed(store: ParquetStore, queries: np.ndarray, k: int, executor: Executor | None) -> tuple[float, SearchResult]:
+@dataclass(frozen=True)
+class Timed:
+    """A scan: its answer, how long it took, the processor time and the most memory of its workers."""
+
+    found: SearchResult
+    seconds: float
+    processor: float
+    memory: float
+
+
+def timed(store: ParquetStore, queries: np.ndarray, given: argparse.Namespace, executor: Executor) -> Timed:
+    before = workers(executor, given)
     started = time.perf_counter()
-    found = scan(store, queries, k, executor)
-    return time.perf_counter() - started, found
+    found = scan(store, queries, given.k, executor)
+    seconds = time.perf_counter() - started
+    after = workers(executor, given)
+    used = sum(after[number][1] - before.get(number, (0, 0))[1] for number in after)
+    return Timed(found, seconds, used, max(most for most, _ in after.values()))
+
+
+def workers(executor: Executor, given: argparse.Namespace) -> dict[int, tuple[float, float]]:
+    return dict(result for _, result in map_fragments(peak, range(8 * given.workers), None, executor))
 
 
 def same(one: SearchResult, other: SearchResult) -> bool:
@@ -94,57 +120,50 @@ def same(one: SearchResult, other: SearchResult) -> bool:
     return one.ids == other.ids and scores
 
 
-def tell(name: str, seconds: float, floor: float, *more: str) -> None:
-    print(f"{name:<32} {seconds:8.1f} s   pass {seconds / floor:.2f}   {'   '.join(more)}", flush=True)
-
-
-def workers_peak(executor: Executor, workers: int) -> str:
-    peaks = dict(result for _, result in map_fragments(peak, range(4 * workers), None, executor))
-    return f"worker's peak {max(peaks.values()):.0f} MB"
-
-
 def measure(folder: Path, given: argparse.Namespace) -> None:
     queries = np.random.default_rng(2).normal(size=(given.queries, given.dimension))
-    started = time.perf_counter()
     apart(write_files, folder, given.nodes, given.dimension)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
     print(
         f"{given.nodes:,} x {given.dimension} float32 in Parquet, {size:.1f} GB, {given.queries:,} queries, k {given.k}"
     )
-    print(f"{'writing':<32} {time.perf_counter() - started:8.1f} s", flush=True)
     reading = apart(read_everything, folder, given.workers)
     product = apart(multiply, given.nodes, given.dimension, queries, given.workers)
-    floor = max(reading, product)
-    print(f"{'reading it all':<32} {reading:8.1f} s\n{'one product':<32} {product:8.1f} s", flush=True)
-    store = ParquetStore(folder, similarity=given.similarity)
+    for name, (seconds, used) in {"reading it all": reading, "one product": product}.items():
+        print(f"{name:<24} {seconds:8.1f} s   processor {used:8.1f} s", flush=True)
+    longer = max(reading[0], product[0]), max(reading[1], product[1])
 
+    def tell(name: str, one: Timed, *more: str) -> None:
+        ratios = f"pass {one.seconds / longer[0]:.2f}", f"processor {one.processor / longer[1]:.2f}"
+        memory = f"worker's peak {one.memory:.0f} MB", f"parent's {peak()[1][0]:.0f} MB"
+        print(f"{name:<24} {one.seconds:8.1f} s", *ratios, *memory, *more, sep="   ", flush=True)
+
+    store = ParquetStore(folder, similarity=given.similarity)
     with ProcessPoolExecutor(given.workers) as pool:
-        workers_peak(pool, given.workers)
-        seconds, expected = timed(store, queries, given.k, pool)
-        parent = f"parent's peak {peak()[1]:.0f} MB"
-        tell("ProcessPoolExecutor", seconds, floor, workers_peak(pool, given.workers), parent)
+        processes = timed(store, queries, given, pool)
+        tell("ProcessPoolExecutor", processes)
     with ProcessPoolExecutor(given.workers) as pool:
         pool.submit(peak).result()
-        victim = next(iter(pool._processes))
-        killer = threading.Timer(0.4 * seconds, os.kill, (victim, signal.SIGKILL))
+        killer = threading.Timer(0.4 * processes.seconds, os.kill, (next(iter(pool._processes)), signal.SIGKILL))
         killer.start()
-        killed, found = timed(store, queries, given.k, pool)
-        tell("a worker killed midway", killed, floor, f"the same answer: {same(found, expected)}")
-    cluster_seconds(store, queries, given, (seconds, floor, expected))
+        started = time.perf_counter()
+        found = scan(store, queries, given.k, pool)
+        seconds = time.perf_counter() - started
+        told = f"{seconds / processes.seconds:.2f} times as long", f"the same answer: {same(found, processes.found)}"
+        print(f"{'a worker killed midway':<24} {seconds:8.1f} s", *told, sep="   ", flush=True)
+    with cluster(given.workers) as executor:
+        dask = timed(store, queries, given, executor)
+        ratio = f"{dask.seconds / processes.seconds:.2f} times processes"
+        tell("dask", dask, ratio, f"the same answer: {same(dask.found, processes.found)}")
 
 
-def cluster_seconds(store: ParquetStore, queries: np.ndarray, given: argparse.Namespace, known: Any) -> None:
+@contextmanager
+def cluster(n_workers: int) -> Iterator[Executor]:
     from distributed import Client, LocalCluster
 
-    seconds, floor, expected = known
-    options = {"n_workers": given.workers, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
-        executor = client.get_executor()
-        workers_peak(executor, given.workers)
-        taken, found = timed(store, queries, given.k, executor)
-        told = f"{taken / seconds:.2f} times processes", f"the same answer: {same(found, expected)}"
-        tell("dask", taken, floor, workers_peak(executor, given.workers), *told)
-        print(f"{'parent, with the cluster':<32} {peak()[1]:8.0f} MB at most")
+    options = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as local, Client(local) as client:
+        yield client.get_executor()
 
 
 def main() -> None:
