@@ -109,7 +109,10 @@ def _fragments_of(
     source: EmbeddingStore, where: Any, executor: Executor | None
 ) -> tuple[Sequence[Fragment], Executor | None]:
     if isinstance(source, FragmentedStore):
-        return source.fragments(where), source.executor if executor is None else executor
+        executor = source.executor if executor is None else executor
+        if executor is not None or where is not None:
+            return source.fragments(where), executor
+        return [_Tracked(source)], None
     if where is not None:
         raise ValueError(f"a {source.name} store has no fragments: scan takes no filter there, search does")
     if executor is not None:

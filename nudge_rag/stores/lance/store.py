@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nudge_rag.stores.lance.copies import (
     swap_columns,
     swap_moved,
 )
+from nudge_rag.stores.lance.fragments import LanceFragment, fragments_of
 from nudge_rag.stores.lance.history import LanceHistory
 from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
 from nudge_rag.stores.location import StoreLocation
@@ -55,6 +57,7 @@ class LanceStore(StoreAdapter):
         latest: see later writes of other handles and processes; False for a table checked out at a version.
         nprobes: partitions that an indexed search looks at.
         refine_factor: how many times k candidates an indexed search scores by their full vectors.
+        executor: scans the table fragment by fragment, which needs ``pylance``; None for this process, batch by batch.
 
     Raises:
         TypeError: anything but a table.
@@ -73,10 +76,11 @@ class LanceStore(StoreAdapter):
         latest: bool = True,
         nprobes: int = 64,
         refine_factor: int = 4,
+        executor: Executor | None = None,
     ) -> None:
         if not all(hasattr(table, part) for part in ("merge_insert", "list_indices", "search", "schema")):
             raise TypeError(f"expected a lancedb table, got {type(table).__name__}")
-        self.table = table
+        self.table, self.executor = table, executor
         self._rows = LanceTable(table, id_column, vector_column, latest=latest)
         self._dimension = self._rows.dimension
         metric = index_metric(table, vector_column)
@@ -101,9 +105,22 @@ class LanceStore(StoreAdapter):
 
     @classmethod
     def from_url(cls, location: StoreLocation) -> LanceStore:
-        """The table that ``lance://`` names."""
+        """The table that ``lance://`` names, or the Lance dataset, whose folder ends in ``.lance``.
+
+        Raises:
+            ValueError: no table is named, and the folder is not one of a dataset.
+        """
         chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
-        return cls.open(location.needed_path, location.options["table"], **chosen)
+        path, table = location.needed_path, location.options.get("table")
+        if not table:
+            folder = Path(path)
+            if folder.suffix != ".lance":
+                raise ValueError(
+                    "a lance:// URL misses table; its options are table, id, vector (a path that ends in .lance needs"
+                    " no table)"
+                )
+            path, table = str(folder.parent), folder.stem
+        return cls.open(path, table, **chosen)
 
     @property
     def key(self) -> str:
@@ -114,6 +131,15 @@ class LanceStore(StoreAdapter):
     def count(self) -> int:
         """Number of nodes."""
         return int(self._rows.fresh().count_rows())
+
+    def fragments(self, where: str | None = None) -> list[LanceFragment]:
+        """Fragments of the table as it is now; later commits do not change them.
+
+        Raises:
+            MissingPackageError: pylance is not installed; names the pip command.
+        """
+        conditions = [f"({part})" for part in (where, self._present) if part]
+        return fragments_of(self._rows, " AND ".join(conditions) or None)
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
@@ -272,7 +298,7 @@ class LanceCopy(LanceStore):
 
     def __init__(self, live: LanceStore, label: str) -> None:
         # Not the base class's own: that refuses columns of this type.
-        self.table, self._dimension = live.table, live._dimension
+        self.table, self._dimension, self.executor = live.table, live._dimension, live.executor
         self._rows = copy.copy(live._rows)
         self._rows.vector = copy_column(live._rows, label)
         self._capabilities = replace(live.capabilities, exact_search=True, side_by_side=False, atomic_switch=False)

@@ -16,7 +16,7 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
-from nudge_rag.stores.copies import unknown_copy
+from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lake.executors import map_fragments
@@ -35,6 +35,7 @@ SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 # A worker that dies loses this much work, and a cluster has no fewer pieces to share.
 ROWS_PER_FRAGMENT = 250_000
 TRIES = 5
+NODES_PER_STEP = 5_000
 FOLDER = ".nudge-rag"
 WITH_PATHS = ("file", "hdfs", "local", "memory", "viewfs")
 
@@ -198,9 +199,46 @@ class ParquetStore(StoreAdapter):
         """Swap the live version and the copy ``label``, in one step."""
         with self._beside().lock():
             self._require_copy(label)
-            snapshots = self._beside().load()
-            swapped = {LIVE: snapshots.view(label), label: snapshots.view(LIVE)}
-            self._beside().save(snapshots.changed({**snapshots.views, **swapped}))
+            self._swap(label)
+
+    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+        """Bring what was written to the live version since into the copy ``label``, and swap the two, in one step.
+
+        Files that a pipeline adds, writes anew or deletes are those of both versions anyway.
+
+        Returns:
+            How many nodes were caught up.
+        """
+        with self._beside().lock():
+            copy = self.open_copy(label)
+            late = self._late_writes(copy, moved)
+            if late:
+                copy._change(
+                    list(late), Changes({name: row for row, name in enumerate(late)}, np.stack([*late.values()]))
+                )
+            self._swap(label)
+        return len(late)
+
+    def _late_writes(self, copy: ParquetStore, moved: MovedNodes) -> dict[str, FloatArray]:
+        """Nodes that the copy does not hold as it should, and what it should hold."""
+        late: dict[str, FloatArray] = {}
+        seen: set[str] = set()
+        for names, mine, theirs in self.scan_beside(copy, NODES_PER_STEP):
+            seen.update(name for name in names if name in moved.rows)
+            wanted = moved.wanted(names, mine, self._same_rows)
+            late.update((names[row], wanted[row]) for row in np.flatnonzero(~self._same_rows(theirs, wanted)))
+        # Of a file that a pipeline has written anew, both versions are that file.
+        shared = self._fetch([name for name in moved.ids if name not in seen])
+        if shared:
+            names, mine = list(shared), np.stack([*shared.values()])
+            wanted = moved.wanted(names, mine, self._same_rows)
+            late.update((names[row], wanted[row]) for row in np.flatnonzero(~self._same_rows(mine, wanted)))
+        return late
+
+    def _swap(self, label: str) -> None:
+        snapshots = self._beside().load()
+        swapped = {LIVE: snapshots.view(label), label: snapshots.view(LIVE)}
+        self._beside().save(snapshots.changed({**snapshots.views, **swapped}))
 
     def drop_copy(self, label: str) -> None:
         """Remove the copy ``label``."""
@@ -264,12 +302,14 @@ class ParquetStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Rewrite the files that hold ``names``; then let them count, in one step."""
-        self._change(names, Changes({name: row for row, name in enumerate(names)}, rows))
+        with self._beside().lock():
+            self._change(names, Changes({name: row for row, name in enumerate(names)}, rows))
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare and set, in one step: what a pipeline wrote anew since is not what is expected."""
         row_of = {name: row for row, name in enumerate(names)}
-        written = set(self._change(names, Changes(row_of, rows, expected)))
+        with self._beside().lock():
+            written = set(self._change(names, Changes(row_of, rows, expected)))
         return [name for name in names if name not in written]
 
     def _check_vectors(self, ids: Sequence[str], vectors: Any) -> tuple[list[str], FloatArray]:
@@ -280,6 +320,7 @@ class ParquetStore(StoreAdapter):
         return names, stored
 
     def _change(self, names: list[str], changes: Changes) -> list[str]:
+        """Rewrite the files that hold ``names``, and return the ids of the nodes that got their new vector."""
         if not names:
             return []
         wanted = frozenset(names)
@@ -295,8 +336,7 @@ class ParquetStore(StoreAdapter):
             self._require_once(every)
             return {path for path, present in found.items() if present}
 
-        with self._beside().lock():
-            done = self._rewrite(affected, change_file, changes, self._label, self.executor)
+        done = self._rewrite(affected, change_file, changes, self._label, self.executor)
         return [name for written in done for name in written]
 
     def _rewrite(
