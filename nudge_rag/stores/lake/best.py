@@ -89,6 +89,8 @@ class BestNodes:
         self._squares = (question.queries**2).sum(axis=1)
         nothing = Best.nothing(len(question.queries), question.k)
         self._scores, self._rows = nothing.scores, nothing.rows
+        # The product of every tile: new memory for each would cost as much again.
+        self._space = np.empty(0, dtype=np.float32)
         self._names: dict[int, str | None] = {NO_ROW: None}
         self._read = 0
 
@@ -156,7 +158,15 @@ class BestNodes:
         gamma = (2 * nodes.shape[1] + 16) * float(limits.eps)
         longest = float(np.sqrt(np.einsum("ij,ij->i", nodes, nodes, dtype=np.float64).max(initial=0)))
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-        return queries @ nodes.T, 2 * (gamma * lengths * longest + nodes.shape[1] * float(limits.tiny))
+        return self._multiply(queries, nodes), 2 * (gamma * lengths * longest + nodes.shape[1] * float(limits.tiny))
+
+    def _multiply(self, queries: FloatArray, nodes: FloatArray) -> FloatArray:
+        size = len(queries) * len(nodes)
+        if size > SCORES_PER_TILE or queries.dtype != np.float32:
+            return np.asarray(queries @ nodes.T)
+        if len(self._space) < size:
+            self._space = np.empty(size, dtype=np.float32)
+        return np.matmul(queries, nodes.T, out=self._space[:size].reshape(len(queries), len(nodes)))
 
     def _score(self, queries: IntArray, columns: IntArray, vectors: FloatArray) -> Float64Array:
         similarity = self._question.similarity
