@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 # In a manifest: nothing was live when this version was recorded, so that all before it are over.
 FRESH = "fresh"
+# In a manifest: the version that was live when this one was recorded.
+PREVIOUS = "previous"
 
 
 class Journal:
@@ -168,8 +170,7 @@ class Journal:
             "details": dict(details),
             "ids": list(ids),
         }
-        if self.live is None:
-            manifest[FRESH] = True
+        manifest |= {FRESH: True} if self.live is None else {PREVIOUS: self.live.name}
         if mode == SIDE_BY_SIDE:
             # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
             manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}

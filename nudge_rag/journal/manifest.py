@@ -61,6 +61,9 @@ def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
         return "gamma is not a finite number"
     if not isinstance(manifest["details"].get("text_hashes", {}), dict):
         return "text_hashes is no object"
+    previous = manifest.get("previous", "0")
+    if not isinstance(previous, str) or not re.fullmatch(NAME, previous):
+        return f"the version before it is {previous!r}"
     lost = manifest.get("details_lost", [])
     if not isinstance(lost, list) or not all(isinstance(name, str) for name in lost):
         return "details_lost is no list of names"

@@ -18,7 +18,8 @@ def prune(
 ) -> tuple[str, ...]:
     """Remove records of pushes that were superseded or rolled back, but for the newest ``keep`` of them.
 
-    The live version, and one that waits beside it, stay with their originals: `rollback` works as before.
+    The live version, and one that waits beside it, stay with the originals of every node: `rollback` of all works as
+    before. ``rollback(version=...)`` goes back to versions that stay, and refuses to go back to one that was removed.
 
     Args:
         store: the vector store.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from nudge_rag.journal.writes import write_over
 from nudge_rag.stores.access import read_present, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "close", "describe_left_alone", "restore", "restore_away"]
+__all__ = ["RollbackReceipt", "close", "describe_left_alone", "restore", "restore_away", "version_before"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ def describe_left_alone(changed_since: Sequence[str], missing: Sequence[str]) ->
 def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) -> RollbackReceipt:
     """Restore the vectors from before the oldest of these versions, or the originals of the newest.
 
-    Nodes that are away are recorded, for the time when they are back.
+    Nodes that are away are recorded, for the time when they are back; and those whose vectors from before are nudges
+    that the version before knows nothing of, as they had been away when it was pushed.
 
     Raises:
         PushError: the store failed; a later call starts again.
     """
     wanted: dict[str, FloatArray] = {}
+    originals: dict[str, FloatArray] = {}
     newest: dict[str, tuple[Version, int]] = {}
     for version in reversed(undone):
         for at, node_id in enumerate(version.ids):
@@ -75,6 +77,7 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
             # A node that was embedded again between two pushes goes back to that, and no further.
             if node_id not in wanted or version.holds(journal.store, wanted[node_id], at):
                 wanted[node_id] = (version.originals if to_originals else version.before)[at]
+                originals[node_id] = version.originals[at]
     try:
         receipt = _put_back(journal.store, wanted, newest, undone[0].name)
     except Exception as error:
@@ -83,8 +86,35 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
             f" rollback() when the store works again ({type(error).__name__}: {error})"
         ) from error
     away = ((node_id, *newest[node_id]) for node_id in receipt.missing)
-    journal.away.add((node_id, version.after[at], wanted[node_id]) for node_id, version, at in away)
+    journal.away.add((node_id, version.after[at], originals[node_id]) for node_id, version, at in away)
+    if not to_originals:
+        left = {*receipt.missing, *receipt.changed_since}
+        kept = {node_id: vector for node_id, vector in wanted.items() if node_id not in left}
+        journal.away.add(_find_strays(journal, undone[0], kept, originals))
     return receipt
+
+
+def version_before(journal: Journal, version: Version) -> Version | None:
+    """The version that is live again if ``version`` and all later ones are undone."""
+    states = (SUPERSEDED, COMMITTED)
+    before = (one for one in reversed(journal.in_place) if one.state in states and one.number < version.number)
+    return next(before, None)
+
+
+def _find_strays(
+    journal: Journal, undone: Version, vectors: Mapping[str, FloatArray], originals: Mapping[str, FloatArray]
+) -> Iterator[tuple[str, FloatArray, FloatArray]]:
+    """Nodes that hold a nudge again of which the version before ``undone`` knows nothing."""
+    before = version_before(journal, undone)
+    # One that is thinned is made again from the vectors that the next one had found.
+    known = () if before is None else undone.ids if before.is_thinned else before.ids
+    at = {node_id: row for row, node_id in enumerate(known)}
+    for node_id, vector in vectors.items():
+        if same_vectors(journal.store, vector, originals[node_id]):
+            continue
+        row = at.get(node_id)
+        if before is None or row is None or not (before.is_thinned or before.holds(journal.store, vector, row)):
+            yield node_id, vector, originals[node_id]
 
 
 def restore_away(journal: Journal) -> int:
@@ -137,14 +167,14 @@ def _put_back(
 
 def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) -> None:
     """Record a rollback: newest first, so that a crash in between leaves a version that is still to be rolled back."""
-    kept = [one for one in journal.in_place if one.state in (SUPERSEDED, COMMITTED) and one.number < undone[0].number]
-    if kept and not to_originals:
-        if kept[-1].is_thinned:
-            _rebuild(kept[-1], undone[0])
-        elif kept[-1].manifest.get("base") is not None:
-            kept[-1].write(kept[-1].load(), state=COMMITTED)
+    before = version_before(journal, undone[0])
+    if before is not None and not to_originals:
+        if before.is_thinned:
+            _rebuild(before, undone[0])
+        elif before.manifest.get("base") is not None:
+            before.write(before.load(), state=COMMITTED)
         else:
-            kept[-1].set_state(COMMITTED)
+            before.set_state(COMMITTED)
     for version in reversed(undone):
         version.set_state(ROLLED_BACK)
     if to_originals:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import undo_switch
-from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.manifest import LIVE, ROLLED_BACK, SUPERSEDED
-from nudge_rag.journal.restore import RollbackReceipt, close, restore, restore_away
+from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
+from nudge_rag.journal.manifest import LIVE, SUPERSEDED
+from nudge_rag.journal.restore import RollbackReceipt, close, restore, restore_away, version_before
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.base import EmbeddingStore
 
@@ -37,7 +40,8 @@ def rollback(
         version: undo this push and all later ones only: the store is as it was before it.
 
     Raises:
-        ValueError: no version of that name, or one of which only the manifest is kept.
+        ValueError: no version of that name, or the record of what was live before it is no longer kept; the message
+            names versions that can be undone. Nothing was written.
         PushError: the store failed; a later call starts again.
         StoreError: the store failed while the live vectors and a copy were compared; a later call starts again.
         LockedError: another push or rollback is under way.
@@ -45,7 +49,12 @@ def rollback(
     """
     with Journal.open(store, versions).lock() as journal:
         first = _number_of(journal, version)
+        if version is not None:
+            _require_way_back(journal, first)
         back = undo_switch(journal, first)
+        if version is not None:
+            # One that could not be switched back counts as pushed in place from now on.
+            _require_way_back(journal, first)
         with journal.transaction():
             receipt = _roll_back_in_place(journal, None if version is None else first)
             if version is None:
@@ -69,27 +78,51 @@ def _number_of(journal: Journal, name: str | None) -> int:
     version = next((one for one in journal.versions if one.name == name), None)
     if version is None:
         raise ValueError(f"there is no version {name!r}; there are {', '.join(one.name for one in journal.versions)}")
-    if version.is_thinned and version.state != ROLLED_BACK:
-        whole = [one.name for one in journal.versions if not one.is_thinned]
-        raise ValueError(
-            f"version {name} cannot be undone by itself: of old versions only the manifest is kept. rollback() undoes"
-            f" all, rollback(version=...) {', '.join(whole) or 'none'}"
-        )
-    before = [one for one in journal.in_place if one.state == SUPERSEDED and one.number < version.number]
-    if before and before[-1].is_thinned and "adapter" in before[-1].manifest.get("details_lost", ()):
-        raise ValueError(
-            f"version {name} cannot be undone by itself: the map of queries that belongs to version {before[-1].name},"
-            " which would be live again, is not kept. rollback() undoes all"
-        )
     return version.number
 
 
-def _roll_back_in_place(journal: Journal, first: int | None) -> RollbackReceipt:
-    every = journal.in_place
-    undone: list[Version] = [
-        one for one in every if one.state in (*LIVE, SUPERSEDED) and (first is None or one.number >= first)
+def _require_way_back(journal: Journal, first: int) -> None:
+    """Raise ValueError if what was live before version ``first`` cannot be live again."""
+    undone = _undone(journal, first)
+    why = _why_not_alone(journal, undone[0]) if undone else None
+    if why is None:
+        return
+    ways = [
+        f"{later.name} (back to {earlier.name})"
+        for earlier, later in pairwise(undone)
+        if _why_not_alone(journal, later) is None
     ]
-    live = journal.live
+    others = f", rollback(version=...) {', '.join(ways)}" if ways else ""
+    raise ValueError(
+        f"version {undone[0].name} cannot be undone by itself: {why}. rollback() undoes all{others}; nothing was"
+        " written"
+    )
+
+
+def _why_not_alone(journal: Journal, version: Version) -> str | None:
+    """Say why the store cannot be as it was before ``version``; None if it can."""
+    if version.is_thinned:
+        return "of old versions only the manifest is kept"
+    before, previous = version_before(journal, version), version.manifest.get(PREVIOUS)
+    if version.manifest.get(FRESH) is True:
+        return None
+    if before is None or previous not in (None, before.name):
+        if before is None and np.array_equal(version.before, version.originals):
+            # Recorded before there was a mark for it: nothing was nudged then.
+            return None
+        which = "the version before" if previous is None else f"version {previous}"
+        return f"the record of {which}, which would be live again, is not kept"
+    if before.is_thinned and "adapter" in before.manifest.get("details_lost", ()):
+        return f"the map of queries that belongs to version {before.name}, which would be live again, is not kept"
+    return None
+
+
+def _undone(journal: Journal, first: int) -> list[Version]:
+    return [one for one in journal.in_place if one.state in (*LIVE, SUPERSEDED) and one.number >= first]
+
+
+def _roll_back_in_place(journal: Journal, first: int | None) -> RollbackReceipt:
+    undone, live = _undone(journal, first or 0), journal.live
     if live is None or live.name not in [one.name for one in undone]:
         return RollbackReceipt(0, None, rounding=journal.store.capabilities.rounding)
     receipt = restore(journal, [live] if first is None else undone, to_originals=first is None)

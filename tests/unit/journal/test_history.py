@@ -410,6 +410,76 @@ def test_prune_keeps_what_is_live(table, tmp_path):
     assert versions(store, tmp_path) == []
 
 
+def test_a_version_whose_record_was_pruned_does_not_become_live_again(table, tmp_path):
+    """Its vectors would be in the store, and nothing would be said to be live: they would be taken for originals."""
+    store = MappingStore(table, key="test")
+    pushed = []
+    for vectors in (FIRST, SECOND):
+        push(store, vectors, tmp_path)
+        pushed.append(dict(table))
+    assert prune(store, tmp_path) == ("0001",)
+    message = r"version 0002 cannot be undone by itself: the record of version 0001.*rollback\(\) undoes all; nothing"
+    with pytest.raises(ValueError, match=message):
+        rollback(store, tmp_path, version="0002")
+    assert table == pushed[1]
+    assert status(store, tmp_path).version == "0002"
+    push(store, FIRST + 3, tmp_path)
+    push(store, FIRST + 4, tmp_path)
+    with pytest.raises(ValueError, match=r"0003 \(back to 0002\), 0004 \(back to 0003\); nothing was written"):
+        rollback(store, tmp_path, version="0002")
+    assert rollback(store, tmp_path, version="0003").exact
+    assert table == pushed[1]
+    assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()
+    assert rollback(store, tmp_path).exact
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
+def test_after_a_rollback_of_all_a_pruned_history_begins_anew(table, tmp_path):
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path)
+    push(store, SECOND, tmp_path)
+    rollback(store, tmp_path)
+    prune(store, tmp_path)
+    name = push(store, FIRST, tmp_path).version
+    assert rollback(store, tmp_path, version=name).exact
+    assert str(status(store, tmp_path)) == "nothing is pushed"
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("earlier", [(), ("n1",)], ids=["nothing", "another version"])
+def test_a_nudge_that_came_back_is_known_after_the_push_that_found_it_is_undone(table, tmp_path, earlier):
+    """The push was made over a vector of a version that is no longer live; undone, it leaves that vector there."""
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path)
+    away = table.pop("n0")
+    with pytest.warns(UserWarning, match="no longer in the store"):
+        rollback(store, tmp_path)
+    if earlier:
+        push(store, FIRST, tmp_path, ids=list(earlier))
+    table["n0"] = away
+    name = push(store, SECOND, tmp_path, ids=["n0"]).version
+    assert rollback(store, tmp_path, version=name).exact
+    assert table["n0"] == away
+    assert status(store, tmp_path).away == ("n0",)
+    assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()
+    rollback(store, tmp_path)
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
+def test_a_node_that_is_away_while_one_version_is_undone_goes_back_to_its_original(table, tmp_path):
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path)
+    push(store, SECOND, tmp_path)
+    away = table.pop("n0")
+    with pytest.warns(UserWarning, match="no longer in the store"):
+        rollback(store, tmp_path, version="0002")
+    table["n0"] = away
+    assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()
+    with pytest.warns(UserWarning, match="left alone"):
+        rollback(store, tmp_path)
+    assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
 @pytest.mark.parametrize("damage", ["manifest", "arrays", "link", "away"])
 def test_repair_sets_damaged_records_aside(table, tmp_path, damage):
     store, folder = MappingStore(table, key="test"), tmp_path / "test"
