@@ -29,6 +29,7 @@ from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
 from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
 from nudge_rag.tuning.identity import check_same_store, describe_store
+from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
 from nudge_rag.tuning.printing import (
     describe_candidates,
@@ -77,6 +78,8 @@ class Nudge:
         label_hashes: as ``text_hashes``, of the other nodes that have a label: labels of ids that are no longer in the
             store are given to the nodes that have their texts then.
         fingerprint: of the embedding model, whatever its name; None if the model has none.
+        judgement: what the application's own pipeline answers to the held-out queries (``tune(judge=)``); it decides
+            then whether the nudge improves. None without one.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -104,12 +107,16 @@ class Nudge:
     exact_comparison: Comparison | None = field(default=None, repr=False)
     label_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     fingerprint: Fingerprint | None = field(default=None, repr=False)
+    judgement: Judgement | None = None
 
     def __str__(self) -> str:
-        decision = describe_decision(self.improves, self._changes_something, self.comparison, self.against_live)
+        decision = describe_decision(
+            self.improves, self._changes_something, self.comparison, self.against_live, self.judgement
+        )
+        judged = None if self.judgement is None else self.judgement.evaluation
         live = None if self.against_live is None else wrap(str(self.against_live))
         coarse = describe_coarse_index(self.store.name, self.comparison, self.exact_comparison)
-        parts: list[object] = [decision, self.comparison, coarse, live, wrap(self.summary)]
+        parts: list[object] = [decision, judged, self.comparison, coarse, live, wrap(self.summary)]
         if self.tried:
             parts += [describe_reaches(self.tried), describe_candidates(self.tried)]
         return "\n\n".join(str(part) for part in parts if part is not None)
@@ -132,6 +139,7 @@ class Nudge:
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "exact_comparison": None if self.exact_comparison is None else self.exact_comparison.to_dict(),
             "against_live": None if self.against_live is None else asdict(self.against_live),
+            "judgement": None if self.judgement is None else self.judgement.to_dict(),
             "curve": {
                 "metric": str(self.curve.metric),
                 "gammas": self.curve.gammas.tolist(),
@@ -158,7 +166,8 @@ class Nudge:
             path: an .html file; the JSON is called the same with ``.json``.
             title: of the page.
             evaluation: of `nudge_rag.evaluate_retrievers`, such as of the untuned and the nudged retriever: its
-                numbers, wins and losses, and hubs are shown. Without it, those of the held-out queries are.
+                numbers, wins and losses, and hubs are shown. Without it, the judge's are (``tune(judge=)``), or else
+                those of the held-out queries.
             texts: node id to its text, shown with queries that were won and lost; those of `nudge_rag.tune` by default.
             coverage: of `nudge_rag.tuning.label_coverage.coverage`: the learning curve is shown too.
 
@@ -169,7 +178,9 @@ class Nudge:
             MissingPackageError: matplotlib or Jinja2 is not installed (``pip install 'nudge-rag[report]'``).
             ValueError: ``path`` does not end with .html.
         """
-        if texts is None and self.held_out is not None and evaluation is None:
+        if evaluation is None and self.judgement is not None:
+            evaluation = self.judgement.evaluation
+        if texts is None and self.held_out is not None and (evaluation is None or self.judgement is not None):
             texts = known_texts(self.held_out, self.texts_of)
         document = nudge_document(
             self,
@@ -329,6 +340,7 @@ class Nudge:
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "metric": self.curve.metric,
             "against_live": None if self.against_live is None else asdict(self.against_live),
+            "judgement": None if self.judgement is None else self.judgement.to_dict(),
             **describe_store(self.store, self.versions),
             **self._record(),
         }

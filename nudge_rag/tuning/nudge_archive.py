@@ -15,6 +15,7 @@ from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.tuning.adapters import ADAPTER
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison
+from nudge_rag.tuning.judge import Judgement
 
 __all__ = ["KIND", "parse_nudge"]
 
@@ -55,7 +56,7 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
     if curve.gammas.shape != curve.values.shape:
         raise ValueError(f"{len(curve.gammas)} gammas, {len(curve.values)} values")
     _of(manifest, "store", str)
-    comparison, live = manifest.get("comparison"), manifest.get("against_live")
+    comparison, live, judged = (manifest.get(name) for name in ("comparison", "against_live", "judgement"))
     return {
         "ids": ids,
         "vectors": vectors,
@@ -66,6 +67,7 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "summary": _of(manifest, "summary", str),
         "comparison": None if comparison is None else Comparison.from_dict(comparison),
         "against_live": None if live is None else LiveComparison.from_dict(live),
+        "judgement": None if judged is None else Judgement.from_dict(judged),
         "solver": _of(manifest, "solver", str),
         "model": _of(manifest, "model", str | None, None),
         "settings": _of(manifest, "settings", dict, {}),

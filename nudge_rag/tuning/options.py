@@ -13,6 +13,7 @@ from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers.auto.solver import Reach
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.tuning.competitors import CompetitorMethod
+from nudge_rag.tuning.judge import Judge, check_judge
 
 __all__ = ["DEFAULT_METRICS", "DEFAULT_SPLIT", "SolverName", "StateOptions", "TuneOptions", "TuneSettings"]
 
@@ -42,6 +43,7 @@ class TuneOptions(StateOptions, total=False):
     model: str | None
     texts: TextsOf | None
     documents: TextsOf | None
+    judge: Judge | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class TuneSettings:
         model: name of the embedding model.
         texts: node ids to their texts.
         documents: node ids to the ids of their documents.
+        judge: the application's own pipeline, which decides.
         uncovered_tolerance: of ``"auto"``.
         uncovered_share: of ``"auto"``.
         reach: whom labels may help.
@@ -72,6 +75,7 @@ class TuneSettings:
     model: str | None = None
     texts: TextsOf | None = None
     documents: TextsOf | None = None
+    judge: Judge | None = None
     uncovered_tolerance: float | None = None
     uncovered_share: float | None = None
     reach: Reach = "labelled"
@@ -81,7 +85,7 @@ class TuneSettings:
         """Check the keyword arguments of ``function``.
 
         Raises:
-            TypeError: an option that does not exist.
+            TypeError: an option that does not exist; a judge that is no function.
             ValueError: no metric, or one that does not exist.
 
         Example:
@@ -101,6 +105,8 @@ class TuneSettings:
         settings = cls(**options)
         if not settings.metrics:
             raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")
+        if settings.judge is not None:
+            check_judge(settings.judge)
         metrics = tuple(parse_metric(metric) for metric in settings.metrics)
         folder = None if settings.versions is None else Path(settings.versions)
         return cls(**{**options, "metrics": metrics, "versions": folder})

@@ -9,6 +9,7 @@ from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.solvers.result import Candidate
 from nudge_rag.tuning.gate import LiveComparison
+from nudge_rag.tuning.judge import Judgement
 
 __all__ = [
     "WIDTH",
@@ -35,11 +36,17 @@ def wrap(text: str, indent: str = "") -> str:
 
 
 def describe_decision(
-    improves: bool, changes: bool, comparison: Comparison | None, live: LiveComparison | None = None
+    improves: bool,
+    changes: bool,
+    comparison: Comparison | None,
+    live: LiveComparison | None = None,
+    judgement: Judgement | None = None,
 ) -> str:
     """Return in a sentence or two whether to push, and by which number."""
     if not changes:
         return "Do not push: no step helps, so nothing would change."
+    if judgement is not None:
+        return wrap(str(judgement))
     if improves and live is not None and live.is_worse:
         return wrap(f"Do not push: it is worse than what is live: {live.scores}.")
     answer = "Push" if improves else "Do not push"

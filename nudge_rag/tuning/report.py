@@ -21,6 +21,7 @@ from nudge_rag.solvers.result import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.held_out import HeldOutQueries
+from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
 
 __all__ = ["ReportedCoverage", "ReportedNudge", "as_html", "measure_angles", "nudge_document"]
@@ -49,6 +50,11 @@ class ReportedNudge(Protocol):
     @property
     def originals(self) -> FloatArray:
         """Their original vectors."""
+        ...
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What the application's own pipeline answers."""
         ...
 
     @property
@@ -163,7 +169,8 @@ def nudge_document(
         coverage: of the labels, with a learning curve.
         held_out: rankings of the held-out queries; shown if there is no evaluation, which says the same of its own.
     """
-    decision = " ".join(describe_decision(nudge.improves, changes, nudge.comparison, nudge.against_live).split())
+    decision = describe_decision(nudge.improves, changes, nudge.comparison, nudge.against_live, nudge.judgement)
+    decision = " ".join(decision.split())
     good = nudge.improves and changes and not (nudge.against_live is not None and nudge.against_live.is_worse)
     sections = [_held_out(nudge), _live(losses), _curve(nudge), _movement(nudge), _labels(nudge), _learning(coverage)]
     sections.append(_choice(nudge))

@@ -23,7 +23,8 @@ from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.gate import hash_queries, live_queries
-from nudge_rag.tuning.judges import check_judges
+from nudge_rag.tuning.generated import refuse_generated
+from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.label_matching import example_ids, match_labels
 from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
@@ -90,6 +91,10 @@ def tune(
             are no longer in the store go to the nodes that have their texts now.
         documents: function of node ids that returns the ids of their documents (None for a node without one). Labels
             that name documents then go to the chunk of the document that answers best.
+        judge: the application's own pipeline (hybrid, fused, reranked): a function from a store to a retriever, of any
+            kind that `nudge_rag.evaluate_retrievers` takes. It is called with the store as it was before any nudge, as
+            it is live, and with the new vectors laid over it, and its answers to the held-out queries decide whether
+            to push; nothing is written. ``nudge.judgement`` has them.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
             no label, and queries of new nodes, may lose, as estimated by holding out the labels of whole nodes. None
             (default): the expected gain decides, less a tenth of what the group that loses most loses; ``math.inf``:
@@ -152,7 +157,7 @@ def tune(
     moved = set(nudge.ids)
     learned = [text for part in (split.train, split.val) for text in part.queries.values()]
     queries = hash_queries([*learned, *_unanswerable(pairs, nodes)])
-    return replace(
+    nudge = replace(
         nudge,
         model=model["model"],
         fingerprint=Fingerprint.unpack(model[FINGERPRINT]),
@@ -161,6 +166,7 @@ def tune(
         query_hashes=queries,
         texts_of=settings.texts,
     )
+    return nudge if settings.judge is None else judge_nudge(nudge, settings.judge)
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ class QueryTable:
 
 def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Path | None) -> LabelledNodes:
     """Read the labelled nodes and those that an earlier push moved: no others can differ from the store's."""
-    check_judges(pairs)
+    refuse_generated(pairs)
     labelled = list(dict.fromkeys(node for part in _parts(pairs) for node in part.node_ids))
     with reading(store, "the labelled nodes were read"):
         if not store.count():

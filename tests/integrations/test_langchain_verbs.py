@@ -109,3 +109,30 @@ def test_options_that_do_not_exist_are_refused(vectorstore, world, tmp_path):
         tune(vectorstore, world.pairs, gama=3)
     with pytest.raises(TypeError, match="sed"):
         TuningState(vectorstore, sed=3)
+
+
+def test_the_applications_own_pipeline_judges(vectorstore, world, tmp_path):
+    """A plain retriever finds what `evaluate` finds; one that drops what is moved decides against."""
+    split = world.pairs.split(0.7, 0.1, 0.2, seed=0)
+    options = {"versions": tmp_path / "v", "solver": "nudge-n", "metrics": ["Recall@1", "Recall@3"]}
+
+    def judge(view):
+        return view.as_retriever(search_kwargs={"k": 3})
+
+    nudge = tune(vectorstore, split, judge=judge, **options)
+    found = evaluate(vectorstore, split.test, ["Recall@1", "Recall@3"], overlay=nudge)
+    assert nudge.judgement.before == pytest.approx(found.mean("vector store", "Recall@1"))
+    assert nudge.judgement.after == pytest.approx(found.mean("overlay", "Recall@1"))
+    assert nudge.improves
+    moved = set(nudge.ids)
+
+    def without_moved(view):
+        retriever = view.as_retriever(search_kwargs={"k": 3})
+        return lambda text: [one.id for one in retriever.invoke(text) if one.id not in moved]
+
+    assert not tune(vectorstore, split, judge=without_moved, **options).improves
+    with pytest.raises(TypeError, match="judge must be a function"):
+        tune(vectorstore, split, judge=3, **options)
+    assert nudge.push().pushed
+    again = tune(vectorstore, split, judge=judge, **options)
+    assert again.judgement is None or again.judgement.evaluation.systems == ("originals", "live", "new")

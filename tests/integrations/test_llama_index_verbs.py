@@ -132,3 +132,30 @@ def test_a_bare_vector_store_is_searched(world, tmp_path, servers):
     with pytest.raises(TypeError, match="takes a VectorStoreIndex or a supported vector store, got int"):
         NudgeRetriever(3)
     assert isinstance(simple, VectorStoreIndex)
+
+
+def test_the_applications_own_pipeline_judges(index, world, tmp_path):
+    """A plain retriever finds what `evaluate` finds; one that drops what is moved decides against."""
+    split = world.pairs.split(0.7, 0.1, 0.2, seed=0)
+    options = {"versions": tmp_path / "v", "solver": "nudge-n", "metrics": ["Recall@1", "Recall@3"]}
+
+    def judge(view):
+        return view.as_retriever(similarity_top_k=3)
+
+    nudge = tune(index, split, judge=judge, **options)
+    found = evaluate(index, split.test, ["Recall@1", "Recall@3"], overlay=nudge)
+    assert nudge.judgement.before == pytest.approx(found.mean(found.systems[0], "Recall@1"))
+    assert nudge.judgement.after == pytest.approx(found.mean("overlay", "Recall@1"))
+    assert nudge.improves
+    moved = set(nudge.ids)
+
+    def without_moved(view):
+        retriever = view.as_retriever(similarity_top_k=3)
+        return lambda text: [one.node_id for one in retriever.retrieve(text) if one.node_id not in moved]
+
+    assert not tune(index, split, judge=without_moved, **options).improves
+    with pytest.raises(TypeError, match="judge must be a function"):
+        tune(index, split, judge=3, **options)
+    assert nudge.push().pushed
+    again = tune(index, split, judge=judge, **options)
+    assert again.judgement is None or again.judgement.evaluation.systems == ("originals", "live", "new")

@@ -8,13 +8,17 @@ from typing import Any, Unpack
 from langchain_core.embeddings import Embeddings
 
 import nudge_rag
+from langchain_nudge.databases.registry import database_of
 from langchain_nudge.queries import embed_queries_with, model_name_of, model_of
+from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import documents_of, embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
+from nudge_rag.tuning.judge import check_judge
+from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.options import TuneOptions
 
-__all__ = ["tune"]
+__all__ = ["JudgedVectorStore", "tune"]
 
 
 def tune(
@@ -35,6 +39,8 @@ def tune(
         persist_path: for InMemoryVectorStore, the file that pushes are written through to.
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
             model's name for the record, is the framework's if it has one; ``texts`` are those of the documents.
+            ``judge``, the application's own pipeline, is called with a view of the vector store, whose
+            ``as_retriever(...)`` takes what the vector store's own does.
 
     Returns:
         A `nudge_rag.Nudge`: print it for the before/after table, then ``push()``.
@@ -49,4 +55,37 @@ def tune(
     own_texts = texts_of(vectorstore)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
     options.setdefault("documents", documents_of(vectorstore))
-    return nudge_rag.tune(store, pairs, embed_queries, **options)
+    judge = options.get("judge")
+    if judge is None or database_of(vectorstore) is None:
+        return nudge_rag.tune(store, pairs, embed_queries, **options)
+    check_judge(judge)
+    options["judge"] = None
+    nudge = nudge_rag.tune(store, pairs, embed_queries, **options)
+    versions = options.get("versions")
+    return judge_nudge(nudge, judge, lambda laid_over: JudgedVectorStore(vectorstore, laid_over, embeddings, versions))
+
+
+class JudgedVectorStore:
+    """A vector store as the judge of `tune` sees it: retrievers over it, with a nudge laid over the stored vectors.
+
+    Args:
+        vectorstore: the vector store.
+        overlay: the nudge; None for the vectors that are live.
+        embeddings: the model that embeds queries; None for the vector store's own.
+        versions: folder of the history; None for the store's own.
+    """
+
+    def __init__(
+        self, vectorstore: Any, overlay: nudge_rag.Nudge | None, embeddings: Embeddings | None, versions: Any
+    ) -> None:
+        self._vectorstore, self._overlay, self._embeddings, self._versions = vectorstore, overlay, embeddings, versions
+
+    def as_retriever(self, **options: Any) -> NudgeRetriever:
+        """Return a retriever, with the options of the vector store's own ``as_retriever``."""
+        return NudgeRetriever(
+            vectorstore=self._vectorstore,
+            overlay=self._overlay,
+            query_embeddings=self._embeddings,
+            versions=self._versions,
+            **options,
+        )

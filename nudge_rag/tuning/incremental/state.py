@@ -25,10 +25,10 @@ from nudge_rag.stores.access import read_present, reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.gate import hash_queries
+from nudge_rag.tuning.generated import refuse_generated
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
-from nudge_rag.tuning.judges import check_judges
 from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import StateOptions, TuneSettings
@@ -316,7 +316,7 @@ class TuningState:
         """Map each text to its part and grades."""
         if not isinstance(pairs, LabeledPairs | Split):
             raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
-        check_judges(pairs)
+        refuse_generated(pairs)
         found: dict[str, tuple[str, dict[str, float]]] = {}
         for wanted, given in [(None, pairs)] if isinstance(pairs, LabeledPairs) else zip(PARTS, pairs, strict=True):
             for query, text in given.queries.items():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 
-__all__ = ["check_judges"]
+__all__ = ["refuse_generated"]
 
 
-def check_judges(pairs: LabeledPairs | Split) -> None:
+def refuse_generated(pairs: LabeledPairs | Split) -> None:
     """Refuse a division by hand that has generated questions among the queries that choose or measure.
 
     Raises:
@@ -16,8 +16,8 @@ def check_judges(pairs: LabeledPairs | Split) -> None:
     Example:
         >>> made = LabeledPairs({"q": "leave"}, {"q": {"exit": 1.0}}, synthetic=frozenset(["q"]))
         >>> asked = LabeledPairs.from_pairs([("pay", "bill")])
-        >>> check_judges(Split(made, asked, asked))
-        >>> check_judges(Split(asked, made, asked))
+        >>> refuse_generated(Split(made, asked, asked))
+        >>> refuse_generated(Split(asked, made, asked))
         Traceback (most recent call last):
             ...
         ValueError: the val part has 1 generated question, such as 'leave', and none may judge: move it to train, or \
