@@ -18,6 +18,7 @@ from uuid import uuid4
 from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.origins import refuse_left_behind
 from nudge_rag.journal.versions import writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -78,8 +79,13 @@ class Home:
         """Take the mark away: nothing in the folder is needed any more."""
         if self.own is not None and not self.is_own:
             with writing_to(self.own, "written to"):
-                if ELSEWHERE in self.own.names():
+                is_marked = ELSEWHERE in self.own.names()
+                if is_marked:
                     self.own.delete(ELSEWHERE)
+            described = read_json(self.storage, STORE)
+            if is_marked and described is not None:
+                # A copy of the store that still has the mark is another one: nothing of this folder is undone there.
+                write_json(self.storage, STORE, described | {"turns": []})
 
 
 def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
@@ -106,6 +112,7 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
                 " or move it into the store with nudge_rag.take_over(store, versions)"
             )
         _refuse_forgotten(store, own, key)
+        refuse_left_behind(store, own)
         return Home(own, own, key)
     folder = FolderStorage(Path(versions) / key)
     if own is not None and mark is not None:

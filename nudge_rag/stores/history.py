@@ -22,6 +22,7 @@ __all__ = [
     "BlobStorage",
     "FolderStorage",
     "HistoryStore",
+    "NeighboringStorage",
     "ProcessStorage",
     "TransactionalStore",
     "check_blob_name",
@@ -70,6 +71,19 @@ class BlobStorage(Protocol):
         Raises:
             LockedError: another holder keeps it for too long.
         """
+        ...
+
+
+@runtime_checkable
+class NeighboringStorage(Protocol):
+    """A storage that is found by the store's name, so that a store that is renamed alone leaves it behind."""
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all blobs that begin with ``prefix``, sorted."""
+        ...
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """Histories that the store may have left behind, each with a sentence on how to bring it to the store."""
         ...
 
 

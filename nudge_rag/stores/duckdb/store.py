@@ -88,7 +88,9 @@ class DuckDBStore(StoreAdapter):
         rows = self._rows(
             "SELECT path, current_schema() FROM duckdb_databases() WHERE database_name = current_database()"
         )
-        self._path, current = rows[0]
+        path, current = rows[0]
+        # Known by its place, whatever link or relative path it is opened by, and wherever the process goes from here.
+        self._path = str(Path(path).resolve()) if path else None
         self._place = f"{self._path or 'memory'} {schema or current} {table} {vector_column}"
         self._names = (schema or current, table, vector_column)
         dtype = "float32" if self._kind.startswith("FLOAT") else "float64"
@@ -198,7 +200,7 @@ class DuckDBStore(StoreAdapter):
 
     def history(self) -> BlobStorage:
         """The store's history: a table of the same schema."""
-        place = str(Path(self._path).resolve()) if self._path else f"memory {id(self.connection)}"
+        place = self._path or f"memory {id(self.connection)}"
         return DuckDBHistory(self.transaction, self._cursor, place, *self._names)
 
     def _write(self, names: list[str], rows: FloatArray) -> None:

@@ -55,6 +55,12 @@ class FileHistory(FolderStorage):
         self._make()
         return super().lock()
 
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other files in this file's folder, which may have had their names."""
+        found = sorted(self.path.parent.glob(f"*{SUFFIX}")) if self.path.parent.is_dir() else []
+        advice = f"Move that folder to {self.path}, or copy it if the other file is in use as well"
+        return [(FolderStorage(folder), advice) for folder in found if folder != self.path and folder.is_dir()]
+
     def _make(self) -> None:
         if not self.path.is_dir() and self._file_path.exists():
             mode = self._file_path.stat().st_mode & 0o666

@@ -10,6 +10,7 @@ from typing import Any
 from nudge_rag.common import lock
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.milvus.schema import STRONG, address_of, among, literal
 
 __all__ = ["MilvusHistory", "history_name"]
@@ -42,6 +43,25 @@ class MilvusHistory(RecordStorage):
     def location(self) -> str:
         """The collection."""
         return f"the Milvus collection {self._collection!r}"
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """Histories whose collections are gone: this one may have had the name."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            names = self._client.list_collections()
+        except MilvusException:
+            # Without the right to list collections there is nothing to compare with.
+            return []
+        left = [name for name in names if name.endswith(SUFFIX) and name != self._collection]
+        gone = [name for name in left if not self._client.has_collection(name.removesuffix(SUFFIX))]
+        return [
+            (
+                MilvusHistory(self._client, name, self._scope),
+                f"Call client.rename_collection({name!r}, {self._collection!r})",
+            )
+            for name in sorted(gone)
+        ]
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace rows."""

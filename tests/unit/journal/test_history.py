@@ -178,6 +178,21 @@ def test_a_copied_store_does_not_share_the_folder_of_the_one_it_was_copied_from(
     assert copied._table == before
 
 
+def test_a_copied_store_that_is_rolled_back_says_nothing_of_the_one_it_was_copied_from(table, tmp_path):
+    """Nothing is live in the folder any more, and the first store is still nudged."""
+    store, folder = Owning(table, ProcessStorage()), tmp_path / "v"
+    push(store, folder=folder)
+    copied = Owning(dict(table), ProcessStorage())
+    copied.storage._blobs = dict(store.storage._blobs)
+    assert rollback(copied, folder).exact
+    assert str(status(copied, folder)) == "nothing is pushed"
+    with pytest.raises(JournalError, match="has gone on with another copy of this mapping store"):
+        status(store, folder)
+    push(copied, SECOND, folder)
+    assert rollback(copied, folder).exact
+    assert copied._table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
 def test_an_existing_folder_is_taken_over_by_one_call(table, tmp_path):
     plain = MappingStore(table, key="test")
     push(plain, FIRST, tmp_path)
