@@ -12,6 +12,7 @@ from nudge_rag.cli.outcome import UsageError
 from nudge_rag.cli.resources import journal_of, load_model, load_pairs, open_named_store
 from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
 from nudge_rag.evaluation.retrievers import evaluate_retrievers
+from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.tuning.queries import embed_texts
 
@@ -53,7 +54,10 @@ def name_states(store: EmbeddingStore, where: dict[str, Any], nudge: Nudge | Non
         untuned = OverlayStore(store, live.ids, live.originals)
         states = {"untuned": untuned, "live": _with_map(store, live_adapter(store, **where))}
     if nudge is not None:
-        states["nudged"] = _with_map(OverlayStore(states["untuned"], nudge.ids, nudge.vectors), nudge.adapter)
+        base, node_map = states["untuned"], nudge.node_map
+        if node_map is not None:
+            base = MappedStore(base, lambda _, vectors: node_map.apply_to_usable(vectors))
+        states["nudged"] = _with_map(OverlayStore(base, nudge.ids, nudge.vectors), nudge.adapter)
     return states
 
 

@@ -41,9 +41,9 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     tune.add_argument("--solver", default="auto", help="auto (default), nudge-n, nudge-m or nudge-contrastive")
     tune.add_argument(
         "--reach",
-        choices=("labelled", "queries"),
+        choices=("labelled", "queries", "nodes"),
         default="labelled",
-        help="queries: also learn a map that every query must pass, which helps nodes without labels",
+        help="queries: also learn a map that every query must pass, which helps nodes without labels; nodes: map nodes",
     )
     tune.add_argument(
         "--metrics", default=None, metavar="NAMES", help="such as nDCG@10,Recall@5; the first one decides"

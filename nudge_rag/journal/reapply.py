@@ -14,6 +14,7 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import FoundNode, find_by_text
+from nudge_rag.journal.node_map import describe_unmapped, node_map_of, unmapped_nodes
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.status import find_status
@@ -39,6 +40,9 @@ def reapply(
     With ``texts``, nodes that are in the store under new ids, as after an index was built anew, are found by the hashes
     that were recorded, and get the nudge too, if their embeddings are still those of before. That is recorded as a new
     version, so that a rollback knows them.
+
+    If all nodes were mapped (``tune(reach="nodes")``), those that were added or embedded again since are mapped too,
+    likewise as a new version.
 
     Args:
         store: the vector store.
@@ -76,9 +80,9 @@ def reapply(
         written = _reapply_to_lost(journal, live)
         # A push over a version that a switch made live could not be switched back.
         moved = {} if texts is None or live.is_beside else _find_moved(journal, live, texts)
-    if not moved:
-        return written
-    return (*written, *_push_to_moved(store, live, moved, versions))
+    if moved:
+        written = (*written, *_push_to_moved(store, live, moved, versions))
+    return (*written, *_map_new(store, versions))
 
 
 def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
@@ -126,6 +130,33 @@ def _find_moved(journal: Journal, live: Version, texts: TextsOf) -> dict[int, Fo
     if others:
         warn_caller(f"{len(others)} node(s) have texts that were nudged, and other embeddings: {preview(others)}")
     return {at[old]: node for old, node in same.items()}
+
+
+def _map_new(store: EmbeddingStore, versions: str | Path | None) -> tuple[str, ...]:
+    """Push the live version again, with the nodes that hold unmapped vectors although it has mapped all."""
+    journal = Journal.open(store, versions)
+    live, node_map = journal.live, node_map_of(journal.live)
+    if live is None or node_map is None:
+        return ()
+    new = unmapped_nodes(journal, live, node_map)
+    if not new.ids:
+        return ()
+    if live.is_beside:
+        warn_caller(describe_unmapped(new.ids, live.name))
+        return ()
+    with reading(store, "its nodes were compared with what was pushed"):
+        present = store.matching(live.ids, None) - set(new.ids)
+    rows = [at for at, node_id in enumerate(live.ids) if node_id in present]
+    receipt = push_vectors(
+        store,
+        [*(live.ids[at] for at in rows), *new.ids],
+        np.concatenate([live.originals[rows], new.originals]),
+        np.concatenate([live.after[rows], new.vectors]),
+        versions=versions,
+        details=live.manifest["details"],
+    )
+    left = {*receipt.changed_since, *receipt.missing}
+    return tuple(node_id for node_id in new.ids if receipt.pushed and node_id not in left)
 
 
 def _cosine(node: FoundNode, live: Version, at: int) -> float:

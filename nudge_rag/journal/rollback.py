@@ -112,8 +112,10 @@ def _why_not_alone(journal: Journal, version: Version) -> str | None:
             return None
         which = "the version before" if previous is None else f"version {previous}"
         return f"the record of {which}, which would be live again, is not kept"
-    if before.is_thinned and "adapter" in before.manifest.get("details_lost", ()):
-        return f"the map of queries that belongs to version {before.name}, which would be live again, is not kept"
+    lost = before.manifest.get("details_lost", ()) if before.is_thinned else ()
+    for kind, what in (("adapter", "map of queries"), ("node_map", "map of all nodes")):
+        if kind in lost:
+            return f"the {what} that belongs to version {before.name}, which would be live again, is not kept"
     return None
 
 

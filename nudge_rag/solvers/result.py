@@ -135,6 +135,8 @@ class NudgeFit:
         averaged: of `NudgeContrastive`, the (tau, strength) of the solutions that it is the average of, best first.
         tried: of ``"auto"``, everything that it chose from.
         adapter: the map that every query has to pass before it is searched among ``vectors``; None for none.
+        originals: (n, d) what the nodes are if they are not nudged: the input, mapped if there is a ``node_map``.
+        node_map: the map that all nodes pass before they are nudged; None for none.
     """
 
     solver: str
@@ -152,6 +154,7 @@ class NudgeFit:
     averaged: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
     adapter: QueryAdapter | None = None
+    node_map: QueryAdapter | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -160,9 +163,9 @@ class NudgeFit:
         return self.tried
 
     def embeddings(self) -> FloatArray:
-        """Return all node embeddings, (n, d): a copy of the input with the covered rows replaced.
+        """Return all node embeddings, (n, d): a copy of ``originals`` with the covered rows replaced.
 
-        If ``gamma`` is 0, it is the input, bit for bit.
+        If ``gamma`` is 0 and there is no map, it is the input, bit for bit.
         """
         full: FloatArray = replaced_rows(self.originals, self.rows, self.vectors)
         return full

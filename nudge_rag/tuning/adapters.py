@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.node_map import pack_adapter, unpack_adapter
 from nudge_rag.journal.ownership import marked_versions
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
@@ -43,32 +41,6 @@ OnUnreadable: TypeAlias = Literal["raise", "serve"]
 SECONDS_BETWEEN_LOOKS = 60.0
 # Its name in the details of a version, and among the arrays of a saved nudge.
 ADAPTER = "adapter"
-
-
-def pack_adapter(adapter: QueryAdapter) -> dict[str, Any]:
-    """Return the adapter in the types of JSON: its dimension, and float32 numbers as base64.
-
-    Example:
-        >>> adapter = unpack_adapter(pack_adapter(QueryAdapter(np.eye(2))))
-        >>> adapter.change.tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-    """
-    numbers = np.ascontiguousarray(adapter.change, dtype="<f4")
-    return {"dimension": adapter.dimension, "float32": base64.b64encode(numbers.tobytes()).decode("ascii")}
-
-
-def unpack_adapter(packed: Mapping[str, Any]) -> QueryAdapter:
-    """Read what `pack_adapter` wrote.
-
-    Raises:
-        CorruptArchiveError: it is something else, or damaged.
-    """
-    try:
-        dimension = int(packed["dimension"])
-        numbers = np.frombuffer(base64.b64decode(packed["float32"], validate=True), dtype="<f4")
-        return QueryAdapter(numbers.reshape(dimension, dimension).astype(np.float32))
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise CorruptArchiveError(f"the adapter in the record of a push is damaged: {error}") from error
 
 
 def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> QueryAdapter | None:

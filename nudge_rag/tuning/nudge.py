@@ -18,6 +18,7 @@ from nudge_rag.feedback.pairs import Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
+from nudge_rag.journal.node_map import NODE_MAP, MappedNodes, map_all_nodes, mapped_store
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
@@ -80,6 +81,7 @@ class Nudge:
         fingerprint: of the embedding model, whatever its name; None if the model has none.
         judgement: what the application's own pipeline answers to the held-out queries (``tune(judge=)``); it decides
             then whether the nudge improves. None without one.
+        node_map: the map that a push applies to all nodes of the store; ``vectors`` are nudges on top. None for none.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -108,6 +110,7 @@ class Nudge:
     label_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     fingerprint: Fingerprint | None = field(default=None, repr=False)
     judgement: Judgement | None = None
+    node_map: QueryAdapter | None = None
 
     def __str__(self) -> str:
         decision = describe_decision(
@@ -205,7 +208,7 @@ class Nudge:
 
     @property
     def _changes_something(self) -> bool:
-        return self.gamma != 0 or self.adapter is not None
+        return self.gamma != 0 or self.adapter is not None or self.node_map is not None
 
     def push(self, *, mode: str = IN_PLACE, force: bool = False) -> PushReceipt:
         """Write the moved vectors to the store, after saving the originals in its history.
@@ -221,8 +224,11 @@ class Nudge:
         An ``adapter`` is recorded with the version. Every query must pass it from then on: NudgeRetriever finds it with
         the history, any other retriever needs the integration's embedding wrapper.
 
+        With a ``node_map`` every node of the store is written, from its original on, and every original is saved. Nodes
+        that are added later hold unmapped vectors until `nudge_rag.reapply`.
+
         Raises:
-            ValueError: another mode, or a store that can hold no copy.
+            ValueError: another mode, or a store that can hold no copy, or is too large for a map of all nodes.
             nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """
@@ -235,8 +241,12 @@ class Nudge:
             details["comparison"] = self.comparison.to_dict()
         if self.adapter is not None:
             details[ADAPTER] = pack_adapter(self.adapter)
+        moved = MappedNodes(list(self.ids), self.originals, self.vectors)
+        if self.node_map is not None:
+            details[NODE_MAP] = pack_adapter(self.node_map)
+            moved = map_all_nodes(Journal.open(self.store, self.versions), self.node_map, moved)
         receipt = push_vectors(
-            self.store, self.ids, self.originals, self.vectors, versions=self.versions, details=details, mode=mode
+            self.store, moved.ids, moved.originals, moved.vectors, versions=self.versions, details=details, mode=mode
         )
         if receipt.pushed and self.adapter is not None:
             warn_caller(
@@ -327,7 +337,10 @@ class Nudge:
 
         if self.adapter is not None:
             warn_caller("queries must pass nudge.adapter before they are searched in this overlay")
-        return OverlayStore(self.store, self.ids, self.vectors)
+        store = self.store
+        if self.node_map is not None:
+            store = mapped_store(store, Journal.open(store, self.versions), self.node_map)
+        return OverlayStore(store, self.ids, self.vectors)
 
     def save(self, folder: str | Path) -> None:
         """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
@@ -347,6 +360,8 @@ class Nudge:
         arrays = {"vectors": self.vectors, "originals": self.originals}
         if self.adapter is not None:
             arrays[ADAPTER] = self.adapter.change
+        if self.node_map is not None:
+            arrays[NODE_MAP] = self.node_map.change
         write_folder(Path(folder), manifest, arrays | {"gammas": self.curve.gammas, "values": self.curve.values})
 
     @classmethod

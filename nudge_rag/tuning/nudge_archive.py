@@ -12,6 +12,7 @@ import numpy as np
 from nudge_rag.common.archive import CorruptArchiveError, is_number
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
+from nudge_rag.journal.node_map import NODE_MAP
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.tuning.adapters import ADAPTER
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison
@@ -76,7 +77,8 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "query_hashes": tuple(_texts(manifest.get(LIVE_QUERIES, []), LIVE_QUERIES)),
         "fingerprint": Fingerprint.unpack(_of(manifest, FINGERPRINT, dict | None, None)),
         "tried": tuple(_candidate(setting) for setting in _of(manifest, "candidates", list, [])),
-        "adapter": _adapter(arrays, vectors),
+        "adapter": _adapter(arrays, vectors, ADAPTER),
+        "node_map": _adapter(arrays, vectors, NODE_MAP),
     }
 
 
@@ -117,12 +119,12 @@ def _line(array: Array, name: str) -> Array:
     return array
 
 
-def _adapter(arrays: Mapping[str, Array], vectors: Array) -> QueryAdapter | None:
-    if ADAPTER not in arrays:
+def _adapter(arrays: Mapping[str, Array], vectors: Array, name: str) -> QueryAdapter | None:
+    if name not in arrays:
         return None
-    adapter = QueryAdapter(_rows(arrays[ADAPTER], ADAPTER))
+    adapter = QueryAdapter(_rows(arrays[name], name))
     if len(vectors) and adapter.dimension != vectors.shape[1]:
-        raise ValueError(f"the adapter takes queries of dimension {adapter.dimension}, nodes have {vectors.shape[1]}")
+        raise ValueError(f"the {name} takes queries of dimension {adapter.dimension}, nodes have {vectors.shape[1]}")
     return adapter
 
 

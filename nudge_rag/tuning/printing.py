@@ -94,14 +94,19 @@ def describe_reaches(candidates: Sequence[Candidate]) -> str | None:
     if not measured:
         return None
     parts = []
-    for reach, is_mapped in (("labelled", False), ("queries", True)):
-        own = [one for one in measured if one.solver.startswith("map") == is_mapped]
+    for reach in ("labelled", "queries", "nodes"):
+        own = [one for one in measured if _reach_of(one) == reach]
         best = next((one for one in own if one.chosen), max(own, key=lambda one: one.expected or 0.0, default=None))
         if best is not None:
             parts.append(f"{reach} {best.expected:+.3f}{' (chosen)' if best.chosen else ''}")
     if len(parts) == 1:
         parts.append("queries was not tried (reach='queries' also helps nodes without a label)")
     return wrap(f"by reach, expected: {', '.join(parts)}")
+
+
+def _reach_of(candidate: Candidate) -> str:
+    prefixes = {"map": "queries", "node map": "nodes"}
+    return next((reach for prefix, reach in prefixes.items() if candidate.solver.startswith(prefix)), "labelled")
 
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:

@@ -16,7 +16,7 @@ from nudge_rag.evaluation.comparison import compare
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.feedback.pairs import Split
-from nudge_rag.solvers import LabeledQueries, NudgeFit
+from nudge_rag.solvers import LabeledQueries, NudgeFit, QueryAdapter
 from nudge_rag.solvers.registry import Solver, solver_settings
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -79,6 +79,7 @@ class Trial:
         reads: what was read of the store.
         background: (b, d) unlabelled nodes that compete, if the solver needs their vectors.
         search: queries to their best unlabelled nodes, for queries that a map has moved.
+        scan_mapped: queries to their best unlabelled nodes, if all nodes pass a map.
         live: (n, d) vectors that are in the store, if an earlier push moved any of them.
         live_adapter: the map that queries pass until now, if there is one.
         live_version: name of the version that is live.
@@ -98,6 +99,7 @@ class Trial:
     reads: StoreReads
     background: FloatArray | None = None
     search: Callable[[FloatArray], Competitors] | None = None
+    scan_mapped: Callable[[FloatArray, QueryAdapter], Competitors] | None = None
     live: FloatArray | None = None
     live_adapter: Callable[[FloatArray], FloatArray] | None = None
     live_version: str | None = None
@@ -109,10 +111,11 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
-    answers = _store_answers(trial)
+    # No index knows mapped nodes: both are measured by exact scores then.
+    answers = None if fit.node_map is not None else _store_answers(trial)
     exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
     near_chance = _near_chance(trial)
-    exact_after, after = _evaluate(trial, _map_queries(trial, fit.adapter), fit.embeddings(), answers)
+    exact_after, after = _evaluate(trial, _as_pushed(trial, fit), fit.embeddings(), answers)
     live, against_live = None, None
     if trial.live is not None:
         _, live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live, answers)
@@ -131,7 +134,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         originals=trial.originals[fit.rows],
         gamma=fit.gamma,
         curve=fit.curve,
-        improves=(fit.gamma > 0 or fit.adapter is not None) and gain > 0,
+        improves=not _is_unchanged(fit) and gain > 0,
         summary=_summary(fit, trial, gain, answers is not None and answers.has_estimated) + near_chance,
         solver=fit.solver,
         settings=solver_settings(solver),
@@ -142,6 +145,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         exact_comparison=compare(exact_before, exact_after, _groups(trial)) if is_coarse else None,
         reads=reads,
         adapter=fit.adapter,
+        node_map=fit.node_map,
         against_live=against_live,
         held_out=None if split is None else _held_out_queries(trial, split, before, live, after),
     )
@@ -164,6 +168,20 @@ def _fit(trial: Trial, solver: Any, val: LabeledQueries) -> NudgeFit:
     train, val = replace(trial.train, competitors=None), replace(val, competitors=None)
     mapped: NudgeFit = solver.fit(trial.originals, train, val, background=trial.background)
     return mapped
+
+
+def _is_unchanged(fit: NudgeFit) -> bool:
+    return fit.gamma == 0 and fit.adapter is None and fit.node_map is None
+
+
+def _as_pushed(trial: Trial, fit: NudgeFit) -> HeldOut:
+    """Return the held-out queries and what competes with the labelled nodes after a push."""
+    if fit.node_map is None or not len(trial.held_out.queries):
+        return _map_queries(trial, fit.adapter)
+    if trial.scan_mapped is None:
+        raise ValueError("all nodes pass a map, and this trial cannot search among what they become")
+    found = trial.scan_mapped(trial.held_out.queries, fit.node_map)
+    return replace(trial.held_out, competitor_ids=found.ids, competitor_scores=found.scores)
 
 
 def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | None) -> HeldOut:
@@ -245,7 +263,7 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 
 def _summary(fit: NudgeFit, trial: Trial, gain: float, is_estimated: bool) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
-    unchanged = fit.gamma == 0 and fit.adapter is None
+    unchanged = _is_unchanged(fit)
     if unchanged and any(not setting.allowed and setting.gamma for setting in fit.tried):
         verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
     elif unchanged:

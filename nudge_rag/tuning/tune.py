@@ -16,6 +16,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
+from nudge_rag.journal.node_map import mapped_store, require_small
 from nudge_rag.journal.text_hashes import hash_text, hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
@@ -104,7 +105,8 @@ def tune(
         reach: whom labels may help. ``"labelled"`` (default): labelled nodes move and queries stay as they are, so any
             retriever over the store gains. ``"queries"``: a linear map of all queries as well, which helps the nodes
             that nobody labelled; then every query must pass ``nudge.adapter`` before it is searched, as the
-            integrations' NudgeRetriever and embedding wrappers do. Needs ``solver="auto"``.
+            integrations' NudgeRetriever and embedding wrappers do. ``"nodes"``: the map moves all nodes instead, so
+            that any retriever gains; the push then writes every node of the store. Both need ``solver="auto"``.
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.
@@ -144,6 +146,8 @@ def tune(
     found_by = {"texts": settings.texts, "documents": settings.documents}
     pairs = match_labels(store, spell_pairs(pairs, store), embed_queries, settings.versions, **found_by)
     nodes = _read_nodes(store, pairs, settings.versions)
+    if settings.reach == "nodes":
+        require_small(store, nodes.originals.shape[1])
     split = _split_known(pairs, nodes, settings, store)
     _require_validation(split, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
@@ -289,6 +293,14 @@ def _prepare_trial(
         background=pool,
         stored=nodes.current,
         search=lambda mapped: find_competitors(store, mapped, nodes.ids, nodes.current, depth, settings.competitors),
+        scan_mapped=lambda asked, node_map: find_competitors(
+            mapped_store(store, Journal.open(store, settings.versions), node_map),
+            asked,
+            nodes.ids,
+            nodes.current,
+            depth,
+            "scan",
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArra
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
+from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, without_scores
 from nudge_rag.solvers.result import NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
@@ -113,14 +114,15 @@ class HeldOutNodes:
         enough_nodes: int | None = None,
         covered_too: bool = False,
     ) -> None:
-        self._embeddings, self._background = embeddings, background
+        self._embeddings = embeddings
         n_nodes, dimension = embeddings.shape
         prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
         self._metric, self._similarity = metric, similarity
         self._folds = list(_enough(_folds(prepared, n_nodes, seed, folds, covered_too=covered_too), enough_nodes))
-        self._scorers = [self._scorer(fold) for fold in self._folds]
-        self._covered = [self._covered_scorer(fold) for fold in self._folds]
+        # Of each fold all nodes, and those that only compete: the same ones unless a map moves them.
+        self._spaces: list[tuple[FloatArray, Any]] = [(embeddings, background)] * len(self._folds)
+        self._score_folds()
         still = [embeddings[fold.rows] for fold in self._folds]
         self._before = _score_all(self._scorers, still)
         self._covered_before = _score_all(self._covered, still)
@@ -139,7 +141,7 @@ class HeldOutNodes:
         """The first ``count`` folds alone: a quicker estimate, by fewer nodes."""
         fewer = copy(self)
         fewer._folds, fewer._scorers = self._folds[:count], self._scorers[:count]
-        fewer._before = self._before[:count]
+        fewer._spaces, fewer._before = self._spaces[:count], self._before[:count]
         fewer._covered, fewer._covered_before = self._covered[:count], self._covered_before[:count]
         return fewer
 
@@ -158,13 +160,34 @@ class HeldOutNodes:
             )
             for fold, adapt in zip(self._folds, adapters, strict=True)
         ]
-        mapped._scorers = [self._scorer(fold) for fold in mapped._folds]
-        mapped._covered = [self._covered_scorer(fold) for fold in mapped._folds]
+        mapped._score_folds()
+        return mapped
+
+    def with_mapped_nodes(self, adapters: Sequence[QueryAdapter]) -> HeldOutNodes:
+        """The same folds with all nodes mapped, each by its own adapter; effects stay those on the originals."""
+        mapped = copy(self)
+        mapped._folds = [
+            replace(
+                fold,
+                train=without_scores(fold.train),
+                held=replace(fold.held, competitors=None),
+                covered=replace(fold.covered, competitors=None),
+            )
+            for fold in self._folds
+        ]
+        mapped._spaces = [
+            (adapter.apply_to_nodes(nodes), None if background is None else MappedBlocks(background, adapter))
+            for (nodes, background), adapter in zip(self._spaces, adapters, strict=True)
+        ]
+        mapped._score_folds()
         return mapped
 
     def solutions(self, solver: _Fixed) -> list[FloatArray]:
         """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
-        return [solver.fit(self._embeddings, fold.train, background=self._background).vectors for fold in self._folds]
+        return [
+            solver.fit(nodes, fold.train, background=background).vectors
+            for fold, (nodes, background) in zip(self._folds, self._spaces, strict=True)
+        ]
 
     def effect(self, solutions: Sequence[FloatArray] | None) -> UncoveredEffect | None:
         """Cross-fitted effect of ``solutions`` on rarely asked nodes; None if the labels cannot be divided."""
@@ -178,7 +201,7 @@ class HeldOutNodes:
             solutions: of each fold, the vectors of the nodes that it moves; None if none moves.
         """
         if solutions is None:
-            solutions = [self._embeddings[fold.rows] for fold in self._folds]
+            solutions = [nodes[fold.rows] for fold, (nodes, _) in zip(self._folds, self._spaces, strict=True)]
         after = _score_all(self._scorers, solutions)
         changes = [values - before for values, before in zip(after, self._before, strict=True)]
         if not changes:
@@ -189,17 +212,18 @@ class HeldOutNodes:
         every = UncoveredEffect(*_mean_by_node(together, nodes))
         return GroupEffects(_of_rarest(together, nodes, self._counts), every, np.concatenate(covered))
 
-    def _scorer(self, fold: _Fold) -> ValidationScorer:
-        return ValidationScorer(
-            fold.held, self._embeddings, fold.rows, self._background, self._metric, self._similarity, fold.ignored
-        )
+    def _score_folds(self) -> None:
+        places = list(zip(self._folds, self._spaces, strict=True))
+        self._scorers = [self._scorer(fold, *space) for fold, space in places]
+        self._covered = [self._covered_scorer(fold, *space) for fold, space in places]
 
-    def _covered_scorer(self, fold: _Fold) -> ValidationScorer | None:
+    def _scorer(self, fold: _Fold, nodes: FloatArray, background: Any) -> ValidationScorer:
+        return ValidationScorer(fold.held, nodes, fold.rows, background, self._metric, self._similarity, fold.ignored)
+
+    def _covered_scorer(self, fold: _Fold, nodes: FloatArray, background: Any) -> ValidationScorer | None:
         if not fold.covered.n_queries:
             return None
-        return ValidationScorer(
-            fold.covered, self._embeddings, fold.rows, self._background, self._metric, self._similarity
-        )
+        return ValidationScorer(fold.covered, nodes, fold.rows, background, self._metric, self._similarity)
 
 
 def _score_all(scorers: Sequence[ValidationScorer | None], solutions: Sequence[FloatArray]) -> list[Float64Array]:

@@ -32,7 +32,7 @@ class TriedSetting:
         values: (m,) the gain of each query that judges what covered queries gain.
         final: the solver at its chosen, fixed step; None if no node moves.
         fit: the solution that was measured.
-        maps_queries: whether queries pass a map first.
+        has_map: whether queries or all nodes pass a map first.
     """
 
     solver: str
@@ -40,7 +40,7 @@ class TriedSetting:
     values: Float64Array
     final: Any
     fit: NudgeFit
-    maps_queries: bool = False
+    has_map: bool = False
 
 
 def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> TriedSetting | None:

@@ -14,19 +14,19 @@ from nudge_rag.common.arrays import FloatArray, as_matrix
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.auto.selection import choose_setting
-from nudge_rag.solvers.auto.trials import SolverTrials
+from nudge_rag.solvers.auto.trials import SolverTrials, map_space
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels
-from nudge_rag.solvers.linear_map.adapter import map_labels
+from nudge_rag.solvers.linear_map.adapter import map_labels, without_scores
 from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import NudgeFit
 
 __all__ = ["REACHES", "AutoSolver", "Reach"]
 
-Reach: TypeAlias = Literal["labelled", "queries"]
-REACHES: tuple[Reach, ...] = ("labelled", "queries")
+Reach: TypeAlias = Literal["labelled", "queries", "nodes"]
+REACHES: tuple[Reach, ...] = ("labelled", "queries", "nodes")
 
 
 class AutoSolver:
@@ -51,7 +51,9 @@ class AutoSolver:
             as above. With ``math.inf`` the expected gain alone decides.
         reach: whom labels may help. ``"labelled"``: labelled nodes move, queries stay as they are. ``"queries"``: a
             linear map of all queries too (`LinearMap`), with or without nudges on top, if that is expected to gain
-            more; then the result has an ``adapter`` that every query must pass.
+            more; then the result has an ``adapter`` that every query must pass. ``"nodes"``: the same map of all nodes
+            instead, v' = |v| (I + B^T) v / |(I + B^T) v|; then the result has a ``node_map``, and its vectors are
+            those of mapped nodes with nudges on top.
         uncovered_share: p, if it is known; None: estimated from the labels (`share_of_uncovered`).
 
     Raises:
@@ -98,7 +100,7 @@ class AutoSolver:
             train_depth=depth,
             learns_from_validation=True,
             training_queries=True,
-            competitor_vectors=self.reach == "queries",
+            competitor_vectors=self.reach != "labelled",
         )
 
     def fit(
@@ -111,8 +113,8 @@ class AutoSolver:
     ) -> NudgeFit:
         """Choose, and solve for the covered rows of ``embeddings``. Arguments and errors as `NudgeN.fit`.
 
-        With ``reach="queries"`` scores that the labels bring along would be of unmapped queries: give the nodes that
-        compete as ``background``.
+        With a map, scores that the labels bring along would be of what it has not moved: give the nodes that compete as
+        ``background``.
 
         Raises:
             TypeError: embeddings of another array library than numpy.
@@ -137,13 +139,17 @@ class AutoSolver:
     def _chosen(self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any) -> NudgeFit:
         trials = SolverTrials(self, nodes, train, val, background)
         tried = [*trials.without_map()]
-        if self.reach == "queries":
-            tried += trials.with_map()
+        if self.reach != "labelled":
+            tried += trials.with_map(of_nodes=self.reach == "nodes")
         chosen = choose_setting(tried, self.tolerance)
         best = tried[0] if chosen is None else chosen
         both: LabeledQueries = join_labels(train, val)
-        adapter = trials.final_adapter() if chosen is not None and chosen.maps_queries else None
-        if adapter is not None:
+        adapter = trials.final_adapter() if chosen is not None and chosen.has_map else None
+        of_nodes = adapter is not None and self.reach == "nodes"
+        if adapter is not None and of_nodes:
+            both = without_scores(both)
+            nodes, background = map_space(nodes, background, adapter)
+        elif adapter is not None:
             both = map_labels(both, adapter)
         final = best.final if chosen is not None and best.final is not None else None
         whole = (final or NudgeN(gamma=0.0, similarity=self.similarity)).fit(nodes, both, background=background)
@@ -155,5 +161,7 @@ class AutoSolver:
             improved=chosen is not None,
             descents=best.fit.descents + whole.descents,
             tried=tuple(replace(one.candidate, chosen=one is chosen) for one in tried),
-            adapter=adapter,
+            originals=nodes,
+            adapter=None if of_nodes else adapter,
+            node_map=adapter if of_nodes else None,
         )

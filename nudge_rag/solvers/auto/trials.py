@@ -18,14 +18,14 @@ from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels, sample_labels
-from nudge_rag.solvers.linear_map.adapter import QueryAdapter, map_labels
+from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
-__all__ = ["SolverTrials"]
+__all__ = ["SolverTrials", "map_space"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,14 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class _Geometry:
-    """The labels with their queries where they are searched from, and the scorers for that."""
+    """The labels and the nodes where queries are searched from and found, and the scorers for that."""
 
     train: LabelsLike
     val: LabelsLike
     held: HeldOutNodes
     scorer: ValidationScorer
+    nodes: FloatArray
+    background: Any
     prefix: str = ""
 
 
@@ -105,7 +107,7 @@ class SolverTrials:
             enough_nodes=ENOUGH_NODES if self._many else None,
             covered_too=judged.n_queries < ENOUGH_QUERIES and not self._many,
         )
-        self._plain = _Geometry(train, val, held, self._scorer(val))
+        self._plain = _Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
         self._before = self._plain.scorer.per_query(nodes[self._rows])
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
         self._point: tuple[float, float] | None = None
@@ -120,8 +122,12 @@ class SolverTrials:
         if similarity == "dot":
             yield from self._contrastive(self._plain, keep_lengths=False)
 
-    def with_map(self) -> Iterator[TriedSetting]:
-        """The map alone, and nudges on top of it; nothing if no map helps the queries of held-out nodes."""
+    def with_map(self, *, of_nodes: bool = False) -> Iterator[TriedSetting]:
+        """The map alone, and nudges on top of it; nothing if no map helps the queries of held-out nodes.
+
+        Args:
+            of_nodes: all nodes pass the map, and queries stay as they are.
+        """
         plain = self._plain
         folds = plain.held.first(MAP_FOLDS) if self._many else plain.held
         chosen = self._map.choose(self._nodes, folds)
@@ -129,15 +135,14 @@ class SolverTrials:
             return
         self._point = chosen.tau, chosen.ridge
         adapter, _ = self._map.fit_at(self._nodes, plain.train, *self._point)
-        held = plain.held.with_adapters(self._map.fit_folds(self._nodes, plain.held, *self._point))
-        train, val = map_labels(plain.train, adapter), map_labels(plain.val, adapter)
-        mapped = _Geometry(train, val, held, self._scorer(val), "map")
-        still = self._nodes[self._rows]
+        of_folds = self._map.fit_folds(self._nodes, plain.held, *self._point)
+        mapped = self._with_nodes(adapter, of_folds) if of_nodes else self._with_queries(adapter, of_folds)
+        still = mapped.nodes[self._rows]
         untouched = NudgeN(gamma=0.0, similarity=self._chooser.similarity).fit(
-            self._nodes, train, background=self._background
+            mapped.nodes, mapped.train, background=mapped.background
         )
-        name = f"map, tau {chosen.tau:g}, ridge {chosen.ridge:g}"
-        yield self._measured(mapped, name, replace(untouched, solver="map", vectors=still), 0.0, None, None)
+        name = f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}"
+        yield self._measured(mapped, name, replace(untouched, solver=mapped.prefix, vectors=still), 0.0, None, None)
         yield from self._contrastive(mapped, keep_lengths=True)
 
     def final_adapter(self) -> QueryAdapter:
@@ -150,11 +155,22 @@ class SolverTrials:
             raise ValueError("no map was chosen: run with_map first")
         return self._map.fit_at(self._nodes, self._both, *self._point)[0]
 
-    def _scorer(self, val: LabelsLike) -> ValidationScorer:
-        nodes = self._nodes
+    def _with_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> _Geometry:
+        train, val = map_labels(self._plain.train, adapter), map_labels(self._plain.val, adapter)
+        held = self._plain.held.with_adapters(of_folds)
+        scorer = self._scorer(val, self._nodes, self._background)
+        return _Geometry(train, val, held, scorer, self._nodes, self._background, "map")
+
+    def _with_nodes(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> _Geometry:
+        nodes, background = map_space(self._nodes, self._background, adapter)
+        train, val = without_scores(self._plain.train), without_scores(self._plain.val)
+        held = self._plain.held.with_mapped_nodes(of_folds)
+        return _Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background, "node map")
+
+    def _scorer(self, val: LabelsLike, nodes: FloatArray, background: Any) -> ValidationScorer:
         judged = prepare_labels(val, "validation", n_nodes=nodes.shape[0], dimension=nodes.shape[1], dtype=nodes.dtype)
         chooser = self._chooser
-        return ValidationScorer(judged, nodes, self._rows, self._background, chooser.metric, chooser.similarity)
+        return ValidationScorer(judged, nodes, self._rows, background, chooser.metric, chooser.similarity)
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
         plain = self._plain
@@ -176,7 +192,7 @@ class SolverTrials:
             refit=False,
             keep_lengths=keep_lengths,
         )
-        fit = solver.fit(self._nodes, geometry.train, geometry.val, background=self._background)
+        fit = solver.fit(geometry.nodes, geometry.train, geometry.val, background=geometry.background)
         if not fit.averaged:
             yield self._measured(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
             return
@@ -184,7 +200,7 @@ class SolverTrials:
         for more in range(1 + (MORE_CAREFUL if geometry.prefix else 0)):
             if more:
                 points = tuple((tau, TIMES_STRONGER * strength) for tau, strength in points)
-                careful = solver.at_points(points).fit(self._nodes, geometry.train, background=self._background)
+                careful = solver.at_points(points).fit(geometry.nodes, geometry.train, background=geometry.background)
                 fit = replace(fit, vectors=careful.vectors, gamma=careful.gamma)
             settings = list(self._offsets(geometry, solver, replace(fit, averaged=points), keep_lengths=keep_lengths))
             yield from settings
@@ -200,7 +216,7 @@ class SolverTrials:
         know what the labels that are held out had done.
         """
         fixed = solver.at_points(fit.averaged)
-        whole = fixed.solve(self._nodes, join_labels(geometry.train, geometry.val), self._background)
+        whole = fixed.solve(geometry.nodes, join_labels(geometry.train, geometry.val), geometry.background)
         # Of many labels, folds are solved at the best point alone: an average of several costs others no more.
         in_folds = solver.at_points(fit.averaged[:1]) if self._many else fixed
         solutions = geometry.held.solutions(in_folds)
@@ -269,6 +285,11 @@ class SolverTrials:
             expected=(1 - self._uncovered) * covered + self._uncovered * uncovered.change,
             allowed=effects.within(self._chooser.tolerance),
         )
+
+
+def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:
+    """All nodes mapped, and those that only compete, a block at a time."""
+    return adapter.apply_to_nodes(nodes), None if background is None else MappedBlocks(background, adapter)
 
 
 def _covered_queries(query_of_pair: Any, known: BoolArray) -> BoolArray:

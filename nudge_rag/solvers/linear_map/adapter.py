@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray, as_matrix, row_norms
+from nudge_rag.common.arrays import BoolArray, FloatArray, as_matrix, row_norms
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike
 
-__all__ = ["QueryAdapter", "map_labels"]
+__all__ = ["MappedBlocks", "QueryAdapter", "map_labels", "usable_rows", "without_scores"]
+
+
+NODES_PER_BLOCK = 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,14 @@ class QueryAdapter:
         """
         return self._mapped(vectors, "node embeddings", self.change)
 
+    def apply_to_usable(self, vectors: FloatArray) -> FloatArray:
+        """As `apply_to_nodes`, of nodes as a store holds them: zero and non-finite vectors stay as they are."""
+        usable = usable_rows(vectors)
+        mapped = np.array(vectors)
+        if usable.any():
+            mapped[usable] = self.apply_to_nodes(vectors[usable])
+        return mapped
+
     def _mapped(self, rows: ArrayLike, name: str, change: FloatArray) -> FloatArray:
         given = as_matrix(rows, name)
         if given.shape[1] != self.dimension:
@@ -78,8 +90,43 @@ class QueryAdapter:
         return np.asarray(mapped, dtype=given.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class MappedBlocks:
+    """Nodes that are mapped a block at a time, as often as they are gone over: the mapped ones are never all held.
+
+    Attributes:
+        nodes: an array (b, d), or blocks of one.
+        adapter: the map.
+
+    Example:
+        >>> swap = QueryAdapter(np.array([[-1.0, 1.0], [1.0, -1.0]]))
+        >>> [block.tolist() for block in MappedBlocks([np.array([[0.0, 2.0]])], swap)]
+        [[[2.0, 0.0]]]
+    """
+
+    nodes: Any
+    adapter: QueryAdapter
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        rows = self.nodes
+        parts = range(0, len(rows), NODES_PER_BLOCK) if isinstance(rows, np.ndarray) else None
+        blocks = rows if parts is None else (rows[first : first + NODES_PER_BLOCK] for first in parts)
+        return (self.adapter.apply_to_nodes(block) for block in blocks)
+
+
+def usable_rows(vectors: FloatArray) -> BoolArray:
+    """Whether each row has a direction that a map can turn: it is neither zero nor holds NaN or infinite values."""
+    return np.asarray(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
+
+
 def map_labels(labels: LabelsLike, adapter: QueryAdapter) -> LabeledQueries:
     """The labels with their queries mapped; scores that they bring along are of the unmapped ones and left out."""
-    given = labels if isinstance(labels, LabeledQueries) else LabeledQueries(*labels)
+    given = without_scores(labels)
     vectors = np.asarray(given.vectors)
-    return replace(given, vectors=adapter(vectors) if len(vectors) else vectors, competitors=None)
+    return replace(given, vectors=adapter(vectors) if len(vectors) else vectors)
+
+
+def without_scores(labels: LabelsLike) -> LabeledQueries:
+    """The labels without the scores that they bring along, which are of nodes and queries that no map has moved."""
+    given = labels if isinstance(labels, LabeledQueries) else LabeledQueries(*labels)
+    return replace(given, competitors=None)

@@ -82,6 +82,8 @@ class TuningState:
     @renamed_argument("candidates", "competitors")
     def __init__(self, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Unpack[StateOptions]) -> None:
         settings = TuneSettings.from_options("TuningState", {"solver": "nudge-n", **options})
+        if settings.reach == "nodes":
+            raise ValueError("TuningState keeps no map of all nodes: use reach='queries', or nudge_rag.tune")
         self.store = store
         self.embed_queries = embed_queries
         self.solver = resolve_solver(

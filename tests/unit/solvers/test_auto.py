@@ -309,7 +309,7 @@ def test_reach_of_queries_lifts_queries_of_nodes_without_a_label():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reach": "everything"}, "reach must be one of 'labelled', 'queries', got 'everything'"),
+        ({"reach": "everything"}, "reach must be one of 'labelled', 'queries', 'nodes', got 'everything'"),
         ({"uncovered_share": 1.5}, "uncovered_share must be None or between 0 and 1, got 1.5"),
     ],
 )

@@ -92,5 +92,5 @@ def test_a_reach_needs_the_solver_that_has_one(tmp_path):
     store, pairs, embed, _ = application()
     with pytest.raises(ValueError, match="reach='queries' needs solver='auto', got 'nudge-n'"):
         tune(store, pairs, embed, versions=tmp_path, reach="queries", solver="nudge-n")
-    with pytest.raises(ValueError, match="reach must be one of 'labelled', 'queries', got 'all'"):
+    with pytest.raises(ValueError, match="reach must be one of 'labelled', 'queries', 'nodes', got 'all'"):
         tune(store, pairs, embed, versions=tmp_path, reach="all")

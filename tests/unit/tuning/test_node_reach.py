@@ -1,0 +1,204 @@
+"""``reach="nodes"``: a map of all nodes is tuned, measured, saved, pushed, given to new nodes, and undone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import nudge_rag.journal.node_map
+from nudge_rag import Nudge, TuningState, reapply, rollback, status, tune
+from nudge_rag.solvers import QueryAdapter
+from nudge_rag.stores import MappingStore
+from nudge_rag.stores.mapped import MappedStore
+from nudge_rag.tuning.adapters import live_adapter
+from tests.unit.tuning.test_reach import application, unit
+
+
+def mapped(node_map, vectors):
+    """(I + B^T) v at the length of v, by the equation."""
+    change = np.asarray(node_map.change, dtype=np.float64)
+    turned = vectors + vectors @ change
+    return turned / np.linalg.norm(turned, axis=1, keepdims=True) * np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def expected_nodes(nudge, nodes):
+    moved = mapped(nudge.node_map, nodes)
+    moved[[int(node_id[1:]) for node_id in nudge.ids]] = nudge.vectors
+    return moved
+
+
+@pytest.fixture(scope="module", params=["cosine", "l2"])
+def tuned(request, tmp_path_factory):
+    store, pairs, embed, nodes = application(similarity=request.param)
+    nudge = tune(store, pairs, embed, versions=tmp_path_factory.mktemp("versions"), reach="nodes")
+    return store, pairs, embed, nodes, nudge
+
+
+@pytest.fixture
+def fresh(tuned, tmp_path):
+    """The same nudge over a store of its own, with all ids and the table that holds its vectors."""
+    _, _, _, nodes, nudge = tuned
+    table = {f"n{row}": vector.tolist() for row, vector in enumerate(nodes)}
+    store = MappingStore(table, similarity=nudge.store.capabilities.similarity, key="t")
+    return replace(nudge, store=store, versions=tmp_path), list(table), table
+
+
+def test_the_figures_are_those_of_queries_among_all_mapped_nodes(tuned):
+    _, _, embed, nodes, nudge = tuned
+    assert nudge.node_map is not None
+    assert nudge.adapter is None
+    assert nudge.improves
+    test = nudge.split.test
+    best = np.argmax(unit(embed(list(test.queries.values()))) @ unit(expected_nodes(nudge, nodes)).T, axis=1)
+    hits = [f"n{row}" in grades for row, grades in zip(best, test.qrels.values(), strict=True)]
+    row = next(row for row in nudge.comparison.rows if row.metric == "Recall@1" and row.group == "all")
+    assert row.after == pytest.approx(np.mean(hits))
+    assert row.after > row.before + 0.1
+    assert "nodes +" in str(nudge)
+    assert "queries" not in str(nudge).partition("by reach, expected:")[2].partition("\n")[0]
+
+
+def test_a_map_of_nodes_ranks_as_one_of_queries_but_for_the_lengths_of_nodes(tuned):
+    _, _, embed, nodes, nudge = tuned
+    queries = embed(list(nudge.split.test.queries.values()))
+    change = np.asarray(nudge.node_map.change, dtype=np.float64)
+    by_queries = (queries + queries @ change.T) @ nodes.T
+    turned = nodes + nodes @ change
+    by_nodes = queries @ nudge.node_map.apply_to_nodes(nodes).T
+    np.testing.assert_allclose(by_nodes * np.linalg.norm(turned, axis=1), by_queries, atol=1e-9)
+
+
+def test_a_push_maps_every_node_and_a_rollback_undoes_it_bit_for_bit(fresh, tuned):
+    nudge, ids, _ = fresh
+    before = nudge.store.read(ids)
+    receipt = nudge.push()
+    assert receipt.written == len(ids)
+    np.testing.assert_allclose(nudge.store.read(ids), expected_nodes(nudge, tuned[3]), atol=1e-12)
+    assert live_adapter(nudge.store, nudge.versions) is None
+    assert len(status(nudge.store, nudge.versions).nudged) == len(ids)
+    assert rollback(nudge.store, nudge.versions).restored == len(ids)
+    assert nudge.store.read(ids).tobytes() == before.tobytes()
+
+
+def test_tuning_over_a_map_starts_from_the_originals(fresh, tuned):
+    nudge, ids, _ = fresh
+    nudge.push()
+    _, pairs, embed, nodes, _ = tuned
+    again = tune(nudge.store, pairs, embed, versions=nudge.versions, reach="nodes")
+    np.testing.assert_array_equal(again.originals, nodes[[int(node_id[1:]) for node_id in again.ids]])
+    rows = {(row.group, row.metric): row for row in nudge.comparison.rows}
+    for row in again.comparison.rows:
+        assert row.before == pytest.approx(rows[row.group, row.metric].before)
+    again.push(force=True)
+    np.testing.assert_allclose(nudge.store.read(ids), expected_nodes(again, nodes), atol=1e-12)
+
+
+def test_a_push_of_labelled_nodes_alone_takes_the_map_away(fresh, tuned):
+    nudge, ids, _ = fresh
+    nudge.push()
+    labelled = replace(nudge, node_map=None, vectors=nudge.originals[:, ::-1].copy())
+    labelled.push(force=True)
+    wanted = tuned[3].copy()
+    wanted[[int(node_id[1:]) for node_id in nudge.ids]] = labelled.vectors
+    np.testing.assert_array_equal(nudge.store.read(ids), wanted)
+
+
+def test_reapply_maps_new_nodes_and_those_embedded_again_once(fresh):
+    nudge, ids, table = fresh
+    nudge.push()
+    before = nudge.store.read(ids)
+    rng = np.random.default_rng(1)
+    new = unit(rng.normal(size=(2, before.shape[1])))
+    table["late"], table["n3"] = new[0].tolist(), new[1].tolist()
+    table["empty"] = [0.0] * before.shape[1]
+    assert set(reapply(nudge.store, nudge.versions)) == {"late", "n3"}
+    np.testing.assert_allclose(nudge.store.read(["late", "n3"]), mapped(nudge.node_map, new), atol=1e-12)
+    others = [row for row, node_id in enumerate(ids) if node_id != "n3"]
+    assert nudge.store.read([ids[row] for row in others]).tobytes() == before[others].tobytes()
+    assert reapply(nudge.store, nudge.versions) == ()
+    rollback(nudge.store, nudge.versions)
+    np.testing.assert_array_equal(nudge.store.read(["late", "n3"]), new)
+    assert table["empty"] == [0.0] * before.shape[1]
+
+
+def test_a_node_that_comes_back_with_its_mapped_vector_is_not_mapped_twice(fresh):
+    nudge, _, table = fresh
+    nudge.push()
+    held = table.pop("n100")
+    table["late"] = table["n7"][::-1]
+    reapply(nudge.store, nudge.versions)
+    table["n100"] = held
+    reapply(nudge.store, nudge.versions)
+    # Mapped again from its original, in a product of other size, whose last bits differ.
+    assert table["n100"] == pytest.approx(held, abs=1e-12)
+
+
+def test_zero_vectors_stay(fresh):
+    nudge, _, table = fresh
+    table["empty"] = [0.0] * nudge.node_map.dimension
+    assert nudge.push().written == len(table) - 1
+    assert not any(table["empty"])
+
+
+def test_save_and_load_keep_the_map(tuned, tmp_path):
+    store, _, _, _, nudge = tuned
+    nudge.save(tmp_path / "saved")
+    again = Nudge.load(tmp_path / "saved", store)
+    assert again.node_map.change.tobytes() == nudge.node_map.change.tobytes()
+    assert again.adapter is None
+
+
+def test_an_overlay_shows_what_a_push_would_write(fresh, tuned):
+    nudge, ids, table = fresh
+    for _ in range(2):  # over the originals, and over what is live
+        overlay = nudge.overlay()
+        wanted = expected_nodes(nudge, tuned[3])
+        np.testing.assert_allclose(overlay.read(ids), wanted, atol=1e-12)
+        asked = tuned[3][:5]
+        scores = asked @ wanted.T if nudge.store.capabilities.similarity == "cosine" else None
+        if scores is None:
+            scores = -((asked[:, None] - wanted[None]) ** 2).sum(axis=2)
+        best = np.argsort(-scores, axis=1)[:, :4]
+        assert overlay.search(asked, 4).ids == [[ids[row] for row in line] for line in best]
+        nudge.push()
+    assert len(table) == len(ids)
+
+
+def test_a_search_of_a_mapped_view_takes_a_filter():
+    store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0]})
+    view = MappedStore(store, lambda _, vectors: vectors[:, ::-1])
+    assert view.search(np.array([[0.0, 1.0]]), 2, where="b".__eq__).ids == [["b"]]
+    with pytest.raises(TypeError, match="a mapped view is read-only"):
+        view.replace(["a"], np.zeros((1, 2)))
+
+
+def test_a_store_too_large_is_refused_before_anything_is_done(fresh, tuned, monkeypatch):
+    nudge, ids, _ = fresh
+    monkeypatch.setattr(nudge_rag.journal.node_map, "MOST_NUMBERS", 1_200)
+    before = nudge.store.read(ids)
+    told = "holds 120 nodes of dimension 12, and a map of all nodes is written for at most 100 of them"
+    with pytest.raises(ValueError, match=told):
+        nudge.push()
+    with pytest.raises(ValueError, match=told):
+        tune(nudge.store, *tuned[1:3], versions=nudge.versions, reach="nodes")
+    assert nudge.store.read(ids).tobytes() == before.tobytes()
+
+
+def test_a_tuning_state_refuses_a_map_of_nodes(tuned):
+    with pytest.raises(ValueError, match="TuningState keeps no map of all nodes"):
+        TuningState(tuned[0], tuned[2], solver="auto", reach="nodes")
+
+
+def test_a_map_that_helps_nobody_is_not_pushed(fresh):
+    nudge, _, _ = fresh
+    still = replace(nudge, node_map=None, gamma=0.0, tried=())
+    assert still.refusal() == "gamma is 0: no step helped on the validation queries"
+    assert nudge.refusal() is None
+
+
+def test_a_mapped_node_without_a_direction_left_stays():
+    away = QueryAdapter(-np.eye(3))
+    vectors = np.array([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])
+    np.testing.assert_array_equal(away.apply_to_usable(vectors), vectors)
