@@ -168,9 +168,8 @@ def describe_unmapped(ids: list[str], version: str) -> str:
     """Say that nodes are not mapped, and what to do.
 
     Example:
-        >>> print(describe_unmapped(["n1"], "0001"))
-        1 node(s) were written since all nodes were mapped and hold unmapped vectors: n1; drop_copies() keeps version \
-0001, reapply() maps them then
+        >>> describe_unmapped(["n1"], "0001").partition(": ")[0]
+        '1 node(s) were written since all nodes were mapped and hold unmapped vectors'
     """
     return (
         f"{len(ids)} node(s) were written since all nodes were mapped and hold unmapped vectors: {preview(ids)};"

@@ -342,6 +342,14 @@ class Nudge:
             store = mapped_store(store, Journal.open(store, self.versions), self.node_map)
         return OverlayStore(store, self.ids, self.vectors)
 
+    def require_no_node_map(self) -> None:
+        """Raise ValueError if the nudge maps all nodes: what lays moved nodes over a store would leave all others."""
+        if self.node_map is not None:
+            raise ValueError(
+                "this nudge maps all nodes of the store, which a retriever cannot lay over it: push it, or search"
+                " nudge.overlay()"
+            )
+
     def save(self, folder: str | Path) -> None:
         """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
         manifest = {

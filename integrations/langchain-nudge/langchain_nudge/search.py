@@ -129,5 +129,6 @@ class AdapterSearch:
 def open_search(vectorstore: Any, database: Database, store: EmbeddingStore, overlay: Nudge | None) -> AdapterSearch:
     """Make the searches of a store, as it is or with the vectors of ``overlay``."""
     if overlay is not None:
+        overlay.require_no_node_map()
         store = OverlayStore(store, overlay.ids, overlay.vectors)
     return AdapterSearch(vectorstore, database, store)
