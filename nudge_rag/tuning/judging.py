@@ -11,6 +11,7 @@ from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.evaluation.retrievers import evaluate_retrievers
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.node_map import node_map_of
 from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore, SearchResult
@@ -69,12 +70,17 @@ def judge_nudge(nudge: Nudge, judge: Judge, view_of: Callable[[Nudge | None], An
 
     Raises:
         TypeError: the judge returns something that is no retriever.
-        ValueError: every query failed.
+        ValueError: every query failed; the nudge, or what is live, maps all nodes.
     """
+    live = Journal.open(nudge.store, nudge.versions).live
+    if nudge.node_map is not None or node_map_of(live) is not None:
+        raise ValueError(
+            "a judge sees nudges laid over the store, and a map of all nodes cannot be laid over it: tune without"
+            " judge=, or with another reach than 'nodes' after a rollback"
+        )
     if nudge.split is None or not (nudge.gamma or nudge.adapter is not None):
         return nudge
     view = view_of or (lambda laid_over: view_store(nudge, laid_over))
-    live = Journal.open(nudge.store, nudge.versions).live
     originals = replace(nudge, vectors=nudge.originals, adapter=None)
     views = {ORIGINALS: view(None if live is None else originals)}
     if live is not None:

@@ -18,13 +18,14 @@ from nudge_rag.feedback.pairs import Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
-from nudge_rag.journal.node_map import NODE_MAP, MappedNodes, map_all_nodes, mapped_store
+from nudge_rag.journal.node_map import NODE_MAP, MappedNodes, map_all_nodes, mapped_store, node_map_of
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
@@ -337,9 +338,12 @@ class Nudge:
 
         if self.adapter is not None:
             warn_caller("queries must pass nudge.adapter before they are searched in this overlay")
-        store = self.store
+        store, journal = self.store, Journal.open(self.store, self.versions)
         if self.node_map is not None:
-            store = mapped_store(store, Journal.open(store, self.versions), self.node_map)
+            store = mapped_store(store, journal, self.node_map)
+        elif node_map_of(journal.live) is not None:
+            # A push would give the nodes that are not among these their originals back.
+            store = MappedStore(store, journal.originals_of)
         return OverlayStore(store, self.ids, self.vectors)
 
     def require_no_node_map(self) -> None:

@@ -148,6 +148,8 @@ def tune(
     nodes = _read_nodes(store, pairs, settings.versions)
     if settings.reach == "nodes":
         require_small(store, nodes.originals.shape[1])
+        if settings.judge is not None:
+            raise ValueError("judge= cannot be used with reach='nodes': a map of all nodes is not laid over a store")
     split = _split_known(pairs, nodes, settings, store)
     _require_validation(split, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))

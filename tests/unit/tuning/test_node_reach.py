@@ -13,6 +13,7 @@ from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.tuning.adapters import live_adapter
+from nudge_rag.tuning.judging import judge_nudge
 from tests.unit.tuning.test_reach import application, unit
 
 
@@ -99,9 +100,10 @@ def test_a_push_of_labelled_nodes_alone_takes_the_map_away(fresh, tuned):
     nudge, ids, _ = fresh
     nudge.push()
     labelled = replace(nudge, node_map=None, vectors=nudge.originals[:, ::-1].copy())
-    labelled.push(force=True)
     wanted = tuned[3].copy()
     wanted[[int(node_id[1:]) for node_id in nudge.ids]] = labelled.vectors
+    np.testing.assert_array_equal(labelled.overlay().read(ids), wanted)
+    labelled.push(force=True)
     np.testing.assert_array_equal(nudge.store.read(ids), wanted)
 
 
@@ -189,6 +191,18 @@ def test_a_store_too_large_is_refused_before_anything_is_done(fresh, tuned, monk
 def test_a_tuning_state_refuses_a_map_of_nodes(tuned):
     with pytest.raises(ValueError, match="TuningState keeps no map of all nodes"):
         TuningState(tuned[0], tuned[2], solver="auto", reach="nodes")
+
+
+def test_a_judge_refuses_a_map_of_nodes(fresh, tuned):
+    nudge, _, _ = fresh
+    with pytest.raises(ValueError, match="judge= cannot be used with reach='nodes'"):
+        tune(nudge.store, *tuned[1:3], versions=nudge.versions, reach="nodes", judge=lambda store: store)
+    told = "a map of all nodes cannot be laid over it"
+    with pytest.raises(ValueError, match=told):
+        judge_nudge(nudge, lambda store: store)
+    nudge.push()
+    with pytest.raises(ValueError, match=told):
+        judge_nudge(replace(nudge, node_map=None), lambda store: store)
 
 
 def test_a_map_that_helps_nobody_is_not_pushed(fresh):
