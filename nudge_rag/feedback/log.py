@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.feedback.reading import ReadReport, RowLog
-from nudge_rag.feedback.rows import gather_rows
+from nudge_rag.feedback.rows import gather_rows, normalise
 
 __all__ = ["EXPLICIT_ACTIONS", "Credit", "Feedback", "FeedbackLog", "Retrieval", "ShownNode"]
 
 Credit = Literal["cited", "all", "top1", "none"]
 EXPLICIT_ACTIONS: Mapping[str, float] = {"thumbs_up": 1.0, "thumbs_down": -1.0, "cite": 1.0}
+# A node that was recorded without an id, by its place.
+PLACE = re.compile(r"#\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,13 @@ class FeedbackLog:
     report: ReadReport = field(default=ReadReport(), repr=False, compare=False)
 
     def __add__(self, other: FeedbackLog) -> FeedbackLog:
-        """Both logs, one behind the other; a retrieval that both hold counts once."""
+        """Both logs, one behind the other; a retrieval or an event that both hold counts once."""
         if not isinstance(other, FeedbackLog):
             return NotImplemented
         retrievals = {retrieval.query_id: retrieval for retrieval in (*self.retrievals, *other.retrievals)}
-        return FeedbackLog(tuple(retrievals.values()), tuple(dict.fromkeys((*self.feedback, *other.feedback))))
+        # Votes that a tool only counted are equal: each log has as many of them as were given.
+        feedback = (Counter(self.feedback) | Counter(other.feedback)).elements()
+        return FeedbackLog(tuple(retrievals.values()), tuple(feedback), self.report + other.report)
 
     def map_nodes(self, node_of: Callable[[ShownNode], str | None]) -> FeedbackLog:
         """Give the nodes shown other ids, such as those that their texts were resolved to.
@@ -129,7 +135,8 @@ class FeedbackLog:
     def to_pairs(self, actions: Mapping[str, float] = EXPLICIT_ACTIONS, *, credit: Credit = "cited") -> LabeledPairs:
         """Count what users said of nodes: the grade of a pair is the sum over its feedback.
 
-        A user counts once for each query text, node and action. Clicks are left out, because a node is clicked for its
+        A user counts once for each query, node and action, however the query is spelt (case, spacing, closing
+        punctuation). Clicks are left out, because a node is clicked for its
         rank as well: `nudge_rag.feedback.click_grades` corrects for that.
 
         Args:
@@ -151,11 +158,13 @@ class FeedbackLog:
             retrieval = by_id.get(event.query_id)
             if retrieval is None or retrieval.query is None or event.action not in actions:
                 continue
-            grade = actions[event.action]
+            grade, query = actions[event.action], normalise(retrieval.query)
+            shown = {node.node_id for node in retrieval.shown}
             for node_id in _credited(event, retrieval, grade, credit, cited.get(event.query_id, [])):
                 user = event.user or retrieval.user
-                voice = (retrieval.query, node_id, event.action, user or "")
-                if node_id.startswith("#") or (user is not None and voice in voices):
+                voice = (query, node_id, event.action, user or "")
+                is_place = node_id not in shown and PLACE.fullmatch(node_id) is not None
+                if is_place or (user is not None and voice in voices):
                     continue
                 voices.add(voice)
                 rows.append((None, {"query": retrieval.query, "node_id": node_id, "grade": grade}))

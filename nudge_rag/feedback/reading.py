@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Literal
 
 __all__ = [
+    "ROW_ERRORS",
     "Errors",
     "ReadReport",
     "RowLog",
@@ -23,6 +24,8 @@ __all__ = [
 
 Errors = Literal["raise", "skip"]
 SHOWN = 5
+# What the content of a row, whatever it is, may raise while it is read.
+ROW_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class ReadReport:
     def __bool__(self) -> bool:
         return bool(self.skipped)
 
+    def __add__(self, other: ReadReport) -> ReadReport:
+        """What both say, together."""
+        if not isinstance(other, ReadReport):
+            return NotImplemented
+        ignored = dict(Counter(self.ignored) + Counter(other.ignored))
+        return ReadReport(self.n_rows + other.n_rows, self.skipped + other.skipped, ignored)
+
     def __str__(self) -> str:
         if not self.skipped:
             return f"all {self.n_rows} rows were read"
@@ -92,7 +102,8 @@ class RowLog:
         """Raise for a bad row or, if errors are skipped, note it."""
         row = SkippedRow(self.source if source is None else source, line, reason, self.unit)
         if self.errors == "raise":
-            raise kind(str(row))
+            # Other errors, such as that of a text that cannot be encoded, take other arguments than a message.
+            raise (TypeError if issubclass(kind, TypeError) else ValueError)(str(row))
         self.skipped.append(row)
 
     def note(self, line: int | None, reason: str, source: str | None = None) -> None:
@@ -123,7 +134,10 @@ def checked_text(value: object, what: str) -> str:
     if not value.strip():
         raise ValueError(f"{what} is empty")
     if not value.isascii() and any("\ud800" <= mark <= "\udfff" for mark in value):
-        raise ValueError(f"{what} holds bytes that are not of the file's encoding: pass encoding=, such as 'cp1252'")
+        raise ValueError(
+            f"{what} holds bytes that are not of the file's encoding: pass encoding=, such as 'cp1252', to a "
+            "reader that takes it, or save the file as UTF-8"
+        )
     return value
 
 

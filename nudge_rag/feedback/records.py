@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 
 from nudge_rag.feedback.files import csv_rows, json_lines, read_text
 from nudge_rag.feedback.reading import RowLog
-from nudge_rag.feedback.tables import table_columns
+from nudge_rag.feedback.tables import plain_cell, table_columns
 
-__all__ = ["Records", "loaded", "numbered_records"]
+__all__ = ["Numbered", "Records", "loaded", "numbered_records"]
 
 Records: TypeAlias = str | Path | Iterable[Any]
-"""A file (.jsonl, .json, .csv, .parquet), a table, or rows: dictionaries or objects with the same attributes."""
+"""A file (.jsonl, .json, .csv, .parquet), a folder of them, a table, or rows: dictionaries or objects."""
+
+KINDS = (".jsonl", ".json", ".csv", ".parquet")
 
 Numbered = tuple[str, int, Mapping[str, Any]]
 
@@ -27,6 +29,10 @@ def numbered_records(records: Records, log: RowLog, name: str) -> Iterator[Numbe
         ValueError: a file that cannot be read as what its name says.
         ImportError: a Parquet file, and pyarrow is not installed.
     """
+    if isinstance(records, str | Path) and Path(records).is_dir():
+        for file in _files(Path(records)):
+            yield from numbered_records(file, log, name)
+        return
     source = str(records) if isinstance(records, str | Path) else name
     rows = _file_rows(Path(records), log) if isinstance(records, str | Path) else enumerate(_rows(records))
     for line, row in rows:
@@ -35,7 +41,20 @@ def numbered_records(records: Records, log: RowLog, name: str) -> Iterator[Numbe
         if fields is None:
             log.bad(line, f"expected an object with fields, got {type(row).__name__}", TypeError, source)
         else:
-            yield source, line, fields
+            # Data frames hold arrays where JSON has lists, and NaN where it has null.
+            yield source, line, {str(name): plain_cell(cell, str(name).endswith("id")) for name, cell in fields.items()}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of an export that is split over folders.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in KINDS and file.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no file that ends with {', '.join(KINDS)}")
+    return found
 
 
 def loaded(value: Any) -> Any:
@@ -53,10 +72,18 @@ def loaded(value: Any) -> Any:
 
 
 def _rows(records: Iterable[Any]) -> Iterable[Any]:
+    if hasattr(records, "iloc"):
+        records = _with_index(records)
     if isinstance(records, Mapping) or hasattr(records, "to_pydict") or hasattr(records, "iloc"):
         columns = table_columns(records)
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return records
+
+
+def _with_index(frame: Any) -> Any:
+    """Make columns of a data frame's index: Phoenix keeps the ids of spans and the places of documents there."""
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(named) if named else frame
 
 
 def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
@@ -65,7 +92,7 @@ def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
         try:
             content = json.loads(read_text(path))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not JSON ({error})") from error
+            raise ValueError(f"{path}: not JSON ({error}); a file of one object a line is a .jsonl file") from error
         # Exports wrap their rows: {"data": [...]}, {"runs": [...]}.
         lists = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
         rows = content if isinstance(content, list) else lists[0] if len(lists) == 1 else [content]
@@ -73,13 +100,21 @@ def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
     elif kind == ".csv":
         header, cells = csv_rows(path, log)
         for line, row in cells:
-            yield line, dict(zip(header, row, strict=False))
+            if len(row) == len(header):
+                yield line, dict(zip(header, row, strict=True))
+            else:
+                log.n_rows += 1
+                log.bad(line, f"expected {len(header)} columns, got {len(row)}", source=str(path))
     elif kind == ".parquet":
         try:
             import pyarrow.parquet
         except ImportError as error:
             raise ImportError(f"reading {path} needs pyarrow: pip install 'nudge-rag[parquet]'") from error
-        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+        try:
+            rows = pyarrow.parquet.ParquetFile(path).read().to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(f"{path}: not Parquet ({error})") from error
+        yield from enumerate(rows, start=1)
     else:
         yield from json_lines(path, log)
 

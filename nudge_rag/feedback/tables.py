@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["table_columns", "table_rows"]
+__all__ = ["is_missing", "plain_cell", "table_columns", "table_rows"]
 
 
 def table_rows(
@@ -30,7 +30,7 @@ def table_rows(
         raise ValueError(f"the table has no column {missing[0]!r}; it has {list(values)}")
     cells = [values[column] for column in names.values()]
     for number, row in enumerate(zip(*cells, strict=True)):
-        yield number, {name: _plain(cell, name.endswith("id")) for name, cell in zip(names, row, strict=True)}
+        yield number, {name: plain_cell(cell, name.endswith("id")) for name, cell in zip(names, row, strict=True)}
 
 
 def table_columns(table: Any) -> dict[str, list[Any]]:
@@ -50,12 +50,24 @@ def table_columns(table: Any) -> dict[str, list[Any]]:
     raise TypeError(f"expected a pandas, Polars or Arrow table or a mapping of columns, got {type(table).__name__}")
 
 
-def _plain(cell: Any, is_id: bool) -> Any:
-    """Undo what pandas does to gaps: NaN and NA are None, and integer ids that became floats are integers."""
+def is_missing(cell: Any) -> bool:
+    """Tell None and the gaps of pandas (NaN, NA, NaT) from values.
+
+    Example:
+        >>> [is_missing(cell) for cell in (None, float("nan"), 0, "", np.array([1, 2]))]
+        [True, True, False, False, False]
+    """
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(cell, float | np.floating) and bool(np.isnan(cell))
+
+
+def plain_cell(cell: Any, is_id: bool) -> Any:
+    """Undo what pandas does: gaps are None, arrays are lists, and integer ids that became floats are integers."""
+    if is_missing(cell):
+        return None
     if isinstance(cell, np.generic):
         cell = cell.item()
-    if type(cell).__name__ in ("NAType", "NaTType"):
-        return None
-    if isinstance(cell, float) and np.isnan(cell):
-        return None
+    if isinstance(cell, np.ndarray):
+        return cell.tolist()
     return int(cell) if is_id and isinstance(cell, float) and cell.is_integer() else cell

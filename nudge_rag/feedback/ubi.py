@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from nudge_rag.feedback.files import put_text
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
-from nudge_rag.feedback.reading import Errors, RowLog, checked_id, checked_text
-from nudge_rag.feedback.records import Records, numbered_records
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_grade, checked_id, checked_text
+from nudge_rag.feedback.records import Records, loaded, numbered_records
 
 __all__ = ["from_ubi", "to_ubi"]
 
@@ -20,6 +21,8 @@ HIT_IDS = ("query_response_hit_ids", "query_response_object_ids")
 IMPRESSION = "impression"
 # Times of before the year 5138 in seconds are smaller than any of after 1973 in milliseconds.
 LARGEST_SECONDS = 1e11
+# The year 1, before which calendars of computers do not reach.
+FIRST_SECOND = -62_135_596_800
 
 
 def to_ubi(log: FeedbackLog, folder: str | Path, *, application: str = "nudge-rag") -> None:
@@ -70,22 +73,29 @@ def from_ubi(queries: Records, events: Records = (), *, errors: Errors = "raise"
     retrievals: dict[str, Retrieval] = {}
     for source, line, row in numbered_records(queries, log, "UBI queries"):
         try:
-            retrieval = _retrieval(row)
+            retrieval = _retrieval(_source(row))
+            known = retrievals.setdefault(retrieval.query_id, retrieval)
+            if known.query != retrieval.query:
+                raise ValueError(
+                    f"query_id {retrieval.query_id!r} has two texts; the first one counts if errors are skipped"
+                )
             retrievals[retrieval.query_id] = retrieval
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     feedback: list[Feedback] = []
     impressions: dict[str, list[tuple[float, str]]] = {}
     for source, line, row in numbered_records(events, log, "UBI events"):
         try:
+            row = _source(row)
             event = _feedback(row)
             if event.query_id not in retrievals and row.get("user_query"):
-                retrievals[event.query_id] = Retrieval(event.query_id, str(row["user_query"]), time=event.time)
+                query = checked_text(row["user_query"], "user_query")
+                retrievals[event.query_id] = Retrieval(event.query_id, query, time=event.time)
             if event.action != IMPRESSION:
                 feedback.append(event)
             elif event.node_id is not None:
                 impressions.setdefault(event.query_id, []).append((_ordinal(row), event.node_id))
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     filled = tuple(_with_hits(retrieval, impressions) for retrieval in retrievals.values())
     return FeedbackLog(filled, tuple(feedback), log.report())
@@ -107,11 +117,13 @@ def parse_time(value: object) -> float | None:
         return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
     try:
         number = float(value)  # type: ignore[arg-type]  # whatever cannot be one raises
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     else:
-        while number >= LARGEST_SECONDS:
+        while LARGEST_SECONDS <= number < math.inf:
             number /= 1000
+        if not FIRST_SECOND <= number < math.inf:
+            raise ValueError(f"time must be a number of seconds of a calendar's year, got {value!r:.100}")
         return number
     try:
         moment = datetime.fromisoformat(str(value).strip())
@@ -171,23 +183,30 @@ def _event_record(
     return {name: value for name, value in record.items() if value is not None}
 
 
+def _source(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document of a search hit, as OpenSearch and its dumps wrap it."""
+    inner = loaded(row.get("_source"))
+    return inner if isinstance(inner, Mapping) else row
+
+
 def _retrieval(row: Mapping[str, Any]) -> Retrieval:
     query_id = checked_id(row.get("query_id"), "query_id")
     text = row.get("user_query", row.get("query"))
-    ids = next((row[name] for name in HIT_IDS if row.get(name) is not None), ())
+    ids = loaded(next((row[name] for name in HIT_IDS if row.get(name) is not None), ()))
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise TypeError(f"query_response_hit_ids must be a list, got {ids!r:.100}")
     nodes = [checked_id(node, "a hit id") for node in ids]
-    attributes = row.get("query_attributes")
-    ours = attributes.get("nudge", {}) if isinstance(attributes, Mapping) else {}
-    scores, teams = (ours.get(name) or [] for name in ("scores", "teams"))
+    attributes = loaded(row.get("query_attributes"))
+    ours = attributes.get("nudge") if isinstance(attributes, Mapping) else None
+    ours = ours if isinstance(ours, Mapping) else {}
+    scores, teams = (_one_a_node(ours.get(name), len(nodes)) for name in ("scores", "teams"))
     shown = tuple(
         ShownNode(
             node,
-            scores[at] if len(scores) == len(nodes) else None,
-            team=teams[at] if len(teams) == len(nodes) else None,
+            None if score is None else checked_grade(score, "a score"),
+            team=None if team is None else checked_text(team, "a team"),
         )
-        for at, node in enumerate(nodes)
+        for node, score, team in zip(nodes, scores, teams, strict=True)
     )
     user = row.get("user_id") or row.get("client_id")
     query = None if text is None or not str(text).strip() else checked_text(text, "user_query")
@@ -196,16 +215,21 @@ def _retrieval(row: Mapping[str, Any]) -> Retrieval:
         query,
         shown,
         parse_time(row.get("timestamp")),
-        ours.get("version"),
-        None if user is None else checked_id(user, "client_id"),
-        row.get("session_id") or ours.get("session_id"),
+        _name(ours.get("version"), "version"),
+        _name(user, "client_id"),
+        _name(row.get("session_id") or ours.get("session_id"), "session_id"),
     )
+
+
+def _one_a_node(values: Any, n_nodes: int) -> list[Any]:
+    """What is known of each node shown; nothing if it is not one value a node."""
+    return values if isinstance(values, list) and len(values) == n_nodes else [None] * n_nodes
 
 
 def _feedback(row: Mapping[str, Any]) -> Feedback:
     action = checked_text(row.get("action_name"), "action_name")
     query_id = checked_id(row.get("query_id"), "query_id")
-    attributes = row.get("event_attributes")
+    attributes = loaded(row.get("event_attributes"))
     if not isinstance(attributes, Mapping):
         attributes = _attributes_in_message(row.get("message"))
     thing = attributes.get("object")
@@ -218,8 +242,12 @@ def _feedback(row: Mapping[str, Any]) -> Feedback:
         action.strip(),
         float(value) if isinstance(value, int | float) else None,
         parse_time(row.get("timestamp")),
-        None if user is None else checked_id(user, "user_id"),
+        _name(user, "user_id"),
     )
+
+
+def _name(value: object, what: str) -> str | None:
+    return None if value is None or value == "" else checked_id(value, what)
 
 
 def _attributes_in_message(message: object) -> Mapping[str, Any]:
@@ -234,7 +262,7 @@ def _attributes_in_message(message: object) -> Mapping[str, Any]:
 
 
 def _ordinal(row: Mapping[str, Any]) -> float:
-    attributes = row.get("event_attributes")
+    attributes = loaded(row.get("event_attributes"))
     position = attributes.get("position") if isinstance(attributes, Mapping) else None
     ordinal = position.get("ordinal") if isinstance(position, Mapping) else None
     return float(ordinal) if isinstance(ordinal, int | float) else float("inf")

@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, Retrieval, ShownNode
-from nudge_rag.feedback.reading import checked_id
+from nudge_rag.feedback.reading import checked_id, checked_text
 from nudge_rag.feedback.records import loaded
+from nudge_rag.feedback.tables import is_missing
 
-__all__ = ["documents_shown", "outermost", "pick", "query_text", "retrievals_of", "vote"]
+__all__ = ["documents_shown", "optional_text", "outermost", "pick", "query_text", "retrievals_of", "vote"]
 
 UP = {"relevant", "thumbs_up", "thumbs up", "up", "positive", "good", "correct", "yes", "true", "like", "helpful"}
+UP |= {"\N{THUMBS UP SIGN}"}
 DOWN = {"irrelevant", "not relevant", "not_relevant", "unrelated", "thumbs_down", "thumbs down", "down", "negative"}
-DOWN |= {"bad", "incorrect", "no", "false", "dislike", "unhelpful"}
+DOWN |= {"bad", "incorrect", "no", "false", "dislike", "unhelpful", "\N{THUMBS DOWN SIGN}"}
 QUERY_KEYS = ("query", "question", "input", "user_input", "prompt", "text")
 TEXT_KEYS = ("page_content", "content", "text")
 
@@ -22,9 +24,18 @@ def pick(row: Mapping[str, Any], *names: str) -> Any:
     """Return the first value that is there and not empty."""
     for name in names:
         value = row.get(name)
-        if value is not None and value != "" and value == value:  # NaN is not itself
+        if not is_missing(value) and not (isinstance(value, str) and not value):
             return value
     return None
+
+
+def optional_text(value: Any, what: str) -> str | None:
+    """Return the name of a user, a session or a span as a text; None if it is missing.
+
+    Raises:
+        ValueError: it holds what is no text.
+    """
+    return None if is_missing(value) or not str(value).strip() else checked_text(str(value), what)
 
 
 def query_text(value: Any) -> str:
@@ -35,12 +46,12 @@ def query_text(value: Any) -> str:
     """
     value = loaded(value)
     if isinstance(value, str) and value.strip():
-        return value
+        return checked_text(value, "query")
     if isinstance(value, Mapping):
         named = [value[key] for key in QUERY_KEYS if isinstance(value.get(key), str)]
         texts = named or [text for text in value.values() if isinstance(text, str)]
         if len(texts) == 1 or named:
-            return str(texts[0])
+            return checked_text(texts[0], "query")
     raise ValueError(f"no text of a query in {value!r:.200}")
 
 
@@ -102,7 +113,7 @@ def vote(score: Any, label: Any, threshold: float) -> str | None:
             score, label = None, score
     if isinstance(score, bool | int | float) and score == score:
         return "thumbs_up" if score > threshold else "thumbs_down" if score < threshold else None
-    if label is None or label != label:
+    if is_missing(label):
         return None
     word = str(label).strip().lower()
     if word not in UP | DOWN:

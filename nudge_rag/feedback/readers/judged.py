@@ -10,7 +10,7 @@ from nudge_rag.feedback.files import json_lines, read_text
 from nudge_rag.feedback.log import FeedbackLog, Retrieval, ShownNode
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.feedback.readers.common import pick
-from nudge_rag.feedback.reading import Errors, RowLog, checked_id, checked_text, parsed_grade
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id, checked_text, parsed_grade
 from nudge_rag.feedback.records import Records, numbered_records
 
 __all__ = ["NUDGE_DATASETS", "from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"]
@@ -41,7 +41,7 @@ def from_trec(qrels: str | Path, topics: Topics, *, errors: Errors = "raise") ->
     for line, (query, _, node, relevance) in _fields(Path(qrels), 4, log):
         try:
             _judge(found, texts, query, node, parsed_grade(relevance, "relevance"))
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error))
     return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
 
@@ -67,7 +67,7 @@ def from_trec_run(run: str | Path, topics: Topics, *, errors: Errors = "raise") 
                 raise ValueError(f"query {query!r} has no text")
             shown.setdefault(query, []).append(ShownNode(node, parsed_grade(score, "score")))
             tags[query] = tag
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error))
     retrievals = [
         Retrieval(query, texts[query], tuple(sorted(nodes, key=lambda node: -(node.score or 0.0))), version=tags[query])
@@ -97,7 +97,7 @@ def from_mteb(queries: Records, qrels: Records, *, errors: Errors = "raise") -> 
     for source, line, row in numbered_records(queries, log, "MTEB queries"):
         try:
             _add_text(texts, pick(row, "_id", "id"), row.get("text"))
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     found: Grades = {}
     for source, line, row in numbered_records(qrels, log, "MTEB qrels"):
@@ -105,7 +105,7 @@ def from_mteb(queries: Records, qrels: Records, *, errors: Errors = "raise") -> 
             query = checked_id(pick(row, "query-id", "query_id"), "query-id")
             node = checked_id(pick(row, "corpus-id", "corpus_id"), "corpus-id")
             _judge(found, texts, query, node, parsed_grade(row.get("score", 1), "score"))
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
 
@@ -136,7 +136,7 @@ def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: 
         for source, line, row in numbered_records(table(str(name), "data_records", "train"), log, "data_records"):
             try:
                 ids[str(row.get("record_id"))] = checked_id(row.get(node_id), node_id)
-            except (TypeError, ValueError) as error:
+            except ROW_ERRORS as error:
                 log.bad(line, str(error), type(error), source)
         log.report()
     parts = []
@@ -189,8 +189,11 @@ def _hub_table(name: str, table: str, part: str) -> Records:
 def _topics(topics: Topics, log: RowLog) -> dict[str, str]:
     texts: dict[str, str] = {}
     if isinstance(topics, Mapping):
-        for query, text in topics.items():
-            _add_text(texts, query, text)
+        for place, (query, text) in enumerate(topics.items()):
+            try:
+                _add_text(texts, query, text)
+            except ROW_ERRORS as error:
+                log.bad(place, str(error), type(error), source="topics")
         return texts
     path = Path(topics)
     rows: list[tuple[int, Any, Any]]
@@ -206,7 +209,7 @@ def _topics(topics: Topics, log: RowLog) -> dict[str, str]:
     for line, query, text in rows:
         try:
             _add_text(texts, query, text)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source=str(path))
     return texts
 

@@ -6,9 +6,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval
-from nudge_rag.feedback.readers.common import about, documents_shown, outermost, pick, query_text, retrievals_of, vote
+from nudge_rag.feedback.readers.common import (
+    about,
+    documents_shown,
+    optional_text,
+    outermost,
+    pick,
+    query_text,
+    retrievals_of,
+    vote,
+)
 from nudge_rag.feedback.readers.spans import span_attributes, span_documents
-from nudge_rag.feedback.reading import Errors, RowLog, checked_id
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
 from nudge_rag.feedback.records import Records, loaded, numbered_records
 from nudge_rag.feedback.ubi import parse_time
 
@@ -51,11 +60,12 @@ def from_langfuse(
     for source, line, row in numbered_records(observations, log, "Langfuse observations"):
         try:
             key = checked_id(row.get("id"), "id of an observation")
-            parent_of[key] = pick(row, "parent_observation_id", "parentObservationId")
-            trace_of[key] = str(pick(row, "trace_id", "traceId") or key)
+            parent = pick(row, "parent_observation_id", "parentObservationId")
+            parent_of[key] = optional_text(parent, "id of the parent")
+            trace_of[key] = optional_text(pick(row, "trace_id", "traceId"), "trace_id") or key
             if str(row.get("type", "")).upper() == "RETRIEVER" and row.get("level") != "ERROR":
                 retrievals[key] = _retrieval(key, row, node_key)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     kept = outermost(retrievals.keys(), parent_of)
     retrievals = {key: retrieval for key, retrieval in retrievals.items() if key in kept}
@@ -64,7 +74,7 @@ def from_langfuse(
         try:
             if row.get("name") in names and str(row.get("source", "API")).upper() in sources:
                 events += _scored(row, threshold, retrievals, trace_of)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     return FeedbackLog(tuple(retrievals.values()), tuple(events), log.report())
 
@@ -79,9 +89,9 @@ def _retrieval(key: str, row: Mapping[str, Any], node_key: str | None) -> Retrie
         query_text(row.get("input")),
         shown or documents_shown(row.get("output"), node_key),
         parse_time(pick(row, "start_time", "startTime")),
-        pick(row, "version"),
-        None if user is None else str(user),
-        None if session is None else str(session),
+        optional_text(pick(row, "version"), "version"),
+        optional_text(user, "user_id"),
+        optional_text(session, "session_id"),
     )
 
 
@@ -94,7 +104,10 @@ def _scored(
     observation = subject.get("id") if kind == "observation" else pick(row, "observation_id", "observationId")
     trace = subject.get("id") if kind == "trace" else pick(row, "trace_id", "traceId") or subject.get("traceId")
     words = pick(row, "string_value", "stringValue")
-    if str(pick(row, "data_type", "dataType")).upper() in ("CATEGORICAL", "TEXT"):
+    kind_of_value = str(pick(row, "data_type", "dataType")).upper()
+    if kind_of_value == "CORRECTION":  # a better answer, in words
+        return []
+    if kind_of_value in ("CATEGORICAL", "TEXT"):
         # The number of a category is its place in a list, and of a text it is 0.
         action = vote(None, words if words is not None else row.get("value"), threshold)
     else:
@@ -110,5 +123,5 @@ def _scored(
         None if node is None else checked_id(node, "node_id of a score"),
         action,
         parse_time(pick(row, "timestamp", "created_at", "createdAt")),
-        None if user is None else str(user),
+        optional_text(user, "author_user_id"),
     )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval
 from nudge_rag.feedback.pairs import LabeledPairs
-from nudge_rag.feedback.readers.common import about, documents_shown, outermost, pick, query_text, retrievals_of, vote
-from nudge_rag.feedback.reading import Errors, RowLog, checked_id
+from nudge_rag.feedback.readers.common import (
+    about,
+    documents_shown,
+    optional_text,
+    outermost,
+    pick,
+    query_text,
+    retrievals_of,
+    vote,
+)
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
 from nudge_rag.feedback.records import Records, loaded, numbered_records
 from nudge_rag.feedback.rows import gather_rows
 from nudge_rag.feedback.ubi import parse_time
@@ -16,6 +26,8 @@ from nudge_rag.feedback.ubi import parse_time
 __all__ = ["from_examples", "from_langsmith"]
 
 USER_KEYS = ("user_score", "user_feedback", "thumbs", "nudge_node")
+# Of one run; more are no votes of users.
+MOST_VOTES = 100_000
 
 
 def from_langsmith(
@@ -50,16 +62,16 @@ def from_langsmith(
     retrievals: dict[str, Retrieval] = {}
     parent_of: dict[str, str | None] = {}
     trace_of: dict[str, str] = {}
-    stats: list[tuple[str, Mapping[str, Any]]] = []
+    stats: list[tuple[str, int, str, Any]] = []
     for source, line, row in numbered_records(runs, log, "LangSmith runs"):
         try:
-            run_id = checked_id(_text(row.get("id")), "id of a run")
-            parent_of[run_id] = _text(pick(row, "parent_run_id"))
-            trace_of[run_id] = _text(pick(row, "trace_id")) or run_id
-            stats.append((run_id, loaded(row.get("feedback_stats")) or {}))
+            run_id = checked_id(optional_text(row.get("id"), "id of a run"), "id of a run")
+            parent_of[run_id] = optional_text(row.get("parent_run_id"), "parent_run_id")
+            trace_of[run_id] = optional_text(row.get("trace_id"), "trace_id") or run_id
+            stats.append((source, line, run_id, loaded(pick(row, "feedback_stats"))))
             if str(row.get("run_type", "")).lower() == "retriever" and not pick(row, "error"):
                 retrievals[run_id] = _retrieval(run_id, row, node_key)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     kept = outermost(retrievals.keys(), parent_of)
     retrievals = {run_id: retrieval for run_id, retrieval in retrievals.items() if run_id in kept}
@@ -68,10 +80,14 @@ def from_langsmith(
     for source, line, row in numbered_records(feedback, log, "LangSmith feedback"):
         try:
             events += _feedback(row, keys, threshold, retrievals, trace_of)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     if log.n_rows == n_runs:
-        events = [event for run_id, counts in stats for event in _counted(run_id, counts, keys, retrievals, trace_of)]
+        for source, line, run_id, counts in stats:
+            try:
+                events += _counted(counts, keys, retrievals_of(run_id, None, retrievals, trace_of))
+            except ROW_ERRORS as error:
+                log.bad(line, f"feedback_stats: {error}", type(error), source)
     return FeedbackLog(tuple(retrievals.values()), tuple(events), log.report())
 
 
@@ -105,7 +121,7 @@ def from_examples(
                     raise ValueError(f"no node ids at {nodes!r}")
                 found = dict.fromkeys(listed, 1.0)
             rows += [(line, {"query": text, "node_id": node, "grade": grade}) for node, grade in found.items()]
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     n_rows = log.n_rows
     labels = gather_rows(rows, log)
@@ -124,9 +140,9 @@ def _retrieval(run_id: str, row: Mapping[str, Any], node_key: str | None) -> Ret
         query_text(row.get("inputs")),
         documents_shown(row.get("outputs"), node_key),
         parse_time(row.get("start_time")),
-        pick(metadata, "nudge_version"),
-        _text(user),
-        _text(session),
+        optional_text(pick(metadata, "nudge_version"), "nudge_version"),
+        optional_text(user, "user_id"),
+        optional_text(session, "session_id"),
     )
 
 
@@ -141,8 +157,9 @@ def _feedback(
     origin = origin if isinstance(origin, Mapping) else {}
     if row.get("key") not in keys or origin.get("type") == "model":
         return []
-    meant = retrievals_of(_text(pick(row, "run_id")), _text(pick(row, "trace_id")), retrievals, trace_of)
-    time, user = parse_time(row.get("created_at")), _text(pick(origin, "user_id"))
+    run_id, trace_id = (optional_text(row.get(name), name) for name in ("run_id", "trace_id"))
+    meant = retrievals_of(run_id, trace_id, retrievals, trace_of)
+    time, user = parse_time(row.get("created_at")), optional_text(pick(origin, "user_id"), "user_id")
     correction, extra = loaded(row.get("correction")), loaded(row.get("extra"))
     events: list[Feedback] = []
     if isinstance(correction, Mapping) and isinstance(correction.get("node_ids"), list):
@@ -157,22 +174,25 @@ def _feedback(
     return events
 
 
-def _counted(
-    run_id: str,
-    counts: Mapping[str, Any],
-    keys: Collection[str],
-    retrievals: Mapping[str, Retrieval],
-    trace_of: Mapping[str, str],
-) -> list[Feedback]:
+def _counted(counts: Any, keys: Collection[str], meant: Sequence[Retrieval]) -> list[Feedback]:
     """Feedback of a run of which only number and mean are known: of scores 0 and 1 that is all."""
+    if counts is None:
+        return []
+    if not isinstance(counts, Mapping):
+        raise TypeError(f"expected an object, got {counts!r:.100}")
     events: list[Feedback] = []
     for key in keys:
         stat = counts.get(key)
-        if isinstance(stat, Mapping) and stat.get("n") and stat.get("avg") is not None:
-            meant = retrievals_of(run_id, None, retrievals, trace_of)
-            up = round(min(max(float(stat["avg"]), 0.0), 1.0) * int(stat["n"]))
-            events += about(meant, None, "thumbs_up", None, None) * up
-            events += about(meant, None, "thumbs_down", None, None) * (int(stat["n"]) - up)
+        if not isinstance(stat, Mapping) or pick(stat, "n") is None or pick(stat, "avg") is None:
+            continue
+        number, mean = float(stat["n"]), float(stat["avg"])
+        if not (number.is_integer() and 0 <= number <= MOST_VOTES) or math.isnan(mean):
+            raise ValueError(
+                f"{key} must have a number of votes up to {MOST_VOTES:,} and their mean, got {stat!r:.100}"
+            )
+        up = round(min(max(mean, 0.0), 1.0) * number)
+        events += about(meant, None, "thumbs_up", None, None) * up
+        events += about(meant, None, "thumbs_down", None, None) * (int(number) - up)
     return events
 
 
@@ -183,7 +203,3 @@ def _at(row: Any, path: str) -> Any:
             raise ValueError(f"nothing at {path!r}")
         row = row[name]
     return row
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
-from nudge_rag.feedback.readers.common import documents_shown, outermost, pick, query_text, vote
-from nudge_rag.feedback.reading import Errors, RowLog, checked_id
-from nudge_rag.feedback.records import Records, loaded, numbered_records
+from nudge_rag.feedback.readers.common import documents_shown, optional_text, outermost, pick, query_text, vote
+from nudge_rag.feedback.readers.otlp import otlp_mapping, unwrapped_spans
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
+from nudge_rag.feedback.records import Numbered, Records, loaded, numbered_records
+from nudge_rag.feedback.tables import is_missing
 from nudge_rag.feedback.ubi import parse_time
 
 __all__ = ["from_spans", "from_trulens"]
@@ -32,7 +35,8 @@ def from_spans(
 ) -> FeedbackLog:
     """Read retrieval spans of OpenInference, of OpenTelemetry's GenAI conventions or of TruLens, and annotations.
 
-    Attributes may be flat or nested, a list of OTLP keys and values, or columns of Phoenix's data frame. A span within
+    Attributes may be flat or nested, a list of OTLP keys and values, or columns of Phoenix's data frame; a row may be a
+    whole ``resourceSpans`` object, as OTLP exporters write them to files. A span within
     another retrieval's is part of it; what a reranker span of the same trace kept is what was shown. Spans of LangChain
     hold no ids: resolve their texts with `TextResolver.resolve`.
 
@@ -55,33 +59,15 @@ def from_spans(
         {'doc-7': 1.0}
     """
     log = RowLog("spans", errors)
-    retrievals: dict[str, Retrieval] = {}
-    parent_of: dict[str, str | None] = {}
-    trace_of: dict[str, str] = {}
-    reranked: dict[str, tuple[ShownNode, ...]] = {}
-    for source, line, row in numbered_records(spans, log, "spans"):
-        try:
-            attributes = span_attributes(row)
-            span_id, parent_of_span, trace_id = _ids(row)
-            parent_of[span_id] = parent_of_span
-            trace_of[span_id] = trace_id
-            kind = _kind(row, attributes)
-            if kind == "RERANKER":
-                reranked[trace_id] = span_documents(attributes, "reranker.output_documents")
-            elif kind == "RETRIEVER":
-                retrievals[span_id] = _retrieval(span_id, row, attributes)
-        except (TypeError, ValueError) as error:
-            log.bad(line, str(error), type(error), source)
-    kept = outermost(retrievals.keys(), parent_of)
-    shown = {key: _after_reranking(found, reranked.get(trace_of[key])) for key, found in retrievals.items()}
+    retrievals, shown = _read_spans(unwrapped_spans(numbered_records(spans, log, "spans"), log), log)
     events: list[Feedback] = []
     for source, line, row in numbered_records(annotations, log, "annotations"):
         try:
             if row.get("annotator_kind") in annotators and (names is None or _name(row) in names):
                 events += _annotated(row, threshold, retrievals, shown)
-        except (TypeError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    return FeedbackLog(tuple(found for key, found in shown.items() if key in kept), tuple(events), log.report())
+    return FeedbackLog(tuple(shown.values()), tuple(events), log.report())
 
 
 def from_trulens(
@@ -107,25 +93,52 @@ def from_trulens(
         ValueError: a bad row, with file and line.
     """
     log = RowLog("TruLens", errors)
-    spans, record_of = [], {}
-    for source, line, row in numbered_records(events, log, "TruLens events"):
-        try:
-            attributes = span_attributes(row)
-            span_id, _, _ = _ids(row)
-            record_of[span_id] = pick(attributes, f"{OBSERVED}record_id")
-            spans.append(row)
-        except (TypeError, ValueError) as error:
-            log.bad(line, str(error), type(error), source)
-    found = from_spans(spans, errors=errors)
+    rows = list(unwrapped_spans(numbered_records(events, log, "TruLens events"), log))
+    _, shown = _read_spans(iter(rows), log)
+    spans_of = _spans_of_records(rows, shown)
     given: list[Feedback] = []
     for source, line, row in numbered_records(records, log, "TruLens records"):
         try:
+            meant = spans_of.get(checked_id(row.get("record_id"), "record_id"), [])
             votes = [vote(row.get(name), None, threshold) for name in feedback]
-            meant = [r for r in found.retrievals if record_of.get(r.query_id) == row.get("record_id")]
-            given += [Feedback(r.query_id, None, action) for r in meant for action in votes if action is not None]
-        except (TypeError, ValueError) as error:
+            given += [Feedback(span_id, None, action) for span_id in meant for action in votes if action is not None]
+        except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    return FeedbackLog(found.retrievals, tuple(given), log.report())
+    return FeedbackLog(tuple(shown.values()), tuple(given), log.report())
+
+
+def _read_spans(rows: Iterator[Numbered], log: RowLog) -> tuple[dict[str, Retrieval], dict[str, Retrieval]]:
+    """Return all retrievals by their spans, and the outermost ones with the documents that were shown."""
+    retrievals: dict[str, Retrieval] = {}
+    parent_of: dict[str, str | None] = {}
+    trace_of: dict[str, str] = {}
+    reranked: dict[str, tuple[ShownNode, ...]] = {}
+    for source, line, row in rows:
+        try:
+            attributes = span_attributes(row)
+            span_id, parent_of[span_id], trace_of[span_id] = _ids(row)
+            kind = _kind(row, attributes)
+            if kind == "RERANKER":
+                reranked[trace_of[span_id]] = span_documents(attributes, "reranker.output_documents")
+            elif kind == "RETRIEVER":
+                retrievals[span_id] = _retrieval(span_id, row, attributes)
+        except ROW_ERRORS as error:
+            log.bad(line, str(error), type(error), source)
+    kept = outermost(retrievals.keys(), parent_of)
+    found = {key: retrieval for key, retrieval in retrievals.items() if key in kept}
+    return retrievals, {key: _after_reranking(one, reranked.get(trace_of[key])) for key, one in found.items()}
+
+
+def _spans_of_records(rows: Iterable[Numbered], shown: Mapping[str, Retrieval]) -> dict[str, list[str]]:
+    """Return the retrieval spans of each of TruLens' records; rows that are no spans were reported before."""
+    spans_of: dict[str, list[str]] = {}
+    for _, _, row in rows:
+        with suppress(*ROW_ERRORS):
+            span_id = _ids(row)[0]
+            record = pick(span_attributes(row), f"{OBSERVED}record_id")
+            if record is not None and span_id in shown:
+                spans_of.setdefault(str(record), []).append(span_id)
+    return spans_of
 
 
 def span_attributes(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,11 +147,11 @@ def span_attributes(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("attributes", "record_attributes"):
         found = loaded(row.get(name))
         if isinstance(found, list):  # OTLP: [{"key": ..., "value": {"stringValue": ...}}]
-            found = {entry["key"]: _otlp_value(entry.get("value")) for entry in found if isinstance(entry, Mapping)}
+            found = otlp_mapping(found)
         if isinstance(found, Mapping):
             _flatten("", found, flat)
     for name, value in row.items():
-        if not name.startswith("attributes.") or value is None or value != value:
+        if not name.startswith("attributes.") or is_missing(value):
             continue
         if isinstance(value, Mapping):
             _flatten(name.removeprefix("attributes.") + ".", value, flat)
@@ -177,17 +190,6 @@ def _flatten(prefix: str, value: Mapping[str, Any], flat: dict[str, Any]) -> Non
             flat[f"{prefix}{name}"] = inner
 
 
-def _otlp_value(value: Any) -> Any:
-    if not isinstance(value, Mapping) or len(value) != 1:
-        return value
-    kind, content = next(iter(value.items()))
-    if kind == "arrayValue":
-        return [_otlp_value(entry) for entry in content.get("values", [])]
-    if kind == "kvlistValue":
-        return {entry["key"]: _otlp_value(entry.get("value")) for entry in content.get("values", [])}
-    return int(content) if kind == "intValue" else content
-
-
 def _ids(row: Mapping[str, Any]) -> tuple[str, str | None, str]:
     """Ids of a span, of its parent (None at the root) and of its trace."""
     context = loaded(pick(row, "context", "trace"))
@@ -196,7 +198,7 @@ def _ids(row: Mapping[str, Any]) -> tuple[str, str | None, str]:
     parent = pick(row, "parent_id", "parentSpanId", "parent_span_id") or pick(context, "parent_id")
     trace = pick(row, "context.trace_id", "trace_id", "traceId") or pick(context, "trace_id")
     key = checked_id(span_id, "span_id")
-    return key, None if parent is None else str(parent), key if trace is None else str(trace)
+    return key, optional_text(parent, "id of the parent"), optional_text(trace, "trace_id") or key
 
 
 def _kind(row: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
@@ -215,8 +217,8 @@ def _retrieval(span_id: str, row: Mapping[str, Any], attributes: Mapping[str, An
         span_documents(attributes),
         parse_time(pick(row, "start_time", "startTimeUnixNano", "start_timestamp")),
         None,
-        None if user is None else str(user),
-        None if session is None else str(session),
+        optional_text(user, "user.id"),
+        optional_text(session, "session.id"),
     )
 
 
@@ -247,15 +249,16 @@ def _annotated(
     position, documents = pick(row, "document_position"), found[span_id].shown
     node_id: str | None = None
     if position is not None:
-        if not 0 <= int(position) < len(documents):
+        place = float(position)  # tables with gaps, and CSV files of them, hold 1.0
+        if not (place.is_integer() and 0 <= place < len(documents)):
             raise ValueError(f"document_position {position} of a span with {len(documents)} documents")
-        node = documents[int(position)]
+        node = documents[int(place)]
         node_id = node.node_id
         if node_id is None:  # known by its place among the nodes shown, until its text is resolved
-            texts = [kept.text for kept in shown[span_id].shown]
+            texts = [kept.text for kept in shown[span_id].shown] if span_id in shown else []
             if node.text not in texts:
                 return []
             node_id = f"#{texts.index(node.text) + 1}"
     user = pick(row, "user_id")
     time = parse_time(pick(row, "updated_at", "created_at"))
-    return [Feedback(span_id, node_id, action, None, time, None if user is None else str(user))]
+    return [Feedback(span_id, node_id, action, None, time, optional_text(user, "user_id"))]

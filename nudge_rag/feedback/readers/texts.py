@@ -11,7 +11,7 @@ from nudge_rag.feedback.files import read_text
 from nudge_rag.feedback.formats import REJECTED
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.feedback.readers.common import pick
-from nudge_rag.feedback.reading import Errors, RowLog
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog
 from nudge_rag.feedback.records import Records, loaded, numbered_records
 from nudge_rag.feedback.resolve import TextResolver
 from nudge_rag.feedback.rows import gather_rows
@@ -136,6 +136,8 @@ def from_llama_index(dataset: Any, texts: Texts | None = None, *, errors: Errors
     examples = content.get("examples") if isinstance(content, Mapping) else getattr(content, "examples", None)
     if examples is None:
         return LabeledPairs.from_finetune_dataset(dataset, errors=errors)
+    if isinstance(examples, str | Path | Mapping) or not isinstance(examples, Iterable):
+        raise TypeError(f"examples must be a list, got {type(examples).__name__}")
 
     def answers(row: Mapping[str, Any]) -> Answers:
         contexts = _listed(row.get("reference_contexts"))
@@ -174,7 +176,7 @@ def _resolved(
     for source, line, row in records:
         try:
             query, found, are_ids, synthetic = answers(row)
-        except (TypeError, ValueError, StopIteration) as error:
+        except (*ROW_ERRORS, StopIteration) as error:
             log.bad(line, str(error) or "no columns", ValueError, source)
             continue
         for answer, grade in found:
