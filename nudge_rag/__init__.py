@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from nudge_rag.journal.reapply import reapply
     from nudge_rag.journal.repair import RepairReport, repair
     from nudge_rag.journal.rollback import RollbackReceipt, rollback
-    from nudge_rag.journal.status import Status, status
+    from nudge_rag.journal.status import Status, live_version, status
     from nudge_rag.journal.switch import SwitchReceipt, drop_beside, drop_copies, switch
     from nudge_rag.journal.take_over import take_over
     from nudge_rag.journal.versions import Version
@@ -113,6 +113,7 @@ __all__ = [
     "drop_copies",
     "evaluate",
     "evaluate_retrievers",
+    "live_version",
     "nDCG",
     "open_store",
     "parse_metric",
@@ -185,6 +186,7 @@ _NAMES_OF = {
     ),
     "journal.status": (
         "Status",
+        "live_version",
         "status",
     ),
     "journal.switch": (

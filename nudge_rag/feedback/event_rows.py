@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from nudge_rag.feedback.database import EventDatabase
@@ -18,6 +18,7 @@ __all__ = [
     "WRITE_SHOWN",
     "delete_before",
     "event_attributes",
+    "free_query_id",
     "now",
     "read_log",
     "salted_hash",
@@ -35,18 +36,32 @@ WRITE_EVENT = (
 )
 
 
-def event_attributes(connection: sqlite3.Connection, query_id: str, node_id: str | None) -> Mapping[str, Any]:
-    """UBI's event_attributes: the node, and the place where it was shown."""
+def free_query_id(connection: sqlite3.Connection, wanted: str) -> str:
+    """Return the id; ``<id>#2`` and so on if it is taken, as when one chain retrieves twice under one id."""
+    query_id, number = wanted, 1
+    while connection.execute("SELECT 1 FROM ubi_queries WHERE query_id = ?", (query_id,)).fetchone():
+        number += 1
+        query_id = f"{wanted}#{number}"
+    return query_id
+
+
+def event_attributes(connection: sqlite3.Connection, query_id: str, node_id: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the id of the retrieval that showed the node, and UBI's event_attributes: the node, and its place."""
     if node_id is None:
-        return {}
-    row = connection.execute(
-        "SELECT query_response_hit_ids FROM ubi_queries WHERE query_id = ?", (query_id,)
-    ).fetchone()
-    shown = [] if row is None else json.loads(row[0])
+        return query_id, {}
     attributes: dict[str, Any] = {"object": {"object_id": node_id}}
-    if node_id in shown:
-        attributes["position"] = {"ordinal": shown.index(node_id) + 1}
-    return attributes
+    # "$" is the mark after "#": these are the retrievals of `free_query_id`, found by the index.
+    rows = connection.execute(
+        "SELECT query_id, query_response_hit_ids FROM ubi_queries WHERE query_id = ?1 "
+        "UNION ALL SELECT query_id, query_response_hit_ids FROM ubi_queries "
+        "WHERE query_id > ?1 || '#' AND query_id < ?1 || '$'",
+        (query_id,),
+    )
+    for retrieval, hits in rows:
+        shown = json.loads(hits)
+        if node_id in shown:
+            return retrieval, {**attributes, "position": {"ordinal": shown.index(node_id) + 1}}
+    return query_id, attributes
 
 
 def read_log(connection: sqlite3.Connection, after: int) -> FeedbackLog:

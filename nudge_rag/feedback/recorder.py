@@ -18,6 +18,7 @@ from nudge_rag.feedback.event_rows import (
     WRITE_SHOWN,
     delete_before,
     event_attributes,
+    free_query_id,
     now,
     read_log,
     salted_hash,
@@ -25,7 +26,7 @@ from nudge_rag.feedback.event_rows import (
 from nudge_rag.feedback.interleaving import InterleavingResult, compare_teams
 from nudge_rag.feedback.live_version import LiveVersion
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
-from nudge_rag.feedback.reading import checked_id, checked_text
+from nudge_rag.feedback.reading import checked_grade, checked_id, checked_text
 from nudge_rag.feedback.recorder_check import RecorderCheck, check_database
 from nudge_rag.feedback.shown import Shown, as_shown
 
@@ -115,7 +116,8 @@ class Recorder:
         Args:
             query: its text.
             shown: `ShownNode` objects, (node id, score) or node ids.
-            query_id: unique to this retrieval; one is made without it.
+            query_id: unique to this retrieval; one is made without it, and one that is taken, as by a chain that
+                retrieves twice, becomes ``<query_id>#2``.
             user_id: who asked, better a pseudonym.
             session_id: the conversation.
             version: the ranker, instead of the recorder's ``version``.
@@ -132,16 +134,25 @@ class Recorder:
         key = uuid.uuid4().hex if query_id is None else checked_id(query_id, "query_id")
         user = self._user(user_id)
 
+        written: list[str] = []
+
         def write() -> None:
             ids, hits = self._hits(nodes)
             live = self._live_version.read(self.count_failure) if version is None else version
-            row = (key, self.application, user, self._redacted(query), now(), key, ids, hits, live, user, session_id)
-            self._database.run(lambda connection: connection.execute(WRITE_QUERY, row))
+            text = self._redacted(query)
+
+            def insert(connection: sqlite3.Connection) -> str:
+                free = key if query_id is None else free_query_id(connection, key)
+                row = (free, self.application, user, text, now(), free, ids, hits, live, user, session_id)
+                connection.execute(WRITE_QUERY, row)
+                return free
+
+            written.append(self._database.run(insert))
 
         if not self._attempt(write):
             return None
-        self._last.set(key)
-        return key
+        self._last.set(written[0])
+        return written[0]
 
     def revise(self, query_id: str, shown: Iterable[Shown]) -> bool:
         """Replace the nodes shown for a recorded query by what a reranker or the response kept of them.
@@ -173,7 +184,7 @@ class Recorder:
             node_id: the node; None if it is about the whole answer.
             action: "click", "cite", "thumbs_up", "thumbs_down", "copy" or another word.
             user_id: who did it, better a pseudonym.
-            value: a number to keep with it.
+            value: a finite number to keep with it.
             message: a comment; redacted as queries are.
 
         Returns:
@@ -181,19 +192,21 @@ class Recorder:
 
         Raises:
             TypeError: arguments of the wrong type.
-            ValueError: a blank id or action.
+            ValueError: a blank id or action; a value that is not finite.
         """
         key = checked_id(query_id, "query_id")
         node = None if node_id is None else checked_id(node_id, "node_id")
         checked_text(action, "action")
+        number = None if value is None else checked_grade(float(value) if isinstance(value, bool) else value, "value")
         user = self._user(user_id)
 
         def write() -> None:
             text = None if message is None else self._redacted(message)
 
             def insert(connection: sqlite3.Connection) -> None:
-                attributes = json.dumps(event_attributes(connection, key, node), ensure_ascii=False)
-                row = (self.application, action, key, user, user, now(), text, attributes, node, value)
+                shown_by, attributes = event_attributes(connection, key, node)
+                details = json.dumps(attributes, ensure_ascii=False)
+                row = (self.application, action, shown_by, user, user, now(), text, details, node, number)
                 connection.execute(WRITE_EVENT, row)
 
             self._database.run(insert)

@@ -12,7 +12,7 @@ from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["Status", "find_status", "status"]
+__all__ = ["Status", "find_status", "live_version", "status"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,32 @@ def status(store: EmbeddingStore, versions: str | Path | None = None, *, texts: 
         nothing is pushed
     """
     return find_status(Journal.open(store, versions), texts)
+
+
+def live_version(store: EmbeddingStore, versions: str | Path | None = None) -> str | None:
+    """Name the push that is live; reads the list of the history and no vectors.
+
+    ``Recorder(path, version=lambda: live_version(store))`` writes it with each retrieval.
+
+    Args:
+        store: the vector store.
+        versions: the folder of the history; None for the store's own.
+
+    Returns:
+        The name, as `nudge_rag.versions` lists it; None if nothing is pushed, or all of it was rolled back.
+
+    Raises:
+        CorruptArchiveError: a record is damaged.
+        JournalError: the history is elsewhere, or cannot be read.
+        StoreError: the store failed.
+
+    Example:
+        >>> from nudge_rag.stores.memory.mapping import MappingStore
+        >>> print(live_version(MappingStore({"a": [1.0, 0.0]}, key="new")))
+        None
+    """
+    live = Journal.open(store, versions).live
+    return None if live is None else live.name
 
 
 def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:

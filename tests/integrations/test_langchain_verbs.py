@@ -9,6 +9,7 @@ from langchain_nudge import (
     TuningState,
     embedding_store,
     evaluate,
+    live_version,
     load_nudge,
     prune,
     reapply,
@@ -41,7 +42,9 @@ def vectors_of(vectorstore):
 def test_push_status_versions_reapply_and_rollback_take_the_vectorstore(vectorstore, world, tmp_path):
     folder, before = tmp_path / "v", vectors_of(vectorstore)
     nudge = tune(vectorstore, world.pairs, versions=folder, solver="nudge-n")
+    assert live_version(vectorstore, folder) is None
     assert nudge.push().pushed
+    assert live_version(vectorstore, folder) == "0001"
     found = status(vectorstore, folder)
     assert (found.version, set(found.nudged), found.lost, found.edited) == ("0001", set(nudge.ids), (), ())
     assert [version.name for version in versions(vectorstore, folder)] == ["0001"]
@@ -53,6 +56,7 @@ def test_push_status_versions_reapply_and_rollback_take_the_vectorstore(vectorst
     after = vectors_of(vectorstore)
     assert all(np.array_equal(before[node], after[node]) for node in before)
     assert status(vectorstore, folder).version is None
+    assert live_version(vectorstore, folder) is None
     assert prune(vectorstore, folder) == ("0001",)
     assert versions(vectorstore, folder) == []
 

@@ -10,6 +10,7 @@ from llama_index.retrievers.nudge import (
     TuningState,
     embedding_store,
     evaluate,
+    live_version,
     load_nudge,
     prune,
     reapply,
@@ -40,7 +41,9 @@ def vectors_of(index):
 def test_push_status_versions_reapply_and_rollback_take_the_index(index, world, tmp_path):
     folder, before = tmp_path / "v", vectors_of(index)
     nudge = tune(index, world.pairs, versions=folder, solver="nudge-n")
+    assert live_version(index, folder) is None
     assert nudge.push().pushed
+    assert live_version(index, folder) == "0001"
     found = status(index, folder)
     assert (found.version, set(found.nudged), found.lost, found.edited) == ("0001", set(nudge.ids), (), ())
     assert [version.name for version in versions(index, folder)] == ["0001"]
@@ -52,6 +55,7 @@ def test_push_status_versions_reapply_and_rollback_take_the_index(index, world, 
     after = vectors_of(index)
     assert all(np.array_equal(before[node], after[node]) for node in before)
     assert status(index.vector_store, folder).version is None
+    assert live_version(index.vector_store, folder) is None
     assert prune(index, folder, keep=1) == ()
     assert prune(index, folder) == ("0001",)
     assert versions(index, folder) == []

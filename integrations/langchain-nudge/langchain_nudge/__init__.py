@@ -5,7 +5,18 @@ from langchain_nudge.recorder import RecorderCallback
 from langchain_nudge.retriever import NudgeRetriever
 from langchain_nudge.stores import embedding_store, texts_of
 from langchain_nudge.tuning import tune
-from langchain_nudge.verbs import TuningState, evaluate, load_nudge, prune, reapply, rollback, status, switch, versions
+from langchain_nudge.verbs import (
+    TuningState,
+    evaluate,
+    live_version,
+    load_nudge,
+    prune,
+    reapply,
+    rollback,
+    status,
+    switch,
+    versions,
+)
 
 __all__ = [
     "NudgeEmbeddings",
@@ -14,6 +25,7 @@ __all__ = [
     "TuningState",
     "embedding_store",
     "evaluate",
+    "live_version",
     "load_nudge",
     "prune",
     "reapply",

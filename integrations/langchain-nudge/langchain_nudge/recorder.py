@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from numbers import Real
 from typing import Any
 from uuid import UUID
 
@@ -18,14 +21,16 @@ __all__ = ["RecorderCallback"]
 # Keys under which chains of LangChain put the documents that their answer was made of.
 KEPT = ("context", "source_documents", "documents")
 MOST_ASKED = 10_000
+# Keys of the metadata under which rerankers and retrievers of LangChain put a score, the last to rank first.
+SCORES = ("relevance_score", "score")
 
 
 class RecorderCallback(BaseCallbackHandler):
     """Writes each question with the documents found to a `nudge_rag.feedback.Recorder`.
 
     Retrievers within retrievers count once; documents that the chain returns (``context``, ``source_documents``)
-    replace those that its retriever found. Documents without an id are recorded by text. It never raises into a
-    retrieval.
+    replace those that its retriever found. Documents without an id are recorded by text; scores if the retriever or a
+    reranker writes them to the metadata (``relevance_score``, ``score``). It never raises into a retrieval.
 
     The config's metadata may hold ``nudge_query_id``, ``nudge_user_id`` and ``nudge_session_id``; the query id is the
     id of the retriever's run without it, and then ``recorder.last_query_id`` in the same thread (not in async chains,
@@ -141,8 +146,20 @@ class RecorderCallback(BaseCallbackHandler):
             for document in documents:
                 node_id = document.id if self._node_id is None else self._node_id(document)
                 text = document.page_content if node_id is None else None
-                shown.append(ShownNode(None if node_id is None else str(node_id), text=text))
+                shown.append(ShownNode(None if node_id is None else str(node_id), _score(document), text))
         except Exception as error:
             self.recorder.count_failure(error)
             return None
         return shown
+
+
+def _score(document: Document) -> float | None:
+    """The score in a document's metadata, which may be the user's own and anything."""
+    for key in SCORES:
+        score = document.metadata.get(key)
+        if isinstance(score, Real) and not isinstance(score, bool):
+            with suppress(OverflowError):  # an integer that no float holds
+                number = float(score)
+                if math.isfinite(number):
+                    return number
+    return None

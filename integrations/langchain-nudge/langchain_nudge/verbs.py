@@ -20,7 +20,18 @@ from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.tuning.options import StateOptions
 from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["TuningState", "evaluate", "load_nudge", "prune", "reapply", "rollback", "status", "switch", "versions"]
+__all__ = [
+    "TuningState",
+    "evaluate",
+    "live_version",
+    "load_nudge",
+    "prune",
+    "reapply",
+    "rollback",
+    "status",
+    "switch",
+    "versions",
+]
 
 
 def status(
@@ -45,6 +56,27 @@ def status(
     own_texts = texts_of(vectorstore)
     texts = None if own_texts is None else skip_unreadable_texts(own_texts)
     return nudge_rag.status(_open(vectorstore, persist_path), versions, texts=texts)
+
+
+def live_version(
+    vectorstore: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
+) -> str | None:
+    """Name the push that is live, None if none is; see `nudge_rag.live_version`.
+
+    ``Recorder(path, version=lambda: live_version(vectorstore))`` writes it with each retrieval.
+
+    Args:
+        vectorstore: a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
+
+    Example:
+        >>> from langchain_core.embeddings import FakeEmbeddings
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> print(live_version(InMemoryVectorStore(FakeEmbeddings(size=4))))
+        None
+    """
+    return nudge_rag.live_version(_open(vectorstore, persist_path), versions)
 
 
 def versions(

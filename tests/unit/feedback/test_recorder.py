@@ -347,3 +347,30 @@ def test_a_file_of_a_later_version_is_refused(tmp_path):
     connection.close()
     with pytest.raises(sqlite3.DatabaseError, match="later nudge-rag: schema 99"):
         Recorder(path)
+
+
+def test_a_query_id_that_is_taken_loses_nothing(recorder):
+    assert recorder.record("pay", ["a", "b"], query_id="q") == "q"
+    assert recorder.record("how to pay", ["c", "b"], query_id="q") == "q#2"
+    assert recorder.record("leave", ["d"], query_id="q") == "q#3"
+    assert recorder.record("other", ["c"], query_id="q$") == "q$"
+    assert recorder.last_query_id == "q$"
+    for node in ("b", "c", "d", "unknown"):
+        assert recorder.feedback("q", node, "click")
+    assert recorder.lost == 0
+    assert [(event.node_id, event.query_id) for event in recorder.log().feedback] == [
+        ("b", "q"),  # the first one that showed it
+        ("c", "q#2"),
+        ("d", "q#3"),
+        ("unknown", "q"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("high", TypeError), (float("nan"), ValueError), (10**400, ValueError), ([1], TypeError)]
+)
+def test_a_value_is_a_finite_number(recorder, value, error):
+    with pytest.raises(error, match="value must be"):
+        recorder.feedback("q", "a", "copy", value=value)
+    assert recorder.feedback("q", "a", "copy", value=True)
+    assert [event.value for event in recorder.log().feedback] == [1.0]

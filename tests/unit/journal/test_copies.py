@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from nudge_rag import LockedError, PushError, drop_copies, reapply, rollback, status, switch, versions
+from nudge_rag import LockedError, PushError, drop_copies, live_version, reapply, rollback, status, switch, versions
 from nudge_rag.common.lock import locked
 from nudge_rag.journal.journal import nudged_ids, original_vectors
 from nudge_rag.journal.push import push_vectors
@@ -42,12 +42,14 @@ def test_push_switch_and_back(store, tmp_path):
     assert str(versions(store, tmp_path)[0]).startswith("0001: ready beside, 20")
     assert str(status(store, tmp_path)) == "nothing is pushed; version 0001 is ready beside"
     assert nudged_ids(store, tmp_path) == ()
+    assert live_version(store, tmp_path) is None
     assert rollback(store, tmp_path).restored == 0, "nothing is live that could be undone"
 
     done = switch(store, tmp_path)
     assert (done.version, done.nodes) == ("0001", 4)
     assert holds(store, nudged())
     assert states(store, tmp_path) == ["switched"]
+    assert live_version(store, tmp_path) == "0001"
     assert str(status(store, tmp_path)) == "version 0001 (switched): 4 nudged, 0 lost, 0 changed, 0 missing"
     assert nudged_ids(store, tmp_path) == tuple(IDS[MOVED])
     assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()

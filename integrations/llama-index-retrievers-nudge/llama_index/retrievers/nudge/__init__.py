@@ -8,6 +8,7 @@ from llama_index.retrievers.nudge.tuning import tune
 from llama_index.retrievers.nudge.verbs import (
     TuningState,
     evaluate,
+    live_version,
     load_nudge,
     prune,
     reapply,
@@ -23,6 +24,7 @@ __all__ = [
     "TuningState",
     "embedding_store",
     "evaluate",
+    "live_version",
     "load_nudge",
     "prune",
     "reapply",

@@ -20,7 +20,18 @@ from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.tuning.options import StateOptions
 from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["TuningState", "evaluate", "load_nudge", "prune", "reapply", "rollback", "status", "switch", "versions"]
+__all__ = [
+    "TuningState",
+    "evaluate",
+    "live_version",
+    "load_nudge",
+    "prune",
+    "reapply",
+    "rollback",
+    "status",
+    "switch",
+    "versions",
+]
 
 
 def status(
@@ -44,6 +55,26 @@ def status(
     own_texts = texts_of(index_or_store)
     texts = None if own_texts is None else skip_unreadable_texts(own_texts)
     return nudge_rag.status(_open(index_or_store, persist_path), versions, texts=texts)
+
+
+def live_version(
+    index_or_store: Any, versions: str | Path | None = None, *, persist_path: str | Path | None = None
+) -> str | None:
+    """Name the push that is live, None if none is; see `nudge_rag.live_version`.
+
+    ``Recorder(path, version=lambda: live_version(index))`` writes it with each retrieval.
+
+    Args:
+        index_or_store: an index, a vector store, or an `EmbeddingStore`.
+        versions: the folder of the versions, if it is not the default.
+        persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding, VectorStoreIndex
+        >>> print(live_version(VectorStoreIndex([], embed_model=MockEmbedding(4))))
+        None
+    """
+    return nudge_rag.live_version(_open(index_or_store, persist_path), versions)
 
 
 def versions(
