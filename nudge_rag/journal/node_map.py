@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ __all__ = [
 
 # Its name in the details of a version, and among the arrays of a saved nudge.
 NODE_MAP = "node_map"
-# Nodes times dimension, beyond which a push of all nodes is refused: it holds about ten copies of that in memory.
+# Nodes times dimension, beyond which a push of all nodes is refused: it holds up to sixteen copies in memory, 3 GB.
 MOST_NUMBERS = 50_000_000
 NODES_PER_STEP = 5_000
 
@@ -138,30 +138,36 @@ def unmapped_nodes(journal: Journal, live: Version, node_map: QueryAdapter) -> M
         ValueError: the store has grown too large.
         StoreError: it failed while it was read.
     """
-    store = journal.store
-    at = {node_id: place for place, node_id in enumerate(live.ids)}
-    nothing = np.zeros((0, node_map.dimension), dtype=store.capabilities.dtype)
+    nothing = np.zeros((0, node_map.dimension), dtype=journal.store.capabilities.dtype)
     parts = [MappedNodes([], nothing, nothing)]
-    with reading(store, "new nodes were looked for"):
-        require_small(store, node_map.dimension)
-        for names, found in store.scan(NODES_PER_STEP):
-            originals = journal.originals_of(names, found)
-            usable = usable_rows(originals)
-            rows = [
-                row
-                for row, name in enumerate(names)
-                if usable[row] and (name not in at or not live.holds(store, found[row], at[name]))
-            ]
-            if rows:
-                own = originals[rows]
-                parts.append(MappedNodes([names[row] for row in rows], own, node_map.apply_to_nodes(own)))
+    with reading(journal.store, "new nodes were looked for"):
+        require_small(journal.store, node_map.dimension)
+        for names, own in _unmapped(journal, live):
+            parts.append(MappedNodes(names, own, node_map.apply_to_nodes(own)))
     return _joined(parts)
+
+
+def _unmapped(journal: Journal, live: Version) -> Iterator[tuple[list[str], FloatArray]]:
+    """Ids and originals of the nodes that ``live`` did not write, a batch at a time."""
+    at = {node_id: place for place, node_id in enumerate(live.ids)}
+    for names, found in journal.store.scan(NODES_PER_STEP):
+        originals = journal.originals_of(names, found)
+        usable = usable_rows(originals)
+        rows = [
+            row
+            for row, name in enumerate(names)
+            if usable[row] and (name not in at or not live.holds(journal.store, found[row], at[name]))
+        ]
+        if rows:
+            yield [names[row] for row in rows], originals[rows]
 
 
 def unmapped_ids(journal: Journal, version: Version) -> list[str]:
     """Ids of the nodes that ``version`` did not map although it has mapped all others; none without a map."""
-    node_map = node_map_of(version)
-    return [] if node_map is None else unmapped_nodes(journal, version, node_map).ids
+    if node_map_of(version) is None:
+        return []
+    with reading(journal.store, "new nodes were looked for"):
+        return [node_id for names, _ in _unmapped(journal, version) for node_id in names]
 
 
 def describe_unmapped(ids: list[str], version: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.node_map import unmapped_ids
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import read_present, reading, same_vectors
@@ -28,6 +29,7 @@ class Status:
         missing: ids that are no longer in the store.
         edited: ids whose texts changed since they were tuned; looked for if `status` is given the texts.
         ready: name of the version that waits beside the live one for `switch`; None if none does.
+        unmapped: of a version that mapped all nodes, ids that were added or embedded again since: `reapply` maps them.
         away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
             nudge, `rollback` undoes it.
     """
@@ -41,6 +43,7 @@ class Status:
     edited: tuple[str, ...] = ()
     ready: str | None = None
     away: tuple[str, ...] = ()
+    unmapped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
@@ -48,7 +51,8 @@ class Status:
             return f"nothing is pushed{waits}"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
         edited = f", {len(self.edited)} edited" if self.edited else ""
-        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{waits}"
+        unmapped = f", {len(self.unmapped)} unmapped" if self.unmapped else ""
+        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{unmapped}{waits}"
 
 
 @renamed_argument("root", "versions")
@@ -117,7 +121,8 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
             kinds["lost" if live.holds(store, present[node_id], at) else "changed"].append(node_id)
     nudged, lost, changed = (tuple(ids) for ids in kinds.values())
     edited = () if texts is None else _edited(live, list(present), texts)
-    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away)
+    unmapped = tuple(unmapped_ids(journal, live))
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away, unmapped)
 
 
 def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:

@@ -115,7 +115,11 @@ def test_reapply_maps_new_nodes_and_those_embedded_again_once(fresh):
     new = unit(rng.normal(size=(2, before.shape[1])))
     table["late"], table["n3"] = new[0].tolist(), new[1].tolist()
     table["empty"] = [0.0] * before.shape[1]
+    found = status(nudge.store, nudge.versions)
+    assert set(found.unmapped) == {"late", "n3"}
+    assert str(found).endswith("119 nudged, 0 lost, 1 changed, 0 missing, 2 unmapped")
     assert set(reapply(nudge.store, nudge.versions)) == {"late", "n3"}
+    assert status(nudge.store, nudge.versions).unmapped == ()
     np.testing.assert_allclose(nudge.store.read(["late", "n3"]), mapped(nudge.node_map, new), atol=1e-12)
     others = [row for row, node_id in enumerate(ids) if node_id != "n3"]
     assert nudge.store.read([ids[row] for row in others]).tobytes() == before[others].tobytes()
