@@ -54,20 +54,15 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> Outcome:
-    """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes lost or lack it."""
+    """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes lack it."""
     from nudge_rag import status
 
     found = status(open_named_store(arguments.store), **journal_of(arguments))
     names = ("nudged", "lost", "changed", "missing", "edited", "unmapped")
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
-    code = (
-        NO
-        if found.version is None
-        else PARTLY
-        if found.lost or found.changed or found.missing or found.unmapped
-        else DONE
-    )
+    is_partly = found.lost or found.changed or found.missing or found.unmapped
+    code = NO if found.version is None else PARTLY if is_partly else DONE
     return Outcome(str(found), result, code)
 
 
