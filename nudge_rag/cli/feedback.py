@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 TOOLS = ("recorder", "ubi", "langsmith", "langfuse", "spans")
+# What the readers call the names of what users give.
+NAMED = {"langfuse": "names", "langsmith": "keys", "spans": "names"}
 SQLITE = b"SQLite format 3\0"
 
 
@@ -29,7 +31,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     reading.add_argument("tool", choices=TOOLS, help="what recorded them")
     _add_source(reading, "exported files: what was retrieved and, if it is apart, what users said")
     _add_target(reading)
-    reading.add_argument("--names", metavar="NAMES", help="langfuse: names of the scores that users give")
+    reading.add_argument(
+        "--names", metavar="NAMES", help="of what users give: scores (langfuse), keys (langsmith), annotations (spans)"
+    )
     reading.add_argument("--credit", choices=("cited", "all", "top1", "none"), default="cited")
     reading.set_defaults(run=_import)
 
@@ -112,6 +116,7 @@ def _read_log(tool: str, arguments: argparse.Namespace) -> FeedbackLog:
     missing = [file for file in arguments.files if not Path(file).exists()]
     if missing:
         raise UsageError(f"there is no file or folder {missing[0]}")
+    options = _reader_options(tool, getattr(arguments, "names", None))
     if tool == "recorder":
         if len(arguments.files) > 1:
             raise UsageError("a recorder is one file")
@@ -120,11 +125,7 @@ def _read_log(tool: str, arguments: argparse.Namespace) -> FeedbackLog:
         raise UsageError(f"{tool} takes at most two files, got {len(arguments.files)}")
     from nudge_rag import feedback
 
-    options: dict[str, Any] = {"errors": "skip" if arguments.skip_errors else "raise"}
-    if tool == "langfuse":
-        if not arguments.names:
-            raise UsageError("langfuse needs --names: the names of the scores that users give")
-        options["names"] = [name.strip() for name in arguments.names.split(",")]
+    options["errors"] = "skip" if arguments.skip_errors else "raise"
     readers: dict[str, Callable[..., FeedbackLog]] = {
         "ubi": feedback.from_ubi,
         "langsmith": feedback.from_langsmith,
@@ -132,6 +133,17 @@ def _read_log(tool: str, arguments: argparse.Namespace) -> FeedbackLog:
         "spans": feedback.from_spans,
     }
     return readers[tool](*arguments.files, **options)
+
+
+def _reader_options(tool: str, names: str | None) -> dict[str, Any]:
+    """What ``--names`` means to a reader."""
+    if not names and tool == "langfuse":
+        raise UsageError("langfuse needs --names: the names of the scores that users give")
+    if names is None:
+        return {}
+    if tool not in NAMED:
+        raise UsageError(f"{tool} has no --names; {', '.join(NAMED)} have")
+    return {NAMED[tool]: [name.strip() for name in names.split(",")]}
 
 
 def _is_sqlite(file: str) -> bool:

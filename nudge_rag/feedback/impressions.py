@@ -82,9 +82,12 @@ def collect_impressions(
             continue
         text = texts.setdefault(normalise(retrieval.query), retrieval.query)
         age = _age(retrieval, newest, half_life_days)
+        counted: set[str] = set()
         for rank, node in enumerate(retrieval.shown):
-            if node.node_id is None:
+            # A node that a retriever lists twice is seen, and clicked, once.
+            if node.node_id is None or node.node_id in counted:
                 continue
+            counted.add(node.node_id)
             pair = numbers.setdefault((text, node.node_id), len(numbers))
             if retrieval.user is not None:
                 of_user[retrieval.user, pair].append(len(rows))

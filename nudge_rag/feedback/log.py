@@ -136,8 +136,8 @@ class FeedbackLog:
         """Count what users said of nodes: the grade of a pair is the sum over its feedback.
 
         A user counts once for each query, node and action, however the query is spelt (case, spacing, closing
-        punctuation). Clicks are left out, because a node is clicked for its
-        rank as well: `nudge_rag.feedback.click_grades` corrects for that.
+        punctuation). The session stands for a user who is not known; without either every event counts. Clicks are left
+        out, because a node is clicked for its rank as well: `nudge_rag.feedback.click_grades` corrects for that.
 
         Args:
             actions: what one event of each action adds.
@@ -161,7 +161,7 @@ class FeedbackLog:
             grade, query = actions[event.action], normalise(retrieval.query)
             shown = {node.node_id for node in retrieval.shown}
             for node_id in _credited(event, retrieval, grade, credit, cited.get(event.query_id, [])):
-                user = event.user or retrieval.user
+                user = event.user or retrieval.user or retrieval.session
                 voice = (query, node_id, event.action, user or "")
                 is_place = node_id not in shown and PLACE.fullmatch(node_id) is not None
                 if is_place or (user is not None and voice in voices):

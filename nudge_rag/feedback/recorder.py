@@ -28,7 +28,7 @@ from nudge_rag.feedback.live_version import LiveVersion
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
 from nudge_rag.feedback.reading import checked_grade, checked_id, checked_text
 from nudge_rag.feedback.recorder_check import RecorderCheck, check_database
-from nudge_rag.feedback.shown import Shown, as_shown
+from nudge_rag.feedback.shown import Shown, shown_nodes
 
 __all__ = ["Recorder", "RecorderCheck", "Redact"]
 
@@ -130,7 +130,7 @@ class Recorder:
             ValueError: a blank query or id.
         """
         checked_text(query, "query")
-        nodes = [as_shown(node) for node in shown]
+        nodes = shown_nodes(shown)
         key = uuid.uuid4().hex if query_id is None else checked_id(query_id, "query_id")
         user = self._user(user_id)
 
@@ -160,7 +160,7 @@ class Recorder:
         Returns:
             Whether it was written.
         """
-        nodes = [as_shown(node) for node in shown]
+        nodes = shown_nodes(shown)
         return self._attempt(
             lambda: self._database.run(
                 lambda connection: connection.execute(WRITE_SHOWN, (*self._hits(nodes), query_id))

@@ -52,6 +52,21 @@ def test_export_and_import_again(recorded, capsys):
     assert "pass --force to replace it" in answer(capsys, "export", "events.sqlite", "ubi", code=2)["message"]
 
 
+def test_names_of_what_users_give(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = {"id": "r", "run_type": "retriever", "inputs": {"query": "pay"}, "outputs": [{"id": "a"}]}
+    given = {"run_id": "r", "key": "helped", "score": 1, "extra": {"node_id": "a"}}
+    span = {"span_id": "s", "attributes": {"openinference.span.kind": "RETRIEVER", "input.value": "pay"}}
+    span["attributes"]["retrieval.documents.0.document.id"] = "a"
+    note = {"span_id": "s", "document_position": 0, "annotator_kind": "HUMAN", "name": "helped", "result": {"score": 1}}
+    for name, row in {"runs": run, "given": given, "spans": span, "notes": note}.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    for tool, files in {"langsmith": ("runs.jsonl", "given.jsonl"), "spans": ("spans.jsonl", "notes.jsonl")}.items():
+        target = ["-o", f"{tool}-pairs.jsonl", "--names"]
+        assert answer(capsys, "import", tool, *files, *target, "other", code=1)["feedback"] == 0
+        assert answer(capsys, "import", tool, *files, *target, "other, helped")["pairs"] == 1
+
+
 def test_grades_correct_for_the_rank(recorded, capsys):
     found = answer(capsys, "grades", "events.sqlite", "-o", "grades.jsonl")
     assert found["pairs"] >= 1
@@ -69,6 +84,11 @@ def test_grades_correct_for_the_rank(recorded, capsys):
         (["import", "recorder", "text.jsonl", "-o", "x.jsonl"], "text.jsonl is no SQLite file of a recorder"),
         (["export", "none.sqlite", "ubi"], "none.sqlite is no SQLite file of a recorder"),
         (["import", "langfuse", "text.jsonl", "-o", "x.jsonl"], "langfuse needs --names"),
+        (
+            ["import", "ubi", "text.jsonl", "-o", "x.jsonl", "--names", "thumb"],
+            "ubi has no --names; langfuse, langsmith",
+        ),
+        (["import", "recorder", "events.sqlite", "-o", "x.jsonl", "--names", "t"], "recorder has no --names"),
         (["import", "ubi", "text.jsonl", "text.jsonl", "text.jsonl", "-o", "x.jsonl"], "takes at most two files"),
         (["import", "ubi", "text.jsonl", "-o", "x.tsv"], "pairs are written as .jsonl"),
         (["import", "nothing", "text.jsonl", "-o", "x.jsonl"], "invalid choice: 'nothing'"),

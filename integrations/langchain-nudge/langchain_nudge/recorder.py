@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from numbers import Real
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +12,7 @@ from langchain_core.documents import Document
 
 from nudge_rag.feedback.log import ShownNode
 from nudge_rag.feedback.recorder import Recorder
+from nudge_rag.feedback.shown import known_score
 from nudge_rag.feedback.tracing import Asker, RetrievalTracker
 
 __all__ = ["RecorderCallback"]
@@ -156,10 +155,8 @@ class RecorderCallback(BaseCallbackHandler):
 def _score(document: Document) -> float | None:
     """The score in a document's metadata, which may be the user's own and anything."""
     for key in SCORES:
-        score = document.metadata.get(key)
-        if isinstance(score, Real) and not isinstance(score, bool):
-            with suppress(OverflowError):  # an integer that no float holds
-                number = float(score)
-                if math.isfinite(number):
-                    return number
+        with suppress(TypeError):
+            score = known_score(document.metadata.get(key))
+            if score is not None:
+                return score
     return None

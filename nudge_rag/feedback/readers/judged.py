@@ -11,7 +11,7 @@ from nudge_rag.feedback.log import FeedbackLog, Retrieval, ShownNode
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.feedback.readers.common import pick
 from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id, checked_text, parsed_grade
-from nudge_rag.feedback.records import Records, numbered_records
+from nudge_rag.feedback.records import Numbered, Records, numbered_records
 
 __all__ = ["NUDGE_DATASETS", "from_mteb", "from_nudge_dataset", "from_trec", "from_trec_run"]
 
@@ -93,21 +93,7 @@ def from_mteb(queries: Records, qrels: Records, *, errors: Errors = "raise") -> 
         {'d': 2.0}
     """
     log = RowLog("MTEB", errors, "row")
-    texts: dict[str, str] = {}
-    for source, line, row in numbered_records(queries, log, "MTEB queries"):
-        try:
-            _add_text(texts, pick(row, "_id", "id"), row.get("text"))
-        except ROW_ERRORS as error:
-            log.bad(line, str(error), type(error), source)
-    found: Grades = {}
-    for source, line, row in numbered_records(qrels, log, "MTEB qrels"):
-        try:
-            query = checked_id(pick(row, "query-id", "query_id"), "query-id")
-            node = checked_id(pick(row, "corpus-id", "corpus_id"), "corpus-id")
-            _judge(found, texts, query, node, parsed_grade(row.get("score", 1), "score"))
-        except ROW_ERRORS as error:
-            log.bad(line, str(error), type(error), source)
-    return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
+    return _judged(numbered_records(queries, log, "MTEB queries"), numbered_records(qrels, log, "MTEB qrels"), log)
 
 
 def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: Errors = "raise") -> Split:
@@ -129,61 +115,82 @@ def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: 
         ValueError: neither a name nor a folder; a bad row, with file and line.
         ImportError: a name, and Hugging Face's datasets is not installed.
     """
-    table = _folder_table if Path(name).is_dir() else _hub_table
+    tables = _folder_tables if Path(name).is_dir() else _hub_tables
     ids: dict[str, str] = {}
     log = RowLog(str(name), errors, "row")
     if node_id != "record_id":
-        for source, line, row in numbered_records(table(str(name), "data_records", "train"), log, "data_records"):
+        for source, line, row in _table_rows(tables(str(name), "data_records", "train"), "data_records", log):
             try:
-                ids[str(row.get("record_id"))] = checked_id(row.get(node_id), node_id)
+                ids[checked_id(row.get("record_id"), "record_id")] = checked_id(row.get(node_id), node_id)
             except ROW_ERRORS as error:
                 log.bad(line, str(error), type(error), source)
         log.report()
     parts = []
     for part in PARTS:
-        queries = ({"_id": row["q_id"], "text": row["input"]} for row in _rows(table(str(name), "qs", part)))
+        log = RowLog(str(name), errors, "row")
+        queries = (
+            (source, line, {"_id": _part_id(part, row), "text": row.get("input")})
+            for source, line, row in _table_rows(tables(str(name), "qs", part), f"qs/{part}", log)
+        )
         qrels = (
-            {
-                "query-id": row["q_id"],
-                "corpus-id": ids.get(str(row["record_id"])) if ids else row["record_id"],
-                "score": row.get("rel", 1),
-            }
-            for row in _rows(table(str(name), "qs_rel", part))
+            (source, line, {"query-id": _part_id(part, row), "corpus-id": _node(row, ids), "score": row.get("rel", 1)})
+            for source, line, row in _table_rows(tables(str(name), "qs_rel", part), f"qs_rel/{part}", log)
         )
-        pairs = from_mteb(queries, qrels, errors=errors)
-        renamed = {query: f"{part}-{query}" for query in pairs.queries}
-        parts.append(
-            LabeledPairs(
-                {renamed[query]: text for query, text in pairs.queries.items()},
-                {renamed[query]: grades for query, grades in pairs.qrels.items()},
-                report=pairs.report,
-            )
-        )
+        parts.append(_judged(queries, qrels, log))
     return Split(*parts)
 
 
-def _rows(records: Records) -> Iterator[Mapping[str, Any]]:
-    log = RowLog("table")
-    return (row for _, _, row in numbered_records(records, log, "table"))
+def _judged(queries: Iterator[Numbered], qrels: Iterator[Numbered], log: RowLog) -> LabeledPairs:
+    """Labels from rows of queries and of judgements, under the names of MTEB's columns."""
+    texts: dict[str, str] = {}
+    for source, line, row in queries:
+        try:
+            _add_text(texts, pick(row, "_id", "id"), row.get("text"))
+        except ROW_ERRORS as error:
+            log.bad(line, str(error), type(error), source)
+    found: Grades = {}
+    for source, line, row in qrels:
+        try:
+            query = checked_id(pick(row, "query-id", "query_id"), "query-id")
+            node = checked_id(pick(row, "corpus-id", "corpus_id"), "corpus-id")
+            _judge(found, texts, query, node, parsed_grade(row.get("score", 1), "score"))
+        except ROW_ERRORS as error:
+            log.bad(line, str(error), type(error), source)
+    return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
 
 
-def _folder_table(folder: str, table: str, part: str) -> Records:
+def _table_rows(tables: list[Records], name: str, log: RowLog) -> Iterator[Numbered]:
+    for table in tables:
+        yield from numbered_records(table, log, name)
+
+
+def _part_id(part: str, row: Mapping[str, Any]) -> str | None:
+    """Query ids begin anew in each part."""
+    query = row.get("q_id")
+    return None if query is None else f"{part}-{query}"
+
+
+def _node(row: Mapping[str, Any], ids: Mapping[str, str]) -> Any:
+    record = row.get("record_id")
+    return ids.get(str(record)) if ids else record
+
+
+def _folder_tables(folder: str, table: str, part: str) -> list[Records]:
     for pattern in (f"{part}*.parquet", f"{part}*.jsonl", f"{part}*.csv"):
-        files = sorted((Path(folder) / table).glob(pattern))
+        files: list[Records] = [*sorted((Path(folder) / table).glob(pattern))]
         if files:
-            return [row for file in files for row in _rows(file)]
+            return files
     raise ValueError(f"{folder} has no {table}/{part}.parquet, .jsonl or .csv")
 
 
-def _hub_table(name: str, table: str, part: str) -> Records:
+def _hub_tables(name: str, table: str, part: str) -> list[Records]:
     if name not in NUDGE_DATASETS:
         raise ValueError(f"expected a folder or one of {', '.join(NUDGE_DATASETS)}, got {name!r}")
     try:
         import datasets
     except ImportError as error:
         raise ImportError("data sets by name need Hugging Face's: pip install 'nudge-rag[datasets]'") from error
-    rows: Records = datasets.load_dataset(f"sepz/{name}_ft", table, split=part)
-    return rows
+    return [datasets.load_dataset(f"sepz/{name}_ft", table, split=part)]
 
 
 def _topics(topics: Topics, log: RowLog) -> dict[str, str]:

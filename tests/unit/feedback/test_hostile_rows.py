@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nudge_rag.feedback.impressions import collect_impressions
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
 from nudge_rag.feedback.readers.judged import from_mteb
 from nudge_rag.feedback.readers.langfuse import from_langfuse
@@ -295,6 +297,20 @@ def test_one_user_has_one_voice_however_the_query_is_spelt():
     retrievals = tuple(Retrieval(f"r{at}", text, (ShownNode("a"),), user="u") for at, text in enumerate(spellings))
     votes = tuple(Feedback(f"r{at}", "a", "thumbs_up") for at in range(4)) * 250
     assert dict(FeedbackLog(retrievals, votes).to_pairs().qrels["q0"]) == {"a": 1.0}
+    nameless = tuple(replace(retrieval, user=None, session="s") for retrieval in retrievals)
+    assert dict(FeedbackLog(nameless, votes).to_pairs().qrels["q0"]) == {"a": 1.0}
+
+
+def test_a_node_that_is_listed_twice_is_seen_and_clicked_once():
+    twice, once = ("a", "b", "a", "c"), ("a", "b", "c")
+
+    def impressions(nodes):
+        shown = tuple(ShownNode(node) for node in nodes)
+        log = FeedbackLog((Retrieval("r", "pay", shown),), (Feedback("r", "a", "click"),))
+        found = collect_impressions(log)
+        return [(found.pairs[pair][1], bool(click)) for pair, click in zip(found.pair, found.clicked, strict=True)]
+
+    assert impressions(twice) == impressions(once) == [("a", True), ("b", False), ("c", False)]
 
 
 def test_thumbs_written_as_signs_and_corrections_in_words():

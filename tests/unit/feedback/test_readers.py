@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 
 import pytest
 
@@ -405,6 +406,32 @@ def test_nudge_authors_data_sets(tmp_path):
     assert from_nudge_dataset(tmp_path, node_id="doc_id").val.node_ids == ("d1",)
     with pytest.raises(ValueError, match="expected a folder or one of nfcorpus, scifact"):
         from_nudge_dataset("msmarco")
+
+
+def test_bad_rows_of_a_data_set_of_nudges_authors(tmp_path):
+    tables = {
+        "data_records": [{"record_id": 0, "doc_id": "d0"}, {"doc_id": "d1"}],
+        "qs": [{"q_id": 0, "input": "pay"}, {"q_id": 1}, {"input": "leave"}],
+        "qs_rel": [{"q_id": 0, "record_id": 0, "rel": 2}, {"q_id": 0}, {"q_id": 0, "record_id": 1, "rel": "x"}],
+    }
+    for name, rows in tables.items():
+        (tmp_path / name).mkdir()
+        for part in ("train", "dev", "test"):
+            (tmp_path / name / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(TypeError, match=r"qs.train.jsonl, row 2: text of query 'train-1' must be a string"):
+        from_nudge_dataset(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one a table and part
+        split = from_nudge_dataset(tmp_path, errors="skip")
+        by_document = from_nudge_dataset(tmp_path, node_id="doc_id", errors="skip")
+    assert [plain(part) for part in split] == [{"pay": {"0": 2.0}}] * 3
+    assert [(row.source, row.line) for row in split.val.report.skipped] == [
+        (str(tmp_path / "qs" / "dev.jsonl"), 2),
+        (str(tmp_path / "qs" / "dev.jsonl"), 3),
+        (str(tmp_path / "qs_rel" / "dev.jsonl"), 2),
+        (str(tmp_path / "qs_rel" / "dev.jsonl"), 3),
+    ]
+    assert plain(by_document.test) == {"pay": {"d0": 2.0}}
 
 
 def test_texts_are_never_guessed():

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nudge_rag.feedback import database
@@ -80,6 +81,10 @@ def test_what_a_reranker_kept_replaces_what_was_found(recorder):
         (lambda r: r.record(" ", []), "query is empty"),
         (lambda r: r.record(3, []), "query must be a string, got 3"),
         (lambda r: r.record("a", [None]), "node_id must be a string, got None"),
+        (lambda r: r.record("a", "n1"), "shown must list the nodes shown, got the text 'n1'"),
+        (lambda r: r.revise("q", "n1"), "shown must list the nodes shown"),
+        (lambda r: r.record("a", [("n1", "0.5")]), "a score must be a number, got '0.5'"),
+        (lambda r: r.record("a", [("n1", 0.5, 1)]), r"an id or \(id, score\), got"),
         (lambda r: r.feedback("q", "", "click"), "node_id is empty"),
         (lambda r: r.feedback("q", "a", ""), "action is empty"),
         (lambda r: r.purge(), "pass older_than_days"),
@@ -364,6 +369,12 @@ def test_a_query_id_that_is_taken_loses_nothing(recorder):
         ("d", "q#3"),
         ("unknown", "q"),
     ]
+
+
+def test_scores_that_json_cannot_hold_are_none(recorder):
+    scores = [float("nan"), float("inf"), 10**400, None, np.float32(0.5), 1]
+    recorder.record("pay", [(f"n{at}", score) for at, score in enumerate(scores)])
+    assert [node.score for node in recorder.log().retrievals[0].shown] == [None, None, None, None, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pydantic import PrivateAttr
 
 from nudge_rag.feedback.log import ShownNode
 from nudge_rag.feedback.recorder import Recorder
+from nudge_rag.feedback.shown import known_score
 from nudge_rag.feedback.tracing import Asker, RetrievalTracker
 
 __all__ = ["record_retrievals"]
@@ -155,4 +156,4 @@ class _RecorderSpans(BaseSpanHandler[Any]):
 
 
 def _shown(nodes: Sequence[NodeWithScore]) -> list[ShownNode]:
-    return [ShownNode(node.node.node_id, None if node.score is None else float(node.score)) for node in nodes]
+    return [ShownNode(node.node.node_id, known_score(node.score)) for node in nodes]
