@@ -76,6 +76,9 @@ def _rows(records: Iterable[Any]) -> Iterable[Any]:
         records = _with_index(records)
     if isinstance(records, Mapping) or hasattr(records, "to_pydict") or hasattr(records, "iloc"):
         columns = table_columns(records)
+        if len({len(column) for column in columns.values()}) > 1:
+            lengths = ", ".join(f"{name!r}: {len(column)}" for name, column in columns.items())
+            raise ValueError(f"columns must be of one length, got {lengths}; of a data set of several parts pass one")
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return records
 

@@ -323,3 +323,11 @@ def test_thumbs_written_as_signs_and_corrections_in_words():
     ]
     log = from_langfuse([observation], scores, names=["thumb"])
     assert [event.action for event in log.feedback] == ["thumbs_down", "thumbs_up"]
+
+
+def test_a_data_set_of_several_parts_is_no_table():
+    parts = {"train": [TRIPLET, TRIPLET], "test": [TRIPLET]}
+    with pytest.raises(
+        ValueError, match="one length, got 'train': 2, 'test': 1; of a data set of several parts pass one"
+    ):
+        from_hugging_face(parts, TEXTS)
