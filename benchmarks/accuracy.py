@@ -82,6 +82,7 @@ METHODS: dict[str, Callable[[Data], Tuned | None]] = {
     "auto": solved(AutoSolver(metric=METRIC)),
     "linear map": map_alone,
     "auto, reach queries": solved(AutoSolver(metric=METRIC, reach="queries")),
+    "auto, reach nodes": solved(AutoSolver(metric=METRIC, reach="nodes")),
     "auto, any loss of uncovered queries": solved(AutoSolver(metric=METRIC, tolerance=math.inf)),
     "NudgeContrastive, dot product": solved(NudgeContrastive(metric=METRIC, similarity="dot")),
     "auto, dot product": solved(AutoSolver(metric=METRIC, similarity="dot")),

@@ -37,8 +37,8 @@ __all__ = [
 
 # Its name in the details of a version, and among the arrays of a saved nudge.
 NODE_MAP = "node_map"
-# Nodes times dimension, beyond which a push of all nodes is refused: it holds up to sixteen copies in memory, 3 GB.
-MOST_NUMBERS = 50_000_000
+# Nodes times dimension, beyond which a push of all nodes is refused: it holds 16 to 30 copies in memory, 2 to 4 GB.
+MOST_NUMBERS = 30_000_000
 NODES_PER_STEP = 5_000
 
 
