@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 SECONDS_A_DAY = 86_400
+# Retrievals of one chain that are numbered, and looked through for the node that feedback is about.
+MOST_OF_ONE_ID = 9
 WRITE_QUERY = (
     "INSERT INTO ubi_queries (query_id, application, client_id, user_query, query_attributes, timestamp, "
     "query_response_id, query_response_hit_ids, hits, version, user_id, session_id) VALUES (?,?,?,?,'{}',?,?,?,?,?,?,?)"
@@ -38,11 +41,11 @@ WRITE_EVENT = (
 
 def free_query_id(connection: sqlite3.Connection, wanted: str) -> str:
     """Return the id; ``<id>#2`` and so on if it is taken, as when one chain retrieves twice under one id."""
-    query_id, number = wanted, 1
-    while connection.execute("SELECT 1 FROM ubi_queries WHERE query_id = ?", (query_id,)).fetchone():
-        number += 1
-        query_id = f"{wanted}#{number}"
-    return query_id
+    for query_id in (wanted, *(f"{wanted}#{number}" for number in range(2, MOST_OF_ONE_ID + 1))):
+        if not connection.execute("SELECT 1 FROM ubi_queries WHERE query_id = ?", (query_id,)).fetchone():
+            return query_id
+    # An application that gives every retrieval the same id must not make each slower than the one before.
+    return f"{wanted}#{uuid.uuid4().hex}"
 
 
 def event_attributes(connection: sqlite3.Connection, query_id: str, node_id: str | None) -> tuple[str, dict[str, Any]]:
@@ -54,8 +57,8 @@ def event_attributes(connection: sqlite3.Connection, query_id: str, node_id: str
     rows = connection.execute(
         "SELECT query_id, query_response_hit_ids FROM ubi_queries WHERE query_id = ?1 "
         "UNION ALL SELECT query_id, query_response_hit_ids FROM ubi_queries "
-        "WHERE query_id > ?1 || '#' AND query_id < ?1 || '$'",
-        (query_id,),
+        "WHERE query_id > ?1 || '#' AND query_id < ?1 || '$' LIMIT ?2",
+        (query_id, MOST_OF_ONE_ID),
     )
     for retrieval, hits in rows:
         shown = json.loads(hits)

@@ -377,6 +377,19 @@ def test_scores_that_json_cannot_hold_are_none(recorder):
     assert [node.score for node in recorder.log().retrievals[0].shown] == [None, None, None, None, 0.5, 1.0]
 
 
+def test_one_id_for_every_retrieval_costs_each_the_same(recorder):
+    statements = []
+    recorder.record("pay", ["a"], query_id="q")
+    recorder._database._connection.set_trace_callback(statements.append)
+    ids = {recorder.record("pay", ["a"], query_id="q") for _ in range(40)}
+    recorder._database._connection.set_trace_callback(None)
+    assert len(ids) == len(recorder.log().retrievals) - 1 == 40
+    assert {f"q#{number}" for number in range(2, 10)} <= ids
+    looked_up = sum(statement.startswith("SELECT 1") for statement in statements)
+    assert looked_up <= 40 * 9
+    assert recorder.feedback("q", "a", "click")
+
+
 @pytest.mark.parametrize(
     ("value", "error"), [("high", TypeError), (float("nan"), ValueError), (10**400, ValueError), ([1], TypeError)]
 )
