@@ -104,7 +104,9 @@ def _written(arguments: argparse.Namespace, log: FeedbackLog, pairs: LabeledPair
     counts |= {"queries": pairs.n_queries, "pairs": len(pairs)}
     read = f"{counts['retrievals']:,} retrievals and {counts['feedback']:,} events read"
     if not pairs.n_queries:
-        return Outcome(f"{read}; none of them labels a node.", counts, NO)
+        named = not log.feedback and getattr(arguments, "tool", None) in NAMED
+        hint = " --names says which scores, keys or annotations are your users'." if named else ""
+        return Outcome(f"{read}; none of them labels a node.{hint}", counts, NO)
     if not arguments.dry_run:
         write_pairs(arguments.output, pairs)
     verb = "would be written" if arguments.dry_run else "written"

@@ -64,6 +64,8 @@ def test_names_of_what_users_give(tmp_path, monkeypatch, capsys):
     for tool, files in {"langsmith": ("runs.jsonl", "given.jsonl"), "spans": ("spans.jsonl", "notes.jsonl")}.items():
         target = ["-o", f"{tool}-pairs.jsonl", "--names"]
         assert answer(capsys, "import", tool, *files, *target, "other", code=1)["feedback"] == 0
+        assert main(["feedback", "import", tool, *files, *target, "other"]) == 1
+        assert "none of them labels a node. --names says which" in capsys.readouterr().out
         assert answer(capsys, "import", tool, *files, *target, "other, helped")["pairs"] == 1
 
 
