@@ -292,7 +292,7 @@ def killer():
 @pytest.mark.parametrize("kind", KILLED)
 def test_no_version_is_lost_wherever_the_process_is_killed(kind, action, tmp_path, servers, killer, record_property):
     kills, moved = 0, nudged(ORIGINALS, 2)
-    for steps in range(0, 60, EVERY):
+    for steps in range(0, 400, EVERY):
         folder = tmp_path / str(steps)
         folder.mkdir()
         address, root = fill(kind, folder, servers, IDS, ORIGINALS), folder / "v"
