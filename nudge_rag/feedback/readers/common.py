@@ -10,7 +10,7 @@ from nudge_rag.feedback.reading import checked_id, checked_text
 from nudge_rag.feedback.records import loaded
 from nudge_rag.feedback.tables import is_missing
 
-__all__ = ["documents_shown", "optional_text", "outermost", "pick", "query_text", "retrievals_of", "vote"]
+__all__ = ["documents_shown", "optional_text", "outer_of", "outermost", "pick", "query_text", "retrievals_of", "vote"]
 
 UP = {"relevant", "thumbs_up", "thumbs up", "up", "positive", "good", "correct", "yes", "true", "like", "helpful"}
 UP |= {"\N{THUMBS UP SIGN}"}
@@ -133,6 +133,17 @@ def outermost(span_ids: Collection[str], parent_of: Mapping[str, str | None]) ->
         if parent is None or parent not in span_ids:
             kept.add(span_id)
     return kept
+
+
+def outer_of(span_id: str, span_ids: Collection[str], parent_of: Mapping[str, str | None]) -> str:
+    """Return the outermost of the retrievals that a retrieval is part of; itself if it is part of none."""
+    outer, seen = span_id, {span_id}
+    parent = parent_of.get(span_id)
+    while parent is not None and parent not in seen:
+        seen.add(parent)
+        outer = parent if parent in span_ids else outer
+        parent = parent_of.get(parent)
+    return outer
 
 
 def retrievals_of(

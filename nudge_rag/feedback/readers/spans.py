@@ -9,7 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
-from nudge_rag.feedback.readers.common import documents_shown, optional_text, outermost, pick, query_text, vote
+from nudge_rag.feedback.readers.common import (
+    documents_shown,
+    optional_text,
+    outer_of,
+    outermost,
+    pick,
+    query_text,
+    vote,
+)
 from nudge_rag.feedback.readers.otlp import otlp_mapping, unwrapped_spans
 from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
 from nudge_rag.feedback.records import Numbered, Records, loaded, numbered_records
@@ -59,12 +67,12 @@ def from_spans(
         {'doc-7': 1.0}
     """
     log = RowLog("spans", errors)
-    retrievals, shown = _read_spans(unwrapped_spans(numbered_records(spans, log, "spans"), log), log)
+    retrievals, shown, outer = _read_spans(unwrapped_spans(numbered_records(spans, log, "spans"), log), log)
     events: list[Feedback] = []
     for source, line, row in numbered_records(annotations, log, "annotations"):
         try:
             if row.get("annotator_kind") in annotators and (names is None or _name(row) in names):
-                events += _annotated(row, threshold, retrievals, shown)
+                events += _annotated(row, threshold, retrievals, shown, outer)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     return FeedbackLog(tuple(shown.values()), tuple(events), log.report())
@@ -94,7 +102,7 @@ def from_trulens(
     """
     log = RowLog("TruLens", errors)
     rows = list(unwrapped_spans(numbered_records(events, log, "TruLens events"), log))
-    _, shown = _read_spans(iter(rows), log)
+    _, shown, _ = _read_spans(iter(rows), log)
     spans_of = _spans_of_records(rows, shown)
     given: list[Feedback] = []
     for source, line, row in numbered_records(records, log, "TruLens records"):
@@ -107,8 +115,10 @@ def from_trulens(
     return FeedbackLog(tuple(shown.values()), tuple(given), log.report())
 
 
-def _read_spans(rows: Iterator[Numbered], log: RowLog) -> tuple[dict[str, Retrieval], dict[str, Retrieval]]:
-    """Return all retrievals by their spans, and the outermost ones with the documents that were shown."""
+def _read_spans(
+    rows: Iterator[Numbered], log: RowLog
+) -> tuple[dict[str, Retrieval], dict[str, Retrieval], dict[str, str]]:
+    """Return all retrievals by span, the outermost ones as users saw them, and the one that each is part of."""
     retrievals: dict[str, Retrieval] = {}
     parent_of: dict[str, str | None] = {}
     trace_of: dict[str, str] = {}
@@ -126,7 +136,8 @@ def _read_spans(rows: Iterator[Numbered], log: RowLog) -> tuple[dict[str, Retrie
             log.bad(line, str(error), type(error), source)
     kept = outermost(retrievals.keys(), parent_of)
     found = {key: retrieval for key, retrieval in retrievals.items() if key in kept}
-    return retrievals, {key: _after_reranking(one, reranked.get(trace_of[key])) for key, one in found.items()}
+    shown = {key: _after_reranking(one, reranked.get(trace_of[key])) for key, one in found.items()}
+    return retrievals, shown, {key: outer_of(key, retrievals.keys(), parent_of) for key in retrievals}
 
 
 def _spans_of_records(rows: Iterable[Numbered], shown: Mapping[str, Retrieval]) -> dict[str, list[str]]:
@@ -235,9 +246,13 @@ def _name(row: Mapping[str, Any]) -> Any:
 
 
 def _annotated(
-    row: Mapping[str, Any], threshold: float, found: Mapping[str, Retrieval], shown: Mapping[str, Retrieval]
+    row: Mapping[str, Any],
+    threshold: float,
+    found: Mapping[str, Retrieval],
+    shown: Mapping[str, Retrieval],
+    outer: Mapping[str, str],
 ) -> list[Feedback]:
-    """The vote on a document by its place in the span, or on the span."""
+    """The vote on a document by its place in the span, or on the span; it is about the retrieval that users saw."""
     span_id = str(pick(row, "span_id", "context.span_id"))
     if span_id not in found:
         return []
@@ -255,10 +270,10 @@ def _annotated(
         node = documents[int(place)]
         node_id = node.node_id
         if node_id is None:  # known by its place among the nodes shown, until its text is resolved
-            texts = [kept.text for kept in shown[span_id].shown] if span_id in shown else []
+            texts = [kept.text for kept in shown[outer[span_id]].shown] if outer[span_id] in shown else []
             if node.text not in texts:
                 return []
             node_id = f"#{texts.index(node.text) + 1}"
     user = pick(row, "user_id")
     time = parse_time(pick(row, "updated_at", "created_at"))
-    return [Feedback(span_id, node_id, action, None, time, optional_text(user, "user_id"))]
+    return [Feedback(outer[span_id], node_id, action, None, time, optional_text(user, "user_id"))]

@@ -267,6 +267,32 @@ def test_spans_without_ids_are_resolved_by_text_and_rerankers_decide_what_was_sh
     assert (resolution.exact, resolution.normalised, [len(n) for _, n in resolution.ambiguous]) == (1, 1, [2])
 
 
+def test_a_vote_on_a_retrieval_within_another_one_is_about_what_users_saw():
+    def span(span_id, parent, query, *documents):
+        kind = {"openinference.span.kind": "RETRIEVER", "input.value": query}
+        attributes = {**kind, "retrieval.documents": [{"document.id": node} for node in documents]}
+        return {"span_id": span_id, "trace_id": "t", "parent_id": parent, "attributes": attributes}
+
+    step = {"span_id": "step", "trace_id": "t", "parent_id": "outer", "attributes": {}}
+    spans = [span("outer", None, "pay", "a", "b"), step, span("inner", "step", "pay by card", "b", "c")]
+    note = {"span_id": "inner", "document_position": 0, "annotator_kind": "HUMAN", "result": {"label": "relevant"}}
+    log = from_spans(spans, [note])
+    assert [retrieval.query_id for retrieval in log.retrievals] == ["outer"]
+    assert plain(log.to_pairs()) == {"pay": {"b": 1.0}}
+    by_text = [
+        {
+            "span_id": name,
+            "parent_id": parent,
+            "attributes.openinference.span.kind": "RETRIEVER",
+            "attributes.input.value": "q",
+            "attributes.retrieval.documents": [{"document.content": text} for text in texts],
+        }
+        for name, parent, texts in (("outer", None, [NODES["leave"], NODES["pay"]]), ("inner", "outer", [NODES["pay"]]))
+    ]
+    resolved, _ = TextResolver(NODES).resolve(from_spans(by_text, [note]))
+    assert plain(resolved.to_pairs()) == {"q": {"pay": 1.0}}
+
+
 def test_opentelemetry_spans():
     attributes = {
         "gen_ai.operation.name": "retrieval",
