@@ -36,13 +36,15 @@ def prune(
         JournalError: a record cannot be removed; a later call continues.
 
     Example:
+        >>> import tempfile
         >>> import numpy as np
         >>> from nudge_rag.journal.push import push_vectors
         >>> from nudge_rag.stores.memory.mapping import MappingStore
         >>> store = MappingStore({"a": [1.0, 0.0]})
+        >>> folder = tempfile.mkdtemp()
         >>> for vector in ([0.8, 0.6], [0.6, 0.8], [0.0, 1.0]):
-        ...     _ = push_vectors(store, ["a"], np.array([[1.0, 0.0]]), np.array([vector]))
-        >>> prune(store, keep=1)
+        ...     _ = push_vectors(store, ["a"], np.array([[1.0, 0.0]]), np.array([vector]), versions=folder)
+        >>> prune(store, folder, keep=1)
         ('0001',)
     """
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:

@@ -49,8 +49,9 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
         JournalError: the history is elsewhere, or cannot be written to.
 
     Example:
+        >>> import tempfile
         >>> from nudge_rag.stores.memory.mapping import MappingStore
-        >>> print(repair(MappingStore({"a": [1.0, 0.0]}, key="new")))
+        >>> print(repair(MappingStore({"a": [1.0, 0.0]}), tempfile.mkdtemp()))
         nothing was to be repaired
     """
     home = find_home(store, versions)

@@ -227,10 +227,10 @@ def test_the_learning_curve_and_what_is_live(tuned, tmp_path):
         return np.stack([asked[text] for text in wanted])
 
     fresh = MappingStore(dict(zip(ids, store.read(ids), strict=True)), key="learning")
-    first = nudge_rag.tune(fresh, pairs, embed, solver="nudge-n")
+    first = nudge_rag.tune(fresh, pairs, embed, solver="nudge-n", versions=tmp_path / "v")
     first.push(force=True)
     few = pairs.subset(list(pairs.queries)[:150])
-    second = nudge_rag.tune(fresh, few, embed, solver="nudge-n")
+    second = nudge_rag.tune(fresh, few, embed, solver="nudge-n", versions=tmp_path / "v")
     found = coverage(pairs, fresh, embed)
     shown = {node: f"the text of {number}" for number, node in enumerate(ids)}
     again = dataclasses.replace(second, texts_of=lambda wanted: [shown[node] for node in wanted])
