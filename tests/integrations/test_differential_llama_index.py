@@ -30,6 +30,7 @@ from llama_index.core.schema import IndexNode, NodeRelationship, QueryBundle, Re
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.retrievers.nudge import NudgeRetriever, embedding_store
 
+from nudge_rag import Nudge, ValidationCurve
 from tests.integrations.conftest import LlamaIndexWorld, node_id, vector
 from tests.integrations.test_llama_index import make_vector_store
 from tests.support.builders.registry import here
@@ -118,6 +119,12 @@ class Place:
     still: SimpleNamespace
 
 
+def still_nudge(store: Any, ids: list[str], held: Any) -> Nudge:
+    """A nudge that moves nothing."""
+    curve = ValidationCurve(np.zeros(1), np.zeros(1), "nDCG@10")
+    return Nudge(store, tuple(ids), held, held, 0.1, curve, True, "nothing moves", "none")
+
+
 @pytest.fixture(scope="module")
 def place_of(tmp_path_factory: pytest.TempPathFactory, servers: Any) -> Callable[[str], Place]:
     built: dict[str, Place] = {}
@@ -128,7 +135,7 @@ def place_of(tmp_path_factory: pytest.TempPathFactory, servers: Any) -> Callable
             context = StorageContext.from_defaults(vector_store=build_store(kind, folder, servers))
             index = VectorStoreIndex(nodes_of(kind), storage_context=context, embed_model=LlamaIndexWorld())
             ids = [node_id(number) for number in range(0, N, 2)]
-            still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
+            still = still_nudge(embedding_store(index), ids, embedding_store(index).read(ids))
             built[kind] = Place(kind, index, still)
         return built[kind]
 
@@ -529,7 +536,7 @@ def test_several_indexes_on_one_store(overlaid: bool) -> None:
     ]
     for part, index in enumerate(indexes):
         ids = [node.node_id for node in nodes[:10]]
-        still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
+        still = still_nudge(embedding_store(index), ids, embedding_store(index).read(ids))
         ours = NudgeRetriever(index, TOP_K, **({"overlay": still} if overlaid else {}))
         found = told(ours.retrieve(QUESTIONS[0]))
         assert_same(found, told(index.as_retriever(similarity_top_k=TOP_K).retrieve(QUESTIONS[0])))
@@ -547,7 +554,7 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     context = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex(nodes, objects=[object_node], storage_context=context, embed_model=LlamaIndexWorld())
     ids = [nodes[0].node_id, object_node.node_id]
-    still = SimpleNamespace(ids=ids, vectors=embedding_store(index).read(ids), adapter=None, fingerprint=None)
+    still = still_nudge(embedding_store(index), ids, embedding_store(index).read(ids))
     place = Place(kind, index, still)
     own, ours = both(place, overlaid, similarity_top_k=3)
     question = "question 1 about 30"
@@ -573,8 +580,9 @@ def test_a_store_with_an_asynchronous_client_alone(overlaid: bool) -> None:
         options: dict[str, Any] = {}
         if overlaid:
             ids = [node.node_id for node in nodes[::2]]
-            held = await asyncio.to_thread(lambda: embedding_store(index).read(ids))
-            options["overlay"] = SimpleNamespace(ids=ids, vectors=held, adapter=None, fingerprint=None)
+            options["overlay"] = await asyncio.to_thread(
+                lambda: still_nudge(embedding_store(index), ids, embedding_store(index).read(ids))
+            )
         ours = NudgeRetriever(index, 5, filters=EVEN, **options)
         found = told(await ours.aretrieve(QUESTIONS[0]))
         return found, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))

@@ -33,6 +33,8 @@ IMPORTS = (
     "numpy.random",
     "tomllib",
 )
+# Threads would be lost in a fork, and numpy starts some when it is imported.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 COMMAND = "import sys; from nudge_rag.cli import main; sys.exit(main())"
 
 
@@ -54,7 +56,7 @@ class ForkingParent:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
