@@ -8,6 +8,7 @@ import pytest
 
 from nudge_rag import LabeledPairs, tune
 from nudge_rag.stores import LanceStore, PgVectorStore, QdrantStore, StoreError, UnknownIdError
+from tests.support.builders.postgres import new_database
 
 HOSTILE = ['no"des; DROP TABLE keep; --', "no'des", "no`des", "nodes)", "%s", "{only}", "naïve ☃"]
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -88,11 +89,10 @@ def test_postgres_a_write_is_all_or_nothing(servers):
 
 
 def test_postgres_a_lost_connection_is_an_error_once_and_then_opened_again(servers, tmp_path):
-    uri = servers.address("postgres")
+    uri = new_database(servers)  # other tests keep connections to theirs
     store = make_postgres(uri)
     assert store.count() == 6
     with psycopg.connect(uri, autocommit=True) as connection:
-        # Of this database alone: other tests keep connections to theirs.
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND datname = current_database()"
