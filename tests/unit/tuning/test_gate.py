@@ -5,31 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, Nudge, tune, versions
+from nudge_rag import Nudge, tune, versions
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.evaluation.runs import Evaluation
-from nudge_rag.stores import MappingStore
 from nudge_rag.tuning.gate import compare_with_live, count_forgotten, hash_queries
+from tests.support.wanted_nodes import WantedNodes, pairs
 
-N, D = 12, 16
-IDS = [f"n{i}" for i in range(N)]
-NODES = np.random.default_rng(0).normal(size=(N, D))
-WANTED = np.random.default_rng(1).normal(size=(N, D))
-
-
-def embed(texts):
-    """Queries of a node point where the node does not, with a little noise of their own."""
-    noise = [np.random.default_rng([ord(sign) for sign in text]).normal(size=D, scale=0.2) for text in texts]
-    return np.array([WANTED[int(text.split()[1])] + each for text, each in zip(texts, noise, strict=True)])
-
-
-def pairs(nodes, words="abcdefghij"):
-    return LabeledPairs.from_pairs((f"{word} {node}", f"n{node}") for node in nodes for word in words)
+WORLD = WantedNodes(12)
+IDS, NODES, embed = WORLD.ids, WORLD.nodes, WORLD.embed
 
 
 @pytest.fixture
 def store():
-    return MappingStore(dict(zip(IDS, NODES.tolist(), strict=True)), key="test")
+    return WORLD.store()
 
 
 def nudge_of(store, folder, nodes, words="abcdefghij"):

@@ -13,27 +13,18 @@ from nudge_rag.evaluation.runs import evaluate_run
 from nudge_rag.evaluation.significance import bootstrap_interval
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.stores import MappingStore
+from tests.support.wanted_nodes import WantedNodes, pairs
 
-N, D = 12, 16
-IDS = [f"n{i}" for i in range(N)]
-NODES = np.random.default_rng(0).normal(size=(N, D))
-WANTED = 0.3 * NODES + np.random.default_rng(1).normal(size=(N, D))
+N = 12
+WORLD = WantedNodes(N, kept=0.3)
+IDS, NODES, embed = WORLD.ids, WORLD.nodes, WORLD.embed
 METRICS = ("Recall@1", "nDCG@3")
 NONE = LabeledPairs({}, {})
 
 
-def embed(texts):
-    noise = [np.random.default_rng([ord(sign) for sign in text]).normal(size=D, scale=0.2) for text in texts]
-    return np.array([WANTED[int(text.split()[1])] + each for text, each in zip(texts, noise, strict=True)])
-
-
-def pairs(nodes, words="abcdefghij"):
-    return LabeledPairs.from_pairs((f"{word} {node}", f"n{node}") for node in nodes for word in words)
-
-
 @pytest.fixture
 def store():
-    return MappingStore(dict(zip(IDS, NODES.tolist(), strict=True)), key="test")
+    return WORLD.store()
 
 
 def by_brute_force(vectors, held_out, nodes=IDS):
