@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nudge_rag.feedback.pairs import LabeledPairs
 
-__all__ = ["ComparedSystems", "SystemRow"]
+__all__ = ["ComparedSystems", "JudgedSystems", "SystemRow"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class SystemRow:
     losses: int | None = None
 
 
-class ComparedSystems(Protocol):
-    """What a table shows of a `RetrieverComparison`."""
+class JudgedSystems(Protocol):
+    """Several systems on the same queries."""
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Names of the retrievers."""
+        """Names of the systems."""
         ...
 
     @property
@@ -61,17 +61,26 @@ class ComparedSystems(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics."""
-        ...
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the groups of queries."""
+        """Names of the metrics; the first one decides."""
         ...
 
     @property
     def pairs(self) -> LabeledPairs:
         """The queries that were judged."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many nodes of a ranking count."""
+        ...
+
+
+class ComparedSystems(JudgedSystems, Protocol):
+    """What a table shows of a `RetrieverComparison`."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of queries."""
         ...
 
     @property
@@ -87,11 +96,6 @@ class ComparedSystems(Protocol):
     @property
     def overlap(self) -> Mapping[str, float]:
         """System to its overlap with the baseline."""
-        ...
-
-    @property
-    def depth(self) -> int:
-        """The largest k of the metrics."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,13 +32,21 @@ class JudgedStore(OverlayStore):
         ids: nodes that have other vectors than in the store.
         vectors: (len(ids), d) theirs.
         adapter: the map that queries pass first; None if they stay as they are.
+        laid_over: the nudge that the vectors and the map are of; None for the store as it is live. An integration
+            lays it over the framework's own store.
     """
 
     def __init__(
-        self, store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray, adapter: QueryAdapter | None
+        self,
+        store: EmbeddingStore,
+        ids: Sequence[str],
+        vectors: FloatArray,
+        adapter: QueryAdapter | None,
+        laid_over: Nudge | None = None,
     ) -> None:
         super().__init__(store, ids, vectors)
         self.adapter = adapter
+        self.laid_over = laid_over
 
     def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
         """The k best nodes of each query, exactly as far as the store beneath searches exactly."""
@@ -49,10 +57,10 @@ def view_store(nudge: Nudge, laid_over: Nudge | None) -> JudgedStore:
     """Return the nudge's store as it is live, or with a nudge laid over it."""
     if laid_over is None:
         return JudgedStore(nudge.store, [], nudge.vectors[:0], live_adapter(nudge.store, nudge.versions))
-    return JudgedStore(nudge.store, laid_over.ids, laid_over.vectors, laid_over.adapter)
+    return JudgedStore(nudge.store, laid_over.ids, laid_over.vectors, laid_over.adapter, laid_over)
 
 
-def judge_nudge(nudge: Nudge, judge: Judge, view_of: Callable[[Nudge | None], Any] | None = None) -> Nudge:
+def judge_nudge(nudge: Nudge, judge: Judge) -> Nudge:
     """Let the application's own pipeline decide on the held-out queries whether a nudge is to be pushed.
 
     Three rankings of each query are compared: with the original vectors, with those that are live, and with the new
@@ -61,9 +69,7 @@ def judge_nudge(nudge: Nudge, judge: Judge, view_of: Callable[[Nudge | None], An
 
     Args:
         nudge: of `nudge_rag.tune`.
-        judge: takes a store and returns a retriever over it: one that `nudge_rag.evaluate_retrievers` takes.
-        view_of: takes a nudge to lay over the store, or None for the store as it is live, and returns what ``judge``
-            takes; by default an `EmbeddingStore`.
+        judge: takes a `JudgedStore` and returns a retriever over it: one that `nudge_rag.evaluate_retrievers` takes.
 
     Returns:
         The nudge, with what was found as its ``judgement``.
@@ -80,12 +86,11 @@ def judge_nudge(nudge: Nudge, judge: Judge, view_of: Callable[[Nudge | None], An
         )
     if nudge.split is None or not (nudge.gamma or nudge.adapter is not None):
         return nudge
-    view = view_of or (lambda laid_over: view_store(nudge, laid_over))
     originals = replace(nudge, vectors=nudge.originals, adapter=None)
-    views = {ORIGINALS: view(None if live is None else originals)}
+    views = {ORIGINALS: view_store(nudge, None if live is None else originals)}
     if live is not None:
-        views[LIVE] = view(None)
-    views[NEW] = view(nudge)
+        views[LIVE] = view_store(nudge, None)
+    views[NEW] = view_store(nudge, nudge)
     held_out = nudge.split.test if nudge.split.test.n_queries else nudge.split.val
     learned = set() if live is None else live_queries(live.manifest["details"])
     fair = [query for query, text in held_out.queries.items() if hash_text(text) not in learned]

@@ -15,7 +15,6 @@ from langchain_nudge.stores import documents_of, embedding_store, texts_of
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.tuning.judge import check_judge
-from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.options import TuneOptions
 
 __all__ = ["JudgedVectorStore", "tune"]
@@ -55,14 +54,11 @@ def tune(
     own_texts = texts_of(vectorstore)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
     options.setdefault("documents", documents_of(vectorstore))
-    judge = options.get("judge")
-    if judge is None or database_of(vectorstore) is None:
-        return nudge_rag.tune(store, pairs, embed_queries, **options)
-    check_judge(judge)
-    options["judge"] = None
-    nudge = nudge_rag.tune(store, pairs, embed_queries, **options)
-    versions = options.get("versions")
-    return judge_nudge(nudge, judge, lambda laid_over: JudgedVectorStore(vectorstore, laid_over, embeddings, versions))
+    judge, versions = options.get("judge"), options.get("versions")
+    if judge is not None and database_of(vectorstore) is not None:
+        check_judge(judge)
+        options["judge"] = lambda store: judge(JudgedVectorStore(vectorstore, store.laid_over, embeddings, versions))
+    return nudge_rag.tune(store, pairs, embed_queries, **options)
 
 
 class JudgedVectorStore:

@@ -11,9 +11,8 @@ import numpy as np
 from nudge_rag.common.text import shorten
 from nudge_rag.evaluation.report.document import Document, Example, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_intervals
-from nudge_rag.evaluation.system_row import ComparedSystems, SystemRow
+from nudge_rag.evaluation.system_row import ComparedSystems, JudgedSystems, SystemRow
 from nudge_rag.evaluation.tables import SIGNIFICANT, format_p_value, notes
-from nudge_rag.feedback.pairs import LabeledPairs
 
 __all__ = ["MOST_EXAMPLES", "TEXT_WIDTH", "RankedSystems", "ReportedSystems", "comparison_document", "ranking_sections"]
 
@@ -22,33 +21,8 @@ TEXT_WIDTH = 300
 NUMBERS = frozenset({3, 4, 6})
 
 
-class RankedSystems(Protocol):
+class RankedSystems(JudgedSystems, Protocol):
     """Rankings of the same queries by several systems: hubs, wins and losses come from them."""
-
-    @property
-    def systems(self) -> tuple[str, ...]:
-        """Names of the systems."""
-        ...
-
-    @property
-    def baseline(self) -> str:
-        """The one that others are compared with."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics; the first one is compared."""
-        ...
-
-    @property
-    def pairs(self) -> LabeledPairs:
-        """The queries that were judged."""
-        ...
-
-    @property
-    def depth(self) -> int:
-        """How many nodes of a ranking count."""
-        ...
 
     @property
     def rankings(self) -> Mapping[str, Mapping[str, Sequence[str]]]:

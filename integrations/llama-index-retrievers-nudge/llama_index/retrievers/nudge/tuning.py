@@ -15,7 +15,6 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.text_hashes import skip_unreadable_texts
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.judge import check_judge
-from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.options import TuneOptions
 
 __all__ = ["JudgedIndex", "tune"]
@@ -53,15 +52,11 @@ def tune(
     own_texts = texts_of(index_or_store)
     options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
     options.setdefault("documents", documents_of(index_or_store))
-    embed_queries = embed_queries_with(index_or_store, embed_model)
-    judge = options.get("judge")
-    if judge is None or isinstance(index_or_store, EmbeddingStore):
-        return nudge_rag.tune(store, pairs, embed_queries, **options)
-    check_judge(judge)
-    options["judge"] = None
-    nudge = nudge_rag.tune(store, pairs, embed_queries, **options)
-    versions = options.get("versions")
-    return judge_nudge(nudge, judge, lambda laid_over: JudgedIndex(index_or_store, laid_over, embed_model, versions))
+    judge, versions = options.get("judge"), options.get("versions")
+    if judge is not None and not isinstance(index_or_store, EmbeddingStore):
+        check_judge(judge)
+        options["judge"] = lambda store: judge(JudgedIndex(index_or_store, store.laid_over, embed_model, versions))
+    return nudge_rag.tune(store, pairs, embed_queries_with(index_or_store, embed_model), **options)
 
 
 class JudgedIndex:
