@@ -42,6 +42,9 @@ KINDS = {
     "milvus": "milvus",
     "duckdb": "duckdb",
     "sqlite-vec": "sqlite-vec",
+    "redis-langchain": "redis-langchain",
+    "redis-langchain-IP": "redis-langchain",
+    "redis-langchain-L2": "redis-langchain",
 }
 N = 48
 QUERY = "question 3 about 7"
@@ -186,6 +189,37 @@ def lance_filters() -> dict[str, Any]:
     return {text: text for text in texts}
 
 
+def redis_filters() -> dict[str, Any]:
+    """Redis has no filter on what its index does not name, and none on text that is not a whole word."""
+    if "redis-langchain" not in here(KINDS):
+        return {}
+    from redisvl.query.filter import FilterExpression, Num, Tag, Text
+
+    found: dict[str, Any] = {}
+    for key, value in itertools.product(("number", "price", "even", "no"), (7, 6.5, 0, -1)):
+        field = Num(key)
+        found |= {f"{key} == {value}": field == value, f"{key} != {value}": field != value}
+        found |= {f"{key} < {value}": field < value, f"{key} <= {value}": field <= value}
+        found |= {f"{key} > {value}": field > value, f"{key} >= {value}": field >= value}
+    for key, value in itertools.product(
+        ("name", "day", "digits", "rare", "no"), (*NAMES, "2025-01-08", "7", "yes", "")
+    ):
+        found |= {f"{key} is {value!r}": Tag(key) == value, f"{key} is not {value!r}": Tag(key) != value}
+    found |= {
+        f"{key} in {values}": Tag(key) == values for key, values in itertools.product(("name", "digits"), LISTS[2:4])
+    }
+    found |= {f"between {how}": Num("number").between(3, 9, how) for how in ("both", "neither", "left", "right")}
+    found |= {"some name": Tag("name") % "O*", "topic": Text("text") % "topic", "seven": Text("text") == "topic 7"}
+    even, large, quoted = Num("even") == 1, Num("number") > 30, Tag("name") == NAMES[0]
+    found |= {"and": even & large, "or": large | quoted, "or in and": even & (large | quoted)}
+    found |= {"and in or": (even & large) | quoted, "contradiction": even & (Num("even") == 0)}
+    found |= {"everything": FilterExpression("*"), "text": FilterExpression("@number:[7 9]")}
+    return found | {
+        "either text": FilterExpression("@number:[7 9] | @number:[40 41]"),
+        "nonsense": FilterExpression("@number:["),
+    }
+
+
 MEANT: dict[str, tuple[Any, Callable[[dict[str, Any]], bool]]] = {}
 for key, value in itertools.product(("number", "even", "name", "digits", "no"), SCALARS[:-1]):
     same = isinstance(value, bool)
@@ -208,6 +242,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "postgres-v2": postgres_filters(),
     "faiss": faiss_filters(),
     "milvus": milvus_filters(),
+    "redis-langchain": redis_filters(),
 }
 # One space or distance of a database is enough for its filters; of the others, a few.
 SOME_FILTERS = {
@@ -215,6 +250,8 @@ SOME_FILTERS = {
     "chroma-ip": "chroma",
     "qdrant-Dot": "qdrant-Cosine",
     "qdrant-Euclid": "qdrant-Cosine",
+    "redis-langchain-IP": "redis-langchain",
+    "redis-langchain-L2": "redis-langchain",
 }
 UNFILTERED = ("duckdb", "sqlite-vec")
 FILTER_OPTION = {"milvus": "expr"}
@@ -333,7 +370,12 @@ def build(kind: str, folder: Any, servers: Any) -> Any:
 
     world.number_by = number_by
     number_by(node_id)
-    store = postgres_v2(world, servers) if kind == "postgres-v2" else make_vectorstore(kind, world, folder, servers)
+    if kind == "postgres-v2":
+        store = postgres_v2(world, servers)
+    elif kind.startswith("redis"):
+        store = redis_by(kind, world, servers)
+    else:
+        store = make_vectorstore(kind, world, folder, servers)
     documents = [Document(id=node, page_content=text, metadata=metadata) for node, text, metadata in world.rows]
     if kind == "lancedb":  # a table has one schema
         for document in documents:
@@ -351,6 +393,18 @@ def build(kind: str, folder: Any, servers: Any) -> Any:
     return SimpleNamespace(store=store, overlay=overlay, ids={row[1]: row[0] for row in world.rows})
 
 
+def redis_by(kind: str, world: Any, servers: Any) -> Any:
+    from tests.support.builders.redis_langchain import vectorstore_on
+    from tests.support.redis_server import storable
+
+    world.rows = [(node, text, storable(metadata)) for node, text, metadata in world.rows]
+    kinds = {"numeric": ("number", "price", "even"), "tag": ("name", "day", "digits", "rare")}
+    fields = [{"name": name, "type": type_} for type_, names in kinds.items() for name in names]
+    metric = kind.removeprefix("redis-langchain").removeprefix("-") or "COSINE"
+    port = servers.address("redis_langchain")
+    return vectorstore_on(port, world.langchain, 16, metadata_schema=fields, distance_metric=metric)
+
+
 def postgres_v2(world: Any, servers: Any) -> Any:
     from langchain_postgres import Column, PGEngine, PGVectorStore
 
@@ -364,7 +418,7 @@ def postgres_v2(world: Any, servers: Any) -> Any:
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-DATABASE_ERRORS = ("sqlalchemy.exc", "psycopg")
+DATABASE_ERRORS = ("sqlalchemy.exc", "psycopg", "redis.exceptions", "redisvl.exceptions")
 
 
 def answer(ask: Callable[[], list[Document]]) -> Any:
@@ -403,6 +457,44 @@ def test_ids_are_those_of_the_nodes(kind, stores):
     for overlay in (None, made.overlay):
         found = ours(made, "similarity", {"k": 7}, overlay).invoke(QUERY)
         assert [made.ids[document.page_content] for document in found] == [document.id for document in found]
+
+
+# Options of a store's own search, and whether an overlay can honour them.
+OWN_OPTIONS: dict[str, list[tuple[dict[str, Any], bool]]] = {
+    "chroma": [({"where_document": {"$contains": "7"}}, True)],
+    "qdrant-Cosine": [({"offset": 2}, False), ({"score_threshold": 0.4}, True), ({"consistency": 1}, False)],
+    "milvus": [({"timeout": 5}, False), ({"param": {"metric_type": "L2"}}, False)],
+    "faiss": [({"fetch_k": 5}, True), ({"score_threshold": 1.0}, True)],
+    "lancedb": [({"query_type": "vector"}, False), ({"nothing": 1}, False)],
+    "postgres": [({"nothing": 1}, False)],
+    "postgres-v2": [({"nothing": 1}, False)],
+    "in-memory": [({"nothing": 1}, False)],
+    "duckdb": [({"nothing": 1}, False)],
+    "sqlite-vec": [({"nothing": 1}, False)],
+    "redis-langchain": [
+        ({"distance_threshold": 0.5}, False),
+        ({"distance_threshold": 0.05}, False),
+        ({"return_metadata": False}, False),
+        ({"sort_by": "number"}, False),
+        ({"return_all": True}, False),
+        ({"nothing": 1}, False),
+    ],
+}
+OWN_CASES = [(kind, *case) for kind in here({kind: KINDS[kind] for kind in OWN_OPTIONS}) for case in OWN_OPTIONS[kind]]
+
+
+@pytest.mark.parametrize(("kind", "options", "overlaid"), OWN_CASES, ids=str)
+def test_options_of_the_stores_own_search(kind, options, overlaid, stores):
+    made = stores(kind)
+    expected = answer(lambda: framework(kind, made.store, "similarity", {"k": 6, **options}))
+    assert answer(lambda: ours(made, "similarity", {"k": 6, **options}, None).invoke(QUERY)) == expected
+    awaited = answer(lambda: asyncio.run(ours(made, "similarity", {"k": 6, **options}, None).ainvoke(QUERY)))
+    assert awaited == expected
+    if overlaid:
+        assert answer(lambda: ours(made, "similarity", {"k": 6, **options}, made.overlay).invoke(QUERY)) == expected
+    else:
+        with pytest.raises(ValueError, match=f"{next(iter(options))} of search_kwargs cannot be honoured"):
+            ours(made, "similarity", options, made.overlay)
 
 
 MODES = {

@@ -298,6 +298,8 @@ class NudgeRetriever(VectorStoreRetriever):
         return self._database.complete(self.vectorstore, documents)
 
     def _from_adapter(self, vector: list[float], options: dict[str, Any]) -> list[Document]:
+        if not self._needs_adapter:
+            options = self._database.drop_ignored(options)
         if not self._needs_adapter and self.search_type == "similarity":
             documents = self._database.find_documents(self.vectorstore, vector, options)
             if documents is not None:

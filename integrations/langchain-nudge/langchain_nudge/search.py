@@ -45,7 +45,10 @@ class AdapterSearch:
         """
         taken = OF_SEARCH[search_type] | self.database.carried_options | {self.database.filter_option}
         # The framework's similarity search ignores options of its other searches, in most databases.
-        unknown = sorted(set(options) - taken - SEARCH_OPTIONS)
+        ignored = SEARCH_OPTIONS - ({"score_threshold"} if self.database.thresholds_scores else set())
+        if self.database.thresholds_scores and search_type == "similarity":
+            taken |= {"score_threshold"}
+        unknown = sorted(set(options) - taken - ignored)
         if unknown:
             raise ValueError(
                 f"{', '.join(unknown)} of search_kwargs cannot be honoured by {type(self.vectorstore).__name__} with an"
@@ -73,6 +76,8 @@ class AdapterSearch:
             found = self._nearest(search_type, vector, k, options)[:k]
         if search_type == "similarity_score_threshold":
             found = self._relevant(found, options.get("score_threshold"))
+        elif search_type == "similarity" and self.database.thresholds_scores:
+            found = self._good_enough(found, options.get("score_threshold"))
         return self._documents(found)
 
     def _nearest(
@@ -101,6 +106,15 @@ class AdapterSearch:
         query = np.array(vector, dtype=np.float64)
         rows = self.database.choose_diverse(query, vectors, k, lambda_mult, self.store.capabilities.similarity)
         return [found[row] for row in rows]
+
+    def _good_enough(self, found: list[tuple[str, float]], threshold: float | None) -> list[tuple[str, float]]:
+        """Those whose score, as the framework's own search gives it, is at least as good as the threshold."""
+        if threshold is None:
+            return found
+        similarity = self.store.capabilities.similarity
+        sign = -1 if similarity == "l2" else 1
+        own_scores = [self.database.framework_score(score, similarity) for _, score in found]
+        return [pair for pair, score in zip(found, own_scores, strict=True) if sign * score >= sign * threshold]
 
     def _relevant(self, found: list[tuple[str, float]], threshold: float | None) -> list[tuple[str, float]]:
         """Those that the framework finds relevant enough, by its own function of its own scores."""

@@ -15,6 +15,11 @@ from tests.support.redis_server import start_server, storable
 
 __all__ = ["BUILDERS", "start_server", "vectorstore_on"]
 numbers = itertools.count()
+FIELDS = [
+    {"name": "even", "type": "numeric"},
+    {"name": "number", "type": "numeric"},
+    {"name": "parity", "type": "tag"},
+]
 
 
 def vectorstore_on(port: int, embeddings: Any, dimension: int, **options: Any) -> RedisVectorStore:
@@ -22,13 +27,8 @@ def vectorstore_on(port: int, embeddings: Any, dimension: int, **options: Any) -
     config = RedisConfig(
         index_name=f"nodes{next(numbers)}",
         redis_url=f"redis://127.0.0.1:{port}",
-        metadata_schema=[
-            {"name": "even", "type": "numeric"},
-            {"name": "number", "type": "numeric"},
-            {"name": "parity", "type": "tag"},
-        ],
         embedding_dimensions=dimension,
-        **options,
+        **{"metadata_schema": FIELDS, **options},
     )
     return RedisVectorStore(embeddings, config=config)
 

@@ -30,6 +30,8 @@ class Database:
         embeddings: name of the attribute with the vector store's embeddings.
         filter_option: name of the filter in the framework's search.
         carried_options: ``search_kwargs`` that `make_filter` takes besides the filter, or that change no answer.
+        own_options: what else the framework's own search looks at; it ignores all others. None if that is not known.
+        thresholds_scores: whether ``score_threshold`` is one of its own scores in a plain similarity search, too.
         sorts_diverse: whether documents that MMR chose come in the order of their scores, not of the choice.
     """
 
@@ -37,6 +39,8 @@ class Database:
     embeddings = "embeddings"
     filter_option = "filter"
     carried_options: frozenset[str] = frozenset()
+    own_options: frozenset[str] | None = None
+    thresholds_scores = False
     sorts_diverse = False
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
@@ -53,6 +57,13 @@ class Database:
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Tell whether the framework's own search answers, with every option honoured and ids in the documents."""
         return True
+
+    def drop_ignored(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out the options that the framework's own search ignores."""
+        if self.own_options is None:
+            return dict(options)
+        known = self.own_options | self.carried_options | SEARCH_OPTIONS | {self.filter_option}
+        return {name: value for name, value in options.items() if name in known}
 
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents with their ids, in any order; by default as the integration itself does."""

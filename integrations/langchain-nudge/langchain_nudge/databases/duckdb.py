@@ -32,6 +32,8 @@ def _equal(key: str, value: Any) -> str:
 class DuckDBDatabase(Database):
     """DuckDB, by langchain-community."""
 
+    own_options = frozenset()
+
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """The adapter of its table; the integration itself leaves names unquoted, so a dot in one is a schema's."""
         schema, _, table = vectorstore._table_name.rpartition(".")

@@ -18,6 +18,8 @@ class FaissDatabase(Database):
     """FAISS, by langchain-community."""
 
     keeps_file = True
+    own_options = frozenset()
+    thresholds_scores = True
 
     def make_adapter(self, vectorstore: Any, *, persist_path: Any = None, **options: Any) -> EmbeddingStore:
         """Make the adapter of its index."""

@@ -24,6 +24,7 @@ class LanceDatabase(Database):
     """LanceDB, by langchain-community."""
 
     carried_options = frozenset({"prefilter"})
+    own_options = OWN_OPTIONS
     sorts_diverse = True
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:

@@ -19,6 +19,8 @@ __all__ = ["DATABASE"]
 class QdrantDatabase(Database):
     """Qdrant, in local mode or a server."""
 
+    thresholds_scores = True
+
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its collection and named vector."""
         return QdrantStore(vectorstore.client, vectorstore.collection_name, vector_name=vectorstore.vector_name or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_nudge.databases.base import Database
+from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
 from nudge_rag.stores import EmbeddingStore, RedisStore
 
 __all__ = ["DATABASE"]
@@ -39,8 +39,8 @@ class RedisDatabase(Database):
         return None if str(given) == "*" else str(given)
 
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
-        """Its documents are fetched by id, with their ids in them."""
-        return False
+        """For questions with options of its own alone: it leaves the ids out."""
+        return bool(set(options) - SEARCH_OPTIONS - {self.filter_option})
 
 
 DATABASE = RedisDatabase()

@@ -29,6 +29,7 @@ def _equal(key: Any, value: Any) -> str:
 class SQLiteVecDatabase(Database):
     """SQLite with sqlite-vec, by langchain-community."""
 
+    own_options = frozenset()
     embeddings = "_embedding"
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
