@@ -50,13 +50,17 @@ KINDS = {
     "faiss-map": "faiss",
     "milvus": "milvus",
     "duckdb": "duckdb",
+    "redis-llama-index": "redis-llama-index",
+    "redis-llama-index-ip": "redis-llama-index",
+    "redis-llama-index-l2": "redis-llama-index",
 }
 STORES = here(KINDS)
 N = 40
 TOP_K = 60  # more than there are nodes: a filter shows all that it lets through
 QUESTIONS = ("question 1 about 7", "question 2 about 30", "topic 12")
 NAMES = ("O'Neil", "50%", "a:b", "back\\slash", 'quo"te', "plain", "", "Zoë")
-FLAT = ("chroma", "chroma-cosine", "chroma-ip", "duckdb", "lancedb")  # their integrations take no lists
+REDIS = ("redis-llama-index", "redis-llama-index-ip", "redis-llama-index-l2")
+FLAT = ("chroma", "chroma-cosine", "chroma-ip", "duckdb", "lancedb", *REDIS)  # their integrations take no lists
 numbers = itertools.count()
 
 
@@ -79,6 +83,8 @@ def nodes_of(kind: str) -> list[TextNode]:
     nodes = []
     for number in range(N):
         values = metadata(number, flat=kind in FLAT)
+        if kind in REDIS:
+            values["flag"] = int(values["flag"])  # it takes no truth values
         node = TextNode(id_=node_id(number), text=f"topic {number}", metadata=values)
         node.excluded_embed_metadata_keys = list(values)
         node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"doc-{number % 5}")
@@ -86,7 +92,18 @@ def nodes_of(kind: str) -> list[TextNode]:
     return nodes
 
 
+def redis_store(kind: str, servers: Any) -> Any:
+    from tests.support.builders.redis_llama_index import vector_store_on
+
+    tags, numeric = ("id", "doc_id", "parity", "digits", "date", "name"), ("number", "weight", "flag")
+    fields = {"tag": tags, "numeric": numeric, "text": ("text",)}
+    metric = kind.removeprefix("redis-llama-index").removeprefix("-") or "cosine"
+    return vector_store_on(servers.address("redis_llama_index"), 16, fields, distance_metric=metric)
+
+
 def build_store(kind: str, folder: Any, servers: Any) -> Any:
+    if kind in REDIS:
+        return redis_store(kind, servers)
     if kind != "postgres-hnsw":
         return make_vector_store(kind, SimpleNamespace(), folder, servers)
     from llama_index.vector_stores.postgres import PGVectorStore
@@ -302,8 +319,11 @@ for database in ("postgres", "postgres-hnsw"):
     DIFFERENCES[database, "an injection in a list"] = SMUGGLED
     DIFFERENCES[database, "parity in 'even,odd'"] = "IN takes a text for a list of its letters"
 
+for database in REDIS:
+    DIFFERENCES |= {(database, name): "NOT is taken for OR" for name in ("not", "not either")}
+
 # Stores whose databases or integrations have fewer filters, and cases that no store in memory can compare.
-REFUSING = ("chroma", "qdrant", "milvus")
+REFUSING = ("chroma", "qdrant", "milvus", "redis")
 BOTH_REFUSE = {(kind, f"number {sign} '9'") for kind in IN_PYTHON for sign in ORDERS}
 
 
@@ -564,15 +584,26 @@ def test_index_nodes_are_resolved(kind: str, tmp_path: Any, overlaid: bool) -> N
     assert found.ids == told(own.retrieve(question)).ids
 
 
-@OVERLAID
-def test_a_store_with_an_asynchronous_client_alone(overlaid: bool) -> None:
-    pytest.importorskip("llama_index.vector_stores.qdrant")
-    from llama_index.vector_stores.qdrant import QdrantVectorStore
-    from qdrant_client import AsyncQdrantClient
+def asynchronous_store(kind: str, servers: Any) -> Any:
+    if kind == "qdrant":
+        from llama_index.vector_stores.qdrant import QdrantVectorStore
+        from qdrant_client import AsyncQdrantClient
 
+        return QdrantVectorStore("nodes", aclient=AsyncQdrantClient(":memory:"))
+    import redis.asyncio
+    from llama_index.vector_stores.redis import RedisVectorStore
+
+    schema = redis_store("redis-llama-index", servers).schema
+    client = redis.asyncio.Redis(host="127.0.0.1", port=servers.address("redis_llama_index"))
+    return RedisVectorStore(schema=schema, redis_client_async=client)
+
+
+@OVERLAID
+@pytest.mark.parametrize("kind", here({"qdrant": "qdrant", "redis-llama-index": "redis-llama-index"}))
+def test_a_store_with_an_asynchronous_client_alone(kind: str, servers: Any, overlaid: bool) -> None:
     async def answers() -> tuple[Answer, Answer]:
-        store = QdrantVectorStore("nodes", aclient=AsyncQdrantClient(":memory:"))
-        nodes = nodes_of("qdrant-Dot")
+        store = asynchronous_store(kind, servers)
+        nodes = nodes_of(kind)
         for node in nodes:
             node.embedding = vector(node.text)
         await store.async_add(nodes)
@@ -585,7 +616,9 @@ def test_a_store_with_an_asynchronous_client_alone(overlaid: bool) -> None:
             )
         ours = NudgeRetriever(index, 5, filters=EVEN, **options)
         found = told(await ours.aretrieve(QUESTIONS[0]))
-        return found, told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
+        own = told(await index.as_retriever(similarity_top_k=5, filters=EVEN).aretrieve(QUESTIONS[0]))
+        assert len(found.ids) == 5
+        return found, own
 
     assert_same(*LOOP.run_until_complete(answers()))
 

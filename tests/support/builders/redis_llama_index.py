@@ -20,10 +20,14 @@ __all__ = ["BUILDERS", "start_server", "vector_store_on"]
 numbers = itertools.count()
 
 
-def vector_store_on(port: int, dimension: int, **vector: Any) -> RedisVectorStore:
+FIELDS = {"tag": ("id", "doc_id", "parity"), "numeric": ("even", "number"), "text": ("text",)}
+
+
+def vector_store_on(
+    port: int, dimension: int, kinds: dict[str, tuple[str, ...]] = FIELDS, **vector: Any
+) -> RedisVectorStore:
     """A vector store with an index of its own, in which metadata can be filtered."""
     name = f"nodes{next(numbers)}"
-    kinds = {"tag": ("id", "doc_id", "parity"), "numeric": ("even", "number"), "text": ("text",)}
     fields = [{"name": field, "type": kind} for kind, names in kinds.items() for field in names]
     attributes = {"dims": dimension, "algorithm": "flat", "distance_metric": "cosine", **vector}
     schema = {
