@@ -1,42 +1,48 @@
 """Clicks on ATT&CK's ranking, simulated, and what tuning on them gains: raw counts beside corrected grades.
 
-    python -m benchmarks.click_grades [--users 8] [--solver nudge-n]
+    python -m benchmarks.click_grades                    # every case; writes a section of benchmarks/README.md
+    python -m benchmarks.click_grades --users 8 --noise 0.3    # prints one case
 
 Users ask the training and validation sentences and are shown the best ten techniques, half of them by the embeddings
-and half by a nudge of an earlier night (2,000 labels). They look at rank k with chance 1/k**eta, click a technique that
-answers with chance 0.8 and another one with 0.1. Labels are made from the log and judged by the true answers of the
-test part.
-
-With 8 users, NUDGE-N and eta 1, nDCG@10 goes from 0.462 to 0.509 on raw click counts, to 0.617 on corrected grades
-and to 0.718 on the true answers; with 20 users to 0.462, 0.639 and 0.718. The curve is found within 0.02. Most of it
-is the rule that only a query's best pairs are labels: by the same rules, with every rank taken to be looked at alike,
-it is 0.622 and 0.644, which these simulated users do not tell apart from the corrected grades.
+and half by a nudge of an earlier night (2,000 labels), so that two versions show the same pairs at other ranks. They
+look at rank k with chance 1/k**eta, click a technique that answers with chance 0.8 and another one with ``--noise``.
+Labels are made from the log and judged by the true answers of the test part. "Not corrected" are the rules of
+`click_grades` with every rank taken to be looked at alike; "the true curve" corrects by 1/k**eta itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks.data_sets import METRIC, Data, Tuned, load, measure
+from benchmarks.report import machine, write_section
 from nudge_rag import LabeledPairs
 from nudge_rag.common.ranking import rank_nodes
-from nudge_rag.feedback import ExaminationCurve, Feedback, FeedbackLog, Retrieval, ShownNode, click_grades
+from nudge_rag.evaluation.runs import Evaluation
+from nudge_rag.evaluation.significance import bootstrap_interval
+from nudge_rag.feedback import (
+    ExaminationCurve,
+    Feedback,
+    FeedbackLog,
+    Retrieval,
+    ShownNode,
+    click_grades,
+    fit_examination,
+)
 from nudge_rag.solvers import NudgeContrastive, NudgeN
 
 DEPTH, LABELS_OF_THE_EARLIER_NIGHT = 10, 2_000
 SOLVERS = {"nudge-n": NudgeN, "nudge-contrastive": NudgeContrastive}
-CLICK_ON_ANSWER, CLICK_ON_ANOTHER = 0.8, 0.1
+CLICK_ON_ANSWER = 0.8
+CASES = [(users, noise) for users in (8, 20) for noise in (0.1, 0.2, 0.4)]
 
 
-def simulate(data: Data, n_users: int, eta: float, seed: int = 0) -> FeedbackLog:
+def simulate(data: Data, n_users: int, theta: np.ndarray, noise: float, seed: int = 0) -> FeedbackLog:
     """Return a log of clicks of the position-based model over two rankers."""
     rng = np.random.default_rng(seed)
     asked = data.split.train + data.split.val
-    theta = 1 / np.arange(1, DEPTH + 1) ** eta
     early = data.split.train.subset(list(data.split.train.queries)[:LABELS_OF_THE_EARLIER_NIGHT])
     nudged = NudgeN().fit(data.nodes, data.labels(early), data.labels(data.split.val)).embeddings()
     queries = data.embed(list(asked.queries.values()))
@@ -46,7 +52,7 @@ def simulate(data: Data, n_users: int, eta: float, seed: int = 0) -> FeedbackLog
         for (query, text), rows in zip(asked.queries.items(), best, strict=True):
             nodes = [data.ids[row] for row in rows]
             grades = asked.qrels[query]
-            chance = theta * [CLICK_ON_ANSWER if grades.get(n, 0) > 0 else CLICK_ON_ANOTHER for n in nodes]
+            chance = theta * [CLICK_ON_ANSWER if grades.get(n, 0) > 0 else noise for n in nodes]
             shown = tuple(map(ShownNode, nodes))
             for user in range(n_users // 2):
                 key = f"{version}-{query}-{user}"
@@ -61,47 +67,74 @@ def raw_counts(log: FeedbackLog) -> LabeledPairs:
     return LabeledPairs.from_pairs((text[event.query_id], event.node_id or "", 1) for event in log.feedback)
 
 
-def rates(log: FeedbackLog) -> LabeledPairs:
-    """The same rules as `click_grades`, with every rank looked at alike."""
-    flat = ExaminationCurve((1.0,) * DEPTH, "assumed")
-    return click_grades(log, curve=flat, min_examinations=0).pairs
+def run_case(data: Data, n_users: int, noise: float, eta: float, solver: str) -> list[str]:
+    """Tune on each kind of labels; return the rows of the table."""
+    theta = 1 / np.arange(1, DEPTH + 1) ** eta
+    log = simulate(data, n_users, theta, noise)
+    fitted, ranks = fit_examination(log), np.arange(DEPTH)
+    flat, true = ExaminationCurve((1.0,) * DEPTH, "assumed"), ExaminationCurve(tuple(theta), "assumed")
+    error = np.abs(fitted.at(ranks) - true.at(ranks)).max()
+    print(
+        f"{len(log.retrievals)} retrievals, {len(log.feedback)} clicks; {fitted}; largest error {error:.3f}", flush=True
+    )
+    kinds = {
+        "raw click counts": raw_counts(log),
+        "not corrected": click_grades(log, curve=flat, min_examinations=0).pairs,
+        "corrected": click_grades(log, curve=fitted).pairs,
+        "by the true curve": click_grades(log, curve=true).pairs,
+        "true answers": data.split.train + data.split.val,
+    }
+    results = {name: _tune_on(data, pairs, solver) for name, pairs in kinds.items()}
+    reference, queries = results["not corrected"], list(data.test.queries)
+    rows = []
+    for name, pairs in kinds.items():
+        low, high = bootstrap_interval(reference.of(METRIC, queries), results[name].of(METRIC, queries))
+        against = "" if name == "not corrected" else f"{100 * low:+.1f} to {100 * high:+.1f}"
+        right = share_right(pairs, data.split.train)
+        rows.append(
+            f"| {n_users} | {noise:g} | {error:.3f} | {name} | {len(pairs):,} | {100 * right:.0f} % | "
+            f"{100 * results[name].mean(METRIC):.1f} | {against} |"
+        )
+        print(rows[-1], flush=True)
+    return rows
 
 
-def corrected(log: FeedbackLog) -> LabeledPairs:
-    grades = click_grades(log)
-    print(grades)
-    return grades.pairs
+def _tune_on(data: Data, pairs: LabeledPairs, solver: str) -> Evaluation:
+    """Learn from the training sentences, choose by the validation sentences, measure on the test part."""
+    train = set(data.split.train.queries.values())
+    learn = pairs.subset(query for query, text in pairs.queries.items() if text in train)
+    choose = pairs.subset(query for query, text in pairs.queries.items() if text not in train)
+    tuned = SOLVERS[solver]().fit(data.nodes, data.labels(learn), data.labels(choose)).embeddings()
+    return measure(data, Tuned(tuned, 0.0), data.test)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--solver", default="nudge-n", choices=SOLVERS)
     given = parser.parse_args()
     data = load("attack")
-    log = simulate(data, given.users, given.eta)
-    print(f"{len(log.retrievals)} retrievals, {len(log.feedback)} clicks")
-    before = measure(data, Tuned(data.nodes, 0.0), data.test).mean(METRIC)
-    train = set(data.split.train.queries.values())
-    makers: dict[str, Callable[[FeedbackLog], LabeledPairs]] = {
-        "raw click counts": raw_counts,
-        "click rates, not corrected": rates,
-        "corrected grades": corrected,
-        "true answers": lambda log: data.split.train + data.split.val,
-    }
-    for name, make in makers.items():
-        begin = time.perf_counter()
-        pairs = make(log)
-        learn = pairs.subset(query for query, text in pairs.queries.items() if text in train)
-        choose = pairs.subset(query for query, text in pairs.queries.items() if text not in train)
-        solver = SOLVERS[given.solver]()
-        tuned = solver.fit(data.nodes, data.labels(learn), data.labels(choose)).embeddings()
-        after = measure(data, Tuned(tuned, 0.0), data.test).mean(METRIC)
-        print(
-            f"{name}: {len(pairs)} labels, {share_right(pairs, data.split.train):.3f} of the queries' best ones right; "
-            f"{METRIC} {before:.4f} -> {after:.4f} ({time.perf_counter() - begin:.0f} s)"
-        )
+    cases = CASES if given.users is None else [(given.users, given.noise)]
+    rows = [row for users, noise in cases for row in run_case(data, users, noise, given.eta, given.solver)]
+    if given.users is not None:
+        return
+    before = 100 * measure(data, Tuned(data.nodes, 0.0), data.test).mean(METRIC)
+    lines = [
+        "`python -m benchmarks.click_grades`: simulated clicks on MITRE ATT&CK by two versions that show the same",
+        f"pairs at other ranks, and what NUDGE-N makes of them; {METRIC} (times 100) on the true answers of the test",
+        f"part, untuned {before:.1f}. Users look at rank k with chance 1/k, click an answer with chance 0.8 and",
+        'another node with that of "noise"; "error" is the largest one of the estimated curve. "Best one right": of',
+        "the queries with labels, those whose best-graded node answers them. The interval is that of the difference",
+        "to the grades that are not corrected.",
+        machine("numpy"),
+        "",
+        f"| users | noise | error | labels | how many | best one right | {METRIC} | against not corrected |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    write_section("clicks", "Grades from clicks", lines)
 
 
 def share_right(pairs: LabeledPairs, truth: LabeledPairs) -> float:

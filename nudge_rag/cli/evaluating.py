@@ -33,8 +33,12 @@ def compare_states(arguments: argparse.Namespace, metrics: Sequence[str]) -> Ret
     from nudge_rag.tuning.nudge import Nudge
 
     store, where = open_named_store(arguments.store), journal_of(arguments)
-    pairs = load_pairs(arguments.pairs, arguments.format)
-    trained = load_pairs(arguments.trained_on, arguments.format) if arguments.trained_on else None
+    pairs = load_pairs(arguments.pairs, arguments.format, encoding=arguments.encoding)
+    trained = (
+        load_pairs(arguments.trained_on, arguments.format, encoding=arguments.encoding)
+        if arguments.trained_on
+        else None
+    )
     nudge = Nudge.load(arguments.nudge, store, **where) if arguments.nudge else None
     states = name_states(store, where, nudge)
     return compare_stores(states, pairs, load_model(arguments.model), metrics, trained_on=trained)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from nudge_rag.cli.exports import RECORDER, TOOLS, add_options, read_export
 from nudge_rag.cli.outcome import NO, Outcome, UsageError
 from nudge_rag.cli.pairs import check_target, write_pairs
+from nudge_rag.cli.resources import add_encoding
 
 if TYPE_CHECKING:
     from nudge_rag.feedback.log import FeedbackLog
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-TOOLS = ("recorder", "ubi", "langsmith", "langfuse", "spans")
-# What the readers call the names of what users give.
-NAMED = {"langfuse": "names", "langsmith": "keys", "spans": "names"}
 SQLITE = b"SQLite format 3\0"
 
 
@@ -27,14 +25,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     group = commands.add_parser("feedback", help="turn what users did into labelled pairs")
     verbs = group.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=type(group))
 
-    reading = verbs.add_parser("import", help="thumbs and citations of a tool's export as pairs", parents=[common])
-    reading.add_argument("tool", choices=TOOLS, help="what recorded them")
+    reading = verbs.add_parser("import", help="thumbs, citations and labels of a tool's export", parents=[common])
+    reading.add_argument("tool", choices=(RECORDER, *TOOLS), help="what recorded them")
     _add_source(reading, "exported files: what was retrieved and, if it is apart, what users said")
     _add_target(reading)
-    reading.add_argument(
-        "--names", metavar="NAMES", help="of what users give: scores (langfuse), keys (langsmith), annotations (spans)"
-    )
-    reading.add_argument("--credit", choices=("cited", "all", "top1", "none"), default="cited")
+    add_options(reading)
     reading.set_defaults(run=_import)
 
     export = verbs.add_parser("export", help="write a recorder's file as UBI 1.3.0", parents=[common])
@@ -55,6 +50,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help=what)
     parser.add_argument("--skip-errors", action="store_true", help="leave bad rows out")
+    add_encoding(parser)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +61,13 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 def _import(arguments: argparse.Namespace) -> Outcome:
     """Read an export, and count what users said of nodes; ends with 1 if there is no label."""
+    from nudge_rag.feedback.pairs import LabeledPairs
+
     check_target(arguments.output, arguments.force)
-    log = _read_log(arguments.tool, arguments)
-    return _written(arguments, log, log.to_pairs(credit=arguments.credit))
+    found = _read_recorder(arguments) if arguments.tool == RECORDER else read_export(arguments.tool, arguments)
+    if isinstance(found, LabeledPairs):
+        return _written(arguments, f"{arguments.tool}: {found.report}", {}, found)
+    return _counted(arguments, found, found.to_pairs(credit=arguments.credit))
 
 
 def _grades(arguments: argparse.Namespace) -> Outcome:
@@ -75,12 +75,13 @@ def _grades(arguments: argparse.Namespace) -> Outcome:
     from nudge_rag.feedback.clicks import click_grades
 
     check_target(arguments.output, arguments.force)
-    log = _read_log("recorder" if _is_sqlite(arguments.files[0]) else "ubi", arguments)
+    recorded = _is_sqlite(arguments.files[0])
+    log = _read_recorder(arguments) if recorded else cast("FeedbackLog", read_export("ubi", arguments))
     try:
         grades = click_grades(log, action=arguments.action, half_life_days=arguments.half_life_days)
     except ValueError as error:
         return Outcome(f"No grades: {error}.", {"pairs": 0, "reason": str(error)}, NO)
-    outcome = _written(arguments, log, grades.pairs)
+    outcome = _counted(arguments, log, grades.pairs)
     return Outcome(f"{grades}\n{outcome.text}", outcome.result, outcome.code)
 
 
@@ -91,7 +92,7 @@ def _export(arguments: argparse.Namespace) -> Outcome:
     there = [name for name in (QUERIES, EVENTS) if (Path(arguments.folder) / name).exists()]
     if there and not arguments.force:
         raise UsageError(f"{arguments.folder} holds {' and '.join(there)}; pass --force to replace it")
-    log = _read_recorder(arguments.recorder)
+    log = _open_recorder(arguments.recorder)
     if not arguments.dry_run:
         to_ubi(log, arguments.folder)
     verb = "would be written" if arguments.dry_run else "written"
@@ -99,53 +100,30 @@ def _export(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, {"queries": len(log.retrievals), "events": len(log.feedback), "dry_run": arguments.dry_run})
 
 
-def _written(arguments: argparse.Namespace, log: FeedbackLog, pairs: LabeledPairs) -> Outcome:
+def _counted(arguments: argparse.Namespace, log: FeedbackLog, pairs: LabeledPairs) -> Outcome:
     counts = {"retrievals": len(log.retrievals), "feedback": len(log.feedback)}
-    counts |= {"queries": pairs.n_queries, "pairs": len(pairs)}
     read = f"{counts['retrievals']:,} retrievals and {counts['feedback']:,} events read"
+    resolution = getattr(arguments, "resolution", None)
+    if resolution is not None:
+        read += f"; {resolution}"
+    elif not pairs.n_queries and any(node.node_id is None for one in log.retrievals for node in one.shown):
+        read += "; nodes have no ids: --texts gives them those of their texts"
+    return _written(arguments, read, counts, pairs, unnamed=not log.feedback)
+
+
+def _written(
+    arguments: argparse.Namespace, read: str, counts: dict[str, Any], pairs: LabeledPairs, *, unnamed: bool = False
+) -> Outcome:
+    result = {**counts, "queries": pairs.n_queries, "pairs": len(pairs)}
     if not pairs.n_queries:
-        named = not log.feedback and getattr(arguments, "tool", None) in NAMED
+        named = unnamed and TOOLS.get(getattr(arguments, "tool", ""), TOOLS["ubi"]).names is not None
         hint = " --names says which scores, keys or annotations are your users'." if named else ""
-        return Outcome(f"{read}; none of them labels a node.{hint}", counts, NO)
+        return Outcome(f"{read}; none of them labels a node.{hint}", result, NO)
     if not arguments.dry_run:
         write_pairs(arguments.output, pairs)
     verb = "would be written" if arguments.dry_run else "written"
     text = f"{read}; {arguments.output}: {pairs.n_queries:,} queries, {len(pairs):,} pairs {verb}"
-    return Outcome(text, {**counts, "output": arguments.output, "dry_run": arguments.dry_run})
-
-
-def _read_log(tool: str, arguments: argparse.Namespace) -> FeedbackLog:
-    missing = [file for file in arguments.files if not Path(file).exists()]
-    if missing:
-        raise UsageError(f"there is no file or folder {missing[0]}")
-    options = _reader_options(tool, getattr(arguments, "names", None))
-    if tool == "recorder":
-        if len(arguments.files) > 1:
-            raise UsageError("a recorder is one file")
-        return _read_recorder(arguments.files[0])
-    if len(arguments.files) > 2:
-        raise UsageError(f"{tool} takes at most two files, got {len(arguments.files)}")
-    from nudge_rag import feedback
-
-    options["errors"] = "skip" if arguments.skip_errors else "raise"
-    readers: dict[str, Callable[..., FeedbackLog]] = {
-        "ubi": feedback.from_ubi,
-        "langsmith": feedback.from_langsmith,
-        "langfuse": feedback.from_langfuse,
-        "spans": feedback.from_spans,
-    }
-    return readers[tool](*arguments.files, **options)
-
-
-def _reader_options(tool: str, names: str | None) -> dict[str, Any]:
-    """What ``--names`` means to a reader."""
-    if not names and tool == "langfuse":
-        raise UsageError("langfuse needs --names: the names of the scores that users give")
-    if names is None:
-        return {}
-    if tool not in NAMED:
-        raise UsageError(f"{tool} has no --names; {', '.join(NAMED)} have")
-    return {NAMED[tool]: [name.strip() for name in names.split(",")]}
+    return Outcome(text, {**result, "output": arguments.output, "dry_run": arguments.dry_run})
 
 
 def _is_sqlite(file: str) -> bool:
@@ -156,10 +134,22 @@ def _is_sqlite(file: str) -> bool:
         return content.read(len(SQLITE)) == SQLITE
 
 
-def _read_recorder(file: str) -> FeedbackLog:
+def _read_recorder(arguments: argparse.Namespace) -> FeedbackLog:
+    """Read the one file of a recorder; it has neither names, texts nor columns."""
+    given = [name for name in ("names", "texts", "node_key", "columns") if getattr(arguments, name, None) is not None]
+    if given:
+        raise UsageError(f"recorder has no --{given[0].replace('_', '-')}")
+    if len(arguments.files) > 1:
+        raise UsageError("a recorder is one file")
+    return _open_recorder(arguments.files[0])
+
+
+def _open_recorder(file: str) -> FeedbackLog:
     """Read a recorder's file, which must be one: opening another would make it one."""
     from nudge_rag.feedback.recorder import Recorder
 
+    if not Path(file).exists():
+        raise UsageError(f"there is no file or folder {file}")
     if not _is_sqlite(file):
         raise UsageError(f"{file} is no SQLite file of a recorder")
     recorder = Recorder(file)

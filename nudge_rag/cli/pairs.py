@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nudge_rag.cli.outcome import NO, Outcome, UsageError
-from nudge_rag.cli.resources import FORMATS, load_pairs, pairs_format
+from nudge_rag.cli.resources import add_format, load_pairs, pairs_format
 
 if TYPE_CHECKING:
     from nudge_rag.feedback.pairs import LabeledPairs
@@ -50,7 +50,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_source(parser: argparse.ArgumentParser, *, many: bool = True) -> None:
     parser.add_argument("pairs", metavar="PAIRS", nargs="+" if many else 1, help="files, or BEIR folders[:split]")
-    parser.add_argument("--format", choices=FORMATS, help="format of PAIRS, if the name does not tell")
+    add_format(parser)
     parser.add_argument("--skip-errors", action="store_true", help="leave bad rows out and list them")
 
 
@@ -60,7 +60,9 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> LabeledPairs:
-    return load_pairs(arguments.pairs, arguments.format, "skip" if arguments.skip_errors else "raise")
+    return load_pairs(
+        arguments.pairs, arguments.format, "skip" if arguments.skip_errors else "raise", arguments.encoding
+    )
 
 
 def _inspect(arguments: argparse.Namespace) -> Outcome:
@@ -116,9 +118,9 @@ def _merge(arguments: argparse.Namespace) -> Outcome:
     if not arguments.latest:
         return _written(arguments, {arguments.output: _load(arguments)})
     errors = "skip" if arguments.skip_errors else "raise"
-    merged = load_pairs(arguments.pairs[:1], arguments.format, errors)
+    merged = load_pairs(arguments.pairs[:1], arguments.format, errors, arguments.encoding)
     for path in arguments.pairs[1:]:
-        merged = merged | load_pairs([path], arguments.format, errors)
+        merged = merged | load_pairs([path], arguments.format, errors, arguments.encoding)
     return _written(arguments, {arguments.output: merged})
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nudge_rag.tuning.queries import EmbedQueries
 
 __all__ = [
+    "add_encoding",
+    "add_format",
     "add_report",
     "add_store",
     "add_yes",
@@ -43,6 +45,17 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     """Add STORE and where its history is."""
     parser.add_argument("store", metavar="STORE", help="URL of the store, module:object, or env:NAME")
     parser.add_argument("--versions", metavar="FOLDER", help="folder of the history of pushes, if not the default")
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add the format and the encoding of PAIRS."""
+    parser.add_argument("--format", choices=FORMATS, help="format of PAIRS, if the name does not tell")
+    add_encoding(parser)
+
+
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add the encoding of files."""
+    parser.add_argument("--encoding", metavar="NAME", help="of text files, such as cp1252; UTF-8 if they do not say")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -215,24 +228,27 @@ def pairs_format(path: Path, name: str | None = None) -> str:
     return SUFFIXES[path.suffix.lower()]
 
 
-def load_pairs(paths: Sequence[str], name: str | None = None, errors: str = "raise") -> LabeledPairs:
+def load_pairs(
+    paths: Sequence[str], name: str | None = None, errors: str = "raise", encoding: str | None = None
+) -> LabeledPairs:
     """Return the labelled pairs of files; the labels of several are added up.
 
     Args:
         paths: files, or BEIR folders with ``:split`` behind them if it is another than ``train``.
         name: format of all files, if their names do not tell.
         errors: ``raise`` or ``skip`` bad rows.
+        encoding: of the files, if neither UTF-8 nor what they say themselves.
 
     Raises:
         UsageError: a file that does not exist, or pairs that cannot be read.
     """
-    merged = _read_pairs(paths[0], name, errors)
+    merged = _read_pairs(paths[0], name, errors, encoding)
     for path in paths[1:]:
-        merged = merged + _read_pairs(path, name, errors)
+        merged = merged + _read_pairs(path, name, errors, encoding)
     return merged
 
 
-def _read_pairs(path: str, name: str | None, errors: Any) -> LabeledPairs:
+def _read_pairs(path: str, name: str | None, errors: Any, encoding: str | None) -> LabeledPairs:
     from nudge_rag.feedback.pairs import LabeledPairs
 
     file, colon, split = path.rpartition(":")
@@ -242,11 +258,13 @@ def _read_pairs(path: str, name: str | None, errors: Any) -> LabeledPairs:
     kind = pairs_format(place, name)
     try:
         if kind == "beir":
-            return LabeledPairs.from_beir(place, split if colon and str(place) == file else "train", errors=errors)
+            return LabeledPairs.from_beir(
+                place, split if colon and str(place) == file else "train", errors=errors, encoding=encoding
+            )
         if kind == "finetune":
-            return LabeledPairs.from_finetune_dataset(place, errors=errors)
+            return LabeledPairs.from_finetune_dataset(place, errors=errors, encoding=encoding)
         if kind == "jsonl":
-            return LabeledPairs.from_jsonl(place, errors=errors)
-        return LabeledPairs.from_csv(place, errors=errors, delimiter="\t" if kind == "tsv" else ",")
+            return LabeledPairs.from_jsonl(place, errors=errors, encoding=encoding)
+        return LabeledPairs.from_csv(place, errors=errors, encoding=encoding, delimiter="\t" if kind == "tsv" else ",")
     except (ValueError, TypeError, UnicodeError) as error:
         raise UsageError(str(error)) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nudge_rag.cli.outcome import DONE, NO, PARTLY, Outcome, UsageError
 from nudge_rag.cli.resources import (
+    add_format,
     add_report,
     add_store,
     add_yes,
@@ -51,7 +52,7 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     tune.add_argument("--split", default="0.7,0.1,0.2", metavar="T,V,T", help="train, validation and test fractions")
     tune.add_argument("--seed", type=int, default=0, help="of the split")
     tune.add_argument("--model-name", metavar="NAME", help="name of the embedding model, for the record")
-    tune.add_argument("--format", dest="format", help="format of PAIRS: jsonl, csv, tsv, beir or finetune")
+    add_format(tune)
     add_report(tune)
     tune.add_argument("--push", action="store_true", help="push if it improves")
     tune.add_argument("--side-by-side", action="store_true", help="push to a copy, which switch makes live")
@@ -80,7 +81,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--nudge", metavar="NUDGE", help="also the store as it would be with this saved nudge")
     evaluate.add_argument("--metrics", default=None, metavar="NAMES", help="such as nDCG@10,Recall@10")
     evaluate.add_argument("--trained-on", nargs="+", metavar="PAIRS", help="training pairs: show covered queries apart")
-    evaluate.add_argument("--format", dest="format", help="format of PAIRS: jsonl, csv, tsv, beir or finetune")
+    add_format(evaluate)
     add_report(evaluate)
     evaluate.add_argument(
         "--fail-under",
@@ -113,7 +114,7 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
     store = open_named_store(arguments.store)
     nudge = tune(
         store,
-        load_pairs(arguments.pairs, arguments.format),
+        load_pairs(arguments.pairs, arguments.format, encoding=arguments.encoding),
         load_model(arguments.model),
         solver=arguments.solver,
         reach=arguments.reach,

@@ -106,7 +106,7 @@ def write_beir(
     put_text(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
 
 
-def read_finetune_dataset(dataset: Any, log: RowLog) -> Labels:
+def read_finetune_dataset(dataset: Any, log: RowLog, encoding: str | None = None) -> Labels:
     """Return queries and qrels of an EmbeddingQAFinetuneDataset, its mapping or its JSON file.
 
     Raises:
@@ -114,7 +114,7 @@ def read_finetune_dataset(dataset: Any, log: RowLog) -> Labels:
         ValueError: the file is not JSON.
     """
     if isinstance(dataset, str | Path):
-        dataset = _json_file(Path(dataset))
+        dataset = _json_file(Path(dataset), encoding)
     names = ("queries", "relevant_docs", "negative_docs")
     fields = dataset if isinstance(dataset, Mapping) else {name: getattr(dataset, name, None) for name in names}
     queries, relevant, negative = (fields.get(name) for name in names)
@@ -213,9 +213,9 @@ def _is_synthetic(entry: Mapping[str, Any]) -> bool:
     return isinstance(metadata, Mapping) and metadata.get("synthetic") is True
 
 
-def _json_file(path: Path) -> Any:
+def _json_file(path: Path, encoding: str | None) -> Any:
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, encoding))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 

@@ -194,7 +194,7 @@ class LabeledPairs:
     def from_dataframe(
         cls, frame: Any, columns: Mapping[str, str] | None = None, *, errors: Errors = "raise"
     ) -> LabeledPairs:
-        """Read a pandas, Polars or Arrow table with ``query``, ``node_id`` and optionally ``grade``, ``query_id``.
+        """Read a table of pandas, Polars, Arrow or Hugging Face: ``query``, ``node_id``, maybe ``grade``, ``query_id``.
 
         Args:
             frame: the table, or a mapping of column names to sequences.
@@ -245,7 +245,9 @@ class LabeledPairs:
         formats.write_beir(Path(folder), split, self.queries, self.qrels, self.synthetic)
 
     @classmethod
-    def from_finetune_dataset(cls, dataset: Any, *, errors: Errors = "raise") -> LabeledPairs:
+    def from_finetune_dataset(
+        cls, dataset: Any, *, errors: Errors = "raise", encoding: str | None = None
+    ) -> LabeledPairs:
         """Read LlamaIndex's ``EmbeddingQAFinetuneDataset``, recognised by its shape, or its JSON file.
 
         ``relevant_docs`` holds for each query a node id, several, or a mapping of them to grades. Nodes of
@@ -254,6 +256,7 @@ class LabeledPairs:
         Args:
             dataset: an object with ``queries`` and ``relevant_docs``, a mapping with these keys, or the file's path.
             errors: ``"raise"`` at a bad query, or ``"skip"`` it.
+            encoding: that of the file; without it, what its byte order mark says, else UTF-8.
 
         Raises:
             TypeError: neither of these; a value of the wrong type, with its query.
@@ -261,7 +264,7 @@ class LabeledPairs:
         """
         source = str(dataset) if isinstance(dataset, str | Path) else type(dataset).__name__
         log = RowLog(source, errors)
-        return cls._read(formats.read_finetune_dataset(dataset, log), log)
+        return cls._read(formats.read_finetune_dataset(dataset, log, encoding), log)
 
     def subset(self, query_ids: Iterable[str]) -> LabeledPairs:
         """Keep only the queries named, in that order.

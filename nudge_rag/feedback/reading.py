@@ -135,8 +135,8 @@ def checked_text(value: object, what: str) -> str:
         raise ValueError(f"{what} is empty")
     if not value.isascii() and any("\ud800" <= mark <= "\udfff" for mark in value):
         raise ValueError(
-            f"{what} holds bytes that are not of the file's encoding: pass encoding=, such as 'cp1252', to a "
-            "reader that takes it, or save the file as UTF-8"
+            f"{what} holds bytes that are not of the file's encoding: pass encoding=, such as 'cp1252' "
+            "(--encoding on the command line), or save the file as UTF-8"
         )
     return value
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from nudge_rag.feedback.files import csv_rows, json_lines, read_text
 from nudge_rag.feedback.reading import RowLog
-from nudge_rag.feedback.tables import plain_cell, table_columns
+from nudge_rag.feedback.tables import dataset_rows, is_dataset, plain_cell, table_columns
 
 __all__ = ["Numbered", "Records", "loaded", "numbered_records"]
 
@@ -22,8 +22,10 @@ KINDS = (".jsonl", ".json", ".csv", ".parquet")
 Numbered = tuple[str, int, Mapping[str, Any]]
 
 
-def numbered_records(records: Records, log: RowLog, name: str) -> Iterator[Numbered]:
+def numbered_records(records: Records, log: RowLog, name: str, encoding: str | None = None) -> Iterator[Numbered]:
     """Yield source, number and content of each record; ``log`` decides what one that is no record does.
+
+    Files of text have ``encoding``; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a file that cannot be read as what its name says.
@@ -31,10 +33,10 @@ def numbered_records(records: Records, log: RowLog, name: str) -> Iterator[Numbe
     """
     if isinstance(records, str | Path) and Path(records).is_dir():
         for file in _files(Path(records)):
-            yield from numbered_records(file, log, name)
+            yield from numbered_records(file, log, name, encoding)
         return
     source = str(records) if isinstance(records, str | Path) else name
-    rows = _file_rows(Path(records), log) if isinstance(records, str | Path) else enumerate(_rows(records))
+    rows = _file_rows(Path(records), log, encoding) if isinstance(records, str | Path) else enumerate(_rows(records))
     for line, row in rows:
         log.n_rows += 1
         fields = _fields(row)
@@ -74,7 +76,9 @@ def loaded(value: Any) -> Any:
 def _rows(records: Iterable[Any]) -> Iterable[Any]:
     if hasattr(records, "iloc"):
         records = _with_index(records)
-    if isinstance(records, Mapping) or hasattr(records, "to_pydict") or hasattr(records, "iloc"):
+    if is_dataset(records):
+        return dataset_rows(records)
+    if isinstance(records, Mapping) or any(hasattr(records, name) for name in ("to_pydict", "iloc", "get_columns")):
         columns = table_columns(records)
         if len({len(column) for column in columns.values()}) > 1:
             lengths = ", ".join(f"{name!r}: {len(column)}" for name, column in columns.items())
@@ -89,11 +93,11 @@ def _with_index(frame: Any) -> Any:
     return frame.reset_index(named) if named else frame
 
 
-def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
+def _file_rows(path: Path, log: RowLog, encoding: str | None) -> Iterator[tuple[int, Any]]:
     kind = path.suffix.lower()
     if kind == ".json":
         try:
-            content = json.loads(read_text(path))
+            content = json.loads(read_text(path, encoding))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON ({error}); a file of one object a line is a .jsonl file") from error
         # Exports wrap their rows: {"data": [...]}, {"runs": [...]}.
@@ -101,7 +105,7 @@ def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
         rows = content if isinstance(content, list) else lists[0] if len(lists) == 1 else [content]
         yield from enumerate(rows, start=1)
     elif kind == ".csv":
-        header, cells = csv_rows(path, log)
+        header, cells = csv_rows(path, log, encoding)
         for line, row in cells:
             if len(row) == len(header):
                 yield line, dict(zip(header, row, strict=True))
@@ -119,7 +123,7 @@ def _file_rows(path: Path, log: RowLog) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"{path}: not Parquet ({error})") from error
         yield from enumerate(rows, start=1)
     else:
-        yield from json_lines(path, log)
+        yield from json_lines(path, log, encoding)
 
 
 def _fields(row: Any) -> Mapping[str, Any] | None:

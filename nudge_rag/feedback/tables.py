@@ -1,13 +1,13 @@
-"""Rows of tables: pandas, Polars, Arrow, or a mapping of columns, recognised by what they can do."""
+"""Rows of tables: pandas, Polars, Arrow, Hugging Face, or a mapping of columns, recognised by what they can do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["is_missing", "plain_cell", "table_columns", "table_rows"]
+__all__ = ["dataset_rows", "is_dataset", "is_missing", "plain_cell", "table_columns", "table_rows"]
 
 
 def table_rows(
@@ -38,16 +38,35 @@ def table_columns(table: Any) -> dict[str, list[Any]]:
 
     Raises:
         TypeError: it is no table.
+        ValueError: it is a data set of several parts.
     """
     if isinstance(table, Mapping):
+        if parts := [name for name, part in table.items() if is_dataset(part)]:
+            raise ValueError(f"a data set of the parts {', '.join(map(repr, parts))}: pass one, such as [{parts[0]!r}]")
         return {str(name): list(column) for name, column in table.items()}
+    if is_dataset(table):
+        rows = list(dataset_rows(table))
+        return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
     if hasattr(table, "to_pydict"):  # Arrow
         return dict(table.to_pydict())
     if hasattr(table, "iloc"):  # pandas
         return {str(name): table[name].tolist() for name in table.columns}
     if hasattr(table, "get_columns"):  # Polars
         return {column.name: column.to_list() for column in table.get_columns()}
-    raise TypeError(f"expected a pandas, Polars or Arrow table or a mapping of columns, got {type(table).__name__}")
+    raise TypeError(
+        f"expected a pandas, Polars, Arrow or Hugging Face table or a mapping of columns, got {type(table).__name__}"
+    )
+
+
+def is_dataset(table: Any) -> bool:
+    """Tell a Hugging Face ``Dataset`` or ``IterableDataset``: its rows are what its format makes of them."""
+    return hasattr(table, "with_format") and hasattr(table, "features") and not isinstance(table, Mapping)
+
+
+def dataset_rows(table: Any) -> Iterable[Mapping[str, Any]]:
+    """Return the rows of a data set as dictionaries, whatever its format."""
+    rows: Iterable[Mapping[str, Any]] = table.with_format(None)
+    return rows
 
 
 def is_missing(cell: Any) -> bool:

@@ -50,7 +50,9 @@ def to_ubi(log: FeedbackLog, folder: str | Path, *, application: str = "nudge-ra
         put_text(target / name, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def from_ubi(queries: Records, events: Records = (), *, errors: Errors = "raise") -> FeedbackLog:
+def from_ubi(
+    queries: Records, events: Records = (), *, errors: Errors = "raise", encoding: str | None = None
+) -> FeedbackLog:
     """Read UBI queries and events, of this library or of OpenSearch.
 
     Ordinals may begin at 0 or at 1, times may be ISO 8601 or milliseconds, ``position`` may be empty. Queries without
@@ -60,6 +62,7 @@ def from_ubi(queries: Records, events: Records = (), *, errors: Errors = "raise"
         queries: a JSONL or Parquet file, a folder that `to_ubi` wrote (it holds the events too), or rows.
         events: a file or rows.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Returns:
         The log; impressions are in its retrievals, every other event is feedback.
@@ -71,7 +74,7 @@ def from_ubi(queries: Records, events: Records = (), *, errors: Errors = "raise"
         queries, events = Path(queries) / QUERIES, Path(queries) / EVENTS
     log = RowLog("UBI", errors)
     retrievals: dict[str, Retrieval] = {}
-    for source, line, row in numbered_records(queries, log, "UBI queries"):
+    for source, line, row in numbered_records(queries, log, "UBI queries", encoding):
         try:
             retrieval = _retrieval(_source(row))
             known = retrievals.setdefault(retrieval.query_id, retrieval)
@@ -84,7 +87,7 @@ def from_ubi(queries: Records, events: Records = (), *, errors: Errors = "raise"
             log.bad(line, str(error), type(error), source)
     feedback: list[Feedback] = []
     impressions: dict[str, list[tuple[float, str]]] = {}
-    for source, line, row in numbered_records(events, log, "UBI events"):
+    for source, line, row in numbered_records(events, log, "UBI events", encoding):
         try:
             row = _source(row)
             event = _feedback(row)

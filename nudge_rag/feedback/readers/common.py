@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from nudge_rag.feedback.log import Feedback, Retrieval, ShownNode
+from nudge_rag.feedback.log import Feedback, ShownNode
 from nudge_rag.feedback.reading import checked_id, checked_text
 from nudge_rag.feedback.records import loaded
 from nudge_rag.feedback.tables import is_missing
 
-__all__ = ["documents_shown", "optional_text", "outer_of", "outermost", "pick", "query_text", "retrievals_of", "vote"]
+__all__ = ["RunTree", "about", "documents_shown", "optional_text", "pick", "query_text", "vote"]
 
 UP = {"relevant", "thumbs_up", "thumbs up", "up", "positive", "good", "correct", "yes", "true", "like", "helpful"}
 UP |= {"\N{THUMBS UP SIGN}"}
@@ -121,43 +122,70 @@ def vote(score: Any, label: Any, threshold: float) -> str | None:
     return "thumbs_up" if word in UP else "thumbs_down"
 
 
-def outermost(span_ids: Collection[str], parent_of: Mapping[str, str | None]) -> set[str]:
-    """Return those retrievals that are not part of another one."""
-    kept = set()
-    for span_id in span_ids:
-        seen = {span_id}
-        parent = parent_of.get(span_id)
-        while parent is not None and parent not in span_ids and parent not in seen:
-            seen.add(parent)
-            parent = parent_of.get(parent)
-        if parent is None or parent not in span_ids:
-            kept.add(span_id)
-    return kept
+class RunTree:
+    """Runs of traces by their parents: which retrieval is the outermost, and which one feedback on a run is about."""
 
+    def __init__(self) -> None:
+        self._parent_of: dict[str, str | None] = {}
+        self._trace_of: dict[str, str] = {}
+        self._outer_of: dict[str, str] = {}
+        self._within: dict[str, dict[str, None]] = {}
+        self._in_trace: dict[str, dict[str, None]] = {}
 
-def outer_of(span_id: str, span_ids: Collection[str], parent_of: Mapping[str, str | None]) -> str:
-    """Return the outermost of the retrievals that a retrieval is part of; itself if it is part of none."""
-    outer, seen = span_id, {span_id}
-    parent = parent_of.get(span_id)
-    while parent is not None and parent not in seen:
-        seen.add(parent)
-        outer = parent if parent in span_ids else outer
-        parent = parent_of.get(parent)
-    return outer
+    def add(self, run_id: str, parent_id: str | None, trace_id: str | None, above: Sequence[str] = ()) -> None:
+        """Note a run.
 
+        Args:
+            run_id: its id.
+            parent_id: the run that it is part of, None at the root.
+            trace_id: the trace, None if it is its own.
+            above: all runs that it is part of, the outermost first, if the tool says so: they may not be exported.
+        """
+        self._parent_of[run_id] = parent_id
+        self._trace_of[run_id] = trace_id or run_id
+        for outer, inner in pairwise([*above, run_id]):
+            self._parent_of.setdefault(inner, outer)
 
-def retrievals_of(
-    run_id: str | None, trace_id: str | None, retrievals: Mapping[str, Retrieval], trace_of: Mapping[str, str]
-) -> list[Retrieval]:
-    """Return the retrievals that feedback on a run, or on its trace, is about."""
-    if run_id is not None and run_id in retrievals:
-        return [retrievals[run_id]]
-    trace = trace_id or (trace_of.get(run_id, run_id) if run_id is not None else None)
-    return [retrieval for query_id, retrieval in retrievals.items() if trace_of[query_id] == trace]
+    def trace_of(self, run_id: str) -> str:
+        """Return the trace of a run that was noted."""
+        return self._trace_of[run_id]
+
+    def find_retrievals(self, retrievals: Collection[str]) -> Mapping[str, str]:
+        """Note which runs, all of them added, are retrievals; return the outermost one that each of them is part of."""
+        for run_id in retrievals:
+            path = self._upwards(run_id)
+            outer = next(run for run in reversed(path) if run in retrievals)
+            self._outer_of[run_id] = outer
+            for run in path:
+                self._within.setdefault(run, {})[outer] = None
+            self._in_trace.setdefault(self._trace_of[run_id], {})[outer] = None
+        return self._outer_of
+
+    def meant_by(self, run_id: str | None, trace_id: str | None) -> list[str]:
+        """Return the outermost retrievals that feedback on a run, or on a trace, is about.
+
+        Those of the run; else those within the nearest run around it that has any, such as the chain that a model's run
+        is part of; else those of the trace.
+        """
+        if run_id is None:
+            return list(self._in_trace.get(trace_id or "", ()))
+        for run in self._upwards(run_id):
+            if run in self._within:
+                return list(self._within[run])
+        return list(self._in_trace.get(trace_id or self._trace_of.get(run_id, run_id), ()))
+
+    def _upwards(self, run_id: str) -> list[str]:
+        """A run, its parent and so on."""
+        path: dict[str, None] = {}
+        run: str | None = run_id
+        while run is not None and run not in path:
+            path[run] = None
+            run = self._parent_of.get(run)
+        return list(path)
 
 
 def about(
-    retrievals: Iterable[Retrieval], node_id: str | None, action: str, time: float | None, user: str | None
+    retrievals: Iterable[str], node_id: str | None, action: str, time: float | None, user: str | None
 ) -> list[Feedback]:
     """Return the feedback on each retrieval."""
-    return [Feedback(retrieval.query_id, node_id, action, None, time, user) for retrieval in retrievals]
+    return [Feedback(query_id, node_id, action, None, time, user) for query_id in retrievals]

@@ -22,7 +22,9 @@ Topics = Mapping[str, str] | str | Path
 Grades = dict[str, dict[str, float]]
 
 
-def from_trec(qrels: str | Path, topics: Topics, *, errors: Errors = "raise") -> LabeledPairs:
+def from_trec(
+    qrels: str | Path, topics: Topics, *, errors: Errors = "raise", encoding: str | None = None
+) -> LabeledPairs:
     """Read TREC qrels: query, iteration, document and relevance, between white space, without a header.
 
     A relevance below 0 (spam) rejects the node.
@@ -31,14 +33,15 @@ def from_trec(qrels: str | Path, topics: Topics, *, errors: Errors = "raise") ->
         qrels: the file.
         topics: query id to text, or a file of them: JSONL (``_id`` or ``id``, ``text``), or id and text between a tab.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
     """
     log = RowLog(str(qrels), errors)
-    texts = _topics(topics, log)
+    texts = _topics(topics, log, encoding)
     found: Grades = {}
-    for line, (query, _, node, relevance) in _fields(Path(qrels), 4, log):
+    for line, (query, _, node, relevance) in _fields(Path(qrels), 4, log, encoding):
         try:
             _judge(found, texts, query, node, parsed_grade(relevance, "relevance"))
         except ROW_ERRORS as error:
@@ -46,22 +49,25 @@ def from_trec(qrels: str | Path, topics: Topics, *, errors: Errors = "raise") ->
     return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
 
 
-def from_trec_run(run: str | Path, topics: Topics, *, errors: Errors = "raise") -> FeedbackLog:
+def from_trec_run(
+    run: str | Path, topics: Topics, *, errors: Errors = "raise", encoding: str | None = None
+) -> FeedbackLog:
     """Read a TREC run (query, Q0, document, rank, score, tag) as retrievals; ranks follow the scores, as trec_eval's.
 
     Args:
         run: the file.
         topics: query id to text, or a file of them.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
     """
     log = RowLog(str(run), errors)
-    texts = _topics(topics, log)
+    texts = _topics(topics, log, encoding)
     shown: dict[str, list[ShownNode]] = {}
     tags: dict[str, str] = {}
-    for line, (query, _, node, _, score, tag) in _fields(Path(run), 6, log):
+    for line, (query, _, node, _, score, tag) in _fields(Path(run), 6, log, encoding):
         try:
             if query not in texts:
                 raise ValueError(f"query {query!r} has no text")
@@ -76,13 +82,16 @@ def from_trec_run(run: str | Path, topics: Topics, *, errors: Errors = "raise") 
     return FeedbackLog(tuple(retrievals), (), log.report())
 
 
-def from_mteb(queries: Records, qrels: Records, *, errors: Errors = "raise") -> LabeledPairs:
+def from_mteb(
+    queries: Records, qrels: Records, *, errors: Errors = "raise", encoding: str | None = None
+) -> LabeledPairs:
     """Read queries (``_id`` or ``id``, ``text``) and qrels (``query-id``, ``corpus-id``, ``score``) as on the hub.
 
     Args:
         queries: rows, or their JSONL, CSV or Parquet file.
         qrels: likewise, of one split.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
@@ -93,10 +102,16 @@ def from_mteb(queries: Records, qrels: Records, *, errors: Errors = "raise") -> 
         {'d': 2.0}
     """
     log = RowLog("MTEB", errors, "row")
-    return _judged(numbered_records(queries, log, "MTEB queries"), numbered_records(qrels, log, "MTEB qrels"), log)
+    return _judged(
+        numbered_records(queries, log, "MTEB queries", encoding),
+        numbered_records(qrels, log, "MTEB qrels", encoding),
+        log,
+    )
 
 
-def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: Errors = "raise") -> Split:
+def from_nudge_dataset(
+    name: str | Path, *, node_id: str = "record_id", errors: Errors = "raise", encoding: str | None = None
+) -> Split:
     """Read a data set of NUDGE's authors (``sepz/<name>_ft`` on the hub), or a folder with its three tables.
 
     Query ids begin anew in each part there: here they are ``<part>-<q_id>``. The paper's splits are its own; those of
@@ -107,6 +122,7 @@ def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: 
             ``data_records``, ``qs`` and ``qs_rel``, each with ``train``, ``dev`` and ``test`` in Parquet or JSONL.
         node_id: "record_id", the row of the record, or another of its columns, such as "doc_id".
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Returns:
         Training, validation (their dev) and test part.
@@ -119,7 +135,7 @@ def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: 
     ids: dict[str, str] = {}
     log = RowLog(str(name), errors, "row")
     if node_id != "record_id":
-        for source, line, row in _table_rows(tables(str(name), "data_records", "train"), "data_records", log):
+        for source, line, row in _table_rows(tables(str(name), "data_records", "train"), "data_records", log, encoding):
             try:
                 ids[checked_id(row.get("record_id"), "record_id")] = checked_id(row.get(node_id), node_id)
             except ROW_ERRORS as error:
@@ -130,11 +146,11 @@ def from_nudge_dataset(name: str | Path, *, node_id: str = "record_id", errors: 
         log = RowLog(str(name), errors, "row")
         queries = (
             (source, line, {"_id": _part_id(part, row), "text": row.get("input")})
-            for source, line, row in _table_rows(tables(str(name), "qs", part), f"qs/{part}", log)
+            for source, line, row in _table_rows(tables(str(name), "qs", part), f"qs/{part}", log, encoding)
         )
         qrels = (
             (source, line, {"query-id": _part_id(part, row), "corpus-id": _node(row, ids), "score": row.get("rel", 1)})
-            for source, line, row in _table_rows(tables(str(name), "qs_rel", part), f"qs_rel/{part}", log)
+            for source, line, row in _table_rows(tables(str(name), "qs_rel", part), f"qs_rel/{part}", log, encoding)
         )
         parts.append(_judged(queries, qrels, log))
     return Split(*parts)
@@ -159,9 +175,9 @@ def _judged(queries: Iterator[Numbered], qrels: Iterator[Numbered], log: RowLog)
     return LabeledPairs({query: texts[query] for query in found}, found, report=log.report())
 
 
-def _table_rows(tables: list[Records], name: str, log: RowLog) -> Iterator[Numbered]:
+def _table_rows(tables: list[Records], name: str, log: RowLog, encoding: str | None) -> Iterator[Numbered]:
     for table in tables:
-        yield from numbered_records(table, log, name)
+        yield from numbered_records(table, log, name, encoding)
 
 
 def _part_id(part: str, row: Mapping[str, Any]) -> str | None:
@@ -193,7 +209,7 @@ def _hub_tables(name: str, table: str, part: str) -> list[Records]:
     return [datasets.load_dataset(f"sepz/{name}_ft", table, split=part)]
 
 
-def _topics(topics: Topics, log: RowLog) -> dict[str, str]:
+def _topics(topics: Topics, log: RowLog, encoding: str | None) -> dict[str, str]:
     texts: dict[str, str] = {}
     if isinstance(topics, Mapping):
         for place, (query, text) in enumerate(topics.items()):
@@ -205,9 +221,11 @@ def _topics(topics: Topics, log: RowLog) -> dict[str, str]:
     path = Path(topics)
     rows: list[tuple[int, Any, Any]]
     if path.suffix.lower() in (".jsonl", ".json"):
-        rows = [(line, pick(row, "_id", "id", "query_id"), row.get("text")) for line, row in json_lines(path, log)]
+        rows = [
+            (line, pick(row, "_id", "id", "query_id"), row.get("text")) for line, row in json_lines(path, log, encoding)
+        ]
     else:
-        lines = enumerate(read_text(path).split("\n"), start=1)
+        lines = enumerate(read_text(path, encoding).split("\n"), start=1)
         rows = []
         for line, text in lines:
             query_id, _, words = text.rstrip("\r").partition("\t")
@@ -235,8 +253,8 @@ def _judge(found: Grades, texts: Mapping[str, str], query: str, node: str, grade
     found.setdefault(query, {})[node] = grade
 
 
-def _fields(path: Path, n_fields: int, log: RowLog) -> Iterator[tuple[int, list[str]]]:
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
+def _fields(path: Path, n_fields: int, log: RowLog, encoding: str | None) -> Iterator[tuple[int, list[str]]]:
+    for line, text in enumerate(read_text(path, encoding).split("\n"), start=1):
         fields = text.split()
         if not fields:
             continue

@@ -7,13 +7,12 @@ from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval
 from nudge_rag.feedback.readers.common import (
+    RunTree,
     about,
     documents_shown,
     optional_text,
-    outermost,
     pick,
     query_text,
-    retrievals_of,
     vote,
 )
 from nudge_rag.feedback.readers.spans import span_attributes, span_documents
@@ -35,11 +34,13 @@ def from_langfuse(
     sources: Collection[str] = USER_SOURCES,
     node_key: str | None = None,
     errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> FeedbackLog:
     """Read retriever observations and users' scores.
 
-    A score on an observation is about that retrieval, one on a trace about all of its retrievals; a score's metadata
-    may name a ``node_id``.
+    A score on a retrieval is about that one, or the one that it is part of; a score on any other observation about the
+    retrievals within it, or else within the nearest one around it; one on a trace about all of its retrievals. A
+    score's metadata may name a ``node_id``.
 
     Args:
         observations: rows of ``observations_v2`` or of the API, or their file.
@@ -49,31 +50,31 @@ def from_langfuse(
         sources: of the scores; "EVAL" is a model's judgement.
         node_key: key of the documents' metadata that holds the node id, if ``id`` does not.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
     """
     log = RowLog("Langfuse", errors)
     retrievals: dict[str, Retrieval] = {}
-    parent_of: dict[str, str | None] = {}
-    trace_of: dict[str, str] = {}
-    for source, line, row in numbered_records(observations, log, "Langfuse observations"):
+    tree = RunTree()
+    for source, line, row in numbered_records(observations, log, "Langfuse observations", encoding):
         try:
             key = checked_id(row.get("id"), "id of an observation")
             parent = pick(row, "parent_observation_id", "parentObservationId")
-            parent_of[key] = optional_text(parent, "id of the parent")
-            trace_of[key] = optional_text(pick(row, "trace_id", "traceId"), "trace_id") or key
+            trace = optional_text(pick(row, "trace_id", "traceId"), "trace_id")
+            tree.add(key, optional_text(parent, "id of the parent"), trace)
             if str(row.get("type", "")).upper() == "RETRIEVER" and row.get("level") != "ERROR":
                 retrievals[key] = _retrieval(key, row, node_key)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    kept = outermost(retrievals.keys(), parent_of)
+    kept = set(tree.find_retrievals(retrievals.keys()).values())
     retrievals = {key: retrieval for key, retrieval in retrievals.items() if key in kept}
     events: list[Feedback] = []
-    for source, line, row in numbered_records(scores, log, "Langfuse scores"):
+    for source, line, row in numbered_records(scores, log, "Langfuse scores", encoding):
         try:
             if row.get("name") in names and str(row.get("source", "API")).upper() in sources:
-                events += _scored(row, threshold, retrievals, trace_of)
+                events += _scored(row, threshold, tree)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     return FeedbackLog(tuple(retrievals.values()), tuple(events), log.report())
@@ -95,9 +96,7 @@ def _retrieval(key: str, row: Mapping[str, Any], node_key: str | None) -> Retrie
     )
 
 
-def _scored(
-    row: Mapping[str, Any], threshold: float, retrievals: Mapping[str, Retrieval], trace_of: Mapping[str, str]
-) -> list[Feedback]:
+def _scored(row: Mapping[str, Any], threshold: float, tree: RunTree) -> list[Feedback]:
     subject = loaded(row.get("subject"))
     subject = subject if isinstance(subject, Mapping) else {}
     kind = subject.get("kind")
@@ -114,7 +113,7 @@ def _scored(
         action = vote(row.get("value"), words, threshold)
     if action is None:
         return []
-    meant = retrievals_of(observation, trace if observation is None else None, retrievals, trace_of)
+    meant = tree.meant_by(optional_text(observation, "observation_id"), optional_text(trace, "trace_id"))
     metadata = loaded(row.get("metadata"))
     node = metadata.get("node_id") if isinstance(metadata, Mapping) else None
     user = pick(row, "author_user_id", "authorUserId")

@@ -9,13 +9,12 @@ from typing import Any
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.feedback.readers.common import (
+    RunTree,
     about,
     documents_shown,
     optional_text,
-    outermost,
     pick,
     query_text,
-    retrievals_of,
     vote,
 )
 from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
@@ -28,6 +27,7 @@ __all__ = ["from_examples", "from_langsmith"]
 USER_KEYS = ("user_score", "user_feedback", "thumbs", "nudge_node")
 # Of one run; more are no votes of users.
 MOST_VOTES = 100_000
+UUID_LENGTH = 36
 
 
 def from_langsmith(
@@ -38,11 +38,13 @@ def from_langsmith(
     threshold: float = 0.5,
     node_key: str | None = None,
     errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> FeedbackLog:
     """Read retriever runs and what users said of them.
 
-    A run within another retriever's run is part of that one. Feedback on a chain or on the trace is about its
-    retrievals as a whole (`FeedbackLog.to_pairs` says what that labels). Feedback on a node has
+    A run within another retriever's run is part of that one. Feedback on any other run, such as a chain's or a model's,
+    is about the retrievals within it, or else within the nearest run around it, as a whole (`FeedbackLog.to_pairs`
+    says what that labels). Feedback on a node has
     ``extra={"node_id": ...}``; ``correction={"node_ids": [...]}`` names the right ones. Without feedback rows the
     runs' ``feedback_stats`` count. Export all runs: the SDK's ``query`` returns those of the last day without
     ``min_start_time``.
@@ -54,45 +56,50 @@ def from_langsmith(
         threshold: scores above it are thumbs up, below it thumbs down.
         node_key: key of the documents' metadata that holds the node id, if ``id`` does not.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
     """
     log = RowLog("LangSmith", errors)
     retrievals: dict[str, Retrieval] = {}
-    parent_of: dict[str, str | None] = {}
-    trace_of: dict[str, str] = {}
+    tree = RunTree()
     stats: list[tuple[str, int, str, Any]] = []
-    for source, line, row in numbered_records(runs, log, "LangSmith runs"):
+    for source, line, row in numbered_records(runs, log, "LangSmith runs", encoding):
         try:
             run_id = checked_id(optional_text(row.get("id"), "id of a run"), "id of a run")
-            parent_of[run_id] = optional_text(row.get("parent_run_id"), "parent_run_id")
-            trace_of[run_id] = optional_text(row.get("trace_id"), "trace_id") or run_id
+            parent, trace = (optional_text(row.get(name), name) for name in ("parent_run_id", "trace_id"))
+            tree.add(run_id, parent, trace, _above(row))
             stats.append((source, line, run_id, loaded(pick(row, "feedback_stats"))))
             if str(row.get("run_type", "")).lower() == "retriever" and not pick(row, "error"):
                 retrievals[run_id] = _retrieval(run_id, row, node_key)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    kept = outermost(retrievals.keys(), parent_of)
+    kept = set(tree.find_retrievals(retrievals.keys()).values())
     retrievals = {run_id: retrieval for run_id, retrieval in retrievals.items() if run_id in kept}
     events: list[Feedback] = []
     n_runs = log.n_rows
-    for source, line, row in numbered_records(feedback, log, "LangSmith feedback"):
+    for source, line, row in numbered_records(feedback, log, "LangSmith feedback", encoding):
         try:
-            events += _feedback(row, keys, threshold, retrievals, trace_of)
+            events += _feedback(row, keys, threshold, tree)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
     if log.n_rows == n_runs:
         for source, line, run_id, counts in stats:
             try:
-                events += _counted(counts, keys, retrievals_of(run_id, None, retrievals, trace_of))
+                events += _counted(counts, keys, tree.meant_by(run_id, None))
             except ROW_ERRORS as error:
                 log.bad(line, f"feedback_stats: {error}", type(error), source)
     return FeedbackLog(tuple(retrievals.values()), tuple(events), log.report())
 
 
 def from_examples(
-    examples: Records, *, query: str = "inputs.question", nodes: str = "outputs.node_ids", errors: Errors = "raise"
+    examples: Records,
+    *,
+    query: str = "inputs.question",
+    nodes: str = "outputs.node_ids",
+    errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> LabeledPairs:
     """Read the examples of a LangSmith or Langfuse data set, whose keys are the user's own.
 
@@ -101,6 +108,7 @@ def from_examples(
         query: path of the question in a row, such as "inputs.question" or "input.question".
         nodes: path of a node id, several, or a mapping of them to grades; "expectedOutput.node_ids" in Langfuse.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
@@ -112,7 +120,7 @@ def from_examples(
     """
     log = RowLog("examples", errors)
     rows = []
-    for source, line, row in numbered_records(examples, log, "examples"):
+    for source, line, row in numbered_records(examples, log, "examples", encoding):
         try:
             text, found = query_text(_at(row, query)), loaded(_at(row, nodes))
             if not isinstance(found, Mapping):
@@ -146,19 +154,19 @@ def _retrieval(run_id: str, row: Mapping[str, Any], node_key: str | None) -> Ret
     )
 
 
-def _feedback(
-    row: Mapping[str, Any],
-    keys: Collection[str],
-    threshold: float,
-    retrievals: Mapping[str, Retrieval],
-    trace_of: Mapping[str, str],
-) -> list[Feedback]:
+def _above(row: Mapping[str, Any]) -> list[str]:
+    """The runs that a run is part of, the outermost first: ``{start}Z{id}.{start}Z{id}``, the last one its own."""
+    order = row.get("dotted_order")
+    return [part[-UUID_LENGTH:] for part in order.split(".")[:-1] if "Z" in part] if isinstance(order, str) else []
+
+
+def _feedback(row: Mapping[str, Any], keys: Collection[str], threshold: float, tree: RunTree) -> list[Feedback]:
     origin = loaded(row.get("feedback_source"))
     origin = origin if isinstance(origin, Mapping) else {}
     if row.get("key") not in keys or origin.get("type") == "model":
         return []
     run_id, trace_id = (optional_text(row.get(name), name) for name in ("run_id", "trace_id"))
-    meant = retrievals_of(run_id, trace_id, retrievals, trace_of)
+    meant = tree.meant_by(run_id, trace_id)
     time, user = parse_time(row.get("created_at")), optional_text(pick(origin, "user_id"), "user_id")
     correction, extra = loaded(row.get("correction")), loaded(row.get("extra"))
     events: list[Feedback] = []
@@ -174,7 +182,7 @@ def _feedback(
     return events
 
 
-def _counted(counts: Any, keys: Collection[str], meant: Sequence[Retrieval]) -> list[Feedback]:
+def _counted(counts: Any, keys: Collection[str], meant: Sequence[str]) -> list[Feedback]:
     """Feedback of a run of which only number and mean are known: of scores 0 and 1 that is all."""
     if counts is None:
         return []

@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
-from nudge_rag.feedback.readers.common import (
-    documents_shown,
-    optional_text,
-    outer_of,
-    outermost,
-    pick,
-    query_text,
-    vote,
-)
+from nudge_rag.feedback.readers.common import RunTree, about, documents_shown, optional_text, pick, query_text, vote
 from nudge_rag.feedback.readers.otlp import otlp_mapping, unwrapped_spans
 from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id
 from nudge_rag.feedback.records import Numbered, Records, loaded, numbered_records
@@ -40,13 +32,15 @@ def from_spans(
     names: Collection[str] | None = None,
     threshold: float = 0.5,
     errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> FeedbackLog:
     """Read retrieval spans of OpenInference, of OpenTelemetry's GenAI conventions or of TruLens, and annotations.
 
     Attributes may be flat or nested, a list of OTLP keys and values, or columns of Phoenix's data frame; a row may be a
     whole ``resourceSpans`` object, as OTLP exporters write them to files. A span within
-    another retrieval's is part of it; what a reranker span of the same trace kept is what was shown. Spans of LangChain
-    hold no ids: resolve their texts with `TextResolver.resolve`.
+    another retrieval's is part of it; what a reranker span of the same trace kept is what was shown. An annotation of
+    any other span, such as the answer's, is about the retrievals within it, or else within the nearest span around it.
+    Spans of LangChain hold no ids: resolve their texts with `TextResolver.resolve`.
 
     Args:
         spans: rows, or their file.
@@ -55,6 +49,7 @@ def from_spans(
         names: of the annotations that count; all without it.
         threshold: scores above it are thumbs up, below it thumbs down; without a score labels count by their words.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
@@ -67,15 +62,15 @@ def from_spans(
         {'doc-7': 1.0}
     """
     log = RowLog("spans", errors)
-    retrievals, shown, outer = _read_spans(unwrapped_spans(numbered_records(spans, log, "spans"), log), log)
+    found = _read_spans(unwrapped_spans(numbered_records(spans, log, "spans", encoding), log), log)
     events: list[Feedback] = []
-    for source, line, row in numbered_records(annotations, log, "annotations"):
+    for source, line, row in numbered_records(annotations, log, "annotations", encoding):
         try:
             if row.get("annotator_kind") in annotators and (names is None or _name(row) in names):
-                events += _annotated(row, threshold, retrievals, shown, outer)
+                events += _annotated(row, threshold, found)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    return FeedbackLog(tuple(shown.values()), tuple(events), log.report())
+    return FeedbackLog(tuple(found.shown.values()), tuple(events), log.report())
 
 
 def from_trulens(
@@ -85,6 +80,7 @@ def from_trulens(
     feedback: Collection[str] = (),
     threshold: float = 0.5,
     errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> FeedbackLog:
     """Read TruLens' retrieval spans, and columns of its records as feedback on whole answers.
 
@@ -96,16 +92,17 @@ def from_trulens(
         feedback: names of the columns that users' feedback is in.
         threshold: scores above it are thumbs up, below it thumbs down.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         ValueError: a bad row, with file and line.
     """
     log = RowLog("TruLens", errors)
-    rows = list(unwrapped_spans(numbered_records(events, log, "TruLens events"), log))
-    _, shown, _ = _read_spans(iter(rows), log)
+    rows = list(unwrapped_spans(numbered_records(events, log, "TruLens events", encoding), log))
+    shown = _read_spans(iter(rows), log).shown
     spans_of = _spans_of_records(rows, shown)
     given: list[Feedback] = []
-    for source, line, row in numbered_records(records, log, "TruLens records"):
+    for source, line, row in numbered_records(records, log, "TruLens records", encoding):
         try:
             meant = spans_of.get(checked_id(row.get("record_id"), "record_id"), [])
             votes = [vote(row.get(name), None, threshold) for name in feedback]
@@ -115,29 +112,40 @@ def from_trulens(
     return FeedbackLog(tuple(shown.values()), tuple(given), log.report())
 
 
-def _read_spans(
-    rows: Iterator[Numbered], log: RowLog
-) -> tuple[dict[str, Retrieval], dict[str, Retrieval], dict[str, str]]:
-    """Return all retrievals by span, the outermost ones as users saw them, and the one that each is part of."""
+@dataclass(frozen=True)
+class _Spans:
+    """Retrievals by span, all of them and the outermost ones as users saw them, and the spans that they are in."""
+
+    retrievals: Mapping[str, Retrieval]
+    shown: Mapping[str, Retrieval]
+    outer_of: Mapping[str, str]
+    tree: RunTree
+
+
+def _read_spans(rows: Iterator[Numbered], log: RowLog) -> _Spans:
     retrievals: dict[str, Retrieval] = {}
-    parent_of: dict[str, str | None] = {}
-    trace_of: dict[str, str] = {}
+    tree = RunTree()
     reranked: dict[str, tuple[ShownNode, ...]] = {}
     for source, line, row in rows:
         try:
             attributes = span_attributes(row)
-            span_id, parent_of[span_id], trace_of[span_id] = _ids(row)
+            span_id, parent, trace = _ids(row)
+            tree.add(span_id, parent, trace)
             kind = _kind(row, attributes)
             if kind == "RERANKER":
-                reranked[trace_of[span_id]] = span_documents(attributes, "reranker.output_documents")
+                reranked[trace] = span_documents(attributes, "reranker.output_documents")
             elif kind == "RETRIEVER":
                 retrievals[span_id] = _retrieval(span_id, row, attributes)
         except ROW_ERRORS as error:
             log.bad(line, str(error), type(error), source)
-    kept = outermost(retrievals.keys(), parent_of)
-    found = {key: retrieval for key, retrieval in retrievals.items() if key in kept}
-    shown = {key: _after_reranking(one, reranked.get(trace_of[key])) for key, one in found.items()}
-    return retrievals, shown, {key: outer_of(key, retrievals.keys(), parent_of) for key in retrievals}
+    outer_of = tree.find_retrievals(retrievals.keys())
+    kept = set(outer_of.values())
+    shown = {
+        key: _after_reranking(retrieval, reranked.get(tree.trace_of(key)))
+        for key, retrieval in retrievals.items()
+        if key in kept
+    }
+    return _Spans(retrievals, shown, outer_of, tree)
 
 
 def _spans_of_records(rows: Iterable[Numbered], shown: Mapping[str, Retrieval]) -> dict[str, list[str]]:
@@ -245,35 +253,39 @@ def _name(row: Mapping[str, Any]) -> Any:
     return pick(row, "name", "annotation_name")
 
 
-def _annotated(
-    row: Mapping[str, Any],
-    threshold: float,
-    found: Mapping[str, Retrieval],
-    shown: Mapping[str, Retrieval],
-    outer: Mapping[str, str],
-) -> list[Feedback]:
+def _annotated(row: Mapping[str, Any], threshold: float, spans: _Spans) -> list[Feedback]:
     """The vote on a document by its place in the span, or on the span; it is about the retrieval that users saw."""
-    span_id = str(pick(row, "span_id", "context.span_id"))
-    if span_id not in found:
-        return []
+    span_id = optional_text(pick(row, "span_id", "context.span_id"), "span_id")
     result = loaded(row.get("result"))
     result = result if isinstance(result, Mapping) else row
+    meant = spans.tree.meant_by(span_id, None)
+    if not meant:
+        return []
     action = vote(pick(result, "score", "result.score"), pick(result, "label", "result.label"), threshold)
     if action is None:
         return []
-    position, documents = pick(row, "document_position"), found[span_id].shown
-    node_id: str | None = None
+    position, node_id = pick(row, "document_position"), None
     if position is not None:
-        place = float(position)  # tables with gaps, and CSV files of them, hold 1.0
-        if not (place.is_integer() and 0 <= place < len(documents)):
-            raise ValueError(f"document_position {position} of a span with {len(documents)} documents")
-        node = documents[int(place)]
-        node_id = node.node_id
-        if node_id is None:  # known by its place among the nodes shown, until its text is resolved
-            texts = [kept.text for kept in shown[outer[span_id]].shown] if outer[span_id] in shown else []
-            if node.text not in texts:
-                return []
-            node_id = f"#{texts.index(node.text) + 1}"
+        if (
+            span_id is None or span_id not in spans.retrievals
+        ):  # documents of another kind of span, such as those that were cited
+            return []
+        node_id = _node_at(position, span_id, spans)
+        if node_id is None:
+            return []
     user = pick(row, "user_id")
     time = parse_time(pick(row, "updated_at", "created_at"))
-    return [Feedback(outer[span_id], node_id, action, None, time, optional_text(user, "user_id"))]
+    return about(meant, node_id, action, time, optional_text(user, "user_id"))
+
+
+def _node_at(position: Any, span_id: str, spans: _Spans) -> str | None:
+    """The node at a place of a retrieval, or "#<rank>" if it has no id; None if it was not among the nodes shown."""
+    documents = spans.retrievals[span_id].shown
+    place = float(position)  # tables with gaps, and CSV files of them, hold 1.0
+    if not (place.is_integer() and 0 <= place < len(documents)):
+        raise ValueError(f"document_position {position} of a span with {len(documents)} documents")
+    node = documents[int(place)]
+    if node.node_id is not None:
+        return node.node_id
+    texts = [kept.text for kept in spans.shown[spans.outer_of[span_id]].shown]
+    return f"#{texts.index(node.text) + 1}" if node.text in texts else None

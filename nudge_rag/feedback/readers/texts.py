@@ -11,25 +11,28 @@ from nudge_rag.feedback.files import read_text
 from nudge_rag.feedback.formats import REJECTED
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.feedback.readers.common import pick
-from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog
+from nudge_rag.feedback.reading import ROW_ERRORS, Errors, RowLog, checked_id, checked_text
 from nudge_rag.feedback.records import Records, loaded, numbered_records
 from nudge_rag.feedback.resolve import TextResolver
 from nudge_rag.feedback.rows import gather_rows
 
-__all__ = ["Texts", "from_hugging_face", "from_llama_index", "from_ragas"]
+__all__ = ["Texts", "from_hugging_face", "from_llama_index", "from_ragas", "read_texts"]
 
 Texts = Mapping[str, str | None] | TextResolver
 """Node ids to their texts, or a resolver of them."""
 
 QUERY_NAMES = ("anchor", "query", "question", "sentence1", "input")
 POSITIVE_NAMES = ("positive", "answer", "sentence2", "document", "passage", "context", "text")
+ID_NAMES, TEXT_NAMES = ("_id", "id", "node_id"), ("text", "page_content", "content")
 GRADE_NAMES = ("score", "label", "grade", "labels")
 
 # Query, texts or node ids with their grades, whether the latter are ids, whether it is synthetic.
 Answers = tuple[Any, Iterable[tuple[Any, float]], bool, bool]
 
 
-def from_ragas(samples: Records, texts: Texts | None = None, *, errors: Errors = "raise") -> LabeledPairs:
+def from_ragas(
+    samples: Records, texts: Texts | None = None, *, errors: Errors = "raise", encoding: str | None = None
+) -> LabeledPairs:
     """Read samples or a testset of Ragas: ``reference_context_ids``, or ``reference_contexts`` by their texts.
 
     Samples of a testset (``synthesizer_name``) are synthetic.
@@ -38,6 +41,7 @@ def from_ragas(samples: Records, texts: Texts | None = None, *, errors: Errors =
         samples: rows, or their file; lists in CSV cells are parsed.
         texts: node ids to texts, for samples without ids.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Returns:
         The labels; ``report`` lists texts that fit no node, or several, which are never guessed.
@@ -62,11 +66,16 @@ def from_ragas(samples: Records, texts: Texts | None = None, *, errors: Errors =
         synthetic = pick(row, "synthesizer_name") is not None
         return sample.get("user_input"), [(answer, 1.0) for answer in found], bool(_listed(ids)), synthetic
 
-    return _read("Ragas samples", samples, answers, texts, errors)
+    return _read("Ragas samples", samples, answers, texts, errors, encoding)
 
 
 def from_hugging_face(
-    rows: Records, texts: Texts, *, columns: Mapping[str, str] | None = None, errors: Errors = "raise"
+    rows: Records,
+    texts: Texts,
+    *,
+    columns: Mapping[str, str] | None = None,
+    errors: Errors = "raise",
+    encoding: str | None = None,
 ) -> LabeledPairs:
     """Read pairs, triplets or scored pairs in the manner of sentence-transformers.
 
@@ -79,6 +88,7 @@ def from_hugging_face(
         texts: node ids to texts.
         columns: "query", "positive" and optionally "grade" to the names of their columns.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Returns:
         The labels; ``report`` lists texts that fit no node, or several, which are never guessed.
@@ -115,16 +125,19 @@ def from_hugging_face(
                 found += [(text, REJECTED) for text in _listed(loaded(row[name]))]
         return row[query], found, False, False
 
-    return _read("rows", rows, answers, texts, errors)
+    return _read("rows", rows, answers, texts, errors, encoding)
 
 
-def from_llama_index(dataset: Any, texts: Texts | None = None, *, errors: Errors = "raise") -> LabeledPairs:
+def from_llama_index(
+    dataset: Any, texts: Texts | None = None, *, errors: Errors = "raise", encoding: str | None = None
+) -> LabeledPairs:
     """Read LlamaIndex's ``EmbeddingQAFinetuneDataset`` or ``LabelledRagDataset``, recognised by its shape.
 
     Args:
         dataset: the object, its mapping, or its JSON file.
         texts: node ids to texts, for a ``LabelledRagDataset``, which has no ids. Its examples by a model are synthetic.
         errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
 
     Raises:
         TypeError: it is neither.
@@ -132,10 +145,10 @@ def from_llama_index(dataset: Any, texts: Texts | None = None, *, errors: Errors
     """
     content = dataset
     if isinstance(dataset, str | Path):
-        content = loaded(read_text(Path(dataset)))
+        content = loaded(read_text(Path(dataset), encoding))
     examples = content.get("examples") if isinstance(content, Mapping) else getattr(content, "examples", None)
     if examples is None:
-        return LabeledPairs.from_finetune_dataset(dataset, errors=errors)
+        return LabeledPairs.from_finetune_dataset(dataset, errors=errors, encoding=encoding)
     if isinstance(examples, str | Path | Mapping) or not isinstance(examples, Iterable):
         raise TypeError(f"examples must be a list, got {type(examples).__name__}")
 
@@ -155,12 +168,46 @@ def from_llama_index(dataset: Any, texts: Texts | None = None, *, errors: Errors
     return _read("LabelledRagDataset", examples, answers, texts, errors)
 
 
+def read_texts(records: Records, *, errors: Errors = "raise", encoding: str | None = None) -> dict[str, str]:
+    """Read node ids (``_id``, ``id``, ``node_id``) and texts (``text``, ``page_content``, ``content``), as of a corpus.
+
+    Args:
+        records: rows, or their JSONL, JSON, CSV or Parquet file.
+        errors: ``"raise"`` at a bad row, or ``"skip"`` it.
+        encoding: that of text files; without it, what their byte order mark says, else UTF-8.
+
+    Raises:
+        ValueError: a bad row, with file and line; two texts of one id.
+
+    Example:
+        >>> read_texts([{"_id": 7, "text": "How to pay"}])
+        {'7': 'How to pay'}
+    """
+    log = RowLog(str(records) if isinstance(records, str | Path) else "texts", errors, "row")
+    texts: dict[str, str] = {}
+    for source, line, row in numbered_records(records, log, "texts", encoding):
+        try:
+            node = checked_id(pick(row, *ID_NAMES), "node id")
+            text = checked_text(pick(row, *TEXT_NAMES), f"text of node {node!r}")
+            if texts.setdefault(node, text) != text:
+                raise ValueError(f"node {node!r} has two texts; the first one counts if errors are skipped")
+        except ROW_ERRORS as error:
+            log.bad(line, str(error), type(error), source)
+    log.report()
+    return texts
+
+
 def _read(
-    name: str, records: Records, answers: Callable[[Mapping[str, Any]], Answers], texts: Texts | None, errors: Errors
+    name: str,
+    records: Records,
+    answers: Callable[[Mapping[str, Any]], Answers],
+    texts: Texts | None,
+    errors: Errors,
+    encoding: str | None = None,
 ) -> LabeledPairs:
     log = RowLog(str(records) if isinstance(records, str | Path) else name, errors, "row")
     resolver = texts if isinstance(texts, TextResolver) or texts is None else TextResolver(texts)
-    rows = list(_resolved(numbered_records(records, log, name), answers, resolver, log))
+    rows = list(_resolved(numbered_records(records, log, name, encoding), answers, resolver, log))
     n_rows = log.n_rows
     labels = gather_rows(rows, log)
     log.n_rows = n_rows

@@ -279,7 +279,7 @@ def test_tables():
         LabeledPairs.from_dataframe(columns, {"query": "question", "node_id": "answer"})
     with pytest.raises(ValueError, match="columns must map query, node_id"):
         LabeledPairs.from_dataframe(columns, {"text": "question"})
-    with pytest.raises(TypeError, match="expected a pandas, Polars or Arrow table"):
+    with pytest.raises(TypeError, match="expected a pandas, Polars, Arrow or Hugging Face table"):
         LabeledPairs.from_dataframe([("a", "b")])
 
 

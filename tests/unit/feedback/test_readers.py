@@ -293,6 +293,31 @@ def test_a_vote_on_a_retrieval_within_another_one_is_about_what_users_saw():
     assert plain(resolved.to_pairs()) == {"q": {"pay": 1.0}}
 
 
+class HubDataset:
+    """Hugging Face's ``Dataset`` by its shape: rows are what the format makes of them, dictionaries without one."""
+
+    features = ()
+
+    def __init__(self, rows, form=tuple):
+        self.rows, self.form = rows, form
+
+    def with_format(self, form):
+        return HubDataset(self.rows, dict if form is None else tuple)
+
+    def __iter__(self):
+        return map(self.form, self.rows)
+
+
+def test_data_sets_of_hugging_face_whatever_their_format():
+    rows = HubDataset([{"anchor": "pay?", "positive": NODES["pay"], "negative": NODES["leave"]}])
+    assert plain(from_hugging_face(rows, NODES)) == {"pay?": {"pay": 1, "leave": -1}}
+    table = HubDataset([{"query": "pay?", "node_id": "pay"}])
+    assert plain(LabeledPairs.from_dataframe(table)) == {"pay?": {"pay": 1.0}}
+    for parts in ({"train": rows}, {"train": rows, "test": rows}):
+        with pytest.raises(ValueError, match=r"a data set of the parts 'train'.*: pass one, such as \['train'\]"):
+            from_hugging_face(parts, NODES)
+
+
 def test_opentelemetry_spans():
     attributes = {
         "gen_ai.operation.name": "retrieval",
