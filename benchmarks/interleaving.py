@@ -117,9 +117,9 @@ def main() -> None:
     if given.runs is not None:
         return
     lines = [
-        f"`python -m benchmarks.interleaving`: {runs} runs each of {max(QUERIES)} test sentences of MITRE ATT&CK, asked",
-        "by simulated users. Equal rankings: in how many runs 0.5 lies within the 95 % interval, and the mean share of",
-        "wins. The nudge: in how many runs it is found to be better after so many queries.",
+        f"`python -m benchmarks.interleaving`: {runs} runs each of {max(QUERIES)} test sentences of MITRE ATT&CK,",
+        "asked by simulated users. Equal rankings: in how many runs 0.5 lies within the 95 % interval, and the mean",
+        "share of wins. The nudge: in how many runs it is found to be better after so many queries.",
         machine("numpy"),
         "",
         f"| user | equal: 0.5 within | share | {' | '.join(f'found by {n}' for n in QUERIES)} |",

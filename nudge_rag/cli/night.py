@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from nudge_rag.cli.evaluating import compare_stores, name_states
+from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.night_config import NightConfig
 from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
 from nudge_rag.common.files import write_synced
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "Night", "run_night", "split_by_text"]
 
 STEPS = ("labels", "tune", "gate", "push", "report")
+EVALUATION = "evaluation.html"
 STATE, LOG = "state.json", "log.jsonl"
 # A night that failed so often is given up, so that one bad file does not stop every night after it.
 MOST_ATTEMPTS = 3
@@ -149,8 +151,12 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
         solver=cast("SolverName", config.solver),  # tune names what it does not know
         metrics=config.metrics,
         model=config.model_name,
+        judge=load_judge(config.judge, config.store, config.model, config.versions),
         **config.where(),
     )
+    if nudge.judgement is not None and nudge.judgement.evaluation is not None:
+        # A saved nudge has the judgement's numbers alone, so the page is written now.
+        nudge.judgement.evaluation.report(work / EVALUATION, title=f"Gate of {night.name}")
     nudge.save(work / "nudge")
     split.test.to_jsonl(work / "test.jsonl")
     split.train.to_jsonl(work / "train.jsonl")
@@ -161,22 +167,20 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
 
 
 def _gate(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
-    """Compare with what is live, on pairs that neither was trained on."""
-    found = _compare(config, work)
-    reference = found.systems[-2]
-    row = found.row("nudged", found.metrics[0])
-    found.report(work / "evaluation.html", title=f"Gate of {night.name}")  # and evaluation.json beside it
-    facts = {
-        "metric": found.metrics[0],
-        "compared_with": reference,
-        "change": row.difference,
-        "means": {system: found.mean(system, found.metrics[0]) for system in found.systems},
-    }
-    if row.difference is None or row.difference < config.at_least:
-        facts |= {
-            "over": f"the gate is closed: {row.difference:+.4f} is less than {config.at_least:+.4f}",
-            "pushed": False,
-        }
+    """Compare with what is live, on pairs that neither was trained on; a judge has done so already."""
+    judgement = _load_nudge(config, work, open_named_store(config.store)).judgement
+    if judgement is not None:
+        metric, reference, change = judgement.metric, judgement.baseline, judgement.after - judgement.before
+        means = {reference: judgement.before, "new": judgement.after}
+    else:
+        found = _compare(config, work)
+        metric, reference = found.metrics[0], found.systems[-2]
+        change = found.row("nudged", metric).difference or 0.0
+        means = {system: found.mean(system, metric) for system in found.systems}
+        found.report(work / EVALUATION, title=f"Gate of {night.name}")  # and evaluation.json beside it
+    facts = {"metric": metric, "compared_with": reference, "change": change, "means": means}
+    if change < config.at_least:
+        facts |= {"over": f"the gate is closed: {change:+.4f} is less than {config.at_least:+.4f}", "pushed": False}
     return facts
 
 

@@ -14,7 +14,7 @@ __all__ = ["NightConfig", "read_config"]
 KINDS: dict[str, tuple[type, ...]] = {
     "store": (str,), "model": (str,), "pairs": (list,), "format": (str,), "recorder": (str,), "folder": (str,),
     "versions": (str,), "model_name": (str,), "solver": (str,), "metrics": (list,), "at_least": (int, float),
-    "mode": (str,), "switch": (bool,), "keep": (int,), "force": (bool,),
+    "judge": (str,), "mode": (str,), "switch": (bool,), "keep": (int,), "force": (bool,),
 }  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class NightConfig:
         model_name: name of the embedding model, for the record.
         solver: as `nudge_rag.tune`.
         metrics: the first one decides.
+        judge: ``module:function`` from a store to the application's own retriever, whose answers decide.
         at_least: the change from what is live that is needed for a push.
         mode: ``in-place`` or ``side-by-side``.
         switch: make a copy live at once.
@@ -52,6 +53,7 @@ class NightConfig:
     model_name: str | None = None
     solver: str = "auto"
     metrics: tuple[str, ...] = ("nDCG@10", "Recall@10")
+    judge: str | None = None
     at_least: float = 0.0
     mode: str = "in-place"
     switch: bool = False

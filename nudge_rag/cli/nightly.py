@@ -22,6 +22,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _nightly(arguments: argparse.Namespace) -> Outcome:
     """Run one night; ends with 1 if nothing was pushed, 4 if nodes were left alone."""
+    from nudge_rag.cli.judging import load_judge
     from nudge_rag.cli.night import run_night
     from nudge_rag.cli.night_config import read_config
     from nudge_rag.cli.resources import check_report_file, load_model, open_named_store
@@ -32,6 +33,7 @@ def _nightly(arguments: argparse.Namespace) -> Outcome:
     if arguments.dry_run:
         store, files = open_named_store(config.store), config.pair_files()
         load_model(config.model)
+        load_judge(config.judge, config.store, config.model, config.versions)
         text = f"{store.name} holds {store.count():,} nodes; {len(files)} file(s) of pairs; the model can be loaded."
         return Outcome(text, {"nodes": store.count(), "files": [str(file) for file in files]})
     with locked(config.folder, f"a night in {config.folder}"):

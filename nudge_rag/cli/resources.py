@@ -28,10 +28,12 @@ __all__ = [
     "add_yes",
     "check_report_file",
     "confirm",
+    "framework_of",
     "journal_of",
     "load_model",
     "load_object",
     "load_pairs",
+    "open_framework_store",
     "open_named_store",
     "pairs_format",
 ]
@@ -115,10 +117,24 @@ def open_named_store(name: str) -> EmbeddingStore:
         from nudge_rag.stores.urls import open_store
 
         return open_store(_VARIABLE.sub(lambda match: quote(_variable(match.group(1)), safe=""), name))
+    return _adapted(_load_store(name), name)
+
+
+def open_framework_store(name: str) -> Any:
+    """Return the object that a framework keeps a store in, None if the name is a URL's or that of our own store."""
+    if name.startswith("env:"):
+        name = _variable(name.removeprefix("env:"))
+    if "://" in name:
+        return None
+    from nudge_rag.stores.base import EmbeddingStore
+
+    store = _load_store(name)
+    return None if isinstance(store, EmbeddingStore) else store
+
+
+def _load_store(name: str) -> Any:
     store = load_object(name, "STORE")
-    if callable(store) and not hasattr(store, "search"):
-        store = store()
-    return _adapted(store, name)
+    return store() if callable(store) and not hasattr(store, "search") else store
 
 
 def _variable(name: str) -> str:
@@ -133,8 +149,7 @@ def _adapted(store: Any, name: str) -> EmbeddingStore:
 
     if isinstance(store, EmbeddingStore):
         return store
-    package = type(store).__module__.partition(".")[0]
-    module = "llama_index.retrievers.nudge" if package == "llama_index" else "langchain_nudge"
+    module = framework_of(store)
     try:
         adapted = importlib.import_module(module).embedding_store(store)
     except ImportError as error:
@@ -142,6 +157,12 @@ def _adapted(store: Any, name: str) -> EmbeddingStore:
     if not isinstance(adapted, EmbeddingStore):
         raise UsageError(f"{name} is no store but a {type(store).__name__}")
     return adapted
+
+
+def framework_of(store: Any) -> str:
+    """Return the package that serves the framework's object."""
+    package = type(store).__module__.partition(".")[0]
+    return "llama_index.retrievers.nudge" if package == "llama_index" else "langchain_nudge"
 
 
 def load_object(name: str, what: str) -> Any:

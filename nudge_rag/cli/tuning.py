@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.outcome import DONE, NO, PARTLY, Outcome, UsageError
 from nudge_rag.cli.resources import (
     add_format,
@@ -38,6 +39,11 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     add_store(tune)
     tune.add_argument("pairs", metavar="PAIRS", nargs="+", help="files of labelled pairs, or BEIR folders")
     tune.add_argument("--model", required=True, metavar="MODEL", help="sentence-transformers folder or module:object")
+    tune.add_argument(
+        "--judge",
+        metavar="JUDGE",
+        help="module:function from a store to your own retriever, whose answers decide instead of plain search",
+    )
     tune.add_argument("-o", "--output", metavar="FOLDER", help="save the nudge, for push and report")
     tune.add_argument("--solver", default="auto", help="auto (default), nudge-n, nudge-m or nudge-contrastive")
     tune.add_argument(
@@ -122,6 +128,7 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
         split=parse_fractions(arguments.split),
         seed=arguments.seed,
         model=arguments.model_name,
+        judge=load_judge(arguments.judge, arguments.store, arguments.model, arguments.versions),
         **journal_of(arguments),
     )
     lines, result = [str(nudge)], describe_nudge(nudge)
@@ -148,6 +155,7 @@ def describe_nudge(nudge: Nudge) -> dict[str, Any]:
         "nodes": len(nudge.ids),
         "summary": nudge.summary,
         "comparison": None if nudge.comparison is None else nudge.comparison.to_dict(),
+        "judgement": None if nudge.judgement is None else nudge.judgement.to_dict(),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -59,6 +59,7 @@ class LabelCoverage:
         worthwhile: about how many more labelled queries are worth collecting: until twice as many gain less than
             ``worth``; None without a curve.
         worth: the gain below which a doubling is not worth it.
+        no_curve: why there is no curve although ``embed_queries`` was given, such as too few queries; else None.
     """
 
     n_nodes: int
@@ -72,6 +73,7 @@ class LabelCoverage:
     limit: float | None = None
     worthwhile: int | None = None
     worth: float = 0.005
+    no_curve: str | None = None
 
     def expected(self, n_queries: int) -> float:
         """Return the metric to expect of so many training queries: limit - slope / sqrt(n), fitted to the curve.
@@ -80,7 +82,7 @@ class LabelCoverage:
             ValueError: there is no curve.
         """
         if self.limit is None:
-            raise ValueError("there is no learning curve: pass embed_queries to coverage()")
+            raise ValueError(f"there is no learning curve: {self.no_curve or 'pass embed_queries to coverage()'}")
         limit, slope = _fit_curve(self.curve)
         return limit - slope / math.sqrt(n_queries)
 
@@ -119,6 +121,8 @@ class LabelCoverage:
         if self.curve:
             points = ", ".join(f"{point.n_queries}: {point.after:.3f}" for point in self.curve)
             lines.append(f"{self.metric} by training queries: untuned {self.curve[-1].before:.3f}; {points}")
+        if self.no_curve is not None:
+            lines.append(f"no learning curve: {self.no_curve}")
         if self.worthwhile is not None:
             lines.append(
                 f"collect about {self.worthwhile} more: beyond, twice as many gain less than {self.worth:g}"
@@ -153,8 +157,9 @@ def coverage(
         solver: of the curve; "nudge-n" is quick.
         seed: of the split and of the samples.
 
-    Raises:
-        ValueError: fewer than 8 training queries for a curve.
+    Returns:
+        What was found; without 8 training queries, or queries to validate and to measure on, there is no curve, and
+        ``no_curve`` says so.
 
     Example:
         >>> from nudge_rag.stores import MappingStore
@@ -174,8 +179,13 @@ def coverage(
     curve: tuple[LearningPoint, ...] = ()
     limit: float | None = None
     worthwhile: int | None = None
+    no_curve: str | None = None
     if embed_queries is not None:
-        curve = _learning_curve(pairs, store, embed_queries, metric, solver, seed)
+        split = pairs.split(seed=seed) if isinstance(pairs, LabeledPairs) else pairs
+        no_curve = _missing_for_curve(split, present)
+        if no_curve is None:
+            curve = _learning_curve(split, store, embed_queries, present, metric, solver, seed)
+    if curve:
         limit, slope = _fit_curve(curve)
         # slope (1 - sqrt(1/2)) / sqrt(n) = worth
         enough = (max(slope, 0.0) * (1 - math.sqrt(0.5)) / worth) ** 2
@@ -192,31 +202,49 @@ def coverage(
         limit=limit,
         worthwhile=worthwhile,
         worth=worth,
+        no_curve=no_curve,
     )
 
 
+def _missing_for_curve(split: Split, known: Collection[str]) -> str | None:
+    """Say what a learning curve lacks: queries with an answer in the store, to learn from, validate and measure on."""
+    for part, fewest, purpose in zip(
+        split, (FEWEST_QUERIES, 1, 1), ("training queries", "validation query", "test query"), strict=True
+    ):
+        answered = len(_answered(part, known))
+        if answered < fewest:
+            return f"it needs at least {fewest} {purpose} with an answer in the store, there are {answered}"
+    return None
+
+
+def _answered(part: LabeledPairs, known: Collection[str]) -> list[str]:
+    return [
+        query
+        for query, grades in part.qrels.items()
+        if any(grade > 0 and node in known for node, grade in grades.items())
+    ]
+
+
 def _learning_curve(
-    pairs: LabeledPairs | Split,
+    split: Split,
     store: EmbeddingStore,
     embed_queries: EmbedQueries,
+    known: Collection[str],
     metric: str,
     solver: SolverName,
     seed: int,
 ) -> tuple[LearningPoint, ...]:
     from nudge_rag.tuning.tune import tune
 
-    split = pairs.split(seed=seed) if isinstance(pairs, LabeledPairs) else pairs
-    queries = list(split.train.queries)
-    if len(queries) < FEWEST_QUERIES:
-        raise ValueError(f"a learning curve needs at least {FEWEST_QUERIES} training queries, got {len(queries)}")
-    known = _Remembered(embed_queries)
+    queries = _answered(split.train, known)
+    embed = _Remembered(embed_queries)
     order = np.random.default_rng(seed).permutation(len(queries))
     points = []
     for fraction in FRACTIONS:
         # Smaller samples are parts of the larger ones, so that the curve does not jump with the draw.
         chosen = [queries[row] for row in order[: round(fraction * len(queries))]]
         part = Split(split.train.subset(chosen), split.val, split.test)
-        nudge = tune(store, part, known, solver=solver, metrics=(metric,), seed=seed)
+        nudge = tune(store, part, embed, solver=solver, metrics=(metric,), seed=seed)
         if nudge.comparison is None:
             raise ValueError("there are no held-out pairs to measure a learning curve on")
         row = nudge.comparison.row(metric)

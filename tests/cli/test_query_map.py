@@ -18,11 +18,17 @@ def test_a_saved_and_a_live_map_are_evaluated_alike(monkeypatch, tmp_path, reach
     nudge = tune(store, pairs, embed, reach=reach, versions=tmp_path / "versions")
     nudge.save(tmp_path / "nudge")
     monkeypatch.setattr(evaluating, "open_named_store", lambda name: store)
-    monkeypatch.setattr(evaluating, "load_pairs", lambda files, form: nudge.split.test)
+    monkeypatch.setattr(evaluating, "load_pairs", lambda files, form, encoding=None: nudge.split.test)
     monkeypatch.setattr(evaluating, "load_model", lambda name: embed)
     monkeypatch.setattr(evaluating, "journal_of", lambda arguments: {"versions": tmp_path / "versions"})
     arguments = argparse.Namespace(
-        store="store", pairs=[], format=None, trained_on=None, model="model", nudge=str(tmp_path / "nudge")
+        store="store",
+        pairs=[],
+        format=None,
+        encoding=None,
+        trained_on=None,
+        model="model",
+        nudge=str(tmp_path / "nudge"),
     )
     offered = evaluating.compare_states(arguments, ["nDCG@10"])
     told = pytest.warns(UserWarning, match="queries must pass nudge.adapter")

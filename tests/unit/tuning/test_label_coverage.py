@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs
+from nudge_rag import LabeledPairs, Split
 from nudge_rag.stores.memory.mapping import MappingStore
 from nudge_rag.tuning.label_coverage import LabelCoverage, LearningPoint, coverage
 
@@ -79,5 +79,20 @@ def test_the_learning_curve_rises_and_embeds_each_text_once():
 
 def test_too_few_queries_for_a_curve():
     store, pairs, embedded = planted(9)
-    with pytest.raises(ValueError, match="needs at least 8 training queries, got 6"):
-        coverage(pairs, store, lambda texts: [embedded[text] for text in texts])
+    found = coverage(pairs, store, lambda texts: [embedded[text] for text in texts])
+    lacking = "it needs at least 8 training queries with an answer in the store, there are 6"
+    assert (found.no_curve, found.curve, found.limit, found.worthwhile) == (lacking, (), None, None)
+    assert f"no learning curve: {lacking}" in str(found)
+    for ask in (lambda: found.expected(10), found.plot):
+        with pytest.raises(ValueError, match=f"there is no learning curve: {lacking}"):
+            ask()
+    # Labels of nodes that the store does not hold teach nothing; a part without queries measures nothing.
+    elsewhere = LabeledPairs.from_pairs([(text, "elsewhere") for text in embedded])
+    lost = coverage(elsewhere, store, lambda texts: [embedded[text] for text in texts])
+    assert "there are 0" in lost.no_curve
+    many = planted(40)[1]
+    split = Split(many, many.subset([]), many)
+    assert (
+        "at least 1 validation query"
+        in coverage(split, store, lambda texts: [embedded[text] for text in texts]).no_curve
+    )
