@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from nudge_rag.cli.judging import load_judge
+from nudge_rag.cli.outcome import UsageError
 from tests.cli import shop
-from tests.cli.conftest import Command
+from tests.cli.conftest import FOLDER, Command
 
 STORE = "duckdb://./shop.duckdb?table=docs&similarity=cosine"
-MODULE = '''
-import functools
-
+PIPELINES = """
 import shop
-from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import InMemoryVectorStore
-from llama_index.core import VectorStoreIndex
-from llama_index.core.embeddings import BaseEmbedding
-from llama_index.core.schema import TextNode
 
 LEFT = 5
 
 
-class ForLangChain(Embeddings):
+def plain(store):
+    "Search by vectors, as the command does without a judge."
+    return lambda question: list(store.search(shop.embed([question]), 10).ids[0])
+
+
+def by_words(store):
+    "A pipeline whose answers rest on words alone: no vectors can improve it."
+    words = {node: set(text.lower().split()) for node, text in shop.texts().items()}
+    return lambda question: sorted(words, key=lambda node: -len(words[node] & set(question.split())))[:10]
+
+
+def breaking(store):
+    raise RuntimeError("the reranker is away")
+"""
+LANG_CHAIN = """
+import shop
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
+
+
+class Model(Embeddings):
     def embed_documents(self, texts):
         return shop.embed(texts).tolist()
 
@@ -30,7 +46,22 @@ class ForLangChain(Embeddings):
         return shop.embed([text])[0].tolist()
 
 
-class ForLlamaIndex(BaseEmbedding):
+store = InMemoryVectorStore(Model())
+store.add_texts(list(shop.texts().values()), ids=list(shop.texts()))
+
+
+def pipeline(store):
+    retriever = store.as_retriever(search_kwargs={"k": 10})
+    return lambda question: [document.id for document in retriever.invoke(question)]
+"""
+LLAMA_INDEX = """
+import shop
+from llama_index.core import VectorStoreIndex
+from llama_index.core.embeddings import BaseEmbedding
+from llama_index.core.schema import TextNode
+
+
+class Model(BaseEmbedding):
     def _get_text_embedding(self, text):
         return shop.embed([text])[0].tolist()
 
@@ -40,49 +71,22 @@ class ForLlamaIndex(BaseEmbedding):
         return self._get_query_embedding(query)
 
 
-@functools.cache
-def lang_chain():
-    store = InMemoryVectorStore(ForLangChain())
-    store.add_texts(list(shop.texts().values()), ids=list(shop.texts()))
-    return store
+store = VectorStoreIndex(
+    [TextNode(id_=node, text=text) for node, text in shop.texts().items()], embed_model=Model()
+)
 
 
-@functools.cache
-def llama_index():
-    nodes = [TextNode(id_=node, text=text) for node, text in shop.texts().items()]
-    return VectorStoreIndex(nodes, embed_model=ForLlamaIndex())
-
-
-def plain(store):
-    """Search by vectors, as the command does without a judge."""
-    return lambda question: list(store.search(shop.embed([question]), 10).ids[0])
-
-
-def by_words(store):
-    """A pipeline whose answers rest on words alone: no vectors can improve it."""
-    words = {node: set(text.lower().split()) for node, text in shop.texts().items()}
-    return lambda question: sorted(words, key=lambda node: -len(words[node] & set(question.split())))[:10]
-
-
-def chained(store):
-    retriever = store.as_retriever(search_kwargs={"k": 10})
-    return lambda question: [document.id for document in retriever.invoke(question)]
-
-
-def indexed(store):
+def pipeline(store):
     return store.as_retriever(similarity_top_k=10)
-
-
-def breaking(store):
-    raise RuntimeError("the reranker is away")
-'''
+"""
 
 
 @pytest.fixture
 def pipelines(tmp_path):
     shop.write_files(tmp_path)
     shop.index_in_duckdb(shop.read_folder(tmp_path / "texts"), tmp_path / "shop.duckdb")
-    (tmp_path / "pipelines.py").write_text(MODULE)
+    for name, code in (("pipelines", PIPELINES), ("chained", LANG_CHAIN), ("indexed", LLAMA_INDEX)):
+        (tmp_path / f"{name}.py").write_text(code)
     return tmp_path
 
 
@@ -102,15 +106,9 @@ def test_the_pipeline_decides_and_not_the_vectors(pipelines):
     assert same["comparison"] == found["comparison"]
 
 
-@pytest.mark.parametrize(
-    ("store", "judge", "model"),
-    [
-        ("pipelines:lang_chain", "pipelines:chained", "pipelines:ForLangChain"),
-        ("pipelines:llama_index", "pipelines:indexed", "shop:embed"),
-    ],
-)
-def test_a_frameworks_judge_gets_a_view_of_the_frameworks_store(pipelines, store, judge, model):
-    found = tune(pipelines, store, judge, 0, model)
+@pytest.mark.parametrize(("module", "model"), [("chained", "chained:Model"), ("indexed", "shop:embed")])
+def test_a_frameworks_judge_gets_a_view_of_the_frameworks_store(pipelines, module, model):
+    found = tune(pipelines, f"{module}:store", f"{module}:pipeline", 0, model)
     row = next(row for row in found["comparison"]["rows"] if (row["group"], row["metric"]) == ("all", "nDCG@10"))
     assert found["judgement"]["after"] == pytest.approx(row["after"], abs=0.002)  # ties
 
@@ -123,8 +121,12 @@ def test_a_frameworks_judge_gets_a_view_of_the_frameworks_store(pipelines, store
         ("pipelines:LEFT", "the judge pipelines:LEFT is a int and no function from a store to a retriever"),
     ],
 )
-def test_what_is_no_judge_is_named(pipelines, judge, message):
-    assert message in tune(pipelines, STORE, judge, 2)["message"]
+def test_what_is_no_judge_is_named(pipelines, monkeypatch, judge, message):
+    monkeypatch.chdir(pipelines)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    with pytest.raises(UsageError, match=message):
+        load_judge(judge, STORE, "shop:embed")
+    monkeypatch.delitem(sys.modules, "pipelines", raising=False)
 
 
 def test_a_judge_that_fails_is_an_error_and_not_a_no(pipelines):
