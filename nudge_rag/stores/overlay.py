@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +54,12 @@ class OverlayStore:
         self._rough = np.ascontiguousarray(unit, dtype=np.float32)
         self._squares = (self._rough**2).sum(axis=1)
         self._row = {node_id: row for row, node_id in enumerate(self._names)}
+
+    def over(self, store: EmbeddingStore) -> OverlayStore:
+        """The same vectors over another view of the same store."""
+        found = copy(self)
+        found.store = store
+        return found
 
     @property
     def name(self) -> str:

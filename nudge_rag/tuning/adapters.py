@@ -55,7 +55,7 @@ def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> Q
         JournalError: the history is out of reach, or cannot be read.
         StoreError: the store failed.
     """
-    return _adapter_of(_open_journal(store, versions).live)
+    return _adapter_of(open_journal(store, versions).live)
 
 
 def _adapter_of(live: Version | None) -> QueryAdapter | None:
@@ -63,7 +63,7 @@ def _adapter_of(live: Version | None) -> QueryAdapter | None:
     return None if packed is None else unpack_adapter(packed)
 
 
-def _open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
+def open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
     """Open the history for reading, in the folder that the store names if it is not its own."""
     try:
         return Journal.open(store, versions)
@@ -183,7 +183,7 @@ class LiveAdapter:
 
     def _look(self) -> QueryAdapter | None:
         try:
-            live = _open_journal(self._open_store(), self._versions).live
+            live = open_journal(self._open_store(), self._versions).live
             self._check_model(live)
             return _adapter_of(live)
         except NudgeError as error:

@@ -20,6 +20,7 @@ from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.gate import LiveComparison, live_queries
 from nudge_rag.tuning.judge import LIVE, NEW, ORIGINALS, Judge, Judgement
 from nudge_rag.tuning.nudge import Nudge
+from nudge_rag.tuning.overlays import nodes_as_pushed
 
 __all__ = ["JudgedStore", "judge_nudge", "view_store"]
 
@@ -57,7 +58,8 @@ def view_store(nudge: Nudge, laid_over: Nudge | None) -> JudgedStore:
     """Return the nudge's store as it is live, or with a nudge laid over it."""
     if laid_over is None:
         return JudgedStore(nudge.store, [], nudge.vectors[:0], live_adapter(nudge.store, nudge.versions))
-    return JudgedStore(nudge.store, laid_over.ids, laid_over.vectors, laid_over.adapter, laid_over)
+    nodes = nodes_as_pushed(laid_over, nudge.store, nudge.versions)
+    return JudgedStore(nudge.store, *nodes, laid_over.adapter, laid_over)
 
 
 def judge_nudge(nudge: Nudge, judge: Judge) -> Nudge:

@@ -33,6 +33,7 @@ from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
+from nudge_rag.tuning.overlays import nodes_as_pushed
 from nudge_rag.tuning.printing import (
     describe_candidates,
     describe_coarse_index,
@@ -344,6 +345,8 @@ class Nudge:
         elif node_map_of(journal.live) is not None:
             # A push would give the nodes that are not among these their originals back.
             store = MappedStore(store, journal.originals_of)
+        else:
+            return OverlayStore(store, *nodes_as_pushed(self, store, self.versions))
         return OverlayStore(store, self.ids, self.vectors)
 
     def require_no_node_map(self) -> None:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 import nudge_rag
 from nudge_rag.stores import InMemoryStore
 from tests.support.builders.registry import here
+from tests.support.nudges import swapped
 
 numbers = itertools.count()
 
@@ -241,6 +242,20 @@ def test_k_and_filter_at_call_and_scores(store, world):
     assert scores == sorted(scores, reverse=True)
     assert "score" not in NudgeRetriever(vectorstore=store).invoke(world.queries[0])[0].metadata
     assert ids(NudgeRetriever(vectorstore=store, k=9, filter=even(store)).invoke(world.queries[0])) == ids(found)
+
+
+def test_an_overlay_over_what_is_live_shows_what_its_push_gives(store, world):
+    adapter = embedding_store(store)
+    names = [node for part, _ in adapter.scan() for node in part][:12]
+    originals = adapter.read(names)
+    first, second = (swapped(adapter, names[part], originals[part]) for part in (slice(8), slice(6, 12)))
+    first.push()
+    plain, overlay = NudgeRetriever(vectorstore=store, k=9), NudgeRetriever(vectorstore=store, k=9, overlay=second)
+    live = [ids(plain.invoke(query)) for query in world.queries]
+    served = [ids(overlay.invoke(query)) for query in world.queries]
+    second.push()
+    assert [ids(plain.invoke(query)) for query in world.queries] == served != live
+    assert [ids(overlay.invoke(query)) for query in world.queries] == served
 
 
 def test_tune_overlay_push_and_rollback(store, world, tmp_path):

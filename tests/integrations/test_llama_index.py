@@ -23,6 +23,7 @@ from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_
 import nudge_rag
 from nudge_rag.stores import SimpleStore
 from tests.support.builders.registry import here
+from tests.support.nudges import swapped
 
 numbers = itertools.count()
 
@@ -160,6 +161,20 @@ def test_scores_are_the_stores_own_similarity_on_request(index, world):
         "l2": -((nodes - query) ** 2).sum(axis=1),
     }[similarity]
     np.testing.assert_allclose([one.score for one in found], expected, atol=1e-5)
+
+
+def test_an_overlay_over_what_is_live_shows_what_its_push_gives(index, world):
+    store = embedding_store(index)
+    names = [node for part, _ in store.scan() for node in part][:12]
+    originals = store.read(names)
+    first, second = (swapped(store, names[part], originals[part]) for part in (slice(8), slice(6, 12)))
+    first.push()
+    plain, overlay = NudgeRetriever(index, 9), NudgeRetriever(index, 9, overlay=second)
+    live = [ids(plain.retrieve(query)) for query in world.queries]
+    served = [ids(overlay.retrieve(query)) for query in world.queries]
+    second.push()
+    assert [ids(plain.retrieve(query)) for query in world.queries] == served != live
+    assert [ids(overlay.retrieve(query)) for query in world.queries] == served
 
 
 def test_tune_overlay_push_and_rollback(index, world, tmp_path):

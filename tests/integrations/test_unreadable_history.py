@@ -96,9 +96,14 @@ def test_a_retriever_that_is_told_to_serve_warns(application, nudge, tmp_path):
         assert application.wrap(on_unreadable="serve") == pytest.approx(Model().embed_query(TEXTS[0]))
 
 
-def test_an_overlay_needs_no_history(application, nudge, tmp_path):
+def test_an_overlay_over_an_unreadable_history_shows_its_own_nodes_if_told_to(application, nudge, tmp_path):
+    expected = nearest(nudge.adapter, moved(nudge), TEXTS[0])
+    assert application.ask(TEXTS[0], overlay=nudge) == expected
     shutil.move(tmp_path / "versions", tmp_path / "moved")
-    assert application.ask(TEXTS[0], overlay=nudge) == nearest(nudge.adapter, moved(nudge), TEXTS[0])
+    with pytest.raises(JournalError, match="whether other nodes are nudged now could not be read"):
+        application.ask(TEXTS[0], overlay=nudge)
+    with pytest.warns(UserWarning, match="whether other nodes are nudged now could not be read"):
+        assert application.ask(TEXTS[0], overlay=nudge, on_unreadable="serve") == expected
 
 
 def test_another_answer_is_refused(application):

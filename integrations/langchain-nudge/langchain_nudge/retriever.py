@@ -78,7 +78,7 @@ class NudgeRetriever(VectorStoreRetriever):
     versions: str | Path | None = None
     on_unreadable: OnUnreadable = "raise"
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
-    _opened: tuple[Any, Nudge | None, AdapterSearch] | None = PrivateAttr(default=None)
+    _opened: tuple[tuple[Any, ...], AdapterSearch] | None = PrivateAttr(default=None)
     _rival: tuple[Any, ...] | None = PrivateAttr(default=None)
     # Looks up the map of queries of the live version, and what it does so for.
     _live: tuple[tuple[Any, ...], LiveAdapter] | None = PrivateAttr(default=None)
@@ -140,11 +140,11 @@ class NudgeRetriever(VectorStoreRetriever):
 
     @property
     def _search(self) -> AdapterSearch:
-        opened = self._opened
-        if opened is None or opened[0] is not self.vectorstore or opened[1] is not self.overlay:
-            search = open_search(self.vectorstore, self._database, embedding_store(self.vectorstore), self.overlay)
-            opened = self._opened = (self.vectorstore, self.overlay, search)
-        return opened[2]
+        opened, fields = self._opened, (self.vectorstore, self.overlay, self.versions, self.on_unreadable)
+        if opened is None or any(old is not new for old, new in zip(opened[0], fields, strict=True)):
+            search = open_search(self.vectorstore, self._database, self.overlay, self.versions, self.on_unreadable)
+            opened = self._opened = fields, search
+        return opened[1]
 
     def _find_map(self) -> QueryAdapter | None:
         """The map that queries have to pass; None if there is none, or the embeddings apply it themselves."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 
 from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
+from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore, OverlayStore
+from nudge_rag.tuning.adapters import OnUnreadable
+from nudge_rag.tuning.overlays import nodes_as_pushed
 
 __all__ = ["AdapterSearch", "open_search"]
 
@@ -140,9 +144,15 @@ class AdapterSearch:
         ]
 
 
-def open_search(vectorstore: Any, database: Database, store: EmbeddingStore, overlay: Nudge | None) -> AdapterSearch:
-    """Make the searches of a store, as it is or with the vectors of ``overlay``."""
+def open_search(
+    vectorstore: Any,
+    database: Database,
+    overlay: Nudge | None,
+    versions: str | Path | None = None,
+    on_unreadable: OnUnreadable = "raise",
+) -> AdapterSearch:
+    """Make the searches of a store, as it is or as a push of ``overlay`` would make it."""
+    store = embedding_store(vectorstore)
     if overlay is not None:
-        overlay.require_no_node_map()
-        store = OverlayStore(store, overlay.ids, overlay.vectors)
+        store = OverlayStore(store, *nodes_as_pushed(overlay, store, versions, on_unreadable))
     return AdapterSearch(vectorstore, database, store)

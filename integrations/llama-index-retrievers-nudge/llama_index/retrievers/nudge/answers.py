@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,41 +22,36 @@ from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import probe_queries_with
 from llama_index.retrievers.nudge.stores import embedding_store
 
+from nudge_rag import Nudge
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.event_loops import remember_loop
-from nudge_rag.journal.fingerprints import Fingerprint
-from nudge_rag.solvers import QueryAdapter
+from nudge_rag.errors import NudgeError
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.overlays import nodes_as_pushed
 
-__all__ = ["Answers", "MovedNodes", "Scores"]
+__all__ = ["Answers", "Scores"]
+
+logger = logging.getLogger(__name__)
 
 Scores: TypeAlias = Literal["framework", "store"]
-UNPICKLED = ("_opened", "_lock", "_database", "_live")
+UNPICKLED = ("_opened", "_laid_over", "_lock", "_database", "_live")
 PREFETCH_FACTOR = 4.0  # of the integrations that know MMR
 
 
 @dataclass(frozen=True)
-class MovedNodes:
-    """Ids of nodes, the vectors that an overlay gives them, the map of its queries, and the model it was made for."""
-
-    ids: list[str]
-    vectors: FloatArray
-    adapter: QueryAdapter | None = None
-    made_for: Fingerprint | None = None
-
-
-@dataclass(frozen=True)
 class History:
-    """Where the map of the live nudge is looked up.
+    """Where the live nudge and its map are looked up.
 
     Attributes:
         versions: folder of the history; None for the store's own, or that which the store names.
         on_unreadable: what is done if it cannot be read.
+        maps_queries: whether queries pass the map of the nudge here; False if they have passed it already.
     """
 
     versions: str | Path | None = None
     on_unreadable: OnUnreadable = "raise"
+    maps_queries: bool = True
 
 
 class Answers:
@@ -68,15 +64,16 @@ class Answers:
         index: the index that is searched.
         options: the retriever's ``vector_store_kwargs``.
         mode: the retriever's query mode.
-        moved: nodes that an overlay moves, or None.
+        overlay: a nudge that is laid over the store, or None.
         scores: whose scores are given.
         implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
-        history: of the nudge whose map queries pass, if it has one; None if they have passed it already.
+        history: of what is live.
         embed_model: the model that embeds queries, which is compared once with that of the nudge.
 
     Raises:
         TypeError: the store of the index is not supported.
-        ValueError: options that its search does not take, or that an overlay cannot honour.
+        ValueError: options that its search does not take, or that an overlay cannot honour; an overlay that maps all
+            nodes.
         JournalError: the history cannot be read.
     """
 
@@ -86,10 +83,10 @@ class Answers:
         options: Options,
         mode: VectorStoreQueryMode,
         *,
-        moved: MovedNodes | None,
+        overlay: Nudge | None,
         scores: Scores,
         implied_node_ids: bool,
-        history: History | None,
+        history: History,
         embed_model: BaseEmbedding | None = None,
     ) -> None:
         self._index = index
@@ -104,17 +101,20 @@ class Answers:
             known = ", ".join(sorted(database.options)) or "none"
             raise ValueError(f"{name} takes no vector_store_kwargs {', '.join(unknown)}; it takes {known}")
         problem = database.overlay_problem(self._vector_store, mode, options)
-        if problem is not None and (moved is not None or scores == "store"):
-            how = "an overlay" if moved is not None else "scores='store'"
+        if problem is not None and (overlay is not None or scores == "store"):
+            how = "an overlay" if overlay is not None else "scores='store'"
             raise ValueError(f"{how} cannot honour {problem} of {name}: push the nudge, or leave that out")
-        self._moved = moved
+        self._overlay = overlay
         self._scores = scores
         self._implied_node_ids = implied_node_ids
         self._history = history
         self._embed_model = embed_model
         self._compared = False
         self._begin()
-        if history is not None and moved is None:
+        if overlay is not None:
+            overlay.require_no_node_map()
+            self._start_overlay()
+        elif history.maps_queries:
             self._live.start()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,8 +131,9 @@ class Answers:
         self._begin()
 
     def _begin(self) -> None:
-        history = self._history or History()
+        history = self._history
         self._opened: EmbeddingStore | None = None
+        self._laid_over: OverlayStore | None = None
         self._lock = threading.Lock()
         self._live = LiveAdapter(
             self._open_adapter,
@@ -181,17 +182,17 @@ class Answers:
 
     def _mapped(self, query: VectorStoreQuery) -> VectorStoreQuery:
         """Map the query as the overlay, or the nudge that is live, demands."""
-        if self._history is None or query.query_embedding is None:
+        if not self._history.maps_queries or query.query_embedding is None:
             return query
-        if self._moved is not None and not self._compared and self._embed_model is not None:
+        if self._overlay is not None and not self._compared and self._embed_model is not None:
             self._compared = True
-            warn_of_other_model(self._moved.made_for, probe_queries_with(self._embed_model), "the overlay")
-        adapter = self._live.find() if self._moved is None else self._moved.adapter
+            warn_of_other_model(self._overlay.fingerprint, probe_queries_with(self._embed_model), "the overlay")
+        adapter = self._live.find() if self._overlay is None else self._overlay.adapter
         return query if adapter is None else replace(query, query_embedding=map_query(adapter, query.query_embedding))
 
     def _framework_answers(self, query: VectorStoreQuery, options: Options) -> bool:
         return (
-            self._moved is None
+            self._overlay is None
             and self._scores == "framework"
             and self._database.honours(self._vector_store, query, options)
         )
@@ -216,8 +217,8 @@ class Answers:
         filtered = self._index.docstore if self._database.keeps_no_metadata else self._vector_store
         request = Request(self._vector_store, filtered, self._open_adapter, query, options, trusting)
         store: EmbeddingStore = _FilteredStore(self._database, request)
-        if self._moved is not None:
-            store = OverlayStore(store, self._moved.ids, self._moved.vectors)
+        if self._overlay is not None:
+            store = self._lay_over().over(store)
         search = self._search_diverse if query.mode == VectorStoreQueryMode.MMR else self._search_nearest
         try:
             ids, scores = search(store, query, options)
@@ -273,6 +274,24 @@ class Answers:
             if self._opened is None:
                 self._opened = embedding_store(self._index)
             return self._opened
+
+    def _lay_over(self) -> OverlayStore:
+        """The store as a push of the overlay would make it."""
+        store, overlay, history = self._open_adapter(), self._overlay, self._history
+        with self._lock:
+            if self._laid_over is None and overlay is not None:
+                nodes = nodes_as_pushed(overlay, store, history.versions, history.on_unreadable)
+                self._laid_over = OverlayStore(store, *nodes)
+            return self._laid_over or OverlayStore(store, [], np.empty((0, 0)))
+
+    def _start_overlay(self) -> None:
+        """Lay the overlay over the store. One that cannot be opened yet, such as in an event loop, is opened later."""
+        try:
+            self._lay_over()
+        except (NudgeError, ValueError):
+            raise
+        except Exception as error:
+            logger.info("the overlay is laid over the store at the first query: %s", error)
 
     def _own_ids(self, ids: list[str]) -> list[str]:
         """Give ids as this vector store would: a FaissVectorStore gives positions, which the index looks up."""

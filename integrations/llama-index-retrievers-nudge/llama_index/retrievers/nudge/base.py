@@ -12,7 +12,7 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
-from llama_index.retrievers.nudge.answers import Answers, History, MovedNodes, Scores
+from llama_index.retrievers.nudge.answers import Answers, History, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
 from llama_index_instrumentation.dispatcher import active_instrument_tags
@@ -95,7 +95,14 @@ class NudgeRetriever(VectorIndexRetriever):
         self._rival: NudgeRetriever | None = None
         if interleave is not None:
             self._rival = NudgeRetriever(
-                index, similarity_top_k, overlay=interleave, scores=scores, embed_model=embed_model, **options
+                index,
+                similarity_top_k,
+                overlay=interleave,
+                scores=scores,
+                embed_model=embed_model,
+                versions=versions,
+                on_unreadable=on_unreadable,
+                **options,
             )
         searched = _index_of(index, embed_model)
         implied = options.get("node_ids") is None
@@ -109,12 +116,10 @@ class NudgeRetriever(VectorIndexRetriever):
             searched,
             self._kwargs,
             self._vector_store_query_mode,
-            moved=None
-            if overlay is None
-            else MovedNodes(list(overlay.ids), overlay.vectors, overlay.adapter, overlay.fingerprint),
+            overlay=overlay,
             scores=scores,
             implied_node_ids=implied,
-            history=None if isinstance(self._embed_model, NudgeEmbedding) else History(versions, on_unreadable),
+            history=History(versions, on_unreadable, not isinstance(self._embed_model, NudgeEmbedding)),
             embed_model=self._embed_model,
         )
 

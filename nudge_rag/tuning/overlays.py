@@ -1,0 +1,85 @@
+"""Lay a nudge over a store: the vectors that nodes would have after a push, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.caller import warn_caller
+from nudge_rag.errors import JournalError, NudgeError
+from nudge_rag.journal.node_map import node_map_of
+from nudge_rag.stores.access import read_present
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.adapters import OnUnreadable, open_journal
+
+if TYPE_CHECKING:
+    from nudge_rag.tuning.nudge import Nudge
+
+__all__ = ["nodes_as_pushed"]
+
+
+def nodes_as_pushed(
+    nudge: Nudge,
+    store: EmbeddingStore,
+    versions: str | Path | None = None,
+    on_unreadable: OnUnreadable = "raise",
+) -> tuple[tuple[str, ...], FloatArray]:
+    """Return ids and vectors of the nodes that a push of ``nudge`` would change.
+
+    These are the nodes of the nudge, and those that are nudged now and would get their originals back.
+
+    Args:
+        nudge: of labelled nodes.
+        store: the store that it is laid over.
+        versions: the folder of its history; None for the nudge's, the store's own, or that which the store names.
+        on_unreadable: if the history cannot be read, ``"raise"``, or ``"serve"`` the nudge's own nodes with a warning.
+
+    Returns:
+        (n,) ids, and (n, d) vectors of the nudge's dtype.
+
+    Raises:
+        ValueError: the nudge, or the version that is live, maps all nodes.
+        JournalError: the history cannot be read.
+        StoreError: the store failed.
+
+    Example:
+        >>> from nudge_rag import Nudge, ValidationCurve
+        >>> from nudge_rag.stores import MappingStore
+        >>> store = MappingStore({"n1": [1.0, 0.0], "n2": [0.0, 1.0]}, key="example of nodes as pushed")
+        >>> curve = ValidationCurve(np.array([0.1]), np.array([1.0]), "nDCG@10")
+        >>> def move(node, before, after):
+        ...     arrays = np.array([after]), np.array([before])
+        ...     return Nudge(store, (node,), *arrays, 0.1, curve, True, "moved", "none")
+        >>> receipt = move("n1", [1.0, 0.0], [0.8, 0.6]).push()
+        >>> ids, vectors = nodes_as_pushed(move("n2", [0.0, 1.0], [0.6, 0.8]), store)
+        >>> ids, vectors.tolist()
+        (('n2', 'n1'), [[0.6, 0.8], [1.0, 0.0]])
+    """
+    nudge.require_no_node_map()
+    try:
+        journal = open_journal(store, nudge.versions if versions is None else versions)
+        live = journal.live
+    except NudgeError as error:
+        problem = f"whether other nodes are nudged now could not be read: {error}"
+        if on_unreadable == "raise":
+            raise JournalError(f"{problem} (on_unreadable='serve' serves this nudge's nodes alone)") from error
+        warn_caller(problem)
+        return nudge.ids, nudge.vectors
+    if node_map_of(live) is not None:
+        raise ValueError(
+            "the version that is live maps all nodes of the store, and a retriever cannot lay a nudge over the others'"
+            " originals: search nudge.overlay(), or roll back first"
+        )
+    own = set(nudge.ids)
+    others = [node_id for node_id in journal.nudged_ids() if node_id not in own]
+    current, _ = read_present(store, others)
+    if not current:
+        return nudge.ids, nudge.vectors
+    ids, held = list(current), np.array(list(current.values()))
+    originals = journal.originals_of(ids, held)
+    back = [row for row in range(len(ids)) if not np.array_equal(originals[row], held[row])]
+    vectors = np.concatenate([nudge.vectors, originals[back].astype(nudge.vectors.dtype)])
+    return (*nudge.ids, *(ids[row] for row in back)), vectors
