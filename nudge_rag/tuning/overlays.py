@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -15,14 +15,30 @@ from nudge_rag.stores.access import read_present
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import OnUnreadable, open_journal
 
-if TYPE_CHECKING:
-    from nudge_rag.tuning.nudge import Nudge
+__all__ = ["Moved", "nodes_as_pushed"]
 
-__all__ = ["nodes_as_pushed"]
+
+class Moved(Protocol):
+    """What is laid over a store: a `nudge_rag.Nudge`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """(n,) ids of nodes."""
+
+    @property
+    def vectors(self) -> FloatArray:
+        """(n, d) their new vectors."""
+
+    @property
+    def versions(self) -> Path | None:
+        """The folder of the history; None for the store's own."""
+
+    def require_no_node_map(self) -> None:
+        """Raise ValueError if all other nodes are moved, too."""
 
 
 def nodes_as_pushed(
-    nudge: Nudge,
+    nudge: Moved,
     store: EmbeddingStore,
     versions: str | Path | None = None,
     on_unreadable: OnUnreadable = "raise",
