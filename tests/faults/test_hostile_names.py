@@ -12,7 +12,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from nudge_rag import open_store, rollback, status
-from nudge_rag.journal.push import PushError, push_vectors
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import LanceStore, PgVectorStore
 from tests.support.builders.postgres import new_database
 from tests.support.killing import is_whole, losses
@@ -163,10 +163,8 @@ def test_a_name_of_a_column_is_quoted_or_refused_by_lancedb(name, place, tmp_pat
     for number, opener in enumerate(open_in_lancedb(folder, names)):
         if "`" in name or (place == "id" and '"' in name):
             refused += 1
-            with pytest.raises(
-                (ValueError, PushError), match=r"No field named|vectors that were there before are back"
-            ):
-                push_vectors(opener(), IDS, ORIGINALS, NUDGED, versions=tmp_path / str(number))
+            with pytest.raises(ValueError, match="LanceDB itself cannot name when it merges and filters"):
+                opener()
             assert lancedb.connect(folder).open_table("x").version == 1, "nothing was written"
         else:
             push_and_roll_back(opener(), tmp_path / str(number))

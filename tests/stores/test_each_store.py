@@ -136,6 +136,12 @@ def test_lance_names_are_quoted(tmp_path, name):
     exercise(LanceStore(make_lance(tmp_path, id_column=name), id_column=name))
 
 
+@pytest.mark.parametrize("name", ['no"de', "no`de"])
+def test_lance_names_that_lancedb_cannot_use_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"which LanceDB itself cannot name when it merges and filters: write"):
+        LanceStore(make_lance(tmp_path, id_column=name), id_column=name)
+
+
 def test_lance_duplicates_are_refused_before_anything_is_written(tmp_path):
     table = make_lance(tmp_path)
     table.add([{"id": "é", "vector": [0.0] * 4, "text": "again"}])

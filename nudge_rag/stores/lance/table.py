@@ -32,7 +32,7 @@ class LanceTable:
         dtype: ``"float32"`` or ``"float64"``.
 
     Raises:
-        ValueError: columns that are missing or of another type.
+        ValueError: columns that are missing, of another type, or of a name that LanceDB itself cannot use.
     """
 
     def __init__(self, table: Any, id_column: str, vector_column: str, *, latest: bool) -> None:
@@ -125,6 +125,12 @@ def _vector_type(schema: Any, vector_column: str, id_column: str) -> tuple[int, 
     for column in (vector_column, id_column):
         if column not in schema.names:
             raise ValueError(f"the table has no column {column!r}, it has {', '.join(schema.names)}")
+    for column, unusable in ((id_column, '"`'), (vector_column, "`")):
+        if any(sign in column for sign in unusable):
+            raise ValueError(
+                f"column {column!r} has a quotation mark or backtick in its name, which LanceDB itself"
+                " cannot name when it merges and filters: write the table again with another name"
+            )
     kind = schema.field(vector_column).type
     if getattr(kind, "list_size", -1) < 1 or str(kind.value_type) not in ("float", "double"):
         raise ValueError(f"column {vector_column!r} must be a fixed-size list of float32 or float64, it is {kind}")
