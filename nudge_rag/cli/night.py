@@ -243,7 +243,8 @@ def _pushed_version(config: NightConfig, store: EmbeddingStore, nudge: Nudge) ->
 def _report(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     """Write the page of the night."""
     store = open_named_store(config.store)
-    page = _load_nudge(config, work, store).report(work / "report.html", title=f"Nudge of {night.name}")
+    labels = load_pairs([str(work / "labels.jsonl")])
+    page = _load_nudge(config, work, store).report(work / "report.html", title=f"Nudge of {night.name}", pairs=labels)
     return {"report": str(page)}
 
 

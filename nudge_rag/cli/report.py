@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from nudge_rag.cli.outcome import Outcome
-from nudge_rag.cli.resources import add_store, check_report_file
+from nudge_rag.cli.resources import add_format, add_store, check_report_file, load_pairs
 from nudge_rag.cli.tuning import load_nudge
 
 __all__ = ["add_commands"]
@@ -20,6 +20,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     report.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="an .html file; JSON is written beside it"
     )
+    report.add_argument(
+        "--pairs", nargs="+", metavar="PAIRS", help="labels, for the texts of queries that were won and lost"
+    )
+    add_format(report)
     report.add_argument("--title", default="Nudge", help="of the page")
     report.set_defaults(run=_report)
 
@@ -27,6 +31,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 def _report(arguments: argparse.Namespace) -> Outcome:
     """Write the page and its numbers."""
     check_report_file(arguments.output)
-    page = load_nudge(arguments).report(arguments.output, title=arguments.title)
+    pairs = load_pairs(arguments.pairs, arguments.format, encoding=arguments.encoding) if arguments.pairs else None
+    page = load_nudge(arguments).report(arguments.output, title=arguments.title, pairs=pairs)
     beside = page.with_suffix(".json")
     return Outcome(f"{page} and {beside.name} written", {"report": str(page), "numbers": str(beside)})

@@ -45,6 +45,7 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
         help="module:function from a store to your own retriever, whose answers decide instead of plain search",
     )
     tune.add_argument("-o", "--output", metavar="FOLDER", help="save the nudge, for push and report")
+    tune.add_argument("--save-texts", action="store_true", help="save texts of held-out queries and answers too")
     tune.add_argument("--solver", default="auto", help="auto (default), nudge-n, nudge-m or nudge-contrastive")
     tune.add_argument(
         "--reach",
@@ -133,7 +134,7 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
     )
     lines, result = [str(nudge)], describe_nudge(nudge)
     if arguments.output:
-        nudge.save(arguments.output)
+        nudge.save(arguments.output, texts=arguments.save_texts)
         lines.append(f"saved to {arguments.output}")
         result["saved"] = str(arguments.output)
     if arguments.report:

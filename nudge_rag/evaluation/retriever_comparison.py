@@ -14,6 +14,7 @@ from nudge_rag.common.arrays import Float64Array
 from nudge_rag.common.text import write_text
 from nudge_rag.errors import MissingPackageError
 from nudge_rag.evaluation import tables
+from nudge_rag.evaluation.hubs import measure_hubs
 from nudge_rag.evaluation.searches import SearchRun
 from nudge_rag.evaluation.significance import adjust_p_values, bootstrap_interval, randomization_p_value
 from nudge_rag.evaluation.system_row import SystemRow
@@ -160,6 +161,7 @@ class RetrieverComparison:
             "n_queries": self.pairs.n_queries,
             "rows": [asdict(row) for row in self.rows],
             "overlap": {"depth": self.depth, **self.overlap},
+            "hubs": {system: measure_hubs(self.rankings[system].values(), self.depth) for system in self.systems},
             "failures": {system: dict(found) for system, found in self.failures.items()},
             "duplicates": {system: dict(found) for system, found in self.duplicates.items()},
             "excluded": list(self.excluded),

@@ -14,7 +14,7 @@ from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.evaluation.comparison import Comparison
 from nudge_rag.evaluation.report.render import write_report
 from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
-from nudge_rag.feedback.pairs import Split
+from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
@@ -29,7 +29,7 @@ from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
-from nudge_rag.tuning.held_out import HeldOutQueries, known_texts
+from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries, known_texts
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
@@ -74,7 +74,8 @@ class Nudge:
         adapter: the map that every query has to pass before it is searched; None if queries stay as they are.
         against_live: held-out queries with the new vectors and with those that are live; None if nothing is.
         query_hashes: hashes of the queries that it was trained and validated on.
-        held_out: rankings of the held-out queries, which a report shows; None for a nudge loaded from disk.
+        held_out: rankings of the held-out queries, which a report shows; of a nudge loaded from disk, queries are
+            called by hashes of their texts, unless these were saved too.
         texts_of: node ids to their texts, as `nudge_rag.tune` took them, for a report.
         exact_comparison: before and after by exact scores, if the store's own index, whose answers ``comparison``
             shows, is so coarse that it misses some of them.
@@ -154,6 +155,7 @@ class Nudge:
             "settings": dict(self.settings),
             "tried": [asdict(setting) for setting in self.tried],
             "model": self.model,
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
     def report(
@@ -164,6 +166,7 @@ class Nudge:
         evaluation: RetrieverComparison | None = None,
         texts: Mapping[str, str] | None = None,
         coverage: ReportedCoverage | None = None,
+        pairs: LabeledPairs | None = None,
     ) -> Path:
         """Write a report to one HTML file, and `to_dict` as JSON beside it.
 
@@ -175,6 +178,7 @@ class Nudge:
                 those of the held-out queries.
             texts: node id to its text, shown with queries that were won and lost; those of `nudge_rag.tune` by default.
             coverage: of `nudge_rag.tuning.label_coverage.coverage`: the learning curve is shown too.
+            pairs: labels, whose texts stand for the queries that a nudge loaded from disk knows by their hashes.
 
         Returns:
             The path of the page.
@@ -185,8 +189,11 @@ class Nudge:
         """
         if evaluation is None and self.judgement is not None:
             evaluation = self.judgement.evaluation
-        if texts is None and self.held_out is not None and (evaluation is None or self.judgement is not None):
-            texts = known_texts(self.held_out, self.texts_of)
+        held_out = self.held_out
+        if held_out is not None and pairs is not None:
+            held_out = held_out.with_texts(pairs)
+        if texts is None and held_out is not None and (evaluation is None or self.judgement is not None):
+            texts = known_texts(held_out, self.texts_of)
         document = nudge_document(
             self,
             title=title,
@@ -195,7 +202,7 @@ class Nudge:
             texts=texts,
             losses=self._compared_with_live(),
             coverage=coverage,
-            held_out=self.held_out,
+            held_out=held_out,
         )
         numbers = self.to_dict()
         if evaluation is not None:
@@ -357,8 +364,14 @@ class Nudge:
                 " nudge.overlay()"
             )
 
-    def save(self, folder: str | Path) -> None:
-        """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process."""
+    def save(self, folder: str | Path, *, texts: bool = False) -> None:
+        """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process.
+
+        Args:
+            folder: made if it is not there; a nudge in it is replaced.
+            texts: also save the texts of the held-out queries and of their answers, which a report shows. Without it
+                the folder holds hashes of texts alone.
+        """
         manifest = {
             "kind": KIND,
             "ids": list(self.ids),
@@ -373,6 +386,9 @@ class Nudge:
             **self._record(),
         }
         arrays = {"vectors": self.vectors, "originals": self.originals}
+        if self.held_out is not None:
+            shown = known_texts(self.held_out, self.texts_of) if texts else None
+            manifest[HELD_OUT], arrays[HELD_OUT] = self.held_out.pack(shown)
         if self.adapter is not None:
             arrays[ADAPTER] = self.adapter.change
         if self.node_map is not None:

@@ -16,6 +16,7 @@ from nudge_rag.journal.node_map import NODE_MAP
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.tuning.adapters import ADAPTER
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison
+from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries
 from nudge_rag.tuning.judge import Judgement
 
 __all__ = ["KIND", "parse_nudge"]
@@ -79,6 +80,7 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "tried": tuple(_candidate(setting) for setting in _of(manifest, "candidates", list, [])),
         "adapter": _adapter(arrays, vectors, ADAPTER),
         "node_map": _adapter(arrays, vectors, NODE_MAP),
+        "held_out": HeldOutQueries.unpack(manifest[HELD_OUT], arrays[HELD_OUT]) if HELD_OUT in arrays else None,
     }
 
 

@@ -61,6 +61,11 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     means = {row["system"]: row["mean"] for row in found["rows"] if row["metric"] == "nDCG@10"}
     assert means["untuned"] < means["live"] == pytest.approx(means["nudged"], abs=1e-6)
     assert command.answer("rollback", application, "--dry-run")["nodes"] == 48
+    command.answer("report", application, "nudge", "-o", "hashes.html")
+    command.answer("report", application, "nudge", "-o", "texts.html", "--pairs", "clicks.csv")
+    hashes, texts = ((tmp_path / f"{name}.html").read_text() for name in ("hashes", "texts"))
+    assert "Hubs" in hashes and "query " in hashes and "money back" not in hashes
+    assert "money back" in texts
     undone = command.answer("rollback", application, "--yes")
     assert (undone["restored"], undone["exact"]) == (48, True)
     assert vectors(tmp_path) == before

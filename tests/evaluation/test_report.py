@@ -174,6 +174,52 @@ def test_examples_are_capped_and_what_is_cut_is_said(pages, tuned):
     assert "x" * 400 not in page
 
 
+@pytest.fixture(scope="module")
+def improved(server):
+    """A nudge that wins and loses queries whose texts, and those of their answers, are hostile."""
+    texts = hostile_texts(server[0])
+    rng = np.random.default_rng(1)
+    nodes, shift = rng.normal(size=(2, 45, 16))
+    store = MappingStore({f"n{row}": vector for row, vector in enumerate(nodes)})
+    wordings = [f"{text} {number}" for number, text in enumerate(texts * 30)]
+    asked = {text: (nodes + 2 * shift)[row % 45] + rng.normal(size=16) for row, text in enumerate(wordings)}
+    pairs = LabeledPairs.from_pairs((text, f"n{row % 45}") for row, text in enumerate(asked))
+    return nudge_rag.tune(
+        store,
+        pairs,
+        lambda wanted: np.stack([asked[text] for text in wanted]),
+        solver="nudge-n",
+        texts=lambda ids: [texts[int(node[1:]) % len(texts)] + " \ud800" for node in ids],
+    )
+
+
+@pytest.mark.parametrize("saved_texts", [False, True])
+def test_a_saved_nudge_reports_hubs_wins_and_losses_too(improved, tmp_path, saved_texts):
+    nudge = improved
+    nudge.save(tmp_path / "nudge", texts=saved_texts)
+    loaded = nudge_rag.Nudge.load(tmp_path / "nudge", nudge.store)
+    nudge.report(tmp_path / "tuned.html")
+    loaded.report(tmp_path / "loaded.html")
+    loaded.report(tmp_path / "named.html", pairs=nudge.split.test)
+    numbers = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("tuned", "loaded", "named")]
+    assert numbers[0]["held_out"]["against_untuned"]["nudged"]["wins"] > 3
+    assert numbers[1]["held_out"] == numbers[2]["held_out"] == numbers[0]["held_out"]
+    pages = [(tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("tuned", "loaded", "named")]
+    titles = [re.findall(r"<h2[^>]*>(.*?)</h2>", page, re.DOTALL) for page in pages]
+    # How many labels each part has is not saved.
+    assert [title for title in titles[0] if title in titles[1]] == titles[1] == titles[2]
+    assert any("Hubs" in title for title in titles[1]) and any("Won and lost" in title for title in titles[1])
+    asked = [re.findall(r"<li>\s*<strong[^>]*>(.*?)</strong>|<li>(.*?)</li>", page, re.DOTALL) for page in pages]
+    assert len(asked[0]) == len(asked[1]) == len(asked[2]) > 3
+    if saved_texts:
+        assert asked[1] == asked[0]
+    else:
+        assert "document.title" not in "".join(map(str, asked[1]))
+        assert "document.title" in "".join(map(str, asked[2]))
+    for page in pages:
+        assert set(Elements(page).tags) <= set(OUR_ELEMENTS.split())
+
+
 def test_notebooks_get_escaped_html(tuned):
     nudge, found, _ = tuned
     for shown in (nudge._repr_html_(), found._repr_html_()):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from nudge_rag.common.text import shorten
+from nudge_rag.evaluation.hubs import measure_hubs
 from nudge_rag.evaluation.report.document import Document, Example, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_intervals
 from nudge_rag.evaluation.system_row import ComparedSystems, JudgedSystems, SystemRow
@@ -119,14 +119,12 @@ def _cells(row: SystemRow) -> tuple[str, ...]:
 
 
 def _hubness(comparison: RankedSystems) -> Section:
-    """How unevenly nodes are returned: a few that answer everything are a known fault of dense retrieval."""
+    """How unevenly nodes are returned by each system."""
     depth, rows = comparison.depth, []
     for system in comparison.systems:
-        counts = Counter(node for ranking in comparison.rankings[system].values() for node in ranking[:depth])
-        times = np.array(list(counts.values()) or [0], dtype=np.float64)
-        spread = times.std()
-        skew = float((((times - times.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
-        rows.append((system, f"{len(counts):,}", f"{int(times.max()):,}", f"{times.mean():.1f}", f"{skew:.2f}"))
+        hubs = measure_hubs(comparison.rankings[system].values(), depth)
+        counts = (f"{hubs['nodes_returned']:,}", f"{hubs['most_often']:,}", f"{hubs['mean']:.1f}")
+        rows.append((system, *counts, f"{hubs['skewness']:.2f}"))
     header = ("retriever", "nodes returned", "most often", "mean", "skewness")
     caption = f"How often a node is in the top {depth} of {comparison.pairs.n_queries:,} queries"
     sentence = "A skewness far above that of the baseline says that a few nodes (hubs) crowd into many answers."
