@@ -88,7 +88,8 @@ bench-accuracy: setup
 	$(BIN)/python benchmarks/accuracy.py
 
 bench-faults: setup
-	$(BIN)/python benchmarks/faults.py
+	$(ENVIRONMENT) redis-langchain
+	$(BIN)/python benchmarks/faults.py $(FAULTS)
 
 # The table of stores in docs/guide/stores.md, and the site: docs/_build/index.html.
 docs: setup

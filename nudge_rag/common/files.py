@@ -6,17 +6,22 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.errors import CorruptArchiveError, StoreError
 
 __all__ = [
+    "OLD",
     "TEMPORARY",
+    "FileState",
     "default_cache_folder",
     "file_state",
+    "load_whole",
     "put_in_place",
+    "put_over",
     "read_regular",
     "save_through",
     "sync_folder",
@@ -25,6 +30,15 @@ __all__ = [
 
 # Names of files that a process leaves that dies while a framework writes.
 TEMPORARY = ".nudge-tmp"
+# The second name of a file while another takes its place.
+OLD = ".nudge-old"
+# Somebody who writes to a file in place has changed it within these seconds; after them, what cannot be read stays so.
+SECONDS_TO_WRITE = 2.0
+SECONDS_TO_WAIT = 10.0
+BETWEEN_LOOKS = 0.01
+T = TypeVar("T")
+# What changes whenever somebody writes to a file: the time of the last change, the size, and its number.
+FileState = tuple[int, int, int]
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -62,10 +76,70 @@ def put_in_place(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def save_through(path: Path, write: Callable[[str], Any], *, like: Path | None = None) -> None:
+def put_over(temporary: Path, path: Path, expected: FileState | None) -> FileState | None:
+    """Make ``temporary`` the file at ``path`` if the one that is there is as ``expected``.
+
+    Somebody who writes to a file in place, as the frameworks do, may have opened it just before it is replaced, and his
+    contents would be gone with it. The old file therefore keeps a second name until the new one is there: if it has
+    changed by then, it is put back.
+
+    Args:
+        temporary: the new file, which stays if nothing was replaced.
+        path: the file to replace.
+        expected: its state when it was read last; None if there was none.
+
+    Returns:
+        The state of the new file; None if somebody has written to the old one, which is in place again.
+    """
+    old = path.with_name(path.name + OLD)
+    state = file_state(temporary)
+    if expected is None or not _link(path, old):
+        if file_state(path) != expected:
+            return None
+        put_in_place(temporary, path)
+        return state
+    try:
+        if file_state(old) != expected:
+            return None
+        put_in_place(temporary, path)
+        if file_state(old) == expected:
+            return state
+        old.replace(path)
+        sync_folder(path.parent)
+        return None
+    finally:
+        old.unlink(missing_ok=True)
+
+
+def _link(path: Path, old: Path) -> bool:
+    """Give a file a second name; whether there is such a file, and the file system knows second names."""
+    old.unlink(missing_ok=True)
+    try:
+        old.hardlink_to(path)
+    except OSError:
+        return False
+    return True
+
+
+def save_through(
+    path: Path,
+    write: Callable[[str], Any],
+    *,
+    like: Path | None = None,
+    put: Callable[[Path, Path], T] | None = None,
+) -> T | None:
     """Let a framework write to a temporary file next to ``path``, then put it in place in one step.
 
     It gets the rights of ``like``, or else of what was there before.
+
+    Args:
+        path: the file.
+        write: writes to the file that it is given.
+        like: the file whose rights it gets.
+        put: puts it in place, of two paths; default `put_in_place`.
+
+    Returns:
+        What ``put`` returned.
 
     Raises:
         PermissionError: the file, or its folder, may not be written to.
@@ -78,7 +152,10 @@ def save_through(path: Path, write: Callable[[str], Any], *, like: Path | None =
         write(str(temporary))
         if model.exists():
             shutil.copymode(model, temporary)
+        if put is not None:
+            return put(temporary, path)
         put_in_place(temporary, path)
+        return None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -116,7 +193,46 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nudge-rag"
 
 
-def file_state(path: Path) -> tuple[int, int, int] | None:
+def load_whole(path: Path, load: Callable[[Path], T]) -> tuple[T, FileState | None]:
+    """Load a file into which somebody may be writing: what is read of half a file is read again.
+
+    Args:
+        path: the file.
+        load: reads it; raises whatever it likes for one that is not whole.
+
+    Returns:
+        What ``load`` returned, and the state of the file that it read.
+
+    Raises:
+        Exception: that of ``load``, for a file that nobody has written to for two seconds.
+        StoreError: others write to it all the time.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a"
+        >>> size = path.write_bytes(b"whole")
+        >>> load_whole(path, Path.read_bytes)[0]
+        b'whole'
+    """
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while time.monotonic() < deadline:
+        state = file_state(path)
+        try:
+            loaded = load(path)
+        except Exception:
+            now = file_state(path)
+            if now == state and (now is None or abs(time.time() - now[0] / 1e9) > SECONDS_TO_WRITE):
+                raise
+        else:
+            if file_state(path) == state:
+                return loaded, state
+        time.sleep(BETWEEN_LOOKS)
+    raise StoreError(
+        f"{path} was written to by others for {SECONDS_TO_WAIT:g} seconds without a pause: it was not read"
+    )
+
+
+def file_state(path: Path) -> FileState | None:
     """What changes whenever somebody writes the file; None if there is none."""
     try:
         found = path.stat()

@@ -21,13 +21,15 @@ import lancedb
 import numpy as np
 import psycopg
 import pytest
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores import SimpleVectorStore
 from qdrant_client import QdrantClient, models
 
 from nudge_rag import PushError, drop_copies, rollback, switch
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.stores import ChromaStore, LanceStore, PgVectorStore, QdrantStore
+from nudge_rag.stores import ChromaStore, LanceStore, PgVectorStore, QdrantStore, SimpleStore
 from nudge_rag.stores.access import read_present
 from tests.support import writing_worker
 from tests.support.writing_worker import DIMENSION, NODES, OWN, TABLE, node_id
@@ -36,6 +38,7 @@ pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("NUDGE_RAG_ROUNDS", "3"))
 RATE = 30.0
+RATE_OF_FILES = 2.0  # by those who write all of it
 MOVED = 150  # of which the writer writes to those from OWN on
 KINDS = ["postgres", "lancedb", "qdrant", "chroma-server"]
 # They have no conditional writes: a push looks again just before it writes.
@@ -99,6 +102,14 @@ def filled(kind, folder, servers):
             for name, row in zip(ids, rows, strict=True):
                 connection.execute(f"INSERT INTO {TABLE} VALUES (%s, %s, %s)", [name, str(row), name])
         return PgVectorStore(uri, TABLE), uri
+    if kind == "simple":
+        vector_store, path = SimpleVectorStore(), folder.with_suffix(".json")
+        source = {name: {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=name)} for name in ids}
+        vector_store.add(
+            [TextNode(id_=name, embedding=row, relationships=source[name]) for name, row in zip(ids, rows, strict=True)]
+        )
+        vector_store.persist(str(path))
+        return SimpleStore.open(path), str(path)
     if kind == "lancedb":
         table = [{"id": name, "vector": row, "text": name} for name, row in zip(ids, rows, strict=True)]
         lancedb.connect(str(folder)).create_table(TABLE, table)
@@ -124,10 +135,10 @@ def filled(kind, folder, servers):
 
 
 @contextmanager
-def written_to(kind, address, folder):
+def written_to(kind, address, folder, rate=RATE):
     """While another process writes; gives what the database must hold in the end, once it has ended."""
     log, truth = folder / "written.jsonl", {node_id(kind, number): row for number, row in enumerate(VECTORS)}
-    command = [sys.executable, str(Path(writing_worker.__file__)), kind, address, str(log), str(RATE), "0"]
+    command = [sys.executable, str(Path(writing_worker.__file__)), kind, address, str(log), str(rate), "0"]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert worker.stdout.readline() == "ready\n"
@@ -141,19 +152,20 @@ def written_to(kind, address, folder):
         truth[name] = None if vector is None else np.float32(vector)
 
 
-def push_once(store, ids, seed, mode):
+def push_once(store, ids, seed, mode, left_alone=False):
     present, _ = read_present(store, ids)
     names = list(present)
     originals = original_vectors(store, names, np.stack(list(present.values())))
     moved = store.as_stored(originals + np.random.default_rng([1, seed]).normal(size=originals.shape))
     receipt = push_vectors(store, names, originals, moved, mode=mode)
-    assert receipt.pushed
+    assert receipt.pushed or left_alone
     return dict(zip(names, moved, strict=True))
 
 
 def losses(store, truth, but=()):
     """How many nodes, but for some, are not as they were written last: another vector, deleted, or there again."""
-    held = {name: row for names, rows in store.scan() for name, row in zip(names, rows, strict=True)}
+    # Files hold the numbers of float32 in decimal.
+    held = {name: np.float32(row) for names, rows in store.scan() for name, row in zip(names, rows, strict=True)}
     judged = (held.keys() | truth.keys()) - set(but)
     return sum(
         name not in truth
@@ -217,3 +229,28 @@ def test_a_push_in_place_leaves_the_writes_of_others_alone(kind, tmp_path, serve
         assert lost <= ROUNDS
         return
     record(record_property, "push in place and rollback beside a steady writer", kind, lost)
+
+
+def test_a_push_beside_a_writer_of_the_whole_file_leaves_his_writes_alone(tmp_path, record_property):
+    """The writer knows no lock: what he has read before a push or rollback he writes over it, which undoes that."""
+    store, address = filled("simple", tmp_path / "store", None)
+    ids, refused, nudges = [node_id("simple", number) for number in range(MOVED)], 0, set()
+    with written_to("simple", address, tmp_path, RATE_OF_FILES) as truth:
+        for round_ in range(ROUNDS):
+            try:
+                pushed = push_once(store, ids, round_, IN_PLACE, left_alone=True)
+            except PushError as error:
+                assert "the vectors that were there before are back" in str(error)
+                refused += 1
+            else:
+                nudges |= {(name, np.float32(row).tobytes()) for name, row in pushed.items()}
+            time.sleep(0.1)
+            rollback(store)
+            time.sleep(0.1)
+    rollback(store)
+    held = {name: np.float32(row) for names, rows in store.scan() for name, row in zip(names, rows, strict=True)}
+    # Nudges that he had read, and has written again after they were rolled back.
+    his = {name for name, row in held.items() if (name, row.tobytes()) in nudges}
+    assert his <= set(ids)
+    record_property("refused", refused)
+    record(record_property, "push in place and rollback beside a steady writer", "simple", losses(store, truth, his))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
+from nudge_rag.common import files
 from nudge_rag.stores import FaissStore, InMemoryStore, SimpleStore, StoreError
 from tests.support.builders.common import LangChainEmbeddings
 
@@ -178,6 +181,57 @@ def test_a_faiss_index_that_another_process_wrote_is_refused(tmp_path):
                 call()
         assert path.read_bytes() == content
         assert store.read(IDS).tobytes() == before.tobytes()
+
+
+def test_what_another_process_writes_while_the_file_is_replaced_is_merged(framework, monkeypatch):
+    """He has the file open, and writes in place, just before another takes its name."""
+    ours, theirs, put, written = framework(), framework(), files.put_in_place, []
+    adapter = ours.adapter()
+    theirs.add("d", [0, 0, 1])
+    theirs.add("b", [1, 1, 1])
+
+    def put_late(temporary, path):
+        if not written:
+            written.append(path)
+            theirs.save()
+        put(temporary, path)
+
+    monkeypatch.setattr(files, "put_in_place", put_late)
+    assert adapter.replace_vectors_if(["a", "b"], ROWS[:2], -ROWS[:2]) == ["b"]
+    assert written == [ours.path]
+    for known in (framework().known(), ours.known()):
+        assert known == {
+            "a": ours.expected("a", -ROWS[0]),
+            "b": ours.expected("b", [1, 1, 1]),
+            "c": ours.expected("c", ROWS[2]),
+            "d": ours.expected("d", [0, 0, 1]),
+        }
+    assert [file.name for file in ours.path.parent.iterdir()] == ["store.json"]
+
+
+def test_a_file_that_is_half_written_is_read_when_it_is_whole(framework):
+    ours = framework()
+    adapter = ours.adapter()
+    adapter.replace(["c"], ROWS[2:])
+    theirs = framework()
+    theirs.add("a", [1, 1, 1])
+    theirs.save()
+    content = ours.path.read_text()
+    ours.path.write_text(content[: len(content) // 2])
+    writing = threading.Timer(0.2, ours.path.write_text, [content])
+    writing.start()
+    assert adapter.read(["a"]).tolist() == [[1, 1, 1]]
+    writing.join()
+
+
+def test_a_file_that_stays_damaged_is_refused(framework):
+    ours = framework()
+    adapter = ours.adapter()
+    ours.path.write_text("{")
+    os.utime(ours.path, (1, 1))  # nobody is writing to it
+    with pytest.raises(StoreError, match=r"store.json cannot be read: .*; nothing was written"):
+        adapter.replace(["a"], -ROWS[:1])
+    assert ours.path.read_text() == "{"
 
 
 @pytest.mark.parametrize("adapter", [SimpleStore, InMemoryStore])

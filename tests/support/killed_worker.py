@@ -12,9 +12,11 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ import numpy as np
 import nudge_rag.common.files
 import nudge_rag.common.lock
 from nudge_rag import drop_copies, reapply, rollback, switch, versions
+from nudge_rag.errors import NudgeError
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, ParquetStore, PgVectorStore, SimpleStore
-from nudge_rag.stores.chroma.copies import recovered
+from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, ParquetStore, PgVectorStore, SimpleStore, leases
+from tests.support import databases
 
 COLLECTION = "killed"
 OF_THE_PROCESS = (
@@ -35,6 +38,7 @@ OF_THE_PROCESS = (
     (nudge_rag.common.files, "put_in_place"),
     (Path, "unlink"),
 )
+OF_A_HISTORY = ("write", "delete", "put", "remove", "drop")
 # How vectors are written: at once, or where they are what is expected.
 WRITES = ("replace", "replace_vectors_if")
 
@@ -51,8 +55,10 @@ def import_for(kind: str) -> None:
         import pyarrow.parquet  # noqa: F401
     elif kind.startswith("chroma"):
         import chromadb  # noqa: F401
-    else:
+    elif kind == "postgres":
         import psycopg  # noqa: F401
+    else:
+        databases.import_for(kind)
 
 
 def open_store(kind: str, address: str) -> Any:
@@ -72,9 +78,13 @@ def open_store(kind: str, address: str) -> Any:
     if kind == "chroma-server":
         import chromadb
 
+        from nudge_rag.stores.chroma.copies import recovered
+
         client = chromadb.HttpClient(host="127.0.0.1", port=int(address))
         return ChromaStore(recovered(client, COLLECTION))
-    return PgVectorStore(address, COLLECTION)
+    if kind == "postgres":
+        return PgVectorStore(address, COLLECTION)
+    return databases.open_store(kind, address)
 
 
 class Steps:
@@ -85,6 +95,8 @@ class Steps:
         self.counted = 0
 
     def step(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # a lease is renewed whenever its time has come
         self.counted += 1
         time.sleep(self.pause)
         if self.left == 0:
@@ -104,6 +116,21 @@ class Steps:
             create = self.around(store.create_copy)
             store.create_copy = lambda label: self.in_parts(create(label))
         return self.in_parts(store)
+
+    def instrument_history(self, store: Any) -> None:
+        """Count the steps of a history that the store holds itself: each blob, and each record of one."""
+        offer = store.history
+
+        def history() -> Any:
+            storage = offer()
+            if not hasattr(storage, "is_counted"):
+                storage.is_counted = True
+                for name in OF_A_HISTORY:
+                    if hasattr(storage, name):
+                        setattr(storage, name, self.around(getattr(storage, name)))
+            return storage
+
+        store.history = history
 
     def around(self, method: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -139,7 +166,7 @@ def nudged(originals: np.ndarray, number: int) -> np.ndarray:
     return (originals + np.random.default_rng([7, number]).normal(size=originals.shape)).astype(np.float32)
 
 
-def loop(store: Any, root: Path, ids: list[str], originals: np.ndarray, seed: int, ready: int) -> None:
+def loop(store: Any, root: Path | None, ids: list[str], originals: np.ndarray, seed: int, ready: int) -> None:
     """Push and roll back, as chance has it, until killed."""
     rng = np.random.default_rng(seed)
     os.write(ready, b".")
@@ -157,6 +184,47 @@ def loop(store: Any, root: Path, ids: list[str], originals: np.ndarray, seed: in
             live = [version.name for version in versions(store, root) if version.state == "committed"]
             if live:
                 rollback(store, root, version=live[-1])
+
+
+def race(store: Any, ids: list[str], originals: np.ndarray, seed: int, rounds: int) -> dict[str, int]:
+    """Push and undo as chance has it, beside others that do the same; how often each went through, or was refused."""
+    rng, done = np.random.default_rng(seed), Counter[str]()
+    actions = ["push", "push", "rollback", "rollback one", "reapply"]
+    if hasattr(store, "create_copy") and store.capabilities.side_by_side:
+        actions += ["push-beside", "switch", "drop"]
+    for _ in range(rounds):
+        action = str(rng.choice(actions))
+        number = int(rng.integers(1_000_000))
+        try:
+            done[action if race_once(store, ids, originals, action, number, rng) else "nothing to do"] += 1
+        except (NudgeError, ValueError) as error:  # another was faster, or there is no way back to that version
+            done[f"refused: {type(error).__name__}"] += 1
+    return dict(done)
+
+
+def race_once(
+    store: Any, ids: list[str], originals: np.ndarray, action: str, number: int, rng: np.random.Generator
+) -> bool:
+    """Whether anything was done."""
+    if action.startswith("push"):
+        chosen = np.sort(rng.permutation(len(ids))[: int(rng.integers(1, len(ids) + 1))])
+        mode = IN_PLACE if action == "push" else SIDE_BY_SIDE
+        names, moved = [ids[at] for at in chosen], nudged(originals, number)[chosen]
+        return push_vectors(
+            store, names, originals[chosen], moved, details={"number": number}, mode=mode, versions=None
+        ).pushed
+    if action == "rollback":
+        return rollback(store).version is not None
+    if action == "reapply":
+        return bool(reapply(store))
+    if action == "drop":
+        return bool(drop_copies(store))
+    recorded = versions(store)
+    if action == "switch":
+        waits = [one for one in recorded if one.is_beside and one.state == "committed"]
+        return bool(waits) and bool(switch(store, accept_gap=not store.capabilities.atomic_switch))
+    live = [one.name for one in recorded if one.state == "committed" and not one.is_beside]
+    return bool(live) and rollback(store, version=live[-1]).version is not None
 
 
 def restrict(job: dict[str, Any], store: Any) -> Any:
@@ -207,14 +275,24 @@ def limit_files(size: int) -> int:
 
 def work(job: dict[str, Any], ready: int) -> None:
     arrays = np.load(job["vectors"])
-    ids, originals, root = arrays["ids"].tolist(), arrays["originals"], Path(job["root"])
+    ids, originals = arrays["ids"].tolist(), arrays["originals"]
+    root = None if job["root"] is None else Path(job["root"])
+    if "cwd" in job:
+        os.chdir(job["cwd"])
     store = restrict(job, open_store(job["kind"], job["address"]))
     nudge_rag.common.lock.SECONDS_TO_WAIT = job.get("patience", nudge_rag.common.lock.SECONDS_TO_WAIT)
+    leases.SECONDS_TO_SETTLE = job.get("settle", leases.SECONDS_TO_SETTLE)
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return
+    if job["action"] == "race":
+        done = race(store, ids, originals, job["seed"], job["rounds"])
+        Path(job["counted"]).write_text(json.dumps(done))
+        return
     steps = Steps(job["steps"], job.get("pause", 0.0)) if "steps" in job else None
     if steps is not None:
+        if root is None:
+            steps.instrument_history(store)
         store = steps.instrument(store)
     else:
         os.write(ready, b".")
@@ -230,6 +308,8 @@ def work(job: dict[str, Any], ready: int) -> None:
     if steps is not None and not steps.counted and not steps.pause:  # beside another process nothing may be left to do
         # Moving a function would let a killer inject nothing, and every test pass.
         raise AssertionError(f"no step of {action} was counted")
+    if steps is not None and "counted" in job:
+        Path(job["counted"]).write_text(str(steps.counted))
 
 
 def fork(job: dict[str, Any]) -> int:

@@ -10,18 +10,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import chromadb
-import faiss
-import lancedb
 import numpy as np
-import psycopg
-import pyarrow.parquet
-from llama_index.core.schema import TextNode
-from llama_index.core.vector_stores import SimpleVectorStore
 
 import nudge_rag
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores import EmbeddingStore
+from tests.support import databases
 from tests.support.builders.common import Servers
 from tests.support.killed_worker import COLLECTION, nudged
 
@@ -37,22 +31,33 @@ def switch(store: EmbeddingStore, root: Path) -> nudge_rag.SwitchReceipt:
 def fill(kind: str, folder: Path, servers: Servers | None, ids: list[str], vectors: np.ndarray) -> str:
     """A store with these nodes; its address."""
     rows = vectors.tolist()
+    if kind in databases.DATABASES:
+        return databases.fill(kind, folder, servers, ids, rows)
     if kind == "simple":
+        from llama_index.core.schema import TextNode
+        from llama_index.core.vector_stores import SimpleVectorStore
+
         vector_store = SimpleVectorStore()
         vector_store.add([TextNode(id_=node, embedding=row) for node, row in zip(ids, rows, strict=True)])
         vector_store.persist(str(folder / "vectors.json"))
         return str(folder / "vectors.json")
     if kind == "faiss":
+        import faiss
+
         index = faiss.IndexFlatL2(vectors.shape[1])
         index.add(vectors)
         faiss.write_index(index, str(folder / "index.faiss"))
         (folder / "ids.json").write_text(json.dumps(ids))
         return str(folder / "index.faiss")
     if kind == "lancedb":
+        import lancedb
+
         table = [{"id": node, "vector": row} for node, row in zip(ids, rows, strict=True)]
         lancedb.connect(str(folder / "lance")).create_table("nodes", table)
         return str(folder / "lance")
     if kind == "parquet":
+        import pyarrow.parquet
+
         place = folder / "nodes"
         place.mkdir()
         table = pyarrow.table({"id": ids, "embedding": pyarrow.array(rows, pyarrow.list_(pyarrow.float32()))})
@@ -61,6 +66,8 @@ def fill(kind: str, folder: Path, servers: Servers | None, ids: list[str], vecto
             pyarrow.parquet.write_table(part, place / f"part-{number}.parquet")
         return str(place)
     assert servers is not None or kind == "chroma"
+    if kind.startswith("chroma"):
+        import chromadb
     if kind == "chroma":
         fill_chroma(chromadb.PersistentClient(path=str(folder / "chroma")), ids, rows)
         return str(folder / "chroma")
@@ -80,6 +87,8 @@ def fill_chroma(client: Any, ids: list[str], rows: list[Any]) -> None:
 
 
 def fill_postgres(uri: str, ids: list[str], rows: list[Any]) -> None:
+    import psycopg
+
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(f"DROP TABLE IF EXISTS {COLLECTION}")
         connection.execute(f"CREATE TABLE {COLLECTION} (id text, embedding vector({len(rows[0])}))")

@@ -114,6 +114,24 @@ def opened(kind: str, address: str) -> Writer:
             lambda name, vector: with_handle(lambda one: one.upsert(ids=[name], embeddings=[vector], documents=[name])),
             lambda name: with_handle(lambda one: one.delete(ids=[name])),
         )
+    if kind == "simple":
+        from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+        from llama_index.core.vector_stores import SimpleVectorStore
+
+        def changed(change: Callable[[Any], Any]) -> None:
+            # As applications do: the whole file is read, changed, and written again in place.
+            vector_store = SimpleVectorStore.from_persist_path(address)
+            change(vector_store)
+            vector_store.persist(address)
+
+        def node(name: str, vector: list[float]) -> TextNode:
+            source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=name)}
+            return TextNode(id_=name, text=name, embedding=vector, relationships=source)
+
+        return Writer(
+            lambda name, vector: changed(lambda store: store.add([node(name, vector)])),
+            lambda name: changed(lambda store: store.delete(name)),
+        )
     # Qdrant's local mode belongs to one process, which carries out what this one sends.
     host, port = address.split(":")
     connection = Client((host, int(port)), authkey=b"written")

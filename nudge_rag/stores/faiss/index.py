@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.copies import companion
 
-__all__ = ["FaissCopy", "FaissIndex", "imported", "save_index"]
+__all__ = ["FaissCopy", "FaissIndex", "imported", "index_writer"]
 
 
 class FaissIndex:
@@ -123,7 +123,7 @@ class FaissCopy:
         """Write both, to files with the rights of ``like``; the index last, since that makes the version."""
         pairs = json.dumps(list(self.ids.items()))
         files.save_through(companion(path), lambda place: Path(place).write_text(pairs), like=like)
-        save_index(self.index, path, like)
+        files.save_through(path, index_writer(self.index), like=like)
 
     @classmethod
     def load(cls, path: Path) -> FaissCopy:
@@ -136,8 +136,8 @@ class FaissCopy:
         return cls(imported().read_index(str(path)), ids)
 
 
-def save_index(index: Any, path: Path, like: Path | None = None) -> None:
-    """Write an index to its file, in one step.
+def index_writer(index: Any) -> Callable[[str], None]:
+    """Return what writes an index to a file.
 
     Through a file of our own: FAISS only prints an error of its fclose, and a full disk leaves an empty file.
     """
@@ -146,7 +146,7 @@ def save_index(index: Any, path: Path, like: Path | None = None) -> None:
         with Path(temporary).open("wb") as file:
             imported().write_index(index, imported().PyCallbackIOWriter(file.write))
 
-    files.save_through(path, write, like=like)
+    return write
 
 
 def imported() -> Any:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.files import file_state
+from nudge_rag.common.files import FileState, file_state, load_whole
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
 from nudge_rag.stores.copies import CopyNotes, MovedNodes
-from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, save_index
+from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, index_writer
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, file_guard, history_of
+from nudge_rag.stores.memory.files import check_file, file_guard, history_of, save_over, until_unchanged
 
 __all__ = ["FaissStore"]
 
@@ -72,7 +72,7 @@ class FaissStore(StoreAdapter):
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
         self._path = check_file(persist_path)
-        self._state: tuple[int, int, int] | None = None
+        self._state: FileState | None = None
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -93,8 +93,7 @@ class FaissStore(StoreAdapter):
         if not path.is_file():
             raise ValueError(f"no FAISS index at {path}")
         known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
-        state = file_state(path)
-        index = imported().read_index(str(path))
+        index, state = load_whole(path, _read_index)
         store = cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
         store._state = state
         return store
@@ -165,20 +164,44 @@ class FaissStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
-        with file_guard(self._path):
+
+        def write() -> None:
             self._catch_up()
             index = FaissIndex(self.index)
-            places, before = self._places(index, names), index.vectors()
-            after = before.copy()
-            after[places] = rows
-            try:
-                index.put(places, after)
-                if self._path is not None:
-                    save_index(index.index, self._path)
-                    self._state = file_state(self._path)
-            except BaseException:
-                index.put(places, before)
-                raise
+            self._put(index, self._places(index, names), rows, index.vectors())
+
+        with file_guard(self._path):
+            until_unchanged(write)
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare with the vectors that are in the file by now, and set, in one write."""
+
+        def write_if() -> list[str]:
+            self._catch_up()
+            index = FaissIndex(self.index)
+            positions, before = index.positions(self._ids()), index.vectors()
+            found = [row for row, name in enumerate(names) if name in positions]
+            places = np.array([positions[names[row]] for row in found], dtype=np.int64)
+            same = self._same_rows(before[places], expected[found])
+            kept = [row for row, unchanged in zip(found, same, strict=True) if unchanged]
+            if kept:
+                self._put(index, places[same].tolist(), rows[kept], before)
+            written = set(kept)
+            return [name for row, name in enumerate(names) if row not in written]
+
+        with file_guard(self._path):
+            return until_unchanged(write_if)
+
+    def _put(self, index: FaissIndex, places: list[int], rows: FloatArray, before: FloatArray) -> None:
+        after = before.copy()
+        after[places] = rows
+        try:
+            index.put(places, after)
+            if self._path is not None:
+                self._state = save_over(self._path, index_writer(index.index), self._state)
+        except BaseException:
+            index.put(places, before)
+            raise
 
     def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> FaissStore:
         """Return a copy of the index, in memory, with other vectors for ``ids``."""
@@ -218,32 +241,39 @@ class FaissStore(StoreAdapter):
             ValueError: there is none.
             StoreError: FAISS ids belong to other nodes than when the index was copied; nothing was switched.
         """
-        with file_guard(self._path):
+
+        def switch() -> None:
             self._catch_up()
             self._switch(label, self._versions().get(label))
+
+        with file_guard(self._path):
+            until_unchanged(switch)
 
     def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
         """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
         with file_guard(self._path):
-            self._catch_up()
-            copy, live, ids = self._versions().get(label), FaissIndex(self.index), dict(self._ids())
-            positions, vectors = live.positions(ids), live.vectors()
-            names, places = list(positions), list(positions.values())
-            wanted = vectors.copy()
-            if names:
-                wanted[places] = moved.wanted(names, vectors[places], self._same_rows)
-            held = FaissIndex(copy.index)
-            known, copied = held.positions(copy.ids), held.vectors()
-            stale = [
-                name
-                for name, place in positions.items()
-                if name not in known or (copied[known[name]] != wanted[place]).any()
-            ]
-            deleted = known.keys() - positions.keys()
-            if stale or deleted or copy.named() != FaissCopy(live.index, ids).named():
-                copy = FaissCopy(live.copied(), ids)
-                FaissIndex(copy.index).put(np.flatnonzero((wanted != vectors).any(axis=1)).tolist(), wanted)
-            self._switch(label, copy)
+            return until_unchanged(lambda: self._switch_caught_up(label, moved))
+
+    def _switch_caught_up(self, label: str, moved: MovedNodes) -> int:
+        self._catch_up()
+        copy, live, ids = self._versions().get(label), FaissIndex(self.index), dict(self._ids())
+        positions, vectors = live.positions(ids), live.vectors()
+        names, places = list(positions), list(positions.values())
+        wanted = vectors.copy()
+        if names:
+            wanted[places] = moved.wanted(names, vectors[places], self._same_rows)
+        held = FaissIndex(copy.index)
+        known, copied = held.positions(copy.ids), held.vectors()
+        stale = [
+            name
+            for name, place in positions.items()
+            if name not in known or (copied[known[name]] != wanted[place]).any()
+        ]
+        deleted = known.keys() - positions.keys()
+        if stale or deleted or copy.named() != FaissCopy(live.index, ids).named():
+            copy = FaissCopy(live.copied(), ids)
+            FaissIndex(copy.index).put(np.flatnonzero((wanted != vectors).any(axis=1)).tolist(), wanted)
+        self._switch(label, copy)
         return len(stale) + len(deleted)
 
     def _switch(self, label: str, incoming: FaissCopy) -> None:
@@ -255,10 +285,10 @@ class FaissStore(StoreAdapter):
             raise StoreError(
                 "nodes no longer have the FAISS ids that they had when the index was copied: nothing was switched"
             )
-        versions.make_live(label)
+        state = versions.make_live(label, self._state)
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
-        self._state = None if self._path is None else file_state(self._path)
+        self._state = state
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -277,7 +307,11 @@ class FaissStore(StoreAdapter):
         state = None if self._path is None else file_state(self._path)
         if self._path is None or state is None or state == self._state:
             return
-        stored, live = FaissIndex(imported().read_index(str(self._path))), FaissIndex(self.index)
+        try:
+            loaded, state = load_whole(self._path, _read_index)
+        except RuntimeError as error:
+            raise StoreError(f"{self._path} cannot be read: {error}; nothing was written") from error
+        stored, live = FaissIndex(loaded), FaissIndex(self.index)
         known = self._state is not None
         same_nodes = np.array_equal(stored.labels(), live.labels())
         if (known and not same_nodes) or not set(stored.labels().tolist()) <= set(live.labels().tolist()):
@@ -306,6 +340,10 @@ class FaissStore(StoreAdapter):
         positions = rows.positions(self._ids())
         self._require(names, positions)
         return [positions[name] for name in names]
+
+
+def _read_index(path: Path) -> Any:
+    return imported().read_index(str(path))
 
 
 @dataclass

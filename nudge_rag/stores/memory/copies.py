@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from nudge_rag.common import files
-from nudge_rag.common.files import TEMPORARY
+from nudge_rag.common.files import TEMPORARY, FileState
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import unknown_copy
+from nudge_rag.stores.memory.files import FileChangedError
 
 __all__ = ["Copies", "companion", "versions_of"]
 
@@ -51,8 +52,12 @@ class Copies(Protocol[T]):
         """Do the slow part of a switch; a switch that stops after it has changed nothing."""
         ...
 
-    def make_live(self, label: str) -> None:
-        """Take the one step of a switch."""
+    def make_live(self, label: str, expected: FileState | None) -> FileState | None:
+        """Take the one step of a switch, if the file is as expected; the state that it has then.
+
+        Raises:
+            FileChangedError: another process has written to the file; nothing was switched.
+        """
         ...
 
     def settle(self, label: str, outgoing: T) -> None:
@@ -101,8 +106,9 @@ class InMemory(Generic[T]):
     def prepare(self, label: str, incoming: T, outgoing: T) -> None:
         """There is nothing to do."""
 
-    def make_live(self, label: str) -> None:
+    def make_live(self, label: str, expected: FileState | None) -> FileState | None:
         """That is the caller's exchange."""
+        return None
 
     def settle(self, label: str, outgoing: T) -> None:
         """Keep the version that was live."""
@@ -148,9 +154,16 @@ class InFiles(Generic[T]):
         self._save(outgoing, self._outgoing(label))
         self._save(incoming, self._place(label))
 
-    def make_live(self, label: str) -> None:
-        """Move the version's file over the live one."""
-        files.put_in_place(self._place(label), self._path)
+    def make_live(self, label: str, expected: FileState | None) -> FileState | None:
+        """Move the version's file over the live one.
+
+        Raises:
+            FileChangedError: another process has written to that one; nothing was switched.
+        """
+        state = files.put_over(self._place(label), self._path, expected)
+        if state is None:
+            raise FileChangedError(f"another process has just written to {self._path}; nothing was switched")
+        return state
 
     def settle(self, label: str, outgoing: T) -> None:
         """Move the file of the version that was live to the place of the other one."""

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from nudge_rag.common import files
+from nudge_rag.common.files import FileState
 from nudge_rag.common.text import preview
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name
 
-__all__ = ["FileChanges", "check_file", "file_guard", "history_of", "merge_changes"]
+__all__ = [
+    "FileChangedError",
+    "FileChanges",
+    "check_file",
+    "file_guard",
+    "history_of",
+    "merge_changes",
+    "save_over",
+    "until_unchanged",
+]
 
+T = TypeVar("T")
 SUFFIX = ".nudge-rag"
 _GUARDS: dict[Path, Any] = {}
 
@@ -92,6 +105,37 @@ def file_guard(path: Path | None) -> AbstractContextManager[Any]:
         return nullcontext()
     guard: AbstractContextManager[Any] = _GUARDS.setdefault(path.resolve(), threading.RLock())
     return guard
+
+
+class FileChangedError(StoreError):
+    """Another process has written to the file since it was read: nothing was written."""
+
+
+def save_over(path: Path, write: Callable[[str], Any], expected: FileState | None) -> FileState | None:
+    """Write a file over the one that was read last, whose state is ``expected``; the state that it has then.
+
+    Raises:
+        FileChangedError: another process has written to it since.
+    """
+    state = files.save_through(path, write, put=lambda temporary, place: files.put_over(temporary, place, expected))
+    if state is None:
+        raise FileChangedError(f"another process has just written to {path}; nothing was written")
+    return state
+
+
+def until_unchanged(action: Callable[[], T]) -> T:
+    """Do something to a file, anew whenever another process was faster.
+
+    Raises:
+        FileChangedError: others write to it without a pause.
+    """
+    deadline = time.monotonic() + files.SECONDS_TO_WAIT
+    while time.monotonic() < deadline:
+        try:
+            return action()
+        except FileChangedError:
+            continue
+    return action()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.files import file_state
+from nudge_rag.common.files import FileState, file_state
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.access import same_rows
 from nudge_rag.stores.base import EmbeddingStore
@@ -23,7 +23,14 @@ from nudge_rag.stores.copies import CopyNotes, MovedNodes
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, file_guard, history_of, merge_changes
+from nudge_rag.stores.memory.files import (
+    check_file,
+    file_guard,
+    history_of,
+    merge_changes,
+    save_over,
+    until_unchanged,
+)
 from nudge_rag.stores.memory.mapping import MappingStore
 
 __all__ = ["FrameworkDictStore"]
@@ -45,7 +52,7 @@ class FrameworkDictStore(MappingStore, ABC):
         self.vector_store = vector_store
         path = check_file(persist_path)
         self._path = path
-        self._state: tuple[int, int, int] | None = None
+        self._state: FileState | None = None
         self._base: dict[str, Any] | None = None
         super().__init__(
             {},
@@ -87,31 +94,38 @@ class FrameworkDictStore(MappingStore, ABC):
 
         Nodes that only the live version has stay in it, with the vectors that they have.
         """
-        with file_guard(self._path):
+
+        def switch() -> None:
             self._catch_up()
             self._switch(label, dict(self._vectors_of(self._copies.get(label))))
+
+        with file_guard(self._path):
+            until_unchanged(switch)
 
     def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
         """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
         with file_guard(self._path):
-            self._catch_up()
-            copied = dict(self._vectors_of(self._copies.get(label)))
-            live = {name: np.array(vector) for name, vector in list(self._mapping().items())}
-            names = list(live)
-            same = partial(same_rows, self)
-            wanted = moved.wanted(names, self._matrix(list(live.values())), same)
-            stale = [
-                name
-                for name, vector in zip(names, wanted, strict=True)
-                if name not in copied or not np.array_equal(copied[name], vector)
-            ]
-            self._switch(label, dict(zip(names, wanted.tolist(), strict=True)))
+            return until_unchanged(lambda: self._switch_caught_up(label, moved))
+
+    def _switch_caught_up(self, label: str, moved: MovedNodes) -> int:
+        self._catch_up()
+        copied = dict(self._vectors_of(self._copies.get(label)))
+        live = {name: np.array(vector) for name, vector in list(self._mapping().items())}
+        names = list(live)
+        same = partial(same_rows, self)
+        wanted = moved.wanted(names, self._matrix(list(live.values())), same)
+        stale = [
+            name
+            for name, vector in zip(names, wanted, strict=True)
+            if name not in copied or not np.array_equal(copied[name], vector)
+        ]
+        self._switch(label, dict(zip(names, wanted.tolist(), strict=True)))
         return len(stale) + len(copied.keys() - live.keys())
 
     def _switch(self, label: str, vectors: Mapping[str, list[float]]) -> None:
         outgoing = self._object_with(self._contents())
         self._copies.prepare(label, self._object_with(self._holding(vectors)), outgoing)
-        self._copies.make_live(label)
+        state = self._copies.make_live(label, self._state)
         before = self._contents()
         known = dict(before)
         after = self._holding(vectors)
@@ -123,7 +137,8 @@ class FrameworkDictStore(MappingStore, ABC):
         for node_id in known.keys() - before.keys():
             after.pop(node_id, None)
         self._copies.settle(label, outgoing)
-        self._remember()
+        if state is not None:
+            self._remember(state)
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -135,15 +150,23 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Read the changes of other processes from the file, then overwrite vectors in memory and in the file."""
-        with file_guard(self._path):
+
+        def write() -> None:
             self._catch_up()
-            super()._write(names, rows)
+            super(FrameworkDictStore, self)._write(names, rows)
+
+        with file_guard(self._path):
+            until_unchanged(write)
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare with the vectors that are in the file by now, and set."""
-        with file_guard(self._path):
+
+        def write_if() -> list[str]:
             self._catch_up()
-            return super()._write_if(names, expected, rows)
+            return super(FrameworkDictStore, self)._write_if(names, expected, rows)
+
+        with file_guard(self._path):
+            return until_unchanged(write_if)
 
     def _fetch(self, names: list[str]) -> dict[str, list[float]]:
         self._look()
@@ -168,7 +191,10 @@ class FrameworkDictStore(MappingStore, ABC):
         state = None if self._path is None else file_state(self._path)
         if self._path is None or state is None or state == self._state:
             return
-        stored = self._loaded(self._path)
+        try:
+            stored, state = files.load_whole(self._path, self._loaded)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise StoreError(f"{self._path} cannot be read: {error}; nothing was written") from error
         changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
         self._take(changes.taken, stored)
         self._forget(changes.dropped)
@@ -176,14 +202,11 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def _save_file(self) -> None:
         if self._path is not None:
-            self._persist(self.vector_store, self._path)
-            self._remember()
+            self._remember(save_over(self._path, self._writer(self.vector_store), self._state))
 
-    def _remember(self, state: tuple[int, int, int] | None = None) -> None:
-        """Note that memory and file hold the same."""
-        if self._path is not None:
-            self._state = state or file_state(self._path)
-            self._base = self._entries(self.vector_store)
+    def _remember(self, state: FileState | None) -> None:
+        """Note that memory holds what the file held in that state."""
+        self._state, self._base = state, self._entries(self.vector_store)
 
     def _persist(self, vector_store: Any, path: Path) -> None:
         files.save_through(path, self._writer(vector_store), like=self._path)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from nudge_rag.common.files import file_state
+from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
@@ -61,8 +61,8 @@ class InMemoryStore(FrameworkDictStore):
     def open(cls, persist_path: str | Path, embedding: Any = None) -> InMemoryStore:
         """The store that a dumped file holds; ``embedding`` is only needed to search by text."""
         framework = import_package("langchain_core.vectorstores", "InMemoryStore.open", "langchain")
-        state = file_state(Path(persist_path))
-        loaded = framework.InMemoryVectorStore.load(str(persist_path), embedding)
+        load = framework.InMemoryVectorStore.load
+        loaded, state = load_whole(Path(persist_path), lambda path: load(str(path), embedding))
         store = cls(loaded, persist_path=persist_path)
         store._remember(state)
         return store

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nudge_rag.common.files import file_state
+from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
@@ -38,8 +38,9 @@ class SimpleStore(FrameworkDictStore):
     def open(cls, persist_path: str | Path) -> SimpleStore:
         """The store that a JSON file holds, without an index."""
         framework = import_package("llama_index.core.vector_stores", "SimpleStore.open", "llama-index")
-        state = file_state(Path(persist_path))
-        store = cls(framework.SimpleVectorStore.from_persist_path(str(persist_path)), persist_path=persist_path)
+        load = framework.SimpleVectorStore.from_persist_path
+        vector_store, state = load_whole(Path(persist_path), lambda path: load(str(path)))
+        store = cls(vector_store, persist_path=persist_path)
         store._remember(state)
         return store
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.ranking import rank_nodes
-from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.stores.adapter import NODES_PER_STEP, StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries
 
@@ -95,12 +97,32 @@ class MappingStore(StoreAdapter):
         """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
         table = self._mapping()
         self._require(names, table)
-        before = {node_id: table[node_id] for node_id in names}
-        table.update(zip(names, rows.tolist(), strict=True))
-        if self._save is None:
-            return
+        with self._saved(table) as before:
+            before.update((node_id, table[node_id]) for node_id in names)
+            table.update(zip(names, rows.tolist(), strict=True))
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set in memory, chunk by chunk, and save once."""
+        table, skipped = self._mapping(), list[str]()
+        with self._saved(table) as before:
+            for first in range(0, len(names), NODES_PER_STEP):
+                chunk = slice(first, first + NODES_PER_STEP)
+                unchanged = self._unchanged(names[chunk], expected[chunk])
+                for name, row, same in zip(names[chunk], rows[chunk].tolist(), unchanged, strict=True):
+                    if same and name in table:
+                        before[name], table[name] = table[name], row
+                    else:
+                        skipped.append(name)
+        return skipped
+
+    @contextmanager
+    def _saved(self, table: Vectors) -> Iterator[dict[str, Any]]:
+        """Save the table afterwards; if that fails, put back the vectors that were noted as those from before."""
+        before: dict[str, Any] = {}
         try:
-            self._save()
+            yield before
+            if self._save is not None and before:
+                self._save()
         except BaseException:
             table.update(before)
             raise
