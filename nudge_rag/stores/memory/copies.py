@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from nudge_rag.common import files
-from nudge_rag.common.files import TEMPORARY, FileState
+from nudge_rag.common.files import OLD, TEMPORARY, FileState
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import unknown_copy
 from nudge_rag.stores.memory.files import FileChangedError
@@ -190,7 +190,7 @@ class InFiles(Generic[T]):
                     file.unlink()
                 else:
                     files.put_in_place(file, self._place(label))
-            elif end.endswith(TEMPORARY):
+            elif end.endswith((TEMPORARY, OLD)):
                 file.unlink()
         for _, file, end in self._files():
             if end == COMPANION and not file.with_name(file.name.removesuffix(COMPANION)).exists():
@@ -200,7 +200,7 @@ class InFiles(Generic[T]):
         """Label, path, and the end of its name after the label."""
         if not self._path.parent.is_dir():
             return
-        ends = f"((?:{re.escape(COMPANION)})?(?:{re.escape(TEMPORARY)})?)"
+        ends = f"((?:{re.escape(COMPANION)})?(?:{re.escape(TEMPORARY)}|{re.escape(OLD)})?)"
         pattern = re.compile(re.escape(self._path.name) + r"\.(?:beside|switching)_([A-Za-z0-9_]{1,24})" + ends)
         for file in list(self._path.parent.iterdir()):
             match = pattern.fullmatch(file.name)
