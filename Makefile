@@ -91,9 +91,10 @@ bench-faults: setup
 	$(ENVIRONMENT) redis-langchain
 	$(BIN)/python benchmarks/faults.py $(FAULTS)
 
-# The table of stores in docs/guide/stores.md, and the site: docs/_build/index.html.
+# The table of stores in docs/guide/stores.md, the figures, and the site: docs/_build/index.html.
 docs: setup
 	$(BIN)/python -m scripts.stores_table docs/guide/stores.md
+	$(BIN)/python -m scripts.draw_figures docs/guide
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # Stores the outputs of the notebooks.

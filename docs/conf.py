@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from docutils import nodes
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 INTEGRATIONS = ROOT / "integrations"
 sys.path[:0] = [
     str(ROOT),
@@ -16,14 +19,15 @@ sys.path[:0] = [
 project = "nudge-rag"
 author = "the nudge-rag authors"
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # the outputs are stored, and the tests run the notebooks
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -40,11 +44,36 @@ napoleon_use_ivar = True
 default_role = "literal"
 
 
+def copy_notebooks() -> None:
+    """Bring the notebooks into the folder that Sphinx reads; what has not changed is left as it is."""
+    target = HERE / "notebooks"
+    target.mkdir(exist_ok=True)
+    sources = {path.name: path.read_bytes() for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    for copy in target.glob("*.ipynb"):
+        if copy.name not in sources:
+            copy.unlink()
+    for name, content in sources.items():
+        copy = target / name
+        if not copy.exists() or copy.read_bytes() != content:
+            copy.write_bytes(content)
+
+
+copy_notebooks()
+
+
 def escape_bars(_app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
     """Keep ``|v|``, a length in our docstrings, from being read as a substitution."""
     lines[:] = [line if line.lstrip().startswith(">>>") else line.replace("|", "\\|") for line in lines]
 
 
+def unlink_metrics(_app: object, doctree: nodes.document) -> None:
+    """Keep ``nDCG@10`` in our docstrings from being taken for an address."""
+    for link in list(doctree.findall(nodes.reference)):
+        if link.get("refuri", "").startswith("mailto:"):
+            link.replace_self(nodes.Text(link.astext()))
+
+
 def setup(app: object) -> None:
     """Connect what changes docstrings on their way to the page."""
     app.connect("autodoc-process-docstring", escape_bars)  # type: ignore[attr-defined]
+    app.connect("doctree-read", unlink_metrics)  # type: ignore[attr-defined]
