@@ -72,10 +72,10 @@ class Candidate:
         new_low: lower end of the 95 % interval of ``new_nodes``.
         new_high: upper end of it.
         covered: change of the metric for the validation queries, most of which have answers with labels.
-        covered_low: lower end of the 95 % interval of ``covered``.
+        covered_low: lower end of the 95 % interval of ``covered``, 1.96 standard errors off it.
         covered_high: upper end of it.
-        expected: change to expect over tomorrow's queries: (1 - p) * covered + p * uncovered, with p the share of
-            queries whose answers have no label.
+        expected: change to expect over tomorrow's queries: (1 - p) * covered + p_rare * uncovered + (p - p_rare) *
+            new_nodes, with p the share of queries whose answers have no label, p_rare of rarely asked nodes alone.
         allowed: whether ``uncovered`` and ``new_nodes`` are within the tolerance.
         chosen: whether it is the one.
         note: what to know of it.

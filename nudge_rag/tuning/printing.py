@@ -24,6 +24,10 @@ __all__ = [
 WIDTH = 80
 
 
+# Of the settings that were tried, so many are printed.
+MOST_SHOWN = 12
+
+
 def wrap(text: str, indent: str = "") -> str:
     """Return ``text`` in lines of at most 80 columns; lines that fit stay as they are."""
     lines = []
@@ -112,10 +116,20 @@ def _reach_of(candidate: Candidate) -> str:
 def describe_candidates(candidates: Sequence[Candidate]) -> str:
     """Return the settings that were tried, the chosen one first, then by validation, with one reason each."""
     lines = [f"chosen from: {len(candidates)} settings, by validation"]
-    for name, value, reason, is_chosen in explain_candidates(candidates):
+    for name, value, reason, is_chosen in explain_candidates(_most_telling(candidates)):
         lines.append(wrap(f"{value:>5}  {name}", "* " if is_chosen else "  "))
         lines.append(wrap(reason, " " * 9))
+    if len(candidates) > MOST_SHOWN:
+        lines.append(f"  and {len(candidates) - MOST_SHOWN} more in tried")
     return "\n".join(lines)
+
+
+def _most_telling(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The chosen setting, then the best of each solver, then the best others."""
+    ranked = sorted(candidates, key=_order)
+    best_of_solver = {one.solver.partition(",")[0]: one for one in reversed(ranked)}
+    first = [one for one in ranked if one.chosen or one in best_of_solver.values()]
+    return [*first, *(one for one in ranked if one not in first)][:MOST_SHOWN]
 
 
 def explain_candidates(candidates: Sequence[Candidate]) -> list[tuple[str, str, str, bool]]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.solvers.auto.lowered import FixedSolver
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, without_scores
-from nudge_rag.solvers.result import NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["FEW_NODES", "GroupEffects", "HeldOutNodes", "UncoveredEffect", "share_of_uncovered"]
@@ -32,14 +31,6 @@ FEW_NODES = 20
 ENOUGH_NODES = 50
 # Of more queries in a fold a sample is judged, always the same.
 MOST_JUDGED = 4_000
-
-
-class _Fixed(Protocol):
-    """A solver that needs no validation queries."""
-
-    def fit(self, embeddings: ArrayLike, train: LabelsLike, val: None = None, *, background: Any = None) -> NudgeFit:
-        """Moved embeddings of the covered rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -182,7 +173,7 @@ class HeldOutNodes:
         mapped._score_folds()
         return mapped
 
-    def solutions(self, solver: _Fixed) -> list[FloatArray]:
+    def solutions(self, solver: FixedSolver) -> list[FloatArray]:
         """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
         return [
             solver.fit(nodes, fold.train, background=background).vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,10 @@ from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["TriedSetting", "choose_setting"]
 
-# Standard errors of the paired difference: the gain that a more elaborate solver needs, and that no harm may cost.
+# Standard errors of the paired difference: what noise cannot tell apart.
 NOTICEABLE = 1.0
-# The loss of the group that loses most counts as that of at least so many of tomorrow's queries: labels of today know
-# nothing of the documents that are to come.
-SHARE_OF_HARMED = 0.1
+# Of the expected gain, what is enough if it spares a group of queries a significant loss.
+ENOUGH = 0.9
 # Expected gains that agree in so many decimals are equal: a twentieth of a point.
 EQUAL_DIGITS = 3
 
@@ -47,34 +46,25 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
     """Choose the setting that tomorrow's queries are expected to gain most by; None if none is expected to gain.
 
     1. Settings that are not expected to gain are left out, and those that lose more than ``tolerance`` in a group of
-       queries without labelled answers. Without a tolerance, the loss of the group that loses most is taken from the
-       expected gain instead, as that of a tenth of all queries.
-    2. Of each solver, take the setting that is worth most by that; of equals, the one that new nodes gain most by.
-    3. Of the solvers, take the simplest one, unless a later one is worth more by more than one standard error, or is
-       worth more and harms less.
-    4. Without a tolerance, and if a group loses significantly by that, take the setting that is worth most of those by
-       which none does, if it is worth as much but for one standard error.
+       queries without labelled answers.
+    2. Take the largest expected gain. Of the settings that are less by at most one standard error, keep those that harm
+       least: by which the group that loses most loses least. Of these take the simplest solver's most careful step,
+       and its setting that is expected to gain most; of equals, the one that new nodes gain most by.
+    3. Without a tolerance, and if a group loses significantly by that, choose in the same way among the settings by
+       which none does and that are expected to gain nine tenths as much, if there are any.
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
-    if tolerance is not None:
-        return _preferred(gaining, _expected)
-    best = _preferred(gaining, _worth)
-    if best is None or _harms_nobody(best):
+    best = _preferred(gaining)
+    if best is None or tolerance is not None or _harms_nobody(best):
         return best
-    spared = _preferred([one for one in gaining if _harms_nobody(one)], _worth)
-    if spared is None or _worth(best) - _worth(spared) > NOTICEABLE * _standard_error(spared, best):
-        return best
-    return spared
+    spared = [one for one in gaining if _harms_nobody(one) and _expected(one) >= ENOUGH * _expected(best)]
+    return _preferred(spared) or best
 
 
 def _harms_nobody(one: TriedSetting) -> bool:
-    """Whether no group of queries without labelled answers loses significantly: every interval reaches 0."""
-    return all(high is None or high >= 0 for high in (one.candidate.high, one.candidate.new_high))
-
-
-def _worth(one: TriedSetting) -> float:
-    """The expected gain, less what a tenth of all queries lose if they are of the group that loses most."""
-    return _expected(one) + SHARE_OF_HARMED * _largest_loss(one)
+    """Whether no group of queries loses significantly: every interval reaches 0."""
+    tops = one.candidate.high, one.candidate.new_high, one.candidate.covered_high
+    return all(high is None or high >= 0 for high in tops)
 
 
 def _largest_loss(one: TriedSetting) -> float:
@@ -86,25 +76,24 @@ def _gain_of_new_nodes(one: TriedSetting) -> float:
     return one.candidate.new_nodes or 0.0
 
 
-def _preferred(settings: Sequence[TriedSetting], worth: Callable[[TriedSetting], float]) -> TriedSetting | None:
-    """Of each solver's best setting the simplest solver's, unless a later one is better by more than noise or harm."""
-    best_of_solver: dict[str, TriedSetting] = {}
-    for one in settings:
-        rank = (round(worth(one), EQUAL_DIGITS), _gain_of_new_nodes(one))
-        known = best_of_solver.get(one.solver)
-        if known is None or rank > (round(worth(known), EQUAL_DIGITS), _gain_of_new_nodes(known)):
-            best_of_solver[one.solver] = one
-    best: TriedSetting | None = None
-    for one in best_of_solver.values():
-        if best is None or _is_better(one, best, worth(one) - worth(best)):
-            best = one
-    return best
+def _preferred(settings: Sequence[TriedSetting]) -> TriedSetting | None:
+    """Of those that noise cannot tell from the best one, what harms least; of these the simplest solver's best."""
+    if not settings:
+        return None
+    best = max(settings, key=_rank)
+    equal = [one for one in settings if _expected(best) - _expected(one) <= NOTICEABLE * _standard_error(one, best)]
+    least = max(round(_largest_loss(one), EQUAL_DIGITS) for one in equal)
+    mildest = [one for one in equal if round(_largest_loss(one), EQUAL_DIGITS) == least]
+    first = mildest[0]
+    return max((one for one in mildest if _step_of(one) == _step_of(first)), key=_rank)
 
 
-def _is_better(one: TriedSetting, best: TriedSetting, by: float) -> bool:
-    """Whether a later solver's setting, worth more ``by`` so much, is to be preferred."""
-    harms_less = _largest_loss(one) > _largest_loss(best)
-    return by > NOTICEABLE * _standard_error(one, best) or (by > 0 and harms_less)
+def _step_of(one: TriedSetting) -> tuple[str, float]:
+    return one.solver, one.candidate.gamma
+
+
+def _rank(one: TriedSetting) -> tuple[float, float]:
+    return round(_expected(one), EQUAL_DIGITS), _gain_of_new_nodes(one)
 
 
 def _expected(one: TriedSetting) -> float:

@@ -32,17 +32,18 @@ REACHES: tuple[Reach, ...] = ("labelled", "queries", "nodes")
 class AutoSolver:
     """Fit the solvers, estimate what each does to three groups of queries, and choose by tomorrow's expected metric.
 
-    Of each solver several settings are tried (NUDGE-N and NUDGE-M: shares of the best step; `NudgeContrastive`: scores
-    of moved nodes lowered by several offsets). For each, three changes of ``metric`` are estimated: that of covered
-    queries on the validation part, that of uncovered queries (of rarely asked nodes) and that of new nodes by
-    `HeldOutNodes`. Expected is
+    Of each solver several settings are tried: steps or strengths, each with scores of moved nodes lowered by several
+    offsets, and `NudgeContrastive` with and without negatives that nobody labelled. For each, three changes of
+    ``metric`` are estimated: that of covered queries on the validation part, that of uncovered queries (of rarely asked
+    nodes) and that of new nodes by `HeldOutNodes`. Expected is
 
-        (1 - p) * covered + p * uncovered,
+        (1 - p) * covered + p_rare * uncovered + (p - p_rare) * new nodes,
 
-    with p the share of queries whose answers have no label. The setting with the largest expected gain is taken, of
-    which a tenth of what the group that loses most is estimated to lose is taken off: labels of today know nothing of
-    the documents that are to come (`choose_setting`). Nothing moves if no setting is expected to gain. The final
-    solution learns from training and validation labels together. Every setting tried is in ``tried`` of the result.
+    with p the share of tomorrow's queries whose answers have no label and p_rare that by Good and Turing
+    (`share_of_uncovered`), at most p. The setting with the largest expected gain is taken; of those that noise cannot
+    tell from it, the one that harms least. Nine tenths of the gain are enough if no group loses significantly then
+    (`choose_setting`). Nothing moves if no setting is expected to gain. The final solution learns from training and
+    validation labels together. Every setting tried is in ``tried`` of the result.
 
     Args:
         metric: what is measured.
@@ -54,7 +55,8 @@ class AutoSolver:
             more; then the result has an ``adapter`` that every query must pass. ``"nodes"``: the same map of all nodes
             instead, v' = |v| (I + B^T) v / |(I + B^T) v|; then the result has a ``node_map``, and its vectors are
             those of mapped nodes with nudges on top.
-        uncovered_share: p, if it is known; None: estimated from the labels (`share_of_uncovered`).
+        uncovered_share: p, if it is known; None: p_rare, but at least a fifth, since labels know nothing of documents
+            that are to come.
 
     Raises:
         ValueError: a negative tolerance, an unknown reach, a share outside 0 to 1.

@@ -12,12 +12,12 @@ import numpy as np
 from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
-from nudge_rag.evaluation.significance import bootstrap_interval
 from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
+from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver, query_vectors_of
 from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
-from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels, sample_labels
+from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
@@ -32,16 +32,20 @@ logger = logging.getLogger(__name__)
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.12)
 # Shares of the best step size of NUDGE-N and NUDGE-M.
-SHARES = (1.0, 0.5, 0.25, 0.125)
-# On mapped queries validation hardly tells a bold solution from a careful one: how often a penalty that is so many
-# times stronger is tried too.
-MORE_CAREFUL, TIMES_STRONGER = 2, 10.0
+SHARES = (1.0, 0.5)
+# With few validation queries these points are tried too, and judged on folds of all labels.
+FEW_TAUS, FEW_STRENGTHS = (0.05, 0.03), (30.0, 3.0)
 # Labels times labelled nodes beyond which maps are chosen on fewer folds, and effects estimated on fewer: on as many
 # as hold so many nodes.
 MANY = 1_000_000
 FEW_FOLDS, MAP_FOLDS, ENOUGH_NODES = 5, 2, 200
+# The labels know nothing of documents that are to come: at least so many of tomorrow's queries are taken to ask for
+# what nobody labelled, unless the user knows better.
+LEAST_SHARE = 0.2
 # With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
 ENOUGH_QUERIES = 500
+# Standard errors on either side of a mean that its 95 % interval takes in.
+NORMAL = 1.96
 # Of more validation queries a sample chooses the setting; the final solution learns from all.
 MOST_JUDGED = 5_000
 
@@ -87,8 +91,9 @@ class SolverTrials:
         val = sample_labels(val, MOST_JUDGED)
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         labelled = prepare_labels(self._both, "labelled", **size)
-        estimated = share_of_uncovered(labelled)
-        self._uncovered = estimated if chooser.uncovered_share is None else chooser.uncovered_share
+        self._rare = share_of_uncovered(labelled)
+        given = chooser.uncovered_share
+        self._uncovered = max(self._rare, LEAST_SHARE) if given is None else given
         self._many = labelled.n_queries * len(np.unique(labelled.node_of_pair)) > MANY
         # Every solver moves the same rows: the nodes that have a training label.
         learned = prepare_labels(train, "training", **size)
@@ -97,6 +102,7 @@ class SolverTrials:
         if not judged.n_queries:
             raise ValueError("the validation set has no query with an answer: no solver can be chosen")
         self._covered = _covered_queries(judged.query_of_pair, np.isin(judged.node_of_pair, self._rows))
+        self._few = judged.n_queries < ENOUGH_QUERIES and not self._many
         held = HeldOutNodes(
             nodes,
             self._both,
@@ -105,7 +111,7 @@ class SolverTrials:
             background,
             folds=FEW_FOLDS if self._many else None,
             enough_nodes=ENOUGH_NODES if self._many else None,
-            covered_too=judged.n_queries < ENOUGH_QUERIES and not self._many,
+            covered_too=self._few,
         )
         self._plain = _Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
         self._before = self._plain.scorer.per_query(nodes[self._rows])
@@ -173,19 +179,25 @@ class SolverTrials:
         return ValidationScorer(judged, nodes, self._rows, background, chooser.metric, chooser.similarity)
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
-        plain = self._plain
+        plain, similarity = self._plain, self._chooser.similarity
         first = solver.fit(self._nodes, plain.train, plain.val, background=self._background)
-        for share in SHARES if first.gamma else SHARES[:1]:
-            final = kind(gamma=share * first.gamma, similarity=self._chooser.similarity)
-            fit = first
-            if share != 1:
-                fit = final.fit(self._nodes, plain.train, background=self._background)
-            solutions = plain.held.solutions(final) if first.gamma else None
-            shown = replace(first, vectors=fit.vectors)
-            yield self._measured(plain, name, shown, share * first.gamma, final, solutions)
+        if not first.gamma:
+            yield self._measured(plain, name, first, 0.0, None, None)
+            return
+        for share in SHARES:
+            fixed = kind(gamma=share * first.gamma, similarity=similarity)
+            whole = first if share == 1 else fixed.fit(self._nodes, plain.train, background=self._background)
+            fit = replace(first, vectors=whole.vectors, gamma=share * first.gamma)
+            yield from self._lowered(
+                plain, name, fit, fixed, plain.held.solutions(fixed), keep_lengths=name != "nudge-m"
+            )
 
     def _contrastive(self, geometry: _Geometry, *, keep_lengths: bool) -> Iterator[TriedSetting]:
-        """The solution that validation chooses; on mapped queries, ever more careful ones too while new nodes lose."""
+        """What validation chooses, and if that is small other points; of much validation without negatives too.
+
+        Nudges that learn nothing of nodes that nobody labelled do not learn to win against them: they are tried if a
+        group of queries without labelled answers loses by those that do.
+        """
         solver = NudgeContrastive(
             metric=self._chooser.metric,
             similarity=self._chooser.similarity,
@@ -193,34 +205,46 @@ class SolverTrials:
             keep_lengths=keep_lengths,
         )
         fit = solver.fit(geometry.nodes, geometry.train, geometry.val, background=geometry.background)
-        if not fit.averaged:
+        if not fit.averaged and not self._few:
             yield self._measured(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
             return
-        points = fit.averaged
-        for more in range(1 + (MORE_CAREFUL if geometry.prefix else 0)):
-            if more:
-                points = tuple((tau, TIMES_STRONGER * strength) for tau, strength in points)
-                careful = solver.at_points(points).fit(geometry.nodes, geometry.train, background=geometry.background)
-                fit = replace(fit, vectors=careful.vectors, gamma=careful.gamma)
-            settings = list(self._offsets(geometry, solver, replace(fit, averaged=points), keep_lengths=keep_lengths))
-            yield from settings
-            if all(high is None or high >= 0 for high in (settings[0].candidate.high, settings[0].candidate.new_high)):
-                break
+        for points in self._points(fit):
+            bold = list(self._averaged(geometry, solver.at_points(points), fit, _name_of(keep_lengths)))
+            yield from bold
+            if not self._few and min(bold[0].candidate.uncovered or 0.0, bold[0].candidate.new_nodes or 0.0) < 0:
+                careful = solver.at_points(points, negatives=0)
+                yield from self._averaged(geometry, careful, fit, f"{_name_of(keep_lengths)}, labelled negatives")
 
-    def _offsets(
-        self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, *, keep_lengths: bool
+    def _points(self, fit: NudgeFit) -> list[tuple[tuple[float, float], ...]]:
+        """Temperatures and strengths to average the solutions of: what validation chose, and if that is small more."""
+        chosen = [fit.averaged] if fit.averaged else []
+        if not self._few:
+            return chosen
+        return [*(tuple((tau, strength) for tau in FEW_TAUS) for strength in FEW_STRENGTHS), *chosen]
+
+    def _averaged(
+        self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, name: str
     ) -> Iterator[TriedSetting]:
-        """Solved once; what an offset does to the solutions costs next to nothing.
-
-        The final solution starts from that for all labels. Those of folds start from the untouched nodes: they must not
-        know what the labels that are held out had done.
-        """
-        fixed = solver.at_points(fit.averaged)
-        whole = fixed.solve(geometry.nodes, join_labels(geometry.train, geometry.val), geometry.background)
+        """The average of the solutions at the points of ``solver``."""
+        shown = solver.fit(geometry.nodes, geometry.train, background=geometry.background)
+        one = replace(fit, vectors=shown.vectors, gamma=shown.gamma, averaged=shown.averaged)
         # Of many labels, folds are solved at the best point alone: an average of several costs others no more.
-        in_folds = solver.at_points(fit.averaged[:1]) if self._many else fixed
-        solutions = geometry.held.solutions(in_folds)
-        direction = common_direction(_vectors_of(geometry.train))
+        solutions = geometry.held.solutions(solver.at_points(shown.averaged[:1]) if self._many else solver)
+        name = f"{name}, strength {1 / shown.gamma:g}" if self._few else name
+        yield from self._lowered(geometry, name, one, solver, solutions, keep_lengths=solver.keep_lengths)
+
+    def _lowered(
+        self,
+        geometry: _Geometry,
+        name: str,
+        fit: NudgeFit,
+        solver: FixedSolver,
+        solutions: Sequence[FloatArray],
+        *,
+        keep_lengths: bool,
+    ) -> Iterator[TriedSetting]:
+        """A solution with the scores of moved nodes lowered by each offset: that costs next to nothing."""
+        direction = common_direction(query_vectors_of(geometry.train))
         directions = [common_direction(vectors) for vectors in geometry.held.training_vectors]
         for offset in OFFSETS:
             moved = [
@@ -228,9 +252,9 @@ class SolverTrials:
                 for vectors, each in zip(solutions, directions, strict=True)
             ]
             shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
-            final = solver.at_points(fit.averaged, offset).starting_from(whole)
-            name = f"{_name_of(keep_lengths)}, offset {offset:g}"
-            yield self._measured(geometry, name, shown, fit.gamma, final, moved)
+            final = LoweredSolver(solver, offset, keep_lengths) if offset else solver
+            label = f"{name}, offset {offset:g}" if offset else name
+            yield self._measured(geometry, label, shown, fit.gamma, final, moved)
 
     def _measured(
         self,
@@ -254,18 +278,23 @@ class SolverTrials:
         solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
         return TriedSetting(solver, candidate, gains, final, replace(fit, solver=solver), mapped)
 
+    def _expected(self, covered: float, uncovered: float, new_nodes: float) -> float:
+        """The change over tomorrow's queries; those without labelled answers ask for rare nodes or for new ones."""
+        rare = min(self._rare, self._uncovered)
+        return (1 - self._uncovered) * covered + rare * uncovered + (self._uncovered - rare) * new_nodes
+
     def _candidate(
         self, name: str, gamma: float, validation: float, gains: Float64Array, effects: GroupEffects | None
     ) -> Candidate:
         covered = float(gains.mean())
-        low, high = bootstrap_interval(np.zeros_like(gains), gains) if gains.any() else (covered, covered)
+        half = NORMAL * float(gains.std()) / np.sqrt(len(gains))
         candidate = Candidate(
             name,
             gamma,
             validation,
             covered=covered,
-            covered_low=low,
-            covered_high=high,
+            covered_low=covered - half,
+            covered_high=covered + half,
             expected=covered,
             allowed=True,
             note=_note(effects),
@@ -282,7 +311,7 @@ class SolverTrials:
             new_nodes=new.change,
             new_low=new.low,
             new_high=new.high,
-            expected=(1 - self._uncovered) * covered + self._uncovered * uncovered.change,
+            expected=self._expected(covered, uncovered.change, new.change),
             allowed=effects.within(self._chooser.tolerance),
         )
 
@@ -300,10 +329,6 @@ def _covered_queries(query_of_pair: Any, known: BoolArray) -> BoolArray:
 
 def _name_of(keep_lengths: bool) -> str:
     return "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
-
-
-def _vectors_of(labels: LabelsLike) -> FloatArray:
-    return np.asarray(labels.vectors if isinstance(labels, LabeledQueries) else labels[0])
 
 
 def _note(effects: GroupEffects | None) -> str:

@@ -185,7 +185,9 @@ class NudgeContrastive:
             whole = final.fit(embeddings, join_labels(train, val), background=background)
         return replace(fit, rows=whole.rows, vectors=whole.vectors, descents=fit.descents + whole.descents)
 
-    def at_points(self, points: Sequence[tuple[float, float]], offset: float | None = None) -> NudgeContrastive:
+    def at_points(
+        self, points: Sequence[tuple[float, float]], offset: float | None = None, negatives: int | None = None
+    ) -> NudgeContrastive:
         """This solver at fixed points of its paths, (tau, strength) each, whose solutions are averaged."""
         return NudgeContrastive(
             metric=self.metric,
@@ -194,7 +196,7 @@ class NudgeContrastive:
             uncovered_weight=self.uncovered_weight,
             offset=self.offset if offset is None else offset,
             strength=[strength for _, strength in points],
-            negatives=self.negatives,
+            negatives=self.negatives if negatives is None else negatives,
             rejection=self.rejection,
             iterations=self.iterations,
             keep_lengths=self.keep_lengths,

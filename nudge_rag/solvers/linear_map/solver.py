@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # From hardly anything mapped to nearly free, each a warm start for the next.
 DEFAULT_RIDGES = (0.3, 0.1, 0.03, 0.01)
-DEFAULT_MAP_TAUS = (0.05, 0.03, 0.1)
+DEFAULT_MAP_TAUS = (0.03, 0.05, 0.1)
 # Relative improvement of the objective below which a step counts as the last.
 TOLERANCE = 1e-4
 MEMORY = 8
@@ -77,8 +77,8 @@ class LinearMap:
 
     j runs over the labelled nodes alone. The problem is convex, and solved by L-BFGS from B = 0. The temperature and
     the ridge are chosen by what queries of held-out nodes gain: for each fold of nodes, the map is learned without any
-    label of theirs. Taken are the smallest ridge that gains as much as the best one but for a standard error, since it
-    gives labelled nodes most, and the best temperature at that ridge. If all lose by more than that, there is no map.
+    label of theirs. Taken is the setting by which these gain most: nudges on top serve the nodes that have labels. If
+    all lose by more than a standard error, there is no map.
     Deterministic.
 
     Args:
@@ -216,10 +216,6 @@ class LinearMap:
 
 
 def _chosen(points: Sequence[MapPoint]) -> MapPoint | None:
-    """The smallest ridge within a standard error of the best; its best temperature; None if all lose."""
-    first_path = [point for point in points if point.tau == points[0].tau]
-    top = max(first_path, key=lambda point: point.change)
-    if top.change < -top.error:
-        return None
-    ridge = min(point.ridge for point in first_path if point.change >= top.change - top.error)
-    return max((point for point in points if point.ridge == ridge), key=lambda point: point.change)
+    """The point by which queries of held-out nodes gain most; None if all lose."""
+    top = max(points, key=lambda point: point.change)
+    return None if top.change < -top.error else top

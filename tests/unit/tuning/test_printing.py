@@ -60,6 +60,14 @@ def test_settings_are_sorted_and_each_has_a_reason():
     assert lines[1].startswith("* ")
 
 
+def test_of_many_settings_the_best_are_shown_and_the_others_counted():
+    many = [Candidate(f"setting {number}", 0.1, number / 100, allowed=True) for number in range(20)]
+    lines = describe_candidates(many).splitlines()
+    assert lines[0] == "chosen from: 20 settings, by validation"
+    assert lines[1].split() == ["0.190", "setting", "19,", "gamma", "0.1"]
+    assert (len(lines), lines[-1]) == (1 + 2 * 12 + 1, "  and 8 more in tried")
+
+
 def test_each_reach_shows_what_its_best_setting_is_expected_to_gain():
     settings = [
         Candidate("nudge-n", 0.1, 0.8, expected=0.1),
