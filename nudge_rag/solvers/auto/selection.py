@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["TriedSetting", "choose_setting"]
+__all__ = ["TriedSetting", "choose_setting", "harms_nobody"]
 
 # Standard errors of the paired difference: what noise cannot tell apart.
 NOTICEABLE = 1.0
@@ -55,15 +55,15 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
     best = _preferred(gaining)
-    if best is None or tolerance is not None or _harms_nobody(best):
+    if best is None or tolerance is not None or harms_nobody(best.candidate):
         return best
-    spared = [one for one in gaining if _harms_nobody(one) and _expected(one) >= ENOUGH * _expected(best)]
+    spared = [one for one in gaining if harms_nobody(one.candidate) and _expected(one) >= ENOUGH * _expected(best)]
     return _preferred(spared) or best
 
 
-def _harms_nobody(one: TriedSetting) -> bool:
+def harms_nobody(candidate: Candidate) -> bool:
     """Whether no group of queries loses significantly: every interval reaches 0."""
-    tops = one.candidate.high, one.candidate.new_high, one.candidate.covered_high
+    tops = candidate.high, candidate.new_high, candidate.covered_high
     return all(high is None or high >= 0 for high in tops)
 
 

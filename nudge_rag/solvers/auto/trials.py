@@ -14,7 +14,7 @@ from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver, query_vectors_of
-from nudge_rag.solvers.auto.selection import TriedSetting
+from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.12)
+# How often the gap below the smallest offset that harms nobody is halved.
+HALVINGS = 2
 # Shares of the best step size of NUDGE-N and NUDGE-M.
 SHARES = (1.0, 0.5)
 # With few validation queries these points are tried too, and judged on folds of all labels.
@@ -209,11 +211,20 @@ class SolverTrials:
             yield self._measured(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
             return
         for points in self._points(fit):
-            bold = list(self._averaged(geometry, solver.at_points(points), fit, _name_of(keep_lengths)))
+            fixed = solver.at_points(points)
+            # Validation has solved at its own points.
+            whole = fit if points == fit.averaged else self._solved(geometry, fixed, fit)
+            bold = list(self._averaged(geometry, fixed, whole, _name_of(keep_lengths)))
             yield from bold
             if not self._few and min(bold[0].candidate.uncovered or 0.0, bold[0].candidate.new_nodes or 0.0) < 0:
                 careful = solver.at_points(points, negatives=0)
-                yield from self._averaged(geometry, careful, fit, f"{_name_of(keep_lengths)}, labelled negatives")
+                whole = self._solved(geometry, careful, fit)
+                yield from self._averaged(geometry, careful, whole, f"{_name_of(keep_lengths)}, labelled negatives")
+
+    def _solved(self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit) -> NudgeFit:
+        """The record ``fit`` with what ``solver`` learns from the training labels."""
+        whole = solver.fit(geometry.nodes, geometry.train, background=geometry.background)
+        return replace(fit, vectors=whole.vectors, gamma=whole.gamma, averaged=whole.averaged)
 
     def _points(self, fit: NudgeFit) -> list[tuple[tuple[float, float], ...]]:
         """Temperatures and strengths to average the solutions of: what validation chose, and if that is small more."""
@@ -226,12 +237,10 @@ class SolverTrials:
         self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, name: str
     ) -> Iterator[TriedSetting]:
         """The average of the solutions at the points of ``solver``."""
-        shown = solver.fit(geometry.nodes, geometry.train, background=geometry.background)
-        one = replace(fit, vectors=shown.vectors, gamma=shown.gamma, averaged=shown.averaged)
         # Of many labels, folds are solved at the best point alone: an average of several costs others no more.
-        solutions = geometry.held.solutions(solver.at_points(shown.averaged[:1]) if self._many else solver)
-        name = f"{name}, strength {1 / shown.gamma:g}" if self._few else name
-        yield from self._lowered(geometry, name, one, solver, solutions, keep_lengths=solver.keep_lengths)
+        solutions = geometry.held.solutions(solver.at_points(fit.averaged[:1]) if self._many else solver)
+        name = f"{name}, strength {1 / fit.gamma:g}" if self._few else name
+        yield from self._lowered(geometry, name, fit, solver, solutions, keep_lengths=solver.keep_lengths)
 
     def _lowered(
         self,
@@ -246,7 +255,8 @@ class SolverTrials:
         """A solution with the scores of moved nodes lowered by each offset: that costs next to nothing."""
         direction = common_direction(query_vectors_of(geometry.train))
         directions = [common_direction(vectors) for vectors in geometry.held.training_vectors]
-        for offset in OFFSETS:
+
+        def lowered(offset: float) -> TriedSetting:
             moved = [
                 lower_scores(vectors, each, offset, keep_lengths=keep_lengths)
                 for vectors, each in zip(solutions, directions, strict=True)
@@ -254,7 +264,17 @@ class SolverTrials:
             shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
             final = LoweredSolver(solver, offset, keep_lengths) if offset else solver
             label = f"{name}, offset {offset:g}" if offset else name
-            yield self._measured(geometry, label, shown, fit.gamma, final, moved)
+            return self._measured(geometry, label, shown, fit.gamma, final, moved)
+
+        tried = {offset: lowered(offset) for offset in OFFSETS}
+        yield from tried.values()
+        harmless = next((offset for offset, one in tried.items() if harms_nobody(one.candidate)), 0.0)
+        harmful = max((offset for offset in OFFSETS if offset < harmless), default=0.0)
+        for _ in range(HALVINGS if harmless else 0):
+            middle = (harmful + harmless) / 2
+            one = lowered(middle)
+            yield one
+            harmful, harmless = (harmful, middle) if harms_nobody(one.candidate) else (middle, harmless)
 
     def _measured(
         self,

@@ -13,7 +13,9 @@ from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest, share_of_uncovered
-from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting
+from nudge_rag.solvers.auto.lowered import LoweredSolver
+from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
+from nudge_rag.solvers.auto.trials import OFFSETS
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
 
@@ -246,6 +248,48 @@ def test_a_group_is_spared_a_significant_loss_for_a_tenth_of_the_gain():
     assert choose_setting([harmful, lost], None) is harmful
 
 
+def test_a_lowered_solver_lowers_what_its_solver_finds():
+    nodes, train, _, _, _ = confusing()
+    queries, step = train[0], NudgeN(gamma=0.3)
+    # The direction that all queries score 1 with on average, by its closed form (`offset.common_direction`).
+    mean = queries.mean(axis=0)
+    covariance = (queries - mean).T @ (queries - mean) / len(queries)
+    direction = np.linalg.solve(covariance + 0.2 * np.trace(covariance) / 8 * np.eye(8), mean)
+    moved = unit(step.fit(nodes, train).vectors - 0.05 * direction / (direction @ mean))
+    lowered = LoweredSolver(step, 0.05, keep_lengths=True).fit(nodes, train)
+    np.testing.assert_allclose(lowered.vectors, moved, atol=1e-9)
+
+
+def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
+    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
+    fit = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    halved = 0
+    begins = [place for place, one in enumerate(fit.tried) if "offset" not in one.solver]
+    for first, last in zip(begins, [*begins[1:], len(fit.tried)], strict=True):
+        tried = {float(one.solver.partition("offset ")[2] or 0): one for one in fit.tried[first:last]}
+        harmless = next((offset for offset in OFFSETS if harms_nobody(tried[offset])), 0.0)
+        if not harmless:
+            assert sorted(tried) == list(OFFSETS)
+            continue
+        harmful = OFFSETS[OFFSETS.index(harmless) - 1]
+        middle = (harmful + harmless) / 2
+        half = (harmful + middle) / 2 if harms_nobody(tried[middle]) else (middle + harmless) / 2
+        assert sorted(tried) == pytest.approx(sorted([*OFFSETS, middle, half]), abs=1e-6)
+        halved += 1
+    assert halved
+
+
+def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(monkeypatch):
+    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
+    names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
+    assert any("strength 30" in name for name in names)
+    assert not any("labelled negatives" in name for name in names)
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.ENOUGH_QUERIES", 80)
+    names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
+    assert "nudge-contrastive, labelled negatives" in names
+    assert not any("strength" in name for name in names)
+
+
 def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
     # Nodes 0 and 1 have one label, node 2 has three: 2 of 5 labels.
     labels = prepare_labels((np.eye(5), [[0], [1], [2], [2], [2]]), "t", n_nodes=3, dimension=5, dtype=np.dtype(float))
@@ -253,9 +297,9 @@ def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
 
 
 def test_expected_is_the_mean_over_the_groups_by_their_shares():
-    nodes, (queries, answers), val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
+    nodes, (queries, answers), val, _, _ = confusing()
     # The last three queries ask for nodes of their own.
-    train = queries[:-1], [*answers[:-4], *([node] for node in (200, 210, 220))]
+    train = queries[:-1], [*answers[:-4], *([node] for node in (40, 45, 50))]
     labelled = [node for part in (train, val) for nodes_of_query in part[1] for node in nodes_of_query]
     rare = sum(count == 1 for count in Counter(labelled).values()) / len(labelled)
     for share, p in ((0.0, 0.0), (0.3, 0.3), (1.0, 1.0), (None, 0.2)):
