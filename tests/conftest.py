@@ -1,11 +1,14 @@
-"""Labelled sets that are not part of the project, found through the environment; which stores were tested."""
+"""Labelled sets found through the environment, temporary files in memory, and what was tested where."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,35 @@ collect_ignore_glob = ["support/*"]
 # In the names of the kinds of stores that are tested.
 SERVED = ("server", "postgres", "pgvector", "redis")
 STORES = pytest.StashKey[dict[str, Any]]()
+# Memory as a file system, and how much of it must be free.
+MEMORY = Path("/dev/shm")
+FREE_BYTES = 6 << 30
+# Files of tests that passed: of this run, to be written, and of another environment, which are not run again here.
+WRITE_PASSED = "NUDGE_RAG_WRITE_PASSED"
+PASSED_ELSEWHERE = "NUDGE_RAG_PASSED_ELSEWHERE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep temporary files in memory if it has room: they outlive no power cut, so a sync of a file may cost nothing.
+
+    ``TMPDIR`` says otherwise. A worker of pytest-xdist has it from the process that started it.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < FREE_BYTES:
+        return
+    os.environ["TMPDIR"] = str(MEMORY)
+    tempfile.tempdir = None  # asks anew where it is
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_memory_held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give memory back at the end, unless a test failed whose files somebody may want to see.
+
+    Not after each test: the next would be given the name of its folder, by which clients of databases know theirs.
+    """
+    yield
+    folder = tmp_path_factory.getbasetemp()
+    if not request.session.testsfailed and folder.is_relative_to(MEMORY):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +68,15 @@ def beir_data() -> Path:
     return path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start a database server: they ask for one, or for a kind of store that lives in one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has passed elsewhere, and mark the tests that start a database server.
+
+    These ask for one, or for a kind of store that lives in one.
+    """
+    if elsewhere := os.environ.get(PASSED_ELSEWHERE):
+        passed = set(json.loads(Path(elsewhere).read_text()))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+        items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
         asked = inspect.signature(item.obj).parameters if isinstance(item, pytest.Function) else {}
         values = getattr(getattr(item, "callspec", None), "params", {}).values()
@@ -71,6 +110,13 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which stores were tested in this run, which were not, and why; also to the file NUDGE_RAG_STORES_REPORT."""
+    if elsewhere := os.environ.get(PASSED_ELSEWHERE):
+        terminalreporter.write_line(
+            f"not run again here: {len(json.loads(Path(elsewhere).read_text()))} that passed elsewhere"
+        )
+    if passed_file := os.environ.get(WRITE_PASSED):
+        Path(passed_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(passed_file).write_text(json.dumps(sorted({report.nodeid for report in terminalreporter.stats["passed"]})))
     stores = config.stash.get(STORES, None)
     if stores is None:
         return

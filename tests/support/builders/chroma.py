@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# What the command `chroma` does, without chromadb and its second of imports: the server is in the bindings.
+SERVE = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', *sys.argv[1:]])"
+
+
 def start_server(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], int]:
     port = port or free_port()
-    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(folder), "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
+    command = [sys.executable, "-c", SERVE, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(1500):
         if process.poll() is not None:
             raise RuntimeError(f"chroma run ended with status {process.returncode}")
         try:
-            chromadb.HttpClient(host="127.0.0.1", port=port).heartbeat()
-        except Exception:
-            time.sleep(0.1)
-        else:
-            return process, port
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/heartbeat", timeout=10):
+                return process, port
+        except OSError:  # it does not listen yet
+            time.sleep(0.02)
     process.kill()
     raise RuntimeError("chroma run did not answer within 30 seconds")
 
