@@ -11,7 +11,7 @@ from typing import IO
 
 from nudge_rag.errors import LockedError
 
-__all__ = ["LockedError", "locked", "locked_file"]
+__all__ = ["LockedError", "locked", "locked_file", "try_lock", "unlock"]
 
 SECONDS_TO_WAIT = 10.0
 BETWEEN_TRIES = 0.05
@@ -41,17 +41,22 @@ def locked_file(path: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            _unlock(file)
+            unlock(file)
 
 
 def _wait_for(file: IO[bytes], what: str, deadline: float) -> None:
-    while not _try_lock(file):
+    while not try_lock(file):
         if time.monotonic() >= deadline:
             raise LockedError(f"{what} is under way in another process: nothing was written; try again when it is done")
         time.sleep(BETWEEN_TRIES)
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
+    """Take the lock of an open file if it is free, and return whether it was.
+
+    Raises:
+        OSError: the file system knows no locks.
+    """
     try:
         if os.name == "nt":
             import msvcrt
@@ -67,7 +72,8 @@ def _try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _unlock(file: IO[bytes]) -> None:
+def unlock(file: IO[bytes]) -> None:
+    """Give the lock of an open file back."""
     if os.name == "nt":
         import msvcrt
 

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from nudge_rag.feedback.file_lock import unlock, wait_for_lock
+from nudge_rag.common.lock import unlock
+from nudge_rag.feedback.file_lock import wait_for_lock
 
 __all__ = ["EventDatabase", "has_wal_reset_fault"]
 

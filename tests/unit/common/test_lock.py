@@ -13,6 +13,7 @@ import pytest
 
 from nudge_rag import LockedError
 from nudge_rag.common import lock
+from nudge_rag.feedback.file_lock import wait_for_lock
 
 
 class Msvcrt:
@@ -109,3 +110,15 @@ def test_where_nothing_can_be_locked_that_is_an_error_and_no_wait(tmp_path, monk
     monkeypatch.setattr(lock, "os", SimpleNamespace(name="nt"))
     with pytest.raises(OSError, match="Invalid argument"), lock.locked(tmp_path, "a push"):
         pass
+
+
+def test_the_lock_of_a_recorder_is_waited_for(tmp_path, msvcrt):
+    """Two handles of one file, as two processes have them: the second gets it as soon as the first gives it back."""
+    path = tmp_path / "feedback.sqlite-lock"
+    with path.open("a+b") as first, path.open("a+b") as second:
+        wait_for_lock(first, path, time.monotonic())
+        with pytest.raises(TimeoutError, match=r"other processes were writing to .*feedback\.sqlite-lock all the time"):
+            wait_for_lock(second, path, time.monotonic() + 0.01)
+        lock.unlock(first)
+        wait_for_lock(second, path, time.monotonic())
+        lock.unlock(second)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nudge_rag.common.lock import try_lock
 from nudge_rag.feedback import database
 from nudge_rag.feedback.database import EventDatabase, has_wal_reset_fault
-from nudge_rag.feedback.file_lock import try_lock
 from nudge_rag.feedback.log import ShownNode
 from nudge_rag.feedback.recorder import Recorder
 
