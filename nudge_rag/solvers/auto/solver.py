@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix
+from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.auto.selection import choose_setting
@@ -140,9 +141,9 @@ class AutoSolver:
 
     def _chosen(self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any) -> NudgeFit:
         trials = SolverTrials(self, nodes, train, val, background)
-        tried = [*trials.without_map()]
+        tried = [*track(trials.without_map(), "trying settings")]
         if self.reach != "labelled":
-            tried += trials.with_map(of_nodes=self.reach == "nodes")
+            tried += track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")
         chosen = choose_setting(tried, self.tolerance)
         best = tried[0] if chosen is None else chosen
         both: LabeledQueries = join_labels(train, val)

@@ -418,3 +418,12 @@ def test_only_numpy_arrays_and_with_validation():
     assert not NudgeContrastive(refit=False).needs.learns_from_validation
     with pytest.raises(ValueError, match="names node 99"):
         AutoSolver().fit(nodes, (train[0][:1], [[99]]), val)
+
+
+def test_settings_that_are_tried_are_shown_while_it_takes(caplog, capsys, monkeypatch):
+    monkeypatch.setattr("nudge_rag.common.progress.SECONDS_BEFORE_BAR", 0.0)
+    nodes, train, val, _, _ = confusing()
+    with caplog.at_level("INFO", logger="nudge_rag"):
+        AutoSolver(metric="MRR@10").fit(nodes, train, val)
+    # A bar if tqdm is installed; a line in the log if it is not.
+    assert "trying settings" in capsys.readouterr().err + caplog.text
