@@ -4,7 +4,7 @@
     python benchmarks/node_map.py --nodes 100000 --stores lancedb --mode side-by-side
 
 Each case runs in a process of its own. ``rise`` is how far its peak of resident memory (LanceDB included, the server of
-PostgreSQL not) rises above what it was once the store had been filled and opened; ``rise, all`` counts the rollback.
+PostgreSQL not) rises above what it was once the store had been filled and read; ``rise, all`` counts the rollback.
 A rollback is exact if the bits of all vectors are those of before.
 """
 
@@ -104,11 +104,11 @@ def run_case(name: str, nodes: int, mode: str) -> dict[str, Any]:
         written = nudge.push(mode=mode).written
         if mode == "side-by-side":
             switch(store)
-        pushed, clock = time.perf_counter() - clock, time.perf_counter()
+        pushed, middle = time.perf_counter() - clock, peak()
         changed = digest(store) != before
-        middle, clock = peak(), time.perf_counter()
+        clock = time.perf_counter()
         rollback(store)
-        rolled = time.perf_counter() - clock
+        rolled, end = time.perf_counter() - clock, peak()
         exact = digest(store) == before
     return {
         "store": name,
@@ -118,7 +118,7 @@ def run_case(name: str, nodes: int, mode: str) -> dict[str, Any]:
         "push": pushed,
         "rise": middle - start,
         "rollback": rolled,
-        "rise_all": peak() - start,
+        "rise_all": end - start,
         "exact": exact and changed,
     }
 

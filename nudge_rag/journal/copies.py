@@ -14,6 +14,7 @@ import numpy as np
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.copy_notes import LabelNotes
+from nudge_rag.journal.derived_copies import count_made, find_late, find_other_base
 from nudge_rag.journal.differences import Differences, find_differences
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import (
@@ -27,11 +28,12 @@ from nudge_rag.journal.manifest import (
     VERIFIED,
     WRITING,
 )
+from nudge_rag.journal.push_all import fill_copy, keep_originals
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
-from nudge_rag.stores.copies import CatchingUpStore, MovedNodes, StoreOfCollections
+from nudge_rag.stores.copies import CatchingUpStore, MovedNodes, NodesOfCopy, StoreOfCollections
 
 __all__ = [
     "drop_copy",
@@ -40,11 +42,13 @@ __all__ = [
     "record_as_in_place",
     "recover_copies",
     "require_atomic_switch",
+    "require_catching_up",
     "require_copies",
     "require_not_switched",
     "settle_late_writes",
     "swap",
     "undo_switch",
+    "write_all_beside",
     "write_beside",
 ]
 
@@ -71,6 +75,15 @@ def require_copies(store: EmbeddingStore) -> SideBySideStore:
             f" works on {STORES}"
         )
     return store
+
+
+def require_catching_up(store: EmbeddingStore) -> None:
+    """Raise ValueError if the copies of ``store`` do not catch up with what is written to the live version."""
+    if not isinstance(store, CatchingUpStore):
+        raise ValueError(
+            f"copies of this {store.name} store do not catch up with what is written to it, and all nodes are mapped:"
+            f" use mode={IN_PLACE!r}"
+        )
 
 
 def require_atomic_switch(store: EmbeddingStore) -> None:
@@ -105,11 +118,7 @@ def write_beside(journal: Journal, version: Version) -> Written:
             dropped.
     """
     store = journal.store
-    for waiting in journal.versions:
-        if waiting.is_beside and waiting.state == COMMITTED:
-            settle_late_writes(journal, waiting)
-            drop_copy(store, waiting)
-            waiting.set_state(ROLLED_BACK)
+    _drop_waiting(journal)
     version.set_state(WRITING)
     found: object = None
     try:
@@ -131,12 +140,51 @@ def write_beside(journal: Journal, version: Version) -> Written:
     if not written.kept:
         _give_up(store, version)
         return written
+    _commit(store, version)
+    return written
+
+
+def write_all_beside(journal: Journal, version: Version) -> int:
+    """Make a copy with the vectors of a push to all nodes; gives their number.
+
+    The copy is compared with the live version when it is switched to. What is written until then is caught up with, and
+    mapped.
+
+    Raises:
+        PushError: the store failed; the copy is dropped.
+    """
+    store = journal.store
+    _drop_waiting(journal)
+    version.set_state(WRITING)
+    try:
+        n_nodes = fill_copy(journal, version)
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while a copy was written ({error}): {_give_up(store, version)}"
+        ) from error
+    if not n_nodes:
+        _give_up(store, version)
+        return 0
+    version.manifest["n_nodes"] = n_nodes
+    _commit(store, version)
+    return n_nodes
+
+
+def _drop_waiting(journal: Journal) -> None:
+    for waiting in journal.versions:
+        if waiting.is_beside and waiting.state == COMMITTED:
+            settle_late_writes(journal, waiting)
+            drop_copy(journal.store, waiting)
+            waiting.set_state(ROLLED_BACK)
+
+
+def _commit(store: EmbeddingStore, version: Version) -> None:
+    """Record that the copy of a version is ready."""
     try:
         version.set_state(VERIFIED)
     except JournalError as error:
         raise PushError(f"the journal cannot be written to ({error.__cause__}): {_give_up(store, version)}") from error
     version.set_state(COMMITTED)
-    return written
 
 
 def _give_up(store: EmbeddingStore, version: Version) -> str:
@@ -164,19 +212,21 @@ def swap(journal: Journal, version: Version, state: str) -> int:
     try:
         if isinstance(store, CatchingUpStore):
             notes = LabelNotes(journal.storage, version.label)
-            n_caught_up = store.catch_up_and_switch(version.label, _moved(version, state == COMMITTED), notes)
+            n_caught_up = store.catch_up_and_switch(version.label, _moved(journal, version, state == COMMITTED), notes)
         else:
             require_copies(store).switch(version.label)
     except Exception as error:
-        if find_live(store, version) != state:
+        if find_live(journal, version) != state:
             raise PushError(f"{store.name} did not switch: {error}") from error
     else:
         version.set_state(state)
     return n_caught_up
 
 
-def _moved(version: Version, is_live: bool) -> MovedNodes:
+def _moved(journal: Journal, version: Version, is_live: bool) -> NodesOfCopy:
     """The nodes by which the live version and the copy differ, while the version is live or waits."""
+    if version.is_derived:
+        return journal.derivation(version).nodes(is_live=is_live)
     moved = MovedNodes(version.ids, version.before, version.after)
     return moved.reversed() if is_live else moved
 
@@ -187,6 +237,8 @@ def find_outdated(journal: Journal, version: Version) -> str:
     Vectors that others have written since are caught up with. But those of a push or rollback of our own would undo
     this version node by node, and if no node has the vector that it was made from, nothing of it is left.
     """
+    if version.is_derived:
+        return find_other_base(journal, version)
     store = journal.store
     present, _ = read_present(store, version.ids)
     rows = [row for row, node_id in enumerate(version.ids) if node_id in present]
@@ -221,7 +273,7 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
     store, is_live = journal.store, version.state == SWITCHED
     if not isinstance(store, StoreOfCollections) or version.label not in labels_of(store):
         return 0
-    moved, notes = _moved(version, is_live), LabelNotes(journal.storage, version.label)
+    moved, notes = _moved(journal, version, is_live), LabelNotes(journal.storage, version.label)
     with reading(store, "what was written to a copy was looked for"):
         n_late = store.bring_late_writes(version.label, moved, notes)
         if n_late:
@@ -230,8 +282,11 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
         found = Differences()
         if n_late is None and is_live:
             copy = require_copies(store).open_copy(version.label)
-            found = find_differences(store, copy, moved.ids, moved.live, moved.copy)
-            found.only_live = []
+            if isinstance(moved, MovedNodes):
+                found = find_differences(store, copy, moved.ids, moved.live, moved.copy)
+                found.only_live = []
+            else:
+                found = find_late(store, copy, moved)
     if is_written_to and not force:
         raise PushError(
             f"somebody writes to the copy of version {version.name}, who opened it while it was live; what he wrote is"
@@ -245,7 +300,7 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
     return n_late or 0
 
 
-def find_live(store: EmbeddingStore, version: Version) -> str:
+def find_live(journal: Journal, version: Version) -> str:
     """Find out from the vectors whether the version or its copy is live, record it, and return the state.
 
     If no node that moved tells the two apart any more, nothing of the push is live: it counts as not switched.
@@ -253,12 +308,18 @@ def find_live(store: EmbeddingStore, version: Version) -> str:
     Raises:
         PushError: the store failed.
     """
+    store = journal.store
     try:
-        nudged, original = _votes(store, version)
-        if nudged == original:
-            copy = require_copies(store)
-            if version.label in copy.copy_labels():
-                original, nudged = _votes(copy.open_copy(version.label), version)
+        if version.is_derived:
+            copies = require_copies(store)
+            is_there = version.label in copies.copy_labels()
+            nudged, original = count_made(journal, version, copies.open_copy(version.label)) if is_there else (0, 0)
+        else:
+            nudged, original = _votes(store, version)
+            if nudged == original:
+                copy = require_copies(store)
+                if version.label in copy.copy_labels():
+                    original, nudged = _votes(copy.open_copy(version.label), version)
     except Exception as error:
         raise PushError(
             f"{store.name} failed while it was asked whether version {version.name} is live ({error}): a later call"
@@ -308,10 +369,12 @@ def _mend(journal: Journal, version: Version) -> str:
     done = []
     if version.state == SWITCHING:
         labels_of(store)  # if it mends its own parts of a switch first, for the vectors to be read
-        live = "it" if find_live(store, version) == SWITCHED else "the version before"
+        live = "it" if find_live(journal, version) == SWITCHED else "the version before"
         done.append(f"it died while it was switched: the store shows that {live} is live")
     if version.label not in labels_of(store):
-        if version.state == SWITCHED:
+        if version.state == SWITCHED and version.is_derived:
+            done.append("its copy, which alone held the vectors from before, is no longer there: repair() says more")
+        elif version.state == SWITCHED:
             record_as_in_place(journal, version)
             done.append("the version before is no longer beside it: it is kept as a push in place")
         else:
@@ -360,7 +423,13 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
 
 
 def record_as_in_place(journal: Journal, version: Version) -> None:
-    """Record a switched version as one that was pushed in place: rollback writes its originals back."""
+    """Record a switched version as one that was pushed in place: rollback writes its originals back.
+
+    Raises:
+        JournalError: the originals are in its copy alone, and that is gone.
+    """
+    if version.is_derived:
+        keep_originals(journal, version)
     version.manifest["mode"] = IN_PLACE
     version.set_state(COMMITTED)
     for one in journal.in_place:

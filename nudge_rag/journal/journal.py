@@ -15,15 +15,27 @@ from uuid import uuid4
 import numpy as np
 
 from nudge_rag.common.archive import MANIFEST, CorruptArchiveError, encode_manifest, parse_manifest
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.coding import Vectors
-from nudge_rag.journal.manifest import BASE, COMMITTED, IN_PLACE, NAME, PREPARED, ROLLED_BACK, SIDE_BY_SIDE, SUPERSEDED
+from nudge_rag.journal.derived import Derivation
+from nudge_rag.journal.manifest import (
+    BASE,
+    COMMITTED,
+    IN_PLACE,
+    NAME,
+    PREPARED,
+    ROLLED_BACK,
+    SIDE_BY_SIDE,
+    STREAMED,
+    SUPERSEDED,
+)
 from nudge_rag.journal.manifest import wrong_manifest as why_wrong
 from nudge_rag.journal.ownership import Home, find_home
-from nudge_rag.journal.versions import Version, checked, writing_to
+from nudge_rag.journal.storage import writing_to
+from nudge_rag.journal.versions import Version, checked
 from nudge_rag.stores.access import same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, TransactionalStore
@@ -89,6 +101,11 @@ class Journal:
         return next((version for version in reversed(self.versions) if version.is_live), None)
 
     @property
+    def beneath(self) -> Version | None:
+        """The last push in place that was not rolled back: what is live, or was before a switch."""
+        return next((version for version in reversed(self.in_place) if version.is_live), None)
+
+    @property
     def staged(self) -> Version | None:
         """The push that waits beside the live version for `nudge_rag.switch`."""
         return next((one for one in reversed(self.versions) if one.is_beside and one.state == COMMITTED), None)
@@ -148,8 +165,23 @@ class Journal:
         """Whether the history is written in one transaction with the vectors."""
         return self.home.is_own and isinstance(self.store, TransactionalStore)
 
-    def record(self, ids: Sequence[str], vectors: Vectors, details: Mapping[str, Any], mode: str = IN_PLACE) -> Version:
+    def record(
+        self,
+        ids: Sequence[str],
+        vectors: Vectors,
+        details: Mapping[str, Any],
+        mode: str = IN_PLACE,
+        *,
+        streamed: bool = False,
+    ) -> Version:
         """Record a push that is about to be made, durably, in state ``prepared``.
+
+        Args:
+            ids: of the nodes that it writes; if it is streamed, of those that get a vector of their own.
+            vectors: of these nodes.
+            details: facts about the nudge.
+            mode: ``"in-place"`` or ``"side-by-side"``.
+            streamed: all nodes are written, a block at a time.
 
         Raises:
             ValueError: it could not be read again, such as for a gamma that is NaN; nothing is recorded.
@@ -171,6 +203,8 @@ class Journal:
             "ids": list(ids),
         }
         manifest |= {FRESH: True} if self.live is None else {PREVIOUS: self.live.name}
+        if streamed:
+            manifest[STREAMED] = True
         if mode == SIDE_BY_SIDE:
             # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
             manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}
@@ -203,7 +237,7 @@ class Journal:
                 if place >= KEPT and not version.is_thinned:
                     version.thin()
                 elif place < KEPT and not version.is_thinned and BASE not in version.manifest:
-                    version.write(version.load(), base=kept[place])
+                    _write_as_difference(version, kept[place])
         except (JournalError, CorruptArchiveError) as error:
             # The push is made; the next one tries again to save the space.
             logger.warning("superseded versions of %s keep their space: %s", self.name, error)
@@ -216,33 +250,58 @@ class Journal:
         version.set_state(ROLLED_BACK)
 
     def nudged_ids(self) -> tuple[str, ...]:
-        """Ids of the nodes that may hold what a push wrote."""
+        """Ids of the nodes that may hold what a push wrote; of a push of all nodes, those with vectors of their own."""
         live = self.live
         ids = () if live is None else live.ids
         return tuple(dict.fromkeys([*ids, *self.away.vectors]))
+
+    def derivation(self, version: Version) -> Derivation:
+        """How the vectors of a version were made that mapped all nodes beside the live version."""
+        return Derivation(self.store, version, lambda ids, vectors: self.originals_before(ids, vectors, self.beneath))
+
+    def find_live(self, ids: Sequence[str], vectors: FloatArray) -> tuple[IntArray, Vectors]:
+        """Return which of the ``vectors`` that the store holds the live version knows, as rows, and its record of them.
+
+        It knows vectors that it wrote, that it found, and originals.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+            StoreError: the store failed.
+        """
+        return self._find(ids, vectors, self.live)
 
     def originals_of(self, ids: Sequence[str], vectors: FloatArray) -> FloatArray:
         """``vectors`` as read from the store, with those that a push wrote replaced by their originals.
 
         A vector that differs from the pushed one (embedded again, edited) is its own original.
         """
+        return self.originals_before(ids, vectors, self.live)
+
+    def originals_before(self, ids: Sequence[str], vectors: FloatArray, live: Version | None) -> FloatArray:
+        """As `originals_of`, of vectors that were read while ``live`` was."""
         originals = np.array(vectors)
-        rows = {node_id: row for row, node_id in enumerate(ids)}
-        for node_id, (nudged, original) in self.away.vectors.items():
-            if node_id in rows and same_vectors(self.store, vectors[rows[node_id]], nudged):
-                originals[rows[node_id]] = original
-        live = self.live
-        if live is None:
-            return originals
-        found = [(rows[node_id], at) for at, node_id in enumerate(live.ids) if node_id in rows]
-        here, there = [row for row, _ in found], [at for _, at in found]
-        if found:
-            for known in (live.after, live.before, live.originals):
-                same = same_rows(self.store, np.asarray(vectors)[here], known[there])
-                for (row, at), ours in zip(found, same, strict=True):
-                    if ours:
-                        originals[row] = live.originals[at]
+        if self.away.vectors:
+            for row, node_id in enumerate(ids):
+                nudged, original = self.away.vectors.get(node_id, (None, None))
+                if nudged is not None and same_vectors(self.store, vectors[row], nudged):
+                    originals[row] = original
+        rows, known = self._find(ids, np.asarray(vectors), live)
+        originals[rows] = known.originals
         return originals
+
+    def _find(self, ids: Sequence[str], vectors: FloatArray, live: Version | None) -> tuple[IntArray, Vectors]:
+        if live is None:
+            return np.zeros(0, dtype=np.int64), Vectors(vectors[:0], vectors[:0], vectors[:0])
+        if live.is_derived:
+            return self.derivation(live).look_up(ids, vectors)
+        rows, block = live.find(ids)
+        known = block.vectors
+        same = np.zeros(len(rows), dtype=np.bool_)
+        for part in (known.after, known.before, known.originals):
+            left = np.flatnonzero(~same)
+            same[left] = same_rows(self.store, vectors[rows[left]], part[left])
+        return rows[same], Vectors(known.originals[same], known.before[same], known.after[same])
 
     def read_version(self, name: str, newer: Sequence[Version] = ()) -> Version | None:
         """The version of that name; None if its process died before it was recorded, and before it wrote vectors."""
@@ -288,6 +347,12 @@ class Journal:
             # What has failed is told; a mark that stays is taken away by the next call.
             with suppress(NudgeError, OSError):
                 self.home.unmark()
+
+
+def _write_as_difference(version: Version, newer: Version) -> None:
+    """Store a version as a difference to a newer one, unless one of them holds its vectors in blocks."""
+    if not (version.is_streamed or newer.is_streamed):
+        version.write(version.load(), base=newer)
 
 
 def _check_readable(manifest: Mapping[str, Any], vectors: Vectors) -> None:

@@ -14,12 +14,14 @@ from nudge_rag.stores.checks import check_label
 __all__ = [
     "ARRAY_NAMES",
     "BASE",
+    "BLOCKS",
     "COMMITTED",
     "IN_PLACE",
     "LIVE",
     "PREPARED",
     "ROLLED_BACK",
     "SIDE_BY_SIDE",
+    "STREAMED",
     "SUPERSEDED",
     "SWITCHED",
     "SWITCHING",
@@ -47,6 +49,8 @@ KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details
 THINNED = "thinned"
 # The version that this one is stored as a difference to.
 BASE = "base"
+# Set if a push wrote all nodes of the store, a block at a time; and how many blocks there are, once all are recorded.
+STREAMED, BLOCKS = "streamed", "blocks"
 NAME = "[0-9]{1,9}"
 
 
@@ -67,7 +71,19 @@ def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
     lost = manifest.get("details_lost", [])
     if not isinstance(lost, list) or not all(isinstance(name, str) for name in lost):
         return "details_lost is no list of names"
-    return _wrong_ids(manifest) or _wrong_mode(manifest)
+    return _wrong_ids(manifest) or _wrong_mode(manifest) or _wrong_blocks(manifest)
+
+
+def _wrong_blocks(manifest: Mapping[str, Any]) -> str | None:
+    if STREAMED not in manifest:
+        return None
+    if manifest[STREAMED] is not True:
+        return f"streamed is {manifest[STREAMED]!r}"
+    for name in (BLOCKS, "n_nodes"):
+        count = manifest.get(name, 0)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            return f"{name} is {count!r}"
+    return None
 
 
 def _wrong_ids(manifest: Mapping[str, Any]) -> str | None:

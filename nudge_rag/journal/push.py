@@ -17,10 +17,18 @@ from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.coding import Vectors
-from nudge_rag.journal.copies import require_copies, require_not_switched, write_beside
+from nudge_rag.journal.copies import (
+    require_catching_up,
+    require_copies,
+    require_not_switched,
+    write_all_beside,
+    write_beside,
+)
 from nudge_rag.journal.fingerprints import differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
+from nudge_rag.journal.packed_map import NODE_MAP
+from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
 from nudge_rag.journal.versions import Version
@@ -79,6 +87,9 @@ def push_vectors(
     With ``mode="side-by-side"`` they are written to a copy of all nodes beside the live version, which stays as it is
     until `nudge_rag.switch`; a version that waited there before is dropped.
 
+    If ``details`` hold a map of all nodes, it is applied to all others, a block at a time: memory does not grow with
+    the vectors of the store. So is a push over one that has mapped all nodes.
+
     Args:
         store: the vector store.
         ids: of the nodes, each once.
@@ -104,20 +115,36 @@ def push_vectors(
     with locked_journal(store, versions) as journal:
         require_not_switched(journal.live)
         _check_fits(journal.live, details or {}, moved.shape[1])
+        live = journal.live
+        if NODE_MAP in (details or {}) or (live is not None and live.is_streamed):
+            own = Vectors(np.asarray(originals), np.asarray(originals), store.as_stored(moved))
+            return _push_to_all(journal, names, own, details or {}, mode)
         with reading(store, "the nodes to push were read"):
             plan = _plan(journal, names, np.asarray(originals), moved)
         written = _carry_out(journal, plan, details or {}, mode) if plan.ids else None
     changed = (*plan.changed, *(() if written is None else written[1].newer))
     missing = (*plan.missing, *(() if written is None else written[1].missing))
+    if written is None or not written[1].kept:
+        return _receipt(journal, None, 0, mode, changed, missing)
+    return _receipt(journal, written[0], len(written[1].kept), mode, changed, missing)
+
+
+def _receipt(
+    journal: Journal,
+    version: Version | None,
+    n_written: int,
+    mode: str,
+    changed: tuple[str, ...],
+    missing: tuple[str, ...],
+) -> PushReceipt:
     for left, why in ((changed, "changed since they were read"), (missing, "are no longer in the store")):
         if left:
             warn_caller(f"{len(left)} node(s) {why} and are left alone: {preview(left)}")
-    if written is None or not written[1].kept:
+    if version is None:
         return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
-    name, n_written = written[0].name, len(written[1].kept)
     where = " beside the live version, for switch() to make live" if mode == SIDE_BY_SIDE else ""
-    logger.info("pushed %d vectors to %s as version %s%s", n_written, journal.name, name, where)
-    return PushReceipt(True, n_written, name, f"pushed as version {name}{where}", changed, missing)
+    logger.info("pushed %d vectors to %s as version %s%s", n_written, journal.name, version.name, where)
+    return PushReceipt(True, n_written, version.name, f"pushed as version {version.name}{where}", changed, missing)
 
 
 def check_mode(store: EmbeddingStore, mode: str) -> None:
@@ -216,6 +243,61 @@ def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: 
     return version, written
 
 
+def _push_to_all(journal: Journal, ids: list[str], own: Vectors, details: Mapping[str, Any], mode: str) -> PushReceipt:
+    """Push to all nodes, of which ``ids`` get vectors of their own."""
+    store, live = journal.store, journal.live
+    if mode == SIDE_BY_SIDE:
+        require_catching_up(store)
+        version = journal.record(ids, own, details, mode, streamed=True)
+        n_nodes = write_all_beside(journal, version)
+        return _receipt(journal, version if n_nodes else None, n_nodes, mode, (), ())
+    with reading(store, "the ids of all nodes were read"):
+        known = NodeIds(store)
+    try:
+        with journal.transaction():
+            version = journal.record(ids, own, details, streamed=True)
+            written = _write_all(journal, version, live, known)
+    except (ValueError, TypeError, JournalError, PushError):
+        raise
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while vectors were written ({error}): the vectors that were there before are back,"
+            " the whole push was one transaction"
+        ) from error
+    changed, missing = tuple(written.newer), tuple(written.missing)
+    return _receipt(journal, version if written.kept else None, written.kept, mode, changed, missing)
+
+
+def _write_all(journal: Journal, version: Version, live: Version | None, known: NodeIds) -> AllWritten:
+    store = journal.store
+    version.set_state(WRITING)
+    try:
+        written = write_blocks(journal, version, live, known)
+    except Exception as error:
+        if journal.is_transactional:
+            raise
+        raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
+    if written.refused:
+        undone = "nothing was changed" if journal.is_transactional else _undo(store, version)
+        raise PushError(f"{store.name} did not keep the vectors as they were written: {undone}")
+    if not written.kept:
+        version.set_state(ROLLED_BACK)
+        return written
+    try:
+        version.set_state(VERIFIED)
+    except JournalError as error:
+        if journal.is_transactional:
+            raise
+        raise PushError(f"the journal cannot be written to ({error.__cause__}): {_undo(store, version)}") from error
+    if written.newer or written.missing:
+        version.manifest["left_alone"] = {"changed": written.newer, "missing": written.missing}
+    journal.commit(version)
+    waiting = list(journal.away.vectors)
+    journal.away.drop([node_id for node_id, there in zip(waiting, known.contain(waiting), strict=True) if there])
+    journal.away.add(written.away)
+    return written
+
+
 def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Version, Written]:
     store = journal.store
     version.set_state(WRITING)
@@ -250,7 +332,10 @@ def _finish(journal: Journal, plan: _Plan, version: Version, written: Written) -
 
 def _undo(store: EmbeddingStore, version: Version) -> str:
     try:
-        _, undone = undo_writes(store, version.ids, version.before, version.after)
+        if version.is_streamed:
+            _, undone = undo_blocks(store, version)
+        else:
+            _, undone = undo_writes(store, version.ids, version.before, version.after)
     except Exception as error:
         logger.warning("undoing version %s failed: %s", version.name, error)
         undone = False

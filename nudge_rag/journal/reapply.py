@@ -14,8 +14,9 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import FoundNode, find_by_text
-from nudge_rag.journal.node_map import describe_unmapped, node_map_of, unmapped_nodes
+from nudge_rag.journal.node_map import describe_unmapped, unmapped_ids
 from nudge_rag.journal.push import push_vectors
+from nudge_rag.journal.push_all import add_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.status import find_status
 from nudge_rag.journal.text_hashes import TextsOf
@@ -25,6 +26,8 @@ from nudge_rag.stores.access import read_present, reading
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["reapply"]
+
+NODES_PER_STEP = 5_000
 
 
 @renamed_argument("root", "versions")
@@ -42,7 +45,7 @@ def reapply(
     version, so that a rollback knows them.
 
     If all nodes were mapped (``tune(reach="nodes")``), those that were added or embedded again since are mapped too,
-    likewise as a new version.
+    and recorded with the version that is live.
 
     Args:
         store: the vector store.
@@ -82,7 +85,8 @@ def reapply(
         moved = {} if texts is None or live.is_beside else _find_moved(journal, live, texts)
     if moved:
         written = (*written, *_push_to_moved(store, live, moved, versions))
-    return (*written, *_map_new(store, versions))
+    with locked_journal(store, versions) as journal:
+        return (*written, *_map_new(journal))
 
 
 def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
@@ -94,27 +98,28 @@ def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
 
 def _reapply_to_lost(journal: Journal, live: Version) -> tuple[str, ...]:
     store, lost = journal.store, find_status(journal).lost
-    if not lost:
-        return ()
-    at = {node_id: place for place, node_id in enumerate(live.ids)}
-    try:
-        with journal.transaction():
-            present, _ = read_present(store, lost)
-            # Between the comparison and now somebody else may have written to them.
-            ids = [node for node in lost if node in present and live.holds(store, present[node], at[node])]
-            if not ids:
-                return ()
-            expected = np.array([present[node_id] for node_id in ids])
-            vectors = np.array([live.after[at[node_id]] for node_id in ids], dtype=live.after.dtype)
-            written = write_over(store, ids, expected, vectors)
-    except Exception as error:
-        raise PushError(
-            f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
-            f" starts again ({type(error).__name__}: {error})"
-        ) from error
-    if written.refused:
-        raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
-    return tuple(written.kept)
+    kept: list[str] = []
+    for first in range(0, len(lost), NODES_PER_STEP):
+        part = lost[first : first + NODES_PER_STEP]
+        try:
+            with journal.transaction():
+                present, _ = read_present(store, part)
+                if not present:
+                    continue
+                ids, found = list(present), np.array(list(present.values()))
+                # Between the comparison and now somebody else may have written to them.
+                rows, known = journal.find_live(ids, found)
+                vectors = known.after.astype(store.capabilities.dtype, copy=False)
+                written = write_over(store, [ids[row] for row in rows], found[rows], vectors)
+        except Exception as error:
+            raise PushError(
+                f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
+                f" starts again ({type(error).__name__}: {error})"
+            ) from error
+        if written.refused:
+            raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
+        kept += written.kept
+    return tuple(kept)
 
 
 def _find_moved(journal: Journal, live: Version, texts: TextsOf) -> dict[int, FoundNode]:
@@ -132,31 +137,24 @@ def _find_moved(journal: Journal, live: Version, texts: TextsOf) -> dict[int, Fo
     return {at[old]: node for old, node in same.items()}
 
 
-def _map_new(store: EmbeddingStore, versions: str | Path | None) -> tuple[str, ...]:
-    """Push the live version again, with the nodes that hold unmapped vectors although it has mapped all."""
-    journal = Journal.open(store, versions)
-    live, node_map = journal.live, node_map_of(journal.live)
-    if live is None or node_map is None:
-        return ()
-    new = unmapped_nodes(journal, live, node_map)
-    if not new.ids:
+def _map_new(journal: Journal) -> tuple[str, ...]:
+    """Map the nodes that hold unmapped vectors although the live version has mapped all."""
+    live = journal.live
+    new = [] if live is None else unmapped_ids(journal, live)
+    if live is None or not new:
         return ()
     if live.is_beside:
-        warn_caller(describe_unmapped(new.ids, live.name))
+        warn_caller(describe_unmapped(new, live.name))
         return ()
-    with reading(store, "its nodes were compared with what was pushed"):
-        present = store.matching(live.ids, None) - set(new.ids)
-    rows = [at for at, node_id in enumerate(live.ids) if node_id in present]
-    receipt = push_vectors(
-        store,
-        [*(live.ids[at] for at in rows), *new.ids],
-        np.concatenate([live.originals[rows], new.originals]),
-        np.concatenate([live.after[rows], new.vectors]),
-        versions=versions,
-        details=live.manifest["details"],
-    )
-    left = {*receipt.changed_since, *receipt.missing}
-    return tuple(node_id for node_id in new.ids if receipt.pushed and node_id not in left)
+    try:
+        with journal.transaction():
+            written = add_blocks(journal, live, new)
+    except Exception as error:
+        raise PushError(
+            f"{journal.store.name} failed while {len(new)} new node(s) were mapped; some may be, a later call goes on"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+    return written
 
 
 def _cosine(node: FoundNode, live: Version, at: int) -> float:

@@ -11,6 +11,7 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import recover_copies
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
+from nudge_rag.journal.push_all import undo_blocks
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import undo_writes
 from nudge_rag.stores.base import EmbeddingStore
@@ -68,7 +69,10 @@ def recover(journal: Journal) -> list[str]:
 def _undo(journal: Journal, version: Version) -> int:
     """Count the nodes that hold their vector from before the push."""
     try:
-        restored, undone = undo_writes(journal.store, version.ids, version.before, version.after)
+        if version.is_streamed:
+            restored, undone = undo_blocks(journal.store, version)
+        else:
+            restored, undone = undo_writes(journal.store, version.ids, version.before, version.after)
     except Exception as error:
         raise PushError(
             f"{journal.store.name} failed while vectors were restored; what is saved in {version.place} stays: call"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.memory import giving_back
 from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
+from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.versions import Version
-from nudge_rag.journal.writes import write_over
-from nudge_rag.stores.access import read_present, same_vectors
+from nudge_rag.journal.writes import Written, write_over
+from nudge_rag.stores.access import read_present, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["RollbackReceipt", "close", "describe_left_alone", "restore", "restore_away", "version_before"]
@@ -68,6 +70,8 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
     Raises:
         PushError: the store failed; a later call starts again.
     """
+    if any(version.is_streamed for version in undone):
+        return restore_blocks(journal, undone, to_originals=to_originals)
     wanted: dict[str, FloatArray] = {}
     originals: dict[str, FloatArray] = {}
     newest: dict[str, tuple[Version, int]] = {}
@@ -94,6 +98,62 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
     return receipt
 
 
+def restore_blocks(journal: Journal, undone: Sequence[Version], *, to_originals: bool) -> RollbackReceipt:
+    """As `restore`, one version after the other, newest first, and of each some thousand nodes at a time.
+
+    Raises:
+        PushError: the store failed; a later call starts again.
+    """
+    store, several = journal.store, len(undone) > 1
+    n_restored, exact = 0, True
+    restored: set[str] = set()
+    changed: dict[str, None] = {}
+    missing: dict[str, None] = {}
+    for version in reversed(undone):
+        for block in giving_back(version.parts(), every=1):
+            try:
+                written, others = _put_block_back(store, block, to_originals=to_originals)
+            except Exception as error:
+                raise PushError(
+                    f"{store.name} failed while vectors were restored; what is saved in {version.place} stays: call"
+                    f" rollback() when the store works again ({type(error).__name__}: {error})"
+                ) from error
+            row_of = {node_id: row for row, node_id in enumerate(block.ids)}
+            vectors = block.vectors
+            away = ((name, vectors.after[row_of[name]], vectors.originals[row_of[name]]) for name in written.missing)
+            journal.away.add(away)
+            if not to_originals:
+                kept = {name: vectors.before[row_of[name]] for name in written.kept}
+                known = {name: vectors.originals[row_of[name]] for name in written.kept}
+                journal.away.add(_find_strays(journal, version, kept, known))
+            exact = exact and not written.refused
+            if several:
+                restored.update(written.kept)
+            n_restored = len(restored) if several else n_restored + len(written.kept)
+            changed |= dict.fromkeys([*others, *written.newer])
+            missing |= dict.fromkeys(written.missing)
+    rounding = store.capabilities.rounding
+    return RollbackReceipt(n_restored, undone[0].name, tuple(changed), tuple(missing), exact, rounding)
+
+
+def _put_block_back(store: EmbeddingStore, block: Block, *, to_originals: bool) -> tuple[Written, list[str]]:
+    """Restore nodes that hold a vector that a push wrote or found; also the ids of those that hold another one."""
+    present, missing = read_present(store, block.ids)
+    rows = [row for row, node_id in enumerate(block.ids) if node_id in present]
+    if not rows:
+        return Written(missing=list(missing)), []
+    now, vectors = np.stack([present[block.ids[row]] for row in rows]), block.vectors
+    ours = np.zeros(len(rows), dtype=np.bool_)
+    for known in (vectors.after, vectors.before, vectors.originals):
+        ours |= np.array(same_rows(store, now, known[rows]), dtype=np.bool_)
+    chosen = [row for row, is_ours in zip(rows, ours, strict=True) if is_ours]
+    others = [block.ids[row] for row, is_ours in zip(rows, ours, strict=True) if not is_ours]
+    wanted = (vectors.originals if to_originals else vectors.before)[chosen]
+    names = [block.ids[row] for row in chosen]
+    written = write_over(store, names, now[ours], wanted.astype(store.capabilities.dtype, copy=False))
+    return replace(written, missing=[*missing, *written.missing]), others
+
+
 def version_before(journal: Journal, version: Version) -> Version | None:
     """The version that is live again if ``version`` and all later ones are undone."""
     states = (SUPERSEDED, COMMITTED)
@@ -106,15 +166,22 @@ def _find_strays(
 ) -> Iterator[tuple[str, FloatArray, FloatArray]]:
     """Nodes that hold a nudge again of which the version before ``undone`` knows nothing."""
     before = version_before(journal, undone)
-    # One that is thinned is made again from the vectors that the next one had found.
-    known = () if before is None else undone.ids if before.is_thinned else before.ids
-    at = {node_id: row for row, node_id in enumerate(known)}
-    for node_id, vector in vectors.items():
-        if same_vectors(journal.store, vector, originals[node_id]):
-            continue
-        row = at.get(node_id)
-        if before is None or row is None or not (before.is_thinned or before.holds(journal.store, vector, row)):
-            yield node_id, vector, originals[node_id]
+    nudged = {
+        node_id: vector
+        for node_id, vector in vectors.items()
+        if not same_vectors(journal.store, vector, originals[node_id])
+    }
+    names, known = list(nudged), set[str]()
+    if names and before is not None and before.is_thinned:
+        # One that is thinned is made again from the vectors that the next one had found.
+        known = {names[row] for row in undone.find(names)[0]}
+    elif names and before is not None:
+        rows, block = before.find(names)
+        found = np.stack([nudged[names[row]] for row in rows]) if len(rows) else block.vectors.after
+        for part in (block.vectors.after, block.vectors.before, block.vectors.originals):
+            same = same_rows(journal.store, found, part)
+            known |= {name for name, is_same in zip(block.ids, same, strict=True) if is_same}
+    yield from ((name, vector, originals[name]) for name, vector in nudged.items() if name not in known)
 
 
 def restore_away(journal: Journal) -> int:
@@ -187,7 +254,13 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
 
 def _rebuild(version: Version, next_one: Version) -> None:
     """Make a version whose vectors are not kept live again, from the vectors that the one after it had found."""
-    vectors = next_one.load()
-    rows = [row for row, same in enumerate(vectors.before == vectors.originals) if not same.all()]
-    originals, before = vectors.originals[rows], vectors.before[rows]
-    version.rebuild([next_one.ids[row] for row in rows], Vectors(originals, originals, before), COMMITTED)
+    ids: list[str] = []
+    originals, before = [], []
+    for block in next_one.parts():
+        vectors = block.vectors
+        rows = np.flatnonzero((vectors.before != vectors.originals).any(axis=1))
+        ids += [block.ids[row] for row in rows]
+        originals.append(vectors.originals[rows])
+        before.append(vectors.before[rows])
+    unmoved = np.concatenate(originals)
+    version.rebuild(ids, Vectors(unmoved, unmoved, np.concatenate(before)), COMMITTED)

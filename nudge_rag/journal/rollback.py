@@ -61,7 +61,7 @@ def rollback(
                 receipt = replace(receipt, restored=receipt.restored + restore_away(journal))
         if back is not None:
             # Nodes that a push in place had moved before are among those of the version that was switched back.
-            restored = max(receipt.restored, len(back.ids))
+            restored = max(receipt.restored, back.n_nodes)
             receipt = replace(receipt, restored=restored, version=receipt.version or back.name)
     if receipt.changed_since or receipt.missing:
         warn_caller(
@@ -107,16 +107,22 @@ def _why_not_alone(journal: Journal, version: Version) -> str | None:
     if version.manifest.get(FRESH) is True:
         return None
     if before is None or previous not in (None, before.name):
-        if before is None and np.array_equal(version.before, version.originals):
+        if before is None and _found_originals(version):
             # Recorded before there was a mark for it: nothing was nudged then.
             return None
         which = "the version before" if previous is None else f"version {previous}"
         return f"the record of {which}, which would be live again, is not kept"
+    if before is not None and before.is_thinned and before.is_streamed:
+        return f"version {before.name}, which would be live again, wrote all nodes, of which no record is kept"
     lost = before.manifest.get("details_lost", ()) if before.is_thinned else ()
     for kind, what in (("adapter", "map of queries"), ("node_map", "map of all nodes")):
         if kind in lost:
             return f"the {what} that belongs to version {before.name}, which would be live again, is not kept"
     return None
+
+
+def _found_originals(version: Version) -> bool:
+    return all(np.array_equal(block.vectors.before, block.vectors.originals) for block in version.parts())
 
 
 def _undone(journal: Journal, first: int) -> list[Version]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import unmapped_ids
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
-from nudge_rag.stores.access import read_present, reading, same_vectors
+from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["Status", "find_status", "live_version", "status"]
+
+NODES_PER_STEP = 1_000
 
 
 @dataclass(frozen=True)
@@ -109,20 +112,38 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
     ready, away = None if staged is None else staged.name, tuple(journal.away.vectors)
     if live is None:
         return Status(None, None, ready=ready, away=away)
+    kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": [], "missing": []}
     with reading(store, "its nodes were compared with what was pushed"):
-        present, missing = read_present(store, live.ids)
-    kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": []}
-    for at, node_id in enumerate(live.ids):
-        if node_id not in present:
-            continue
-        if same_vectors(store, present[node_id], live.after[at]):
-            kinds["nudged"].append(node_id)
-        else:
-            kinds["lost" if live.holds(store, present[node_id], at) else "changed"].append(node_id)
-    nudged, lost, changed = (tuple(ids) for ids in kinds.values())
-    edited = () if texts is None else _edited(live, list(present), texts)
+        for kind, node_id in _find_kinds(journal, live):
+            kinds[kind].append(node_id)
+    nudged, lost, changed, missing = (tuple(ids) for ids in kinds.values())
+    edited = () if texts is None else _edited(live, [*nudged, *lost, *changed], texts)
     unmapped = tuple(unmapped_ids(journal, live))
     return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away, unmapped)
+
+
+def _find_kinds(journal: Journal, live: Version) -> Iterator[tuple[str, str]]:
+    """Say of each node of the live version what has become of it, some thousand nodes at a time."""
+    store = journal.store
+    if live.is_derived:
+        for names, found in store.scan(NODES_PER_STEP):
+            rows, known = journal.find_live(names, found)
+            nudged = same_rows(store, found[rows], known.after)
+            yield from (("nudged" if is_so else "lost", names[row]) for row, is_so in zip(rows, nudged, strict=True))
+        return
+    for block in live.parts():
+        present, missing = read_present(store, block.ids)
+        known = block.vectors
+        for row, node_id in enumerate(block.ids):
+            if node_id not in present:
+                continue
+            vector = present[node_id]
+            if same_vectors(store, vector, known.after[row]):
+                yield "nudged", node_id
+            else:
+                held = any(same_vectors(store, vector, part[row]) for part in (known.before, known.originals))
+                yield "lost" if held else "changed", node_id
+        yield from (("missing", node_id) for node_id in missing)
 
 
 def _edited(live: Version, present: list[str], texts: TextsOf) -> tuple[str, ...]:

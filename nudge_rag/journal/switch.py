@@ -23,7 +23,6 @@ from nudge_rag.journal.copies import (
 from nudge_rag.journal.copy_notes import LabelNotes
 from nudge_rag.journal.differences import find_differences
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
-from nudge_rag.journal.node_map import describe_unmapped, unmapped_ids
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
@@ -57,7 +56,8 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
     """Make the version that ``push(mode="side-by-side")`` wrote live, in one atomic step; `rollback` switches back.
 
     Readers of the store see one version or the other, never a mixture. Nodes that were added, deleted or embedded again
-    since the push are brought over, those that are written during the switch too: the newer vector always wins.
+    since the push are brought over, those that are written during the switch too: the newer vector always wins, mapped
+    if all nodes are.
 
     Args:
         store: the vector store.
@@ -73,9 +73,6 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
         CorruptArchiveError: the record of a push is damaged.
-
-    Warns:
-        UserWarning: all nodes were mapped, and some that were written since are not.
     """
     require_copies(store)
     if not accept_gap:
@@ -95,11 +92,8 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
                 f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
                 " again, side by side"
             )
-        unmapped = unmapped_ids(journal, ready)
         n_caught_up = swap(journal, ready, SWITCHED)
-    if unmapped:
-        warn_caller(describe_unmapped(unmapped, ready.name))
-    return SwitchReceipt(ready.name, len(ready.ids), n_caught_up)
+    return SwitchReceipt(ready.name, ready.n_nodes, n_caught_up)
 
 
 @renamed_argument("root", "versions")

@@ -6,7 +6,6 @@ Blobs: ``<number>/manifest.json`` and ``<number>/arrays.npz``; of a folder, ``<v
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,26 @@ from nudge_rag.common.archive import (
     sha256_of,
 )
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.errors import JournalAccessError, JournalError, NudgeError, PushError
+from nudge_rag.errors import JournalError, PushError
+from nudge_rag.journal.blocks import Block, BlockRecord
 from nudge_rag.journal.coding import Vectors, decode, encode
 from nudge_rag.journal.fingerprints import known_name
 from nudge_rag.journal.manifest import (
     BASE,
+    BLOCKS,
     COMMITTED,
     IN_PLACE,
     LIVE,
     ROLLED_BACK,
     SIDE_BY_SIDE,
+    STREAMED,
     SUPERSEDED,
     SWITCHED,
     SWITCHING,
     THINNED,
     wrong_manifest,
 )
+from nudge_rag.journal.storage import writing_to
 from nudge_rag.stores.access import same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FolderStorage
@@ -65,7 +68,9 @@ class Version:
         self.base = base
         self.is_over = False
         self._ids: tuple[str, ...] | None = None
+        self._rows: dict[str, int] | None = None
         self._vectors: Vectors | None = None
+        self._blocks: BlockRecord | None = None
 
     def __repr__(self) -> str:
         return f"Version({self.name!r}, {self.state!r})"
@@ -121,7 +126,26 @@ class Version:
     @property
     def n_nodes(self) -> int:
         """Number of nodes that it wrote."""
-        return len(self.manifest["ids"]) if "ids" in self.manifest else int(self.manifest.get("n_nodes", 0))
+        if self.is_streamed or "ids" not in self.manifest:
+            return int(self.manifest.get("n_nodes", 0))
+        return len(self.manifest["ids"])
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether it wrote all nodes, a block at a time: ``ids`` and vectors are those of its nudge alone then."""
+        return self.manifest.get(STREAMED) is True
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether no vectors of its nodes are recorded, as its copy holds those of before or after."""
+        return self.is_streamed and self.is_beside
+
+    @property
+    def blocks(self) -> BlockRecord:
+        """The vectors of all nodes of a streamed push in place."""
+        if self._blocks is None:
+            self._blocks = BlockRecord(self.storage, self.name, self.dimension, self.manifest.get(BLOCKS))
+        return self._blocks
 
     @property
     def dimension(self) -> int:
@@ -184,6 +208,37 @@ class Version:
             return self.adopt(parse_arrays(place, self.manifest, content))
         return self._vectors
 
+    def parts(self) -> Iterator[Block]:
+        """All nodes that it wrote, as recorded: of a streamed push in place a block at a time, else at once.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
+        if self.is_thinned or self.is_derived:
+            return
+        if self.is_streamed:
+            yield from self.blocks
+        else:
+            yield Block(self.ids, self.load())
+
+    def find(self, ids: Sequence[str]) -> tuple[np.ndarray[Any, Any], Block]:
+        """Return which of ``ids`` it wrote, as rows, and what is recorded of them in the same order.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
+        if self.is_streamed and not self.is_thinned:
+            return self.blocks.find(ids)
+        if self._rows is None:
+            self._rows = {node_id: at for at, node_id in enumerate(self.ids)}
+        known = [(row, self._rows[node_id]) for row, node_id in enumerate(ids) if node_id in self._rows]
+        rows, places = [row for row, _ in known], [at for _, at in known]
+        vectors = self.load()
+        found = Vectors(vectors.originals[places], vectors.before[places], vectors.after[places])
+        return np.array(rows, dtype=np.int64), Block(tuple(ids[row] for row in rows), found)
+
     def check(self) -> None:
         """Read the vectors, and forget them again.
 
@@ -194,6 +249,9 @@ class Version:
         if not self.is_thinned and self._vectors is None:
             self.load()
             self._vectors = None
+        if self.is_streamed:
+            for _ in self.parts():
+                pass
 
     def adopt(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Vectors:
         """Take ``arrays`` as those that belong to the manifest.
@@ -266,7 +324,7 @@ class Version:
         Raises:
             JournalError: the journal cannot be written to.
         """
-        self._ids = tuple(ids)
+        self._ids, self._rows = tuple(ids), None
         self.write(vectors, state=state)
 
     def thin(self) -> None:
@@ -283,11 +341,13 @@ class Version:
     def _replace_manifest(self, manifest: dict[str, Any]) -> None:
         """Go on with a manifest that is recorded, and delete the arrays that it does not name."""
         _ = self.ids  # of before, for callers that still work with them
-        self.manifest = manifest
-        kept = {MANIFEST} if THINNED in manifest else {MANIFEST, self._arrays_name()}
+        self.manifest, self._rows, self._blocks = manifest, None, None
+        is_thinned = THINNED in manifest
+        kept = {MANIFEST} if is_thinned else {MANIFEST, self._arrays_name()}
         with writing_to(self.storage, "written to"):
             for blob in self.storage.names(f"{self.name}/"):
-                if blob.removeprefix(f"{self.name}/") not in kept:
+                name = blob.removeprefix(f"{self.name}/")
+                if name not in kept and (is_thinned or not self.is_streamed or not BlockRecord.owns(name)):
                     self.storage.delete(blob)
 
     def _arrays_name(self) -> str:
@@ -335,23 +395,6 @@ def checked(storage: BlobStorage, name: str, manifest: dict[str, Any], base: Ver
     if wrong is not None:
         raise CorruptArchiveError(f"{storage.location}/{name} is not the record of a push: {wrong}")
     return Version(storage, name, manifest, base)
-
-
-@contextmanager
-def writing_to(storage: BlobStorage, what: str) -> Iterator[None]:
-    """Turn whatever fails in a storage into a JournalError, which says where and why.
-
-    Raises:
-        JournalAccessError: the system refuses access.
-        JournalError: anything else fails.
-    """
-    try:
-        yield
-    except (NudgeError, KeyError, ValueError, TypeError):
-        raise
-    except Exception as error:
-        kind = JournalAccessError if isinstance(error, PermissionError) else JournalError
-        raise kind(f"the journal cannot be {what} ({error}), in {storage.location}") from error
 
 
 def _is_short(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,10 @@ __all__ = [
     "CatchingUpStore",
     "CopiesMixin",
     "CopyNotes",
+    "DerivedNodes",
+    "DerivingStore",
     "MovedNodes",
+    "NodesOfCopy",
     "StoreOfCollections",
     "SwitchableCopies",
     "unknown_copy",
@@ -50,6 +53,7 @@ class MovedNodes:
         names: Sequence[str],
         live: FloatArray,
         same: Callable[[FloatArray, FloatArray], Sequence[bool] | BoolArray],
+        copied: FloatArray | None = None,
     ) -> FloatArray:
         """Say what the copy must hold: its own vector of a node that has not changed, the live one of all others.
 
@@ -57,6 +61,7 @@ class MovedNodes:
             names: ids of nodes.
             live: (len(names), d) the vectors that the live version holds now.
             same: compares two arrays row by row, to the store's rounding.
+            copied: (len(names), d) those of the copy; not needed.
 
         Returns:
             Array (len(names), d).
@@ -77,6 +82,77 @@ class MovedNodes:
         return vectors
 
 
+@dataclass(frozen=True)
+class DerivedNodes:
+    """All nodes, of which one version's vectors are made of the other's.
+
+    Attributes:
+        make: ids and vectors (n, d) of the one version to those of the other, as the store keeps them.
+        is_made: vectors as found and as made, to whether they are the same but for last bits, row by row.
+        to_copy: whether the copy is made of the live version; else the live version was made of the copy.
+
+    Example:
+        >>> double = DerivedNodes(lambda names, rows: 2 * rows, lambda one, other: (one == other).all(axis=1))
+        >>> double.wanted(["a"], np.array([[3.0]]), None, np.array([[np.nan]])).tolist()
+        [[6.0]]
+        >>> double.reversed().wanted(["a", "b"], np.array([[6.0], [7.0]]), None, np.array([[3.0], [3.0]])).tolist()
+        [[3.0], [7.0]]
+    """
+
+    make: Callable[[Sequence[str], FloatArray], FloatArray]
+    is_made: Callable[[FloatArray, FloatArray], BoolArray]
+    to_copy: bool = True
+
+    def reversed(self) -> DerivedNodes:
+        """The same nodes, seen from the copy."""
+        return DerivedNodes(self.make, self.is_made, not self.to_copy)
+
+    def wanted(
+        self,
+        names: Sequence[str],
+        live: FloatArray,
+        same: object,
+        copied: FloatArray,
+    ) -> FloatArray:
+        """Say what the copy must hold: what is made of the live vectors, or its own if those were made of it.
+
+        If the live vector was not made of that of the copy, it is newer, and the copy gets it as it is.
+
+        Args:
+            names: ids of nodes.
+            live: (len(names), d) the vectors that the live version holds now.
+            same: not needed.
+            copied: (len(names), d) those of the copy; NaN for a node that it does not have.
+
+        Returns:
+            Array (len(names), d).
+        """
+        if self.to_copy:
+            wanted = self.make(names, live)
+            kept = self.is_made(copied, wanted)
+        else:
+            wanted = np.array(live)
+            kept = self.is_made(live, self.make(names, copied))
+        wanted[kept] = copied[kept]
+        return wanted
+
+
+# The nodes by which a copy is to differ from the live version.
+NodesOfCopy: TypeAlias = MovedNodes | DerivedNodes
+
+
+@runtime_checkable
+class DerivingStore(Protocol):
+    """A store that makes every vector of a copy while it copies, in bounded memory."""
+
+    def derive_copy(self, label: str, make: Callable[[Sequence[str], FloatArray], FloatArray]) -> int:
+        """Write ``make`` of the ids and vectors of all nodes to a copy ``label``; gives the number of nodes.
+
+        A leftover of that label is replaced.
+        """
+        ...
+
+
 class CopyNotes(Protocol):
     """What is remembered of a copy from one call to the next, durably."""
 
@@ -93,7 +169,7 @@ class CopyNotes(Protocol):
 class CatchingUpStore(Protocol):
     """A store whose copies catch up with the live version when they are switched to."""
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring nodes added, changed and deleted since the copy was made into the copy ``label``, and swap the two.
 
         What is written while they are swapped is in the version that is live afterwards. A node of ``moved`` that no
@@ -118,7 +194,7 @@ class CatchingUpStore(Protocol):
 class StoreOfCollections(Protocol):
     """A store whose copies are collections, to which somebody who opened one before a switch may still write."""
 
-    def bring_late_writes(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late_writes(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the copy ``label`` since it ceased to be live to the live version.
 
         A node that was changed in the live version as well keeps that vector.

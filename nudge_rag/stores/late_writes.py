@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, FloatArray
-from nudge_rag.stores.copies import CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
 
 __all__ = ["Record", "Records", "bring_noted", "switch_collections"]
 
@@ -65,7 +65,7 @@ class Records(Protocol):
         ...
 
 
-def catch_up(records: Records, source: Any, target: Any, moved: MovedNodes) -> tuple[dict[str, Note], int]:
+def catch_up(records: Records, source: Any, target: Any, moved: NodesOfCopy) -> tuple[dict[str, Note], int]:
     """Make ``target`` what ``source`` is, but for the moved nodes, in rounds until hardly anything changes.
 
     Returns:
@@ -80,12 +80,12 @@ def catch_up(records: Records, source: Any, target: Any, moved: MovedNodes) -> t
     return notes, total
 
 
-def _bring_all(records: Records, source: Any, target: Any, moved: MovedNodes) -> tuple[dict[str, Note], int]:
+def _bring_all(records: Records, source: Any, target: Any, moved: NodesOfCopy) -> tuple[dict[str, Note], int]:
     notes: dict[str, Note] = {}
     n_changed = 0
     for page in records.pages(source):
         there = records.fetch(target, [record.id for record in page])
-        wanted = _wanted(records, page, moved)
+        wanted = _wanted(records, page, moved, there)
         held = np.stack([there[one.id].vector if one.id in there else one.vector for one in page])
         same = _same(records, held, wanted)
         stale = [
@@ -114,7 +114,7 @@ def _remove_absent(records: Records, source: Any, target: Any, known: Mapping[st
 
 
 def bring_late(
-    records: Records, source: Any, target: Any, moved: MovedNodes, notes: dict[str, Note]
+    records: Records, source: Any, target: Any, moved: NodesOfCopy, notes: dict[str, Note]
 ) -> tuple[dict[str, Note], int]:
     """Bring what was written to ``source`` since ``notes`` were taken to ``target``, whose own newer writes win.
 
@@ -130,7 +130,7 @@ def bring_late(
     return notes, total
 
 
-def _bring_changed(records: Records, source: Any, target: Any, moved: MovedNodes, notes: dict[str, Note]) -> int:
+def _bring_changed(records: Records, source: Any, target: Any, moved: NodesOfCopy, notes: dict[str, Note]) -> int:
     n_changed = 0
     seen: set[str] = set()
     for page in records.pages(source):
@@ -139,7 +139,7 @@ def _bring_changed(records: Records, source: Any, target: Any, moved: MovedNodes
         if not changed:
             continue
         there = records.fetch(target, [record.id for record in changed])
-        wanted = _wanted(records, changed, moved)
+        wanted = _wanted(records, changed, moved, there)
         rows = []
         for row, record in enumerate(changed):
             note, live = notes.get(record.id), there.get(record.id)
@@ -165,7 +165,7 @@ def _bring_changed(records: Records, source: Any, target: Any, moved: MovedNodes
     return n_changed + len(removed)
 
 
-def bring_noted(records: Records, source: Any, target: Any, moved: MovedNodes, notes: CopyNotes) -> int | None:
+def bring_noted(records: Records, source: Any, target: Any, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
     """As `bring_late`, by the notes of an earlier call; None if there are none."""
     noted = _decode_notes(notes.read())
     if noted is None:
@@ -177,7 +177,7 @@ def bring_noted(records: Records, source: Any, target: Any, moved: MovedNodes, n
 
 
 def switch_collections(
-    records: Records, live: Any, copy: Any, moved: MovedNodes, notes: CopyNotes, swap: Callable[[], None]
+    records: Records, live: Any, copy: Any, moved: NodesOfCopy, notes: CopyNotes, swap: Callable[[], None]
 ) -> int:
     """Let ``copy`` catch up, swap it with ``live``, and bring over what was written to ``live`` until then.
 
@@ -263,9 +263,14 @@ def _weights(dimension: int) -> FloatArray:
 _WEIGHTS: dict[int, FloatArray] = {}
 
 
-def _wanted(records: Records, page: Sequence[Record], moved: MovedNodes) -> FloatArray:
+def _wanted(records: Records, page: Sequence[Record], moved: NodesOfCopy, there: Mapping[str, Record]) -> FloatArray:
     vectors = np.stack([record.vector for record in page])
-    return moved.wanted([record.id for record in page], vectors, lambda one, other: _same(records, one, other))
+    copied = np.full_like(vectors, np.nan)
+    for row, record in enumerate(page):
+        if record.id in there:
+            copied[row] = there[record.id].vector
+    names = [record.id for record in page]
+    return moved.wanted(names, vectors, lambda one, other: _same(records, one, other), copied)
 
 
 def _equal(records: Records, found: Record, record: Record, vector: FloatArray) -> bool:

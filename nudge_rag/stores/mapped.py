@@ -28,6 +28,7 @@ class MappedStore:
     Args:
         store: the store beneath; never written to.
         map_nodes: ids and vectors to the vectors that they become.
+        is_filtered: whether the store's ``matching`` leaves out nodes also without a filter.
 
     Example:
         >>> from nudge_rag.stores.memory.mapping import MappingStore
@@ -37,8 +38,8 @@ class MappedStore:
         ([[0.0, 1.0]], [['b']])
     """
 
-    def __init__(self, store: EmbeddingStore, map_nodes: MapNodes) -> None:
-        self.store, self._map_nodes = store, map_nodes
+    def __init__(self, store: EmbeddingStore, map_nodes: MapNodes, *, is_filtered: bool = False) -> None:
+        self.store, self._map_nodes, self._is_filtered = store, map_nodes, is_filtered
 
     @property
     def name(self) -> str:
@@ -74,7 +75,8 @@ class MappedStore:
             return SearchResult([], [])
         best = BestNodes(Question(checked.astype(np.float64), int(k), self.capabilities.similarity))
         for names, vectors in self.scan(NODES_PER_STEP):
-            passing = set(names) if where is None else self.store.matching(names, where)
+            is_open = where is None and not self._is_filtered
+            passing = set(names) if is_open else self.store.matching(names, where)
             rows = [row for row, name in enumerate(names) if name in passing]
             if rows:
                 best.add([names[row] for row in rows], vectors[rows])

@@ -18,14 +18,13 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
-from nudge_rag.journal.node_map import NODE_MAP, MappedNodes, map_all_nodes, mapped_store, node_map_of
+from nudge_rag.journal.node_map import NODE_MAP, mapped_store, untouched_store
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
@@ -233,11 +232,13 @@ class Nudge:
         An ``adapter`` is recorded with the version. Every query must pass it from then on: NudgeRetriever finds it with
         the history, any other retriever needs the integration's embedding wrapper.
 
-        With a ``node_map`` every node of the store is written, from its original on, and every original is saved. Nodes
-        that are added later hold unmapped vectors until `nudge_rag.reapply`.
+        With a ``node_map`` every node of the store is written, from its original on, some thousand nodes at a time. In
+        place, every original is saved first; side by side, the copy of before holds them, and saves are made when
+        `nudge_rag.drop_copies` removes it. Nodes that are added later hold unmapped vectors until `nudge_rag.reapply`,
+        or until the switch if it is yet to come.
 
         Raises:
-            ValueError: another mode, or a store that can hold no copy, or is too large for a map of all nodes.
+            ValueError: another mode, or a store that can hold no copy.
             nudge_rag.PushError: the store failed or did not keep what was written, or holds a nudge for another model.
             nudge_rag.LockedError: another push or rollback on the store is under way.
         """
@@ -250,12 +251,10 @@ class Nudge:
             details["comparison"] = self.comparison.to_dict()
         if self.adapter is not None:
             details[ADAPTER] = pack_adapter(self.adapter)
-        moved = MappedNodes(list(self.ids), self.originals, self.vectors)
         if self.node_map is not None:
             details[NODE_MAP] = pack_adapter(self.node_map)
-            moved = map_all_nodes(Journal.open(self.store, self.versions), self.node_map, moved)
         receipt = push_vectors(
-            self.store, moved.ids, moved.originals, moved.vectors, versions=self.versions, details=details, mode=mode
+            self.store, self.ids, self.originals, self.vectors, versions=self.versions, details=details, mode=mode
         )
         if receipt.pushed and self.adapter is not None:
             warn_caller(
@@ -341,7 +340,10 @@ class Nudge:
         return rollback(self.store, self.versions)
 
     def overlay(self) -> OverlayStore:
-        """Return the store as it would be after `push`, for reading and searching; nothing is written."""
+        """Return the store as it would be after `push`, for reading and searching; nothing is written.
+
+        If the nudge maps all nodes, each search streams them all.
+        """
         from nudge_rag.stores.overlay import OverlayStore
 
         if self.adapter is not None:
@@ -349,9 +351,9 @@ class Nudge:
         store, journal = self.store, Journal.open(self.store, self.versions)
         if self.node_map is not None:
             store = mapped_store(store, journal, self.node_map)
-        elif node_map_of(journal.live) is not None:
+        elif journal.live is not None and journal.live.is_streamed:
             # A push would give the nodes that are not among these their originals back.
-            store = MappedStore(store, journal.originals_of)
+            store = untouched_store(store, journal)
         else:
             return OverlayStore(store, *nodes_as_pushed(self, store, self.versions))
         return OverlayStore(store, self.ids, self.vectors)

@@ -80,6 +80,7 @@ class Trial:
         background: (b, d) unlabelled nodes that compete, if the solver needs their vectors.
         search: queries to their best unlabelled nodes, for queries that a map has moved.
         scan_mapped: queries to their best unlabelled nodes, if all nodes pass a map.
+        search_live: queries to their best unlabelled nodes as they are live, if an earlier push has written all nodes.
         live: (n, d) vectors that are in the store, if an earlier push moved any of them.
         live_adapter: the map that queries pass until now, if there is one.
         live_version: name of the version that is live.
@@ -100,6 +101,7 @@ class Trial:
     background: FloatArray | None = None
     search: Callable[[FloatArray], Competitors] | None = None
     scan_mapped: Callable[[FloatArray, QueryAdapter], Competitors] | None = None
+    search_live: Callable[[FloatArray], Competitors] | None = None
     live: FloatArray | None = None
     live_adapter: Callable[[FloatArray], FloatArray] | None = None
     live_version: str | None = None
@@ -111,14 +113,14 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     """Solve, rank the held-out queries before and after, and compare."""
     rows = {node_id: row for row, node_id in enumerate(trial.ids)}
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
-    # No index knows mapped nodes: both are measured by exact scores then.
-    answers = None if fit.node_map is not None else _store_answers(trial)
+    # No index knows mapped nodes, or those that were before them: all are measured by exact scores then.
+    answers = None if fit.node_map is not None or trial.search_live is not None else _store_answers(trial)
     exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
     near_chance = _near_chance(trial)
     exact_after, after = _evaluate(trial, _as_pushed(trial, fit), fit.embeddings(), answers)
     live, against_live = None, None
     if trial.live is not None:
-        _, live = _evaluate(trial, _map_queries(trial, trial.live_adapter), trial.live, answers)
+        _, live = _evaluate(trial, _as_live(trial), trial.live, answers)
         against_live = compare_with_live(trial.metrics[0], live, after, trial.seen, trial.live_version)
     is_coarse = before is not exact_before or after is not exact_after
     reads = (
@@ -182,6 +184,15 @@ def _as_pushed(trial: Trial, fit: NudgeFit) -> HeldOut:
         raise ValueError("all nodes pass a map, and this trial cannot search among what they become")
     found = trial.scan_mapped(trial.held_out.queries, fit.node_map)
     return replace(trial.held_out, competitor_ids=found.ids, competitor_scores=found.scores)
+
+
+def _as_live(trial: Trial) -> HeldOut:
+    """Return the held-out queries and what competes with the labelled nodes now."""
+    if trial.search_live is None or not len(trial.held_out.queries):
+        return _map_queries(trial, trial.live_adapter)
+    queries = trial.held_out.queries if trial.live_adapter is None else trial.live_adapter(trial.held_out.queries)
+    found = trial.search_live(queries)
+    return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
 
 
 def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | None) -> HeldOut:

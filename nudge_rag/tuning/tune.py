@@ -16,7 +16,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
-from nudge_rag.journal.node_map import mapped_store, require_small
+from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.journal.text_hashes import hash_text, hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
@@ -146,10 +146,6 @@ def tune(
     found_by = {"texts": settings.texts, "documents": settings.documents}
     pairs = match_labels(store, spell_pairs(pairs, store), embed_queries, settings.versions, **found_by)
     nodes = _read_nodes(store, pairs, settings.versions)
-    if settings.reach == "nodes":
-        require_small(store, nodes.originals.shape[1])
-        if settings.judge is not None:
-            raise ValueError("judge= cannot be used with reach='nodes': a map of all nodes is not laid over a store")
     split = _split_known(pairs, nodes, settings, store)
     _require_validation(split, settings)
     texts = list(dict.fromkeys(text for part in split for text in part.queries.values()))
@@ -273,13 +269,17 @@ def _prepare_trial(
     depth = max(solver.needs.depth, *(metric.k for metric in settings.metrics))
     texts = list(dict.fromkeys(text for part in (split.val, held_out) for text in part.queries.values()))
     queries = np.stack([embedded[text] for text in texts]) if texts else np.zeros((0, nodes.originals.shape[1]))
-    competitors = find_competitors(store, queries, nodes.ids, nodes.current, depth, settings.competitors)
+    journal = Journal.open(store, settings.versions)
+    # If all nodes were written, no index knows what they were before: they are streamed.
+    untouched = untouched_store(store, journal)
+    method: CompetitorMethod = settings.competitors if untouched is store else "scan"
+    competitors = find_competitors(untouched, queries, nodes.ids, nodes.current, depth, method)
     table = QueryTable(queries, competitors, {text: row for row, text in enumerate(texts)})
     train = _training_queries(split.train, embedded, nodes.ids)
-    train, training_reads, train_ids = _with_competitors(train, solver, store, nodes, settings.competitors)
+    train, training_reads, train_ids = _with_competitors(train, solver, untouched, nodes, method)
     reads = competitors.reads if training_reads is None else competitors.reads + training_reads
     held_out_queries = table.select(split.val)
-    pool = read_pool(store, solver, [train_ids, held_out_queries.competitor_ids])
+    pool = read_pool(untouched, solver, [train_ids, held_out_queries.competitor_ids])
     learned_from = (split.train, split.val) if solver.needs.learns_from_validation else (split.train,)
     return Trial(
         store=store,
@@ -294,15 +294,13 @@ def _prepare_trial(
         reads=replace(reads, vectors_read=reads.vectors_read + len(nodes.ids) + (0 if pool is None else len(pool))),
         background=pool,
         stored=nodes.current,
-        search=lambda mapped: find_competitors(store, mapped, nodes.ids, nodes.current, depth, settings.competitors),
+        search=lambda mapped: find_competitors(untouched, mapped, nodes.ids, nodes.current, depth, method),
         scan_mapped=lambda asked, node_map: find_competitors(
-            mapped_store(store, Journal.open(store, settings.versions), node_map),
-            asked,
-            nodes.ids,
-            nodes.current,
-            depth,
-            "scan",
+            mapped_store(store, journal, node_map), asked, nodes.ids, nodes.current, depth, "scan"
         ),
+        search_live=None
+        if untouched is store
+        else lambda asked: find_competitors(store, asked, nodes.ids, nodes.current, depth, settings.competitors),
     )
 
 

@@ -25,10 +25,13 @@ import numpy as np
 
 import nudge_rag.common.files
 import nudge_rag.common.lock
+import nudge_rag.journal.blocks
 from nudge_rag import drop_copies, reapply, rollback, switch, versions
 from nudge_rag.errors import NudgeError
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE
+from nudge_rag.journal.packed_map import NODE_MAP, pack_adapter
 from nudge_rag.journal.push import push_vectors
+from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, ParquetStore, PgVectorStore, SimpleStore, leases
 from tests.support import databases
 
@@ -112,6 +115,12 @@ class Steps:
                 setattr(store, name, self.around(getattr(store, name)))
         if isinstance(store, ChromaStore):
             store._copies._rename = self.around(store._copies._rename)  # a switch has several
+        for name in ("derive_copy", "catch_up_and_switch"):
+            if hasattr(store, name):
+                setattr(store, name, self.around(getattr(store, name)))
+        if hasattr(store, "map_to_copy"):
+            map_to_copy = self.around(store.map_to_copy)
+            store.map_to_copy = lambda *given: self.in_parts(without_steps(map_to_copy(*given)))
         if hasattr(store, "create_copy"):
             create = self.around(store.create_copy)
             store.create_copy = lambda label: self.in_parts(create(label))
@@ -161,9 +170,29 @@ class Steps:
         return write_in_parts
 
 
+def without_steps(copy: Any) -> Any:
+    """A copy that was made from a store with steps, whose own writes are meant."""
+    for name in WRITES:
+        vars(copy).pop(name, None)
+    return copy
+
+
 def nudged(originals: np.ndarray, number: int) -> np.ndarray:
     """The vectors of the nudge of that number, known to whoever checks."""
     return (originals + np.random.default_rng([7, number]).normal(size=originals.shape)).astype(np.float32)
+
+
+def map_of_nodes(dimension: int) -> QueryAdapter:
+    """A map of all nodes, known to whoever checks."""
+    change = np.random.default_rng([7, dimension]).normal(size=(dimension, dimension)) * 0.3
+    return QueryAdapter(change.astype(np.float32))
+
+
+def push_map(store: Any, root: Path, ids: list[str], originals: np.ndarray, mode: str) -> None:
+    """Push a map of all nodes, and a vector of its own for the first one."""
+    own = nudged(originals, 3)[:1]
+    details = {NODE_MAP: pack_adapter(map_of_nodes(originals.shape[1]))}
+    push_vectors(store, ids[:1], originals[:1], own, versions=root, details=details, mode=mode)
 
 
 def loop(store: Any, root: Path | None, ids: list[str], originals: np.ndarray, seed: int, ready: int) -> None:
@@ -297,7 +326,10 @@ def work(job: dict[str, Any], ready: int) -> None:
     else:
         os.write(ready, b".")
     action = job["action"]
-    if action in ("push", "push-beside"):
+    nudge_rag.journal.blocks.NUMBERS_PER_BLOCK = job.get("numbers", nudge_rag.journal.blocks.NUMBERS_PER_BLOCK)
+    if action in ("map", "map-beside"):
+        push_map(store, root, ids, originals, IN_PLACE if action == "map" else SIDE_BY_SIDE)
+    elif action in ("push", "push-beside"):
         number, mode = job["number"], IN_PLACE if action == "push" else SIDE_BY_SIDE
         moved, details = nudged(originals, number), {"number": number}
         push_vectors(store, ids, originals, moved, versions=root, details=details, mode=mode)

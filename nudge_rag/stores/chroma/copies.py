@@ -14,7 +14,7 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.chroma.rounding import space_of, written_to_read_back
-from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy, unknown_copy
 from nudge_rag.stores.late_writes import Record, bring_noted, switch_collections
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class ChromaCopies:
         _same_records(live, copy, self._name)
         self._swap(label, live, copy)
 
-    def catch_up_and_switch(self, label: str, records: ChromaRecords, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, records: ChromaRecords, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring records that were added, changed or deleted into the other collection, and swap the two names."""
         copy, live = self.collection(label), self._live()
         return switch_collections(records, live, copy, moved, notes, lambda: self._swap(label, live, copy))
 
-    def bring_late(self, label: str, records: ChromaRecords, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late(self, label: str, records: ChromaRecords, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the other collection since it was live to the live one."""
         return bring_noted(records, self.collection(label), self._live(), moved.reversed(), notes)
 

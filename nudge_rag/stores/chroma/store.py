@@ -19,7 +19,7 @@ from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.chroma.copies import ChromaCopies, ChromaRecords, origin_of, recovered
 from nudge_rag.stores.chroma.history import ChromaHistory, embedded_file
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
-from nudge_rag.stores.copies import CopiesMixin, CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.location import StoreLocation
 
@@ -205,12 +205,12 @@ class ChromaStore(CopiesMixin, StoreAdapter):
         """
         return self._adapter_of_copy(self._copies.collection(label), label)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and rename both; gives the number of nodes."""
         self._catch_up()
         return self._copies.catch_up_and_switch(label, self._records, moved, notes)
 
-    def bring_late_writes(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late_writes(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the copy ``label`` since it was live to the live version."""
         self._catch_up()
         return self._copies.bring_late(label, self._records, moved, notes)

@@ -16,7 +16,7 @@ from nudge_rag.common.files import FileState, file_state, load_whole
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
-from nudge_rag.stores.copies import CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
 from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, index_writer
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
@@ -249,21 +249,24 @@ class FaissStore(StoreAdapter):
         with file_guard(self._path):
             until_unchanged(switch)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
         with file_guard(self._path):
             return until_unchanged(lambda: self._switch_caught_up(label, moved))
 
-    def _switch_caught_up(self, label: str, moved: MovedNodes) -> int:
+    def _switch_caught_up(self, label: str, moved: NodesOfCopy) -> int:
         self._catch_up()
         copy, live, ids = self._versions().get(label), FaissIndex(self.index), dict(self._ids())
         positions, vectors = live.positions(ids), live.vectors()
         names, places = list(positions), list(positions.values())
         wanted = vectors.copy()
-        if names:
-            wanted[places] = moved.wanted(names, vectors[places], self._same_rows)
         held = FaissIndex(copy.index)
         known, copied = held.positions(copy.ids), held.vectors()
+        if names:
+            beside = np.full_like(vectors[places], np.nan)
+            there = [row for row, name in enumerate(names) if name in known]
+            beside[there] = copied[[known[names[row]] for row in there]]
+            wanted[places] = moved.wanted(names, vectors[places], self._same_rows, beside)
         stale = [
             name
             for name, place in positions.items()

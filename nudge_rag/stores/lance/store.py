@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,16 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
-from nudge_rag.stores.copies import CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopyNotes, DerivedNodes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lance.copies import (
+    catch_up_and_swap,
     catch_up_column,
     copy_column,
     copy_labels,
     create_column,
+    derive_column,
     drop_column,
     swap_columns,
     swap_moved,
@@ -264,14 +266,32 @@ class LanceStore(StoreAdapter):
         self._require_latest()
         swap_columns(self._rows, label)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and swap the moved vectors; gives the number of nodes."""
         self._require_latest()
+        if isinstance(moved, DerivedNodes):
+            n_caught_up, late = catch_up_and_swap(self._rows, label, moved)
+            self._put_back(label, moved, list(late), list(late.values()))
+            return n_caught_up + len(late)
         n_caught_up = catch_up_column(self._rows, label, moved)
         overwritten, newer = swap_moved(self._rows, label, moved)
         if overwritten:
             self._write_if(overwritten, moved.copy[[moved.rows[name] for name in overwritten]], newer)
         return n_caught_up + len(overwritten)
+
+    def _put_back(self, label: str, moved: DerivedNodes, names: list[str], newer: list[FloatArray]) -> None:
+        """Give nodes that a swap has overwritten the newer vectors of others, mapped in the version that is mapped."""
+        if not names:
+            return
+        copy = self.open_copy(label)
+        vectors = np.stack(newer)
+        self._write_if(names, self.read(names), moved.make(names, vectors) if moved.to_copy else vectors)
+        copy.replace(names, vectors)
+
+    def derive_copy(self, label: str, make: Callable[[list[str], FloatArray], FloatArray]) -> int:
+        """Write ``make`` of the ids and vectors of all nodes to a second column; gives the number of nodes."""
+        self._require_latest()
+        return derive_column(self._rows, label, make)
 
     def drop_copy(self, label: str) -> None:
         """Remove the copy ``label``."""

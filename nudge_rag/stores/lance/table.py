@@ -74,12 +74,25 @@ class LanceTable:
 
         schema = self.fresh().schema
         arrays = [pyarrow.array(names, schema.field(self.id).type)]
-        for column, rows in columns.items():
-            values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
-            arrays.append(values.cast(schema.field(column).type))
+        arrays += [self.as_column(column, rows) for column, rows in columns.items()]
         new = pyarrow.table(arrays, names=[self.id, *columns])
         merge = self.table.merge_insert(self.id).when_matched_update_all()
         return int(retried(lambda: merge.execute(new)).version)
+
+    def merge_all(self, schema: Any, batches: Callable[[], Iterator[Any]]) -> int:
+        """As `merge`, of Arrow batches that are made while they are written."""
+        import pyarrow
+
+        merge = self.fresh().merge_insert(self.id).when_matched_update_all()
+        reader = pyarrow.RecordBatchReader.from_batches
+        return int(retried(lambda: merge.execute(reader(schema, batches()))).version)
+
+    def as_column(self, column: str, rows: FloatArray) -> Any:
+        """Vectors (n, d) as an Arrow array of the column's type."""
+        import pyarrow
+
+        values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+        return values.cast(self.table.schema.field(column).type)
 
     def as_of(self, version: int) -> LanceTable:
         """The table at an earlier version, through a handle of its own."""

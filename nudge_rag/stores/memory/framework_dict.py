@@ -19,7 +19,7 @@ from nudge_rag.errors import StoreError
 from nudge_rag.stores.access import same_rows
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
@@ -102,18 +102,23 @@ class FrameworkDictStore(MappingStore, ABC):
         with file_guard(self._path):
             until_unchanged(switch)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Give the copy ``label`` what was written since, and swap the two; gives the number of nodes caught up."""
         with file_guard(self._path):
             return until_unchanged(lambda: self._switch_caught_up(label, moved))
 
-    def _switch_caught_up(self, label: str, moved: MovedNodes) -> int:
+    def _switch_caught_up(self, label: str, moved: NodesOfCopy) -> int:
         self._catch_up()
         copied = dict(self._vectors_of(self._copies.get(label)))
         live = {name: np.array(vector) for name, vector in list(self._mapping().items())}
         names = list(live)
         same = partial(same_rows, self)
-        wanted = moved.wanted(names, self._matrix(list(live.values())), same)
+        vectors = self._matrix(list(live.values()))
+        beside = np.full_like(vectors, np.nan)
+        there = [row for row, name in enumerate(names) if name in copied]
+        if there:
+            beside[there] = self._matrix([copied[names[row]] for row in there])
+        wanted = moved.wanted(names, vectors, same, beside)
         stale = [
             name
             for name, vector in zip(names, wanted, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy, unknown_copy
 from nudge_rag.stores.late_writes import Record, bring_noted, switch_collections
 from nudge_rag.stores.milvus.schema import STRONG, Schema, among, pages
 
@@ -83,7 +83,7 @@ class MilvusCopies:
         self._same_rows(live, new)
         self._swap(label, live, new)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring rows that were added, changed or deleted into the other collection, and re-point the alias."""
         self._settle()
         new, live, records = (
@@ -94,7 +94,7 @@ class MilvusCopies:
         self.client.load_collection(new)
         return switch_collections(records, live, new, moved, notes, lambda: self._swap(label, live, new))
 
-    def bring_late(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the other collection since it was live to the live one."""
         self._settle()
         copy, live, records = (

@@ -14,7 +14,7 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
-from nudge_rag.stores.copies import CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
@@ -222,11 +222,11 @@ class MilvusStore(StoreAdapter):
         """
         self._versions().switch(label)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and re-point the alias; gives the number of nodes."""
         return self._versions().catch_up_and_switch(label, moved, notes)
 
-    def bring_late_writes(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late_writes(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the copy ``label`` since it was live to the live version."""
         return self._versions().bring_late(label, moved, notes)
 

@@ -16,7 +16,7 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
-from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.copies import CopyNotes, MovedNodes, NodesOfCopy, unknown_copy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lake.executors import map_fragments
@@ -201,7 +201,7 @@ class ParquetStore(StoreAdapter):
             self._require_copy(label)
             self._swap(label)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written to the live version since into the copy ``label``, and swap the two, in one step.
 
         Files that a pipeline adds, writes anew or deletes are those of both versions anyway.
@@ -219,21 +219,33 @@ class ParquetStore(StoreAdapter):
             self._swap(label)
         return len(late)
 
-    def _late_writes(self, copy: ParquetStore, moved: MovedNodes) -> dict[str, FloatArray]:
+    def _late_writes(self, copy: ParquetStore, moved: NodesOfCopy) -> dict[str, FloatArray]:
         """Nodes that the copy does not hold as it should, and what it should hold."""
         late: dict[str, FloatArray] = {}
         seen: set[str] = set()
         for names, mine, theirs in self.scan_beside(copy, NODES_PER_STEP):
-            seen.update(name for name in names if name in moved.rows)
-            wanted = moved.wanted(names, mine, self._same_rows)
+            if isinstance(moved, MovedNodes):
+                seen.update(name for name in names if name in moved.rows)
+            wanted = moved.wanted(names, mine, self._same_rows, theirs)
             late.update((names[row], wanted[row]) for row in np.flatnonzero(~self._same_rows(theirs, wanted)))
         # Of a file that a pipeline has written anew, both versions are that file.
-        shared = self._fetch([name for name in moved.ids if name not in seen])
-        if shared:
-            names, mine = list(shared), np.stack([*shared.values()])
-            wanted = moved.wanted(names, mine, self._same_rows)
+        for names, mine in self._shared_nodes(copy, moved, seen):
+            wanted = moved.wanted(names, mine, self._same_rows, mine)
             late.update((names[row], wanted[row]) for row in np.flatnonzero(~self._same_rows(mine, wanted)))
         return late
+
+    def _shared_nodes(
+        self, copy: ParquetStore, moved: NodesOfCopy, seen: set[str]
+    ) -> Iterator[tuple[list[str], FloatArray]]:
+        """Nodes of files that a copy shares with this version, by which the two may have to differ."""
+        if isinstance(moved, MovedNodes):
+            shared = self._fetch([name for name in moved.ids if name not in seen])
+            if shared:
+                yield list(shared), np.stack([*shared.values()])
+            return
+        here, there = self._fragment_of_each(), copy._fragment_of_each()
+        for path in [path for path in here if path in there and here[path].path == there[path].path]:
+            yield from here[path].batches(NODES_PER_STEP)
 
     def _swap(self, label: str) -> None:
         snapshots = self._beside().load()

@@ -19,10 +19,12 @@ from nudge_rag.stores.copies import unknown_copy
 if TYPE_CHECKING:
     from psycopg import sql
 
-__all__ = ["PostgresCopies"]
+__all__ = ["PostgresCopies", "parse_vectors"]
 
-# Vectors that a copy must hold, by ids and live vectors.
-Wanted = Callable[[Sequence[str], FloatArray], FloatArray]
+# Vectors that a copy must hold, by ids, live vectors and those of the copy, NaN if it has none.
+Wanted = Callable[[Sequence[str], FloatArray, FloatArray], FloatArray]
+# Rows of a query, a few thousand at a time, on a connection of its own.
+Stream = Callable[[Any, int], Iterator[list[Any]]]
 
 # Other sessions queue behind a waiting lock, so wait briefly and retry.
 LOCK_TIMEOUT, TRIES, BETWEEN_TRIES = "1s", 10, 0.5
@@ -135,14 +137,15 @@ class PostgresCopies:
             self._refuse(cursor, lonely, new, "have a vector in one of the versions only")
             self._swap(cursor, new)
 
-    def catch_up_and_switch(self, label: str, wanted: Wanted) -> int:
+    def catch_up_and_switch(self, label: str, wanted: Wanted, stream: Stream) -> int:
         """Bring what was written since into the column of that label, and swap the two under the table's lock.
 
         Rounds without the lock come first, so that under it only rows written since the last one are looked at.
 
         Args:
             label: of the column.
-            wanted: gives the vectors of the copy by ids and live vectors.
+            wanted: gives the vectors of the copy by ids and both vectors.
+            stream: gives the rows of a query, on a connection of its own.
 
         Returns:
             How many nodes were caught up.
@@ -151,7 +154,8 @@ class PostgresCopies:
         for _ in range(ROUNDS):
             with self._cursor() as cursor:
                 self._refuse_hidden_rows(cursor)
-                horizon, n_changed = self._catch_up(cursor, new, wanted, horizon)
+                # All rows may differ, and are not all held: only the first round looks at so many.
+                horizon, n_changed = self._catch_up(cursor, new, wanted, horizon, stream if horizon is None else None)
             total += n_changed
             if n_changed <= FEW:
                 break
@@ -160,45 +164,49 @@ class PostgresCopies:
             self._swap(cursor, new)
         return total + n_changed
 
-    def _catch_up(self, cursor: Any, new: str, wanted: Wanted, horizon: str | None) -> tuple[str, int]:
+    def _catch_up(
+        self, cursor: Any, new: str, wanted: Wanted, horizon: str | None, stream: Stream | None = None
+    ) -> tuple[str, int]:
         """Update the copy in rows that were written since ``horizon``; gives the next one, and the number of nodes."""
         ((next_horizon,),) = cursor.execute(HORIZON, []).fetchall()
         where = "" if horizon is None else " AND age(xmin) <= age(%s::xid)"
         values = [] if horizon is None else [horizon]
-        differ = "{live} IS DISTINCT FROM {new}" + where
+        differ = where.removeprefix(" AND ") + (" AND " if where else "") + "{live} IS DISTINCT FROM {new}"
         own = f"({_braced(_doubled(self._only))}) IS TRUE AND {{live}} IS NOT NULL"
         others = f"UPDATE {{table}} SET {{new}} = {{live}} WHERE ({own}) IS NOT TRUE AND {differ}"
         cursor.execute(self._filled(others, new=new), values)
-        found = cursor.execute(
-            self._filled(
-                "SELECT {id}::text, {live}::vector::real[], {new}::vector::real[] FROM {table}"
-                f" WHERE {own} AND {differ}",
-                new=new,
-            ),
-            values,
+        query = self._filled(
+            "SELECT {id}::text, vector_send({live}::vector), vector_send({new}::vector) FROM {table}"
+            f" WHERE {own} AND {differ}",
+            new=new,
         )
-        n_changed = 0
-        # All of them before the first update, which takes the cursor.
-        for rows in _parts(found.fetchall(), ROWS_PER_STEP):
-            names, live = [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
-            vectors = wanted(names, live)
-            stale = [
-                at
-                for at, row in enumerate(rows)
-                if row[2] is None or not np.array_equal(np.float32(row[2]), vectors[at])
-            ]
-            if stale:
-                update = (
-                    "UPDATE {table} SET {new} = nudge_v::" + self._kind(cursor) + " FROM unnest(%s::text[], %s::text[],"
-                    " %s::text[]) AS nudge_new(nudge_id, nudge_v, nudge_old) WHERE "
-                    + own
-                    + " AND {id}::text = nudge_id"
-                    " AND {live} = nudge_old::" + self._kind(cursor)
-                )
-                texts = [[str(part[at].tolist()) for at in stale] for part in (vectors, live)]
-                cursor.execute(self._filled(update, new=new), [[names[at] for at in stale], *texts])
-                n_changed += len(stale)
+        # All of them before the first update, which takes the cursor; or through another connection.
+        if stream is None:
+            parts = _parts(cursor.execute(query, values).fetchall(), ROWS_PER_STEP)
+        else:
+            parts = stream(query, ROWS_PER_STEP)
+        n_changed = sum(self._update_stale(cursor, new, wanted, own, rows) for rows in parts)
         return str(next_horizon), n_changed
+
+    def _update_stale(self, cursor: Any, new: str, wanted: Wanted, own: str, rows: list[Any]) -> int:
+        """Give the copy the vectors that it must hold in rows in which it does not; gives their number."""
+        names, live = [row[0] for row in rows], parse_vectors([row[1] for row in rows])
+        copied = np.full_like(live, np.nan)
+        held = [at for at, row in enumerate(rows) if row[2] is not None]
+        if held:
+            copied[held] = parse_vectors([rows[at][2] for at in held])
+        vectors = wanted(names, live, copied)
+        stale = np.flatnonzero((copied != vectors).any(axis=1)).tolist()
+        if stale:
+            kind = self._kind(cursor)
+            update = (
+                f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], %s::text[], %s::text[])"
+                f" AS nudge_new(nudge_id, nudge_v, nudge_old) WHERE {own} AND {{id}}::text = nudge_id"
+                f" AND {{live}} = nudge_old::{kind}"
+            )
+            texts = [[str(part[at].tolist()) for at in stale] for part in (vectors, live)]
+            cursor.execute(self._filled(update, new=new), [[names[at] for at in stale], *texts])
+        return len(stale)
 
     def _kind(self, cursor: Any) -> str:
         """The type of the live column, such as ``vector(3)``."""
@@ -267,6 +275,17 @@ class PostgresCopies:
         given = {"live": self._column, "id": self._id, **names}
         quoted = {name: sql.SQL(_doubled(sql.Identifier(value).as_string())) for name, value in given.items()}
         return sql.SQL(query).format(table=sql.SQL(_doubled(self._regclass)), **quoted)
+
+
+def parse_vectors(sent: Sequence[Any]) -> FloatArray:
+    """Vectors as pgvector's ``vector_send`` gives them, each two bytes of dimension, two unused, and numbers.
+
+    Example:
+        >>> parse_vectors([bytes.fromhex("00020000" "3f800000" "40000000")]).tolist()
+        [[1.0, 2.0]]
+    """
+    rows = [np.frombuffer(content, dtype=">f4", offset=4) for content in sent]
+    return np.array(rows, dtype=np.float32)
 
 
 def _doubled(text: str) -> str:

@@ -13,12 +13,12 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
-from nudge_rag.stores.copies import CopiesMixin, CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.postgres.connection import connections_of
-from nudge_rag.stores.postgres.copies import PostgresCopies
+from nudge_rag.stores.postgres.copies import PostgresCopies, parse_vectors
 from nudge_rag.stores.postgres.history import PostgresHistory
 
 if TYPE_CHECKING:
@@ -138,10 +138,11 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         rows_found = 0
         for chunk in chunks(names, IDS_PER_CALL):
             rows = self._rows(
-                "SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only} AND {id}::text = ANY(%s)",
+                "SELECT {id}::text, vector_send({vector}::vector) FROM {table} WHERE {only} AND {id}::text = ANY(%s)",
                 [chunk],
             )
-            found.update(rows)
+            if rows:
+                found.update(zip((row[0] for row in rows), parse_vectors([row[1] for row in rows]), strict=True))
             rows_found += len(rows)
         if rows_found != len(found):
             raise ValueError(
@@ -156,10 +157,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes as they were when the scan began, through a cursor on the server."""
-        query = self._query("SELECT {id}::text, {vector}::vector::real[] FROM {table} WHERE {only}")
+        query = self._query("SELECT {id}::text, vector_send({vector}::vector) FROM {table} WHERE {only}")
         # A connection of its own: a scan may take long, and other calls are not to wait for it.
         for rows in self._connections.stream(query, batch_size):
-            yield [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
+            yield [row[0] for row in rows], parse_vectors([row[1] for row in rows])
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query."""
@@ -253,9 +254,13 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """The store on the column ``label``."""
         return PgVectorStore(self._connections, vector_column=self._copies.column(label), **self._options)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and swap the two columns; gives the number of nodes."""
-        return self._copies.catch_up_and_switch(label, lambda names, live: moved.wanted(names, live, self._same_rows))
+        return self._copies.catch_up_and_switch(
+            label,
+            lambda names, live, copied: moved.wanted(names, live, self._same_rows, copied),
+            self._connections.stream,
+        )
 
     def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
         """Type and dimension of the vector column, and whether an index serves it."""

@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
-from nudge_rag.stores.copies import CopyNotes, MovedNodes, unknown_copy
+from nudge_rag.stores.copies import CopyNotes, NodesOfCopy, unknown_copy
 from nudge_rag.stores.late_writes import Record, Records, bring_noted, switch_collections
 
 __all__ = ["QdrantCopies", "QdrantRecords", "aliases_of"]
@@ -82,12 +82,12 @@ class QdrantCopies:
         self._same_payload(live, copy)
         self._swap(label, live, copy)
 
-    def catch_up_and_switch(self, label: str, records: Records, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, records: Records, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring points that were added, changed or deleted into the other collection, and swap the two aliases."""
         live, copy = self._live(), aliases_of(self._client)[self.alias(label)]
         return switch_collections(records, live, copy, moved, notes, lambda: self._swap(label, live, copy))
 
-    def bring_late(self, label: str, records: Records, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late(self, label: str, records: Records, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the other collection since it was live to the live one."""
         live, copy = self._live(), aliases_of(self._client)[self.alias(label)]
         return bring_noted(records, copy, live, moved.reversed(), notes)

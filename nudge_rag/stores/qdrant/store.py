@@ -14,7 +14,7 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
-from nudge_rag.stores.copies import CopiesMixin, CopyNotes, MovedNodes
+from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
@@ -215,11 +215,11 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         alias = self._copies.alias(label)
         return QdrantStore(self.client, alias, vector_name=self.vector_name, exact=self._exact)
 
-    def catch_up_and_switch(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int:
+    def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring what was written since to the copy ``label``, and swap the aliases; gives the number of nodes."""
         return self._copies.catch_up_and_switch(label, self._records, moved, notes)
 
-    def bring_late_writes(self, label: str, moved: MovedNodes, notes: CopyNotes) -> int | None:
+    def bring_late_writes(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the copy ``label`` since it was live to the live version."""
         return self._copies.bring_late(label, self._records, moved, notes)
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import nudge_rag.journal.node_map
 from nudge_rag import Nudge, TuningState, reapply, rollback, status, tune
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import MappingStore
@@ -180,33 +179,56 @@ def test_a_search_of_a_mapped_view_takes_a_filter():
         view.replace(["a"], np.zeros((1, 2)))
 
 
-def test_a_store_too_large_is_refused_before_anything_is_done(fresh, tuned, monkeypatch):
+def test_a_tuning_state_gives_what_tune_gives_before_and_after_a_push(fresh, tuned):
     nudge, ids, _ = fresh
-    monkeypatch.setattr(nudge_rag.journal.node_map, "MOST_NUMBERS", 1_200)
-    before = nudge.store.read(ids)
-    told = "holds 120 nodes of dimension 12, and a map of all nodes is written for at most 100 of them"
-    with pytest.raises(ValueError, match=told):
-        nudge.push()
-    with pytest.raises(ValueError, match=told):
-        tune(nudge.store, *tuned[1:3], versions=nudge.versions, reach="nodes")
-    assert nudge.store.read(ids).tobytes() == before.tobytes()
+    store, (_, pairs, embed, nodes, _) = nudge.store, tuned
+    state = TuningState(store, embed, solver="auto", reach="nodes", versions=nudge.versions)
+    half = list(pairs.queries)[::2]
+    state.add_pairs(pairs.subset(half))
+    state.add_pairs(pairs.subset([query for query in pairs.queries if query not in set(half)]))
+    for _ in range(2):  # over the originals, and over what is live
+        expected = tune(store, state.pairs(), embed, versions=nudge.versions, reach="nodes")
+        found = state.solve()
+        np.testing.assert_allclose(found.node_map.change, expected.node_map.change, atol=1e-6)
+        np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
+        assert found.ids == expected.ids
+        assert str(found.comparison) == str(expected.comparison)
+        assert str(found.against_live) == str(expected.against_live)
+        found.push(force=True)
+        np.testing.assert_allclose(store.read(ids), expected_nodes(found, nodes), atol=1e-6)
+    assert found.against_live is not None
 
 
-def test_a_tuning_state_refuses_a_map_of_nodes(tuned):
-    with pytest.raises(ValueError, match="TuningState keeps no map of all nodes"):
-        TuningState(tuned[0], tuned[2], solver="auto", reach="nodes")
+def test_a_judge_sees_all_nodes_mapped_and_as_they_were(fresh, tuned):
+    nudge, ids, _ = fresh
+    store, (_, pairs, embed, nodes, _) = nudge.store, tuned
+    originals = store.read(ids)
+    seen = {}
 
+    def judge(view):
+        vectors = view.read(ids)
+        seen[len(seen)] = vectors
+        scores = {"cosine": lambda asked: unit(asked) @ unit(vectors).T}.get(
+            view.capabilities.similarity, lambda asked: -((asked[:, None] - vectors[None]) ** 2).sum(axis=2)
+        )
+        return lambda text: [ids[row] for row in np.argsort(-scores(np.asarray(embed([text])))[0])[:10]]
 
-def test_a_judge_refuses_a_map_of_nodes(fresh, tuned):
-    nudge, _, _ = fresh
-    with pytest.raises(ValueError, match="judge= cannot be used with reach='nodes'"):
-        tune(nudge.store, *tuned[1:3], versions=nudge.versions, reach="nodes", judge=lambda store: store)
-    told = "a map of all nodes cannot be laid over it"
-    with pytest.raises(ValueError, match=told):
-        judge_nudge(nudge, lambda store: store)
-    nudge.push()
-    with pytest.raises(ValueError, match=told):
-        judge_nudge(replace(nudge, node_map=None), lambda store: store)
+    judged = tune(store, pairs, embed, versions=nudge.versions, reach="nodes", judge=judge)
+    np.testing.assert_array_equal(seen[0], originals)
+    np.testing.assert_allclose(seen[1], expected_nodes(judged, nodes), atol=1e-6)
+    row = next(row for row in judged.comparison.rows if (row.group, row.metric) == ("all", "nDCG@10"))
+    assert judged.judgement.after == pytest.approx(row.after)
+    assert judged.improves
+    assert store.read(ids).tobytes() == originals.tobytes()
+    judged.push()
+    seen.clear()
+    again = judge_nudge(replace(judged, node_map=None, vectors=judged.originals[:, ::-1].copy()), judge)
+    untouched = originals.copy()
+    untouched[[int(node_id[1:]) for node_id in judged.ids]] = judged.originals[:, ::-1]
+    for found, wanted in zip(seen.values(), (originals, store.read(ids), untouched), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert again.judgement.baseline == "live"
+    assert again.judgement.before == pytest.approx(judged.judgement.after)
 
 
 def test_a_map_that_helps_nobody_is_not_pushed(fresh):
