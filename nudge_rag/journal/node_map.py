@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.text import preview
-from nudge_rag.errors import JournalError
 from nudge_rag.journal.blocks import nodes_per_block
 from nudge_rag.journal.goal import MapVectors
 from nudge_rag.journal.journal import Journal
@@ -23,7 +21,6 @@ from nudge_rag.stores.mapped import MappedStore
 __all__ = [
     "NODE_MAP",
     "describe_unmapped",
-    "find_base",
     "mapped_store",
     "node_map_of",
     "pack_adapter",
@@ -34,49 +31,16 @@ __all__ = [
 ]
 
 
-def mapped_store(
-    store: EmbeddingStore, journal: Journal, node_map: QueryAdapter, *, is_filtered: bool = False
-) -> MappedStore:
+def mapped_store(store: EmbeddingStore, journal: Journal, node_map: QueryAdapter) -> MappedStore:
     """Return a view of ``store`` in which all nodes are mapped, from their originals on."""
     map_vectors = MapVectors(unpack_adapter(pack_adapter(node_map)))
-    return MappedStore(
-        store, lambda names, found: map_vectors(journal.originals_of(names, found)), is_filtered=is_filtered
-    )
+    return MappedStore(store, lambda names, found: map_vectors(journal.originals_of(names, found)))
 
 
-def untouched_store(store: EmbeddingStore, journal: Journal, *, is_filtered: bool = False) -> EmbeddingStore:
+def untouched_store(store: EmbeddingStore, journal: Journal) -> EmbeddingStore:
     """Return a view of ``store`` as it was before all of its nodes were written; the store itself if they were not."""
     live = journal.live
-    if live is None or not live.is_streamed:
-        return store
-    return MappedStore(store, journal.originals_of, is_filtered=is_filtered)
-
-
-def find_base(
-    store: EmbeddingStore, versions: str | Path | None, node_map: QueryAdapter | None
-) -> Callable[[EmbeddingStore], EmbeddingStore]:
-    """Find out what all nodes would be after a push that moves some of them, and return how to see a store so.
-
-    Args:
-        store: the vector store.
-        versions: the folder of its history; None for the store's own.
-        node_map: the map that the push applies to all nodes; None for none: they would be as they were originally.
-
-    Returns:
-        Function of that store, or of one that lets only some of its nodes through, to a view for reading.
-
-    Raises:
-        JournalError: the history is out of reach, and there is a map.
-    """
-    try:
-        journal = Journal.open(store, versions)
-    except JournalError:
-        if node_map is not None:
-            raise
-        return lambda searched: searched
-    if node_map is None:
-        return lambda searched: untouched_store(searched, journal, is_filtered=searched is not store)
-    return lambda searched: mapped_store(searched, journal, node_map, is_filtered=searched is not store)
+    return MappedStore(store, journal.originals_of) if live is not None and live.is_streamed else store
 
 
 def unmapped_nodes(journal: Journal, live: Version) -> Iterator[tuple[list[str], FloatArray]]:

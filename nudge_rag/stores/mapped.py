@@ -41,6 +41,10 @@ class MappedStore:
     def __init__(self, store: EmbeddingStore, map_nodes: MapNodes, *, is_filtered: bool = False) -> None:
         self.store, self._map_nodes, self._is_filtered = store, map_nodes, is_filtered
 
+    def over(self, store: EmbeddingStore) -> MappedStore:
+        """The same map over a view of the same store that lets some nodes through only."""
+        return MappedStore(store, self._map_nodes, is_filtered=True)
+
     @property
     def name(self) -> str:
         """The name of the store beneath."""

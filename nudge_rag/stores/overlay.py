@@ -14,6 +14,7 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import at_unit_length, check_queries, check_replacement
+from nudge_rag.stores.mapped import MappedStore
 
 __all__ = ["OverlayStore"]
 
@@ -58,8 +59,18 @@ class OverlayStore:
     def over(self, store: EmbeddingStore) -> OverlayStore:
         """The same vectors over another view of the same store."""
         found = copy(self)
-        found.store = store
+        found.store = self.store.over(store) if isinstance(self.store, MappedStore) else store
         return found
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The moved nodes."""
+        return tuple(self._names)
+
+    @property
+    def vectors(self) -> FloatArray:
+        """Their vectors, as the store keeps them."""
+        return self._moved
 
     @property
     def name(self) -> str:

@@ -11,7 +11,6 @@ from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.evaluation.retrievers import evaluate_retrievers
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.node_map import node_map_of
 from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore, SearchResult
@@ -20,7 +19,7 @@ from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.gate import LiveComparison, live_queries
 from nudge_rag.tuning.judge import LIVE, NEW, ORIGINALS, Judge, Judgement
 from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.tuning.overlays import nodes_as_pushed
+from nudge_rag.tuning.overlays import lay_over
 
 __all__ = ["JudgedStore", "judge_nudge", "view_store"]
 
@@ -58,8 +57,8 @@ def view_store(nudge: Nudge, laid_over: Nudge | None) -> JudgedStore:
     """Return the nudge's store as it is live, or with a nudge laid over it."""
     if laid_over is None:
         return JudgedStore(nudge.store, [], nudge.vectors[:0], live_adapter(nudge.store, nudge.versions))
-    nodes = nodes_as_pushed(laid_over, nudge.store, nudge.versions)
-    return JudgedStore(nudge.store, *nodes, laid_over.adapter, laid_over)
+    overlay = lay_over(laid_over, nudge.store, nudge.versions)
+    return JudgedStore(overlay.store, overlay.ids, overlay.vectors, laid_over.adapter, laid_over)
 
 
 def judge_nudge(nudge: Nudge, judge: Judge) -> Nudge:
@@ -78,17 +77,12 @@ def judge_nudge(nudge: Nudge, judge: Judge) -> Nudge:
 
     Raises:
         TypeError: the judge returns something that is no retriever.
-        ValueError: every query failed; the nudge, or what is live, maps all nodes.
+        ValueError: every query failed.
     """
     live = Journal.open(nudge.store, nudge.versions).live
-    if nudge.node_map is not None or node_map_of(live) is not None:
-        raise ValueError(
-            "a judge sees nudges laid over the store, and a map of all nodes cannot be laid over it: tune without"
-            " judge=, or with another reach than 'nodes' after a rollback"
-        )
-    if nudge.split is None or not (nudge.gamma or nudge.adapter is not None):
+    if nudge.split is None or not (nudge.gamma or nudge.adapter is not None or nudge.node_map is not None):
         return nudge
-    originals = replace(nudge, vectors=nudge.originals, adapter=None)
+    originals = replace(nudge, vectors=nudge.originals, adapter=None, node_map=None)
     views = {ORIGINALS: view_store(nudge, None if live is None else originals)}
     if live is not None:
         views[LIVE] = view_store(nudge, None)

@@ -18,7 +18,7 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
-from nudge_rag.journal.node_map import NODE_MAP, mapped_store, untouched_store
+from nudge_rag.journal.node_map import NODE_MAP
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
 from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
@@ -32,7 +32,7 @@ from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries, known_texts
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
-from nudge_rag.tuning.overlays import nodes_as_pushed
+from nudge_rag.tuning.overlays import lay_over
 from nudge_rag.tuning.printing import (
     describe_candidates,
     describe_coarse_index,
@@ -344,27 +344,9 @@ class Nudge:
 
         If the nudge maps all nodes, each search streams them all.
         """
-        from nudge_rag.stores.overlay import OverlayStore
-
         if self.adapter is not None:
             warn_caller("queries must pass nudge.adapter before they are searched in this overlay")
-        store, journal = self.store, Journal.open(self.store, self.versions)
-        if self.node_map is not None:
-            store = mapped_store(store, journal, self.node_map)
-        elif journal.live is not None and journal.live.is_streamed:
-            # A push would give the nodes that are not among these their originals back.
-            store = untouched_store(store, journal)
-        else:
-            return OverlayStore(store, *nodes_as_pushed(self, store, self.versions))
-        return OverlayStore(store, self.ids, self.vectors)
-
-    def require_no_node_map(self) -> None:
-        """Raise ValueError if the nudge maps all nodes: what lays moved nodes over a store would leave all others."""
-        if self.node_map is not None:
-            raise ValueError(
-                "this nudge maps all nodes of the store, which a retriever cannot lay over it: push it, or search"
-                " nudge.overlay()"
-            )
+        return lay_over(self, self.store, self.versions)
 
     def save(self, folder: str | Path, *, texts: bool = False) -> None:
         """Write the nudge to ``folder`` (JSON and npz, no pickle), for `load` in another process.

@@ -10,12 +10,15 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.errors import JournalError, NudgeError
-from nudge_rag.journal.node_map import node_map_of
+from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.node_map import mapped_store, untouched_store
+from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.access import read_present
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.tuning.adapters import OnUnreadable, open_journal
 
-__all__ = ["Moved", "nodes_as_pushed"]
+__all__ = ["Moved", "lay_over"]
 
 
 class Moved(Protocol):
@@ -33,62 +36,63 @@ class Moved(Protocol):
     def versions(self) -> Path | None:
         """The folder of the history; None for the store's own."""
 
-    def require_no_node_map(self) -> None:
-        """Raise ValueError if all other nodes are moved, too."""
+    @property
+    def node_map(self) -> QueryAdapter | None:
+        """The map that all other nodes pass; None for none."""
 
 
-def nodes_as_pushed(
+def lay_over(
     nudge: Moved,
     store: EmbeddingStore,
     versions: str | Path | None = None,
     on_unreadable: OnUnreadable = "raise",
-) -> tuple[tuple[str, ...], FloatArray]:
-    """Return ids and vectors of the nodes that a push of ``nudge`` would change.
+) -> OverlayStore:
+    """Return ``store`` as a push of ``nudge`` would make it, for reading and searching.
 
-    These are the nodes of the nudge, and those that are nudged now and would get their originals back.
+    Nodes that are nudged now and not by this nudge have their originals. If it maps all nodes, or what is live does,
+    each search streams them all.
 
     Args:
-        nudge: of labelled nodes.
+        nudge: what is laid over it.
         store: the store that it is laid over.
         versions: the folder of its history; None for the nudge's, the store's own, or that which the store names.
-        on_unreadable: if the history cannot be read, ``"raise"``, or ``"serve"`` the nudge's own nodes with a warning.
-
-    Returns:
-        (n,) ids, and (n, d) vectors of the nudge's dtype.
+        on_unreadable: if the history cannot be read, ``"raise"``, or ``"serve"`` the nudge's own nodes with a warning;
+            a nudge that maps all nodes needs it.
 
     Raises:
-        ValueError: the nudge, or the version that is live, maps all nodes.
         JournalError: the history cannot be read.
         StoreError: the store failed.
 
     Example:
         >>> from nudge_rag import Nudge, ValidationCurve
         >>> from nudge_rag.stores import MappingStore
-        >>> store = MappingStore({"n1": [1.0, 0.0], "n2": [0.0, 1.0]}, key="example of nodes as pushed")
+        >>> store = MappingStore({"n1": [1.0, 0.0], "n2": [0.0, 1.0]}, key="example of an overlay")
         >>> curve = ValidationCurve(np.array([0.1]), np.array([1.0]), "nDCG@10")
         >>> def move(node, before, after):
         ...     arrays = np.array([after]), np.array([before])
         ...     return Nudge(store, (node,), *arrays, 0.1, curve, True, "moved", "none")
         >>> receipt = move("n1", [1.0, 0.0], [0.8, 0.6]).push()
-        >>> ids, vectors = nodes_as_pushed(move("n2", [0.0, 1.0], [0.6, 0.8]), store)
-        >>> ids, vectors.tolist()
-        (('n2', 'n1'), [[0.6, 0.8], [1.0, 0.0]])
+        >>> lay_over(move("n2", [0.0, 1.0], [0.6, 0.8]), store).read(["n1", "n2"]).tolist()
+        [[1.0, 0.0], [0.6, 0.8]]
     """
-    nudge.require_no_node_map()
     try:
         journal = open_journal(store, nudge.versions if versions is None else versions)
         live = journal.live
     except NudgeError as error:
         problem = f"whether other nodes are nudged now could not be read: {error}"
-        if on_unreadable == "raise":
+        if on_unreadable == "raise" or nudge.node_map is not None:
             raise JournalError(f"{problem} (on_unreadable='serve' serves this nudge's nodes alone)") from error
         warn_caller(problem)
-        return nudge.ids, nudge.vectors
-    if node_map_of(live) is not None:
-        raise ValueError(
-            "the version that is live maps all nodes of the store, and a retriever cannot lay a nudge over the others'"
-            " originals: search nudge.overlay(), or roll back first"
-        )
+        return OverlayStore(store, nudge.ids, nudge.vectors)
+    if nudge.node_map is not None:
+        return OverlayStore(mapped_store(store, journal, nudge.node_map), nudge.ids, nudge.vectors)
+    if live is not None and live.is_streamed:
+        return OverlayStore(untouched_store(store, journal), nudge.ids, nudge.vectors)
+    return OverlayStore(store, *_nodes_as_pushed(nudge, store, journal))
+
+
+def _nodes_as_pushed(nudge: Moved, store: EmbeddingStore, journal: Journal) -> tuple[tuple[str, ...], FloatArray]:
+    """Ids and vectors of the nodes of a nudge, and of those that are nudged now and would get their originals back."""
     own = set(nudge.ids)
     others = [node_id for node_id in journal.nudged_ids() if node_id not in own]
     current, _ = read_present(store, others)

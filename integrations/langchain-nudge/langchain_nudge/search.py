@@ -14,9 +14,9 @@ from langchain_core.documents import Document
 from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
-from nudge_rag.stores import EmbeddingStore, OverlayStore
+from nudge_rag.stores import EmbeddingStore
 from nudge_rag.tuning.adapters import OnUnreadable
-from nudge_rag.tuning.overlays import nodes_as_pushed
+from nudge_rag.tuning.overlays import lay_over
 
 __all__ = ["AdapterSearch", "open_search"]
 
@@ -154,5 +154,5 @@ def open_search(
     """Make the searches of a store, as it is or as a push of ``overlay`` would make it."""
     store = embedding_store(vectorstore)
     if overlay is not None:
-        store = OverlayStore(store, *nodes_as_pushed(overlay, store, versions, on_unreadable))
+        store = lay_over(overlay, store, versions, on_unreadable)
     return AdapterSearch(vectorstore, database, store)

@@ -18,7 +18,8 @@ from nudge_rag.common.similarity import score_matrix
 from nudge_rag.feedback.pairs import LabeledPairs, Split, UnknownNodes
 from nudge_rag.feedback.rows import normalise
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
-from nudge_rag.journal.journal import nudged_ids, original_vectors
+from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
+from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.solvers.labels import LabeledQueries, QuerySums
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import read_present, reading
@@ -82,8 +83,6 @@ class TuningState:
     @renamed_argument("candidates", "competitors")
     def __init__(self, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Unpack[StateOptions]) -> None:
         settings = TuneSettings.from_options("TuningState", {"solver": "nudge-n", **options})
-        if settings.reach == "nodes":
-            raise ValueError("TuningState keeps no map of all nodes: use reach='queries', or nudge_rag.tune")
         self.store = store
         self.embed_queries = embed_queries
         self.solver = resolve_solver(
@@ -214,6 +213,7 @@ class TuningState:
         sizes = len(self._labels.train), len(self._labels.watched["val"]), len(self._labels.watched["test"])
         originals = np.stack([self._labels.nodes[node_id] for node_id in ids])
         pool = self._read_pool()
+        journal = Journal.open(self.store, self.versions)
         trial = Trial(
             store=self.store,
             ids=ids,
@@ -227,6 +227,10 @@ class TuningState:
             reads=self._reads,
             background=pool,
             search=lambda mapped: self._find(mapped, self._labels.nodes, self._depth),
+            scan_mapped=lambda asked, node_map: find_competitors(
+                mapped_store(self.store, journal, node_map), asked, ids, originals, self._depth, "scan"
+            ),
+            search_live=None if untouched_store(self.store, journal) is self.store else self._search_live,
         )
         held_out_texts = {text: text for text in self._labels.watched[held_out]}
         model = describe_model(self.embed_queries)
@@ -266,7 +270,7 @@ class TuningState:
 
     def _read_pool(self) -> FloatArray | None:
         lists = [query.ids for query in (*self._training_lists.values(), *self._labels.watched["val"].values())]
-        pool = read_pool(self.store, self.solver, [lists])
+        pool = read_pool(self._untouched(), self.solver, [lists])
         if pool is not None:
             self._reads = replace(self._reads, vectors_read=self._reads.vectors_read + len(pool))
         return pool
@@ -357,6 +361,8 @@ class TuningState:
     def _read_current(self, ids: list[str]) -> FloatArray:
         """Read what the store holds; only nodes that an earlier push moved can differ from the originals."""
         nudged = [node_id for node_id in nudged_ids(self.store, self.versions) if node_id in self._labels.nodes]
+        if self._untouched() is not self.store:
+            nudged = ids
         with reading(self.store, "nodes were read"):
             moved, _ = read_present(self.store, nudged)
         return np.stack([moved.get(node_id, self._labels.nodes[node_id]) for node_id in ids])
@@ -379,10 +385,23 @@ class TuningState:
         return list(zip(competitors.ids, competitors.scores, strict=True))
 
     def _find(self, queries: FloatArray, nodes: Mapping[str, FloatArray], depth: int) -> Competitors:
+        untouched = self._untouched()
+        if untouched is not self.store:
+            # All nodes were written, and no index knows what they were before: they are streamed.
+            return find_competitors(untouched, queries, list(nodes), queries[:0], depth, "scan")
         nudged = set(nudged_ids(self.store, self.versions))
         known = sorted(nodes, key=lambda node_id: node_id in nudged)
         checked = np.array([nodes[node_id] for node_id in known if node_id not in nudged]).reshape(-1, queries.shape[1])
         return find_competitors(self.store, queries, known, checked, depth, self.competitors)
+
+    def _search_live(self, queries: FloatArray) -> Competitors:
+        """Find the best unlabelled nodes of queries with the vectors that are live."""
+        ids = list(self._labels.nodes)
+        return find_competitors(self.store, queries, ids, self._read_current(ids), self._depth, self.competitors)
+
+    def _untouched(self) -> EmbeddingStore:
+        """The store as it was before all of its nodes were written, if they were."""
+        return untouched_store(self.store, Journal.open(self.store, self.versions))
 
     def _refill(self) -> None:
         train = self._labels.train if self._train_depth else {}

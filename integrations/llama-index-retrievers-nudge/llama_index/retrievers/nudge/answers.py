@@ -28,7 +28,7 @@ from nudge_rag.common.event_loops import remember_loop
 from nudge_rag.errors import NudgeError
 from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
-from nudge_rag.tuning.overlays import nodes_as_pushed
+from nudge_rag.tuning.overlays import lay_over
 
 __all__ = ["Answers", "Scores"]
 
@@ -72,8 +72,7 @@ class Answers:
 
     Raises:
         TypeError: the store of the index is not supported.
-        ValueError: options that its search does not take, or that an overlay cannot honour; an overlay that maps all
-            nodes.
+        ValueError: options that its search does not take, or that an overlay cannot honour.
         JournalError: the history cannot be read.
     """
 
@@ -112,7 +111,6 @@ class Answers:
         self._compared = False
         self._begin()
         if overlay is not None:
-            overlay.require_no_node_map()
             self._start_overlay()
         elif history.maps_queries:
             self._live.start()
@@ -280,8 +278,7 @@ class Answers:
         store, overlay, history = self._open_adapter(), self._overlay, self._history
         with self._lock:
             if self._laid_over is None and overlay is not None:
-                nodes = nodes_as_pushed(overlay, store, history.versions, history.on_unreadable)
-                self._laid_over = OverlayStore(store, *nodes)
+                self._laid_over = lay_over(overlay, store, history.versions, history.on_unreadable)
             return self._laid_over or OverlayStore(store, [], np.empty((0, 0)))
 
     def _start_overlay(self) -> None:

@@ -89,8 +89,6 @@ class NudgeRetriever(VectorIndexRetriever):
             raise TypeError(
                 f"NudgeRetriever takes no option {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}"
             )
-        if overlay is not None:
-            overlay.require_no_node_map()
         self._interleave_share = interleave_share
         self._rival: NudgeRetriever | None = None
         if interleave is not None:
