@@ -53,11 +53,11 @@ class Table(MappingStore):
         super().__init__(self.table, key="t")
         self.writes, self.at, self.happens = 0, at, happens
 
-    def _write(self, names, rows):
+    def _write_if(self, names, expected, rows):
         self.writes += 1
         if self.writes == self.at + 1:
             self.happens(self.table)
-        super()._write(names, rows)
+        return super()._write_if(names, expected, rows)
 
 
 def fail(table):
@@ -226,8 +226,10 @@ class ManyNodes(MappingStore):
     def as_stored(self, vectors):
         return np.asarray(vectors, dtype=np.float32)
 
-    def _write(self, names, rows):
+    def _write_if(self, names, expected, rows):
+        assert (self.rows[self._places(names)] == expected).all()
         self.rows[self._places(names)] = rows
+        return []
 
 
 def test_memory_does_not_grow_with_the_vectors(tmp_path, monkeypatch):
