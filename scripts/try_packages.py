@@ -31,7 +31,7 @@ EXTRAS = "llama-index-chroma,langchain-chroma"
 PATH = os.pathsep.join(str(project) for project in PROJECTS)
 # Environments of the lowest versions: extras, a dependency group, and the tests that are run.
 FRAMEWORK_TESTS = ("tests/integrations/test_langchain.py", "tests/integrations/test_llama_index.py")
-STORES = ("duckdb", "faiss", "lance", "qdrant")
+STORES = ("duckdb", "faiss", "in-memory", "lance", "parquet", "qdrant", "simple")
 LOWEST = {
     "lowest-core": ("", "test", (("tests/unit", "-m", "not slow"),)),
     "lowest-frameworks": (
@@ -40,10 +40,26 @@ LOWEST = {
         ((*FRAMEWORK_TESTS, "-k", "chroma"), ("tests/stores/test_contract.py", "-k", "chroma")),
     ),
     "lowest-stores": (
-        "simple,in-memory,llama-index-duckdb,langchain-duckdb,llama-index-faiss,langchain-faiss,"
+        "simple,in-memory,parquet,llama-index-duckdb,langchain-duckdb,llama-index-faiss,langchain-faiss,"
         "llama-index-lancedb,langchain-lancedb,llama-index-qdrant,langchain-qdrant",
         "test-frameworks",
         (("tests/stores/test_contract.py", "-k", " or ".join(STORES)),),
+    ),
+    "lowest-databases": (
+        # What these are built on needs a pyarrow that goes with the lowest numpy.
+        "llama-index-postgres,langchain-postgres,llama-index-milvus,langchain-milvus,langchain-sqlite-vec,parquet",
+        "test-databases",
+        (("tests/stores/test_contract.py", "-k", "postgres or milvus or sqlite"),),
+    ),
+    "lowest-redis-langchain": (
+        "llama-index,langchain-redis",
+        "test-redis",
+        (("tests/stores/test_contract.py", "-k", "redis"),),
+    ),
+    "lowest-redis-llama-index": (
+        "langchain,llama-index-redis",
+        "test-redis",
+        (("tests/stores/test_contract.py", "-k", "redis"),),
     ),
 }
 RELATIVE_LINK = re.compile(r"\]\((?!https?://|mailto:)([^)]*)\)")

@@ -44,6 +44,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     _add_target(grades)
     grades.add_argument("--action", default="click", help="the feedback that counts (default: click)")
     grades.add_argument("--half-life-days", type=float, metavar="DAYS", help="age at which a click counts half")
+    grades.add_argument(
+        "--min-examinations", type=float, default=2.0, metavar="N", help="pairs that were looked at less are left out"
+    )
     grades.set_defaults(run=_grades)
 
 
@@ -78,7 +81,12 @@ def _grades(arguments: argparse.Namespace) -> Outcome:
     recorded = _is_sqlite(arguments.files[0])
     log = _read_recorder(arguments) if recorded else cast("FeedbackLog", read_export("ubi", arguments))
     try:
-        grades = click_grades(log, action=arguments.action, half_life_days=arguments.half_life_days)
+        grades = click_grades(
+            log,
+            action=arguments.action,
+            half_life_days=arguments.half_life_days,
+            min_examinations=arguments.min_examinations,
+        )
     except ValueError as error:
         return Outcome(f"No grades: {error}.", {"pairs": 0, "reason": str(error)}, NO)
     outcome = _counted(arguments, log, grades.pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def click_grades(
         most_per_minute: users with more retrievals or clicks within a minute are left out as bots.
 
     Raises:
-        ValueError: no pair is left.
+        ValueError: no pair is left, or no feedback is such an action.
 
     Example:
         >>> from nudge_rag.feedback import Feedback, Retrieval, ShownNode
@@ -82,6 +83,10 @@ def click_grades(
         >>> grades.curve.method
         'assumed'
     """
+    if log.feedback and not any(event.action == action for event in log.feedback):
+        counts = Counter(event.action for event in log.feedback)
+        there = ", ".join(f"{name!r} ({number})" for name, number in counts.most_common(5))
+        raise ValueError(f"the log holds no feedback {action!r}; it holds {there}")
     impressions = collect_impressions(
         log, action=action, half_life_days=half_life_days, most_per_minute=most_per_minute
     )

@@ -204,6 +204,9 @@ def test_grades_correct_for_the_rank(recorded, capsys):
     assert max(LabeledPairs.from_jsonl("grades.jsonl").qrels["q0"].items(), key=lambda pair: pair[1])[0] == "right"
     none = answer(capsys, "grades", "events.sqlite", "-o", "none.jsonl", "--action", "copy", code=1)
     assert none["pairs"] == 0
+    assert none["reason"] == "the log holds no feedback 'copy'; it holds 'click' (12), 'thumbs_up' (3)"
+    few = answer(capsys, "grades", "events.sqlite", "-o", "few.jsonl", "--min-examinations", "99", code=1)
+    assert "no pair with 'click' was looked at 99.0 times" in few["reason"]
     assert not (recorded / "none.jsonl").exists()
 
 

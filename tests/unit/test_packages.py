@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import nudge_rag
+from nudge_rag.stores.catalog import RECORDS
+from scripts.try_packages import LOWEST
 
 ROOT = Path(__file__).parents[2]
 CORE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -40,6 +42,12 @@ def test_an_integration_is_published_like_the_core(name):
     pythons = [line for line in project["classifiers"] if "Python ::" in line]
     assert pythons == [line for line in CORE["project"]["classifiers"] if "Python ::" in line]
     assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_every_database_that_is_tested_is_tested_with_its_lowest_versions():
+    tried = " ".join(" ".join(arguments) for _, _, tests in LOWEST.values() for arguments in tests)
+    left_out = [record.name for record in RECORDS if not record.experimental and record.name.split("-")[0] not in tried]
+    assert left_out == []
 
 
 def test_nothing_for_development_is_published():
