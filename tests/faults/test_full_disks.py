@@ -23,7 +23,8 @@ NOBODY = 65534
 NO_SPACE = {"full": "disk full", "limited": "file larger than the limit of the process"}
 FORBIDDEN = "no right to write"
 IDS = [f"n{i}" for i in range(200)]
-ORIGINALS = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
+# More than the limits below, and no more: LlamaIndex reads the text of each number again at every opening.
+ORIGINALS = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
 FIRST, SECOND = nudged(ORIGINALS, 1), nudged(ORIGINALS, 2)
 
 

@@ -261,7 +261,7 @@ def test_an_overlay_over_what_is_live_shows_what_its_push_gives(store, world):
 def test_tune_overlay_push_and_rollback(store, world, tmp_path):
     adapter = embedding_store(store)
     before = {node: row for part, rows in adapter.scan() for node, row in zip(part, rows, strict=True)}
-    nudge = tune(store, world.pairs, versions=tmp_path / "versions")
+    nudge = tune(store, world.pairs, versions=tmp_path / "versions", solver="nudge-n")
     assert nudge.improves
     plain, overlay = NudgeRetriever(vectorstore=store, k=7), NudgeRetriever(vectorstore=store, k=7, overlay=nudge)
     untouched = [ids(plain.invoke(query)) for query in world.queries]

@@ -180,7 +180,7 @@ def test_an_overlay_over_what_is_live_shows_what_its_push_gives(index, world):
 def test_tune_overlay_push_and_rollback(index, world, tmp_path):
     store = embedding_store(index)
     before = {node: vector for part, rows in store.scan() for node, vector in zip(part, rows, strict=True)}
-    nudge = tune(index, world.pairs, versions=tmp_path / "versions")
+    nudge = tune(index, world.pairs, versions=tmp_path / "versions", solver="nudge-n")
     assert nudge.improves
     assert "covered" in str(nudge)
     options = {"similarity_top_k": 7}

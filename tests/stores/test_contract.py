@@ -252,6 +252,7 @@ def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
         LabeledPairs.from_pairs(queries.items()),
         lambda texts: np.array([embedded[text] for text in texts]),
         versions=tmp_path / "versions",
+        solver="nudge-contrastive",  # asks a store for as much as `auto`, which tries more on the same arrays
     )
     receipt = nudge.push(force=True)
     assert receipt.pushed
