@@ -45,8 +45,9 @@ def test_an_integration_is_published_like_the_core(name):
 
 
 def test_every_database_that_is_tested_is_tested_with_its_lowest_versions():
-    tried = " ".join(" ".join(arguments) for _, _, tests in LOWEST.values() for arguments in tests)
-    left_out = [record.name for record in RECORDS if not record.experimental and record.name.split("-")[0] not in tried]
+    chosen = {word for _, _, tests in LOWEST.values() for arguments in tests for word in arguments[-1].split(" or ")}
+    # As pytest -k chooses: a word that is part of the name.
+    left_out = [one.name for one in RECORDS if not one.experimental and not any(word in one.name for word in chosen)]
     assert left_out == []
 
 
