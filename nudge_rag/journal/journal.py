@@ -21,6 +21,7 @@ from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.derived import Derivation
+from nudge_rag.journal.ingested import IngestedNodes
 from nudge_rag.journal.manifest import (
     BASE,
     COMMITTED,
@@ -60,12 +61,14 @@ class Journal:
         home: the place of its history.
         versions: the pushes, oldest first.
         away: nodes that were moved, and were not there when that was undone.
+        ingested: vectors of nodes that were mapped before they were added.
     """
 
     def __init__(self, store: EmbeddingStore, home: Home) -> None:
         self.store, self.home = store, home
         self.versions: tuple[Version, ...] = ()
         self.away = AwayNodes(home.storage)
+        self.ingested = IngestedNodes(home.storage)
         self._names: list[str] = []
 
     @classmethod
@@ -130,6 +133,7 @@ class Journal:
         self.versions = tuple(found)
         self._find_what_is_over()
         self.away = AwayNodes.read(self.storage, self._names)
+        self.ingested = IngestedNodes(self.storage, self._names)
 
     def numbers(self) -> list[str]:
         """Whatever is named as a version is, oldest first."""
@@ -286,6 +290,9 @@ class Journal:
                 nudged, original = self.away.vectors.get(node_id, (None, None))
                 if nudged is not None and same_vectors(self.store, vectors[row], nudged):
                     originals[row] = original
+        if self.ingested:
+            mapped, before = self.ingested.originals_of(np.asarray(vectors))
+            originals[mapped] = before
         rows, known = self._find(ids, np.asarray(vectors), live)
         originals[rows] = known.originals
         return originals

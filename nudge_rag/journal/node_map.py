@@ -56,6 +56,7 @@ def unmapped_nodes(journal: Journal, live: Version) -> Iterator[tuple[list[str],
         for names, found in journal.store.scan(nodes_per_block(live.dimension)):
             is_new = usable_rows(found)
             is_new[journal.find_live(names, found)[0]] = False
+            is_new[journal.ingested.originals_of(found)[0]] = False
             rows = np.flatnonzero(is_new)
             if len(rows):
                 yield [names[row] for row in rows], found[rows]

@@ -27,7 +27,7 @@ from nudge_rag.journal.copies import (
 from nudge_rag.journal.fingerprints import differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
-from nudge_rag.journal.packed_map import NODE_MAP
+from nudge_rag.journal.packed_map import NODE_MAP, unpack_adapter
 from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
@@ -111,6 +111,9 @@ def push_vectors(
     """
     check_mode(store, mode)
     names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
+    if not names and NODE_MAP in (details or {}):
+        moved = np.zeros((0, unpack_adapter((details or {})[NODE_MAP]).dimension), dtype=store.capabilities.dtype)
+        originals = moved
     check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
     with locked_journal(store, versions) as journal:
         require_not_switched(journal.live)

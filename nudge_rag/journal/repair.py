@@ -8,6 +8,7 @@ from pathlib import Path
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.away import BLOB
+from nudge_rag.journal.ingested import FOLDER
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.ownership import find_home
 from nudge_rag.journal.recovery import recover
@@ -85,6 +86,10 @@ def _damaged(store: EmbeddingStore, versions: str | Path | None) -> tuple[str | 
         journal.refresh()
     except CorruptArchiveError as error:
         return BLOB, str(error)
+    try:
+        journal.ingested.check()
+    except CorruptArchiveError as error:
+        return FOLDER, str(error)
     for version in journal.versions:
         try:
             version.check()

@@ -15,12 +15,23 @@ from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.push_all import NodeIds
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
-__all__ = ["RollbackReceipt", "close", "describe_left_alone", "restore", "restore_away", "version_before"]
+__all__ = [
+    "RollbackReceipt",
+    "close",
+    "describe_left_alone",
+    "restore",
+    "restore_away",
+    "restore_ingested",
+    "version_before",
+]
+
+NODES_PER_STEP = 5_000
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,33 @@ def restore_away(journal: Journal) -> int:
     gone = set() if written is None else {*written.missing, *written.refused}
     journal.away.drop(node_id for node_id in present if node_id not in gone)
     return 0 if written is None else len(written.kept)
+
+
+def restore_ingested(journal: Journal) -> int:
+    """Give nodes that were mapped before they were added the vectors that their model gave; how many.
+
+    Raises:
+        PushError: the store failed; a later call starts again.
+    """
+    if not journal.ingested:
+        return 0
+    store, n_restored = journal.store, 0
+    try:
+        for names in giving_back(NodeIds(store).parts(NODES_PER_STEP)):
+            present, _ = read_present(store, names)
+            if not present:
+                continue
+            ids, found = list(present), np.array(list(present.values()), dtype=store.capabilities.dtype)
+            rows, originals = journal.ingested.originals_of(found)
+            if len(rows):
+                n_restored += len(write_over(store, [ids[row] for row in rows], found[rows], originals).kept)
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while nodes that were mapped before they were added were restored; a later call"
+            f" starts again ({type(error).__name__}: {error})"
+        ) from error
+    journal.ingested.forget()
+    return n_restored
 
 
 def _put_back(

@@ -15,7 +15,8 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import undo_switch
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import LIVE, SUPERSEDED
-from nudge_rag.journal.restore import RollbackReceipt, close, restore, restore_away, version_before
+from nudge_rag.journal.packed_map import node_map_of
+from nudge_rag.journal.restore import RollbackReceipt, close, restore, restore_away, restore_ingested, version_before
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.base import EmbeddingStore
 
@@ -49,6 +50,7 @@ def rollback(
     """
     with Journal.open(store, versions).lock() as journal:
         first = _number_of(journal, version)
+        journal.ingested.check()
         if version is not None:
             _require_way_back(journal, first)
         back = undo_switch(journal, first)
@@ -59,6 +61,8 @@ def rollback(
             receipt = _roll_back_in_place(journal, None if version is None else first)
             if version is None:
                 receipt = replace(receipt, restored=receipt.restored + restore_away(journal))
+            if node_map_of(journal.live) is None:
+                receipt = replace(receipt, restored=receipt.restored + restore_ingested(journal))
         if back is not None:
             # Nodes that a push in place had moved before are among those of the version that was switched back.
             restored = max(receipt.restored, back.n_nodes)

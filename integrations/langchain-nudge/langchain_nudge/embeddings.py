@@ -13,12 +13,13 @@ from nudge_rag import Nudge
 from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.ingestion import DocumentMap
 
 __all__ = ["NudgeEmbeddings", "probe_queries_with"]
 
 
 class NudgeEmbeddings(Embeddings):
-    """Embed queries and map them as ``tune(reach="queries")`` learned; documents are embedded as they are.
+    """Embed queries and map them as ``tune(reach="queries")`` learned; documents stay as they are, or are mapped too.
 
     Args:
         embeddings: the embedding model that the vector store was built with.
@@ -26,9 +27,12 @@ class NudgeEmbeddings(Embeddings):
         versions: folder of the history of pushes to the vector store; by default the store's own, or the one that the
             store names.
         on_unreadable: if that cannot be read: ``"raise"``, or ``"serve"`` to leave queries as they are.
+        map_documents: for ingestion, map documents as ``tune(reach="nodes")`` learned, while such a nudge is live in
+            the vector store. Their own vectors are recorded, for `nudge_rag.rollback`. Without it, such documents stay
+            unmapped until `nudge_rag.reapply`.
 
     Raises:
-        TypeError: a source that is none of these.
+        TypeError: a source that is none of these, or no vector store although documents are to be mapped.
         nudge_rag.JournalError: the history cannot be read.
 
     Warns:
@@ -49,8 +53,15 @@ class NudgeEmbeddings(Embeddings):
         *,
         versions: str | Path | None = None,
         on_unreadable: OnUnreadable = "raise",
+        map_documents: bool = False,
     ) -> None:
         self.embeddings = embeddings
+        self._documents: DocumentMap | None = None
+        if map_documents and isinstance(source, Nudge | QueryAdapter):
+            raise TypeError(
+                f"map_documents=True needs the vector store as the source, which says what is live and records the"
+                f" documents' own vectors, got {type(source).__name__}"
+            )
         self._adapter: QueryAdapter | LiveAdapter | None
         if isinstance(source, Nudge):
             self._adapter = source.adapter
@@ -62,22 +73,26 @@ class NudgeEmbeddings(Embeddings):
             probe = probe_queries_with(embeddings)
             self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
+            self._documents = DocumentMap(lambda: store, versions) if map_documents else None
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents as the model does."""
-        return self.embeddings.embed_documents(texts)
+        """Embed documents as the model does, and map them if that was asked for and a map of all nodes is live."""
+        return self._map_documents(self.embeddings.embed_documents(texts))
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query and map it."""
         return self._map(self.embeddings.embed_query(text))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents as the model does."""
-        return await self.embeddings.aembed_documents(texts)
+        """As `embed_documents`."""
+        return await run_in_executor(None, self._map_documents, await self.embeddings.aembed_documents(texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed a query and map it."""
         return await run_in_executor(None, self._map, await self.embeddings.aembed_query(text))
+
+    def _map_documents(self, vectors: list[list[float]]) -> list[list[float]]:
+        return vectors if self._documents is None else self._documents(vectors)
 
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter

@@ -14,12 +14,13 @@ from nudge_rag import Nudge
 from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.ingestion import DocumentMap
 
 __all__ = ["NudgeEmbedding", "probe_queries_with"]
 
 
 class NudgeEmbedding(BaseEmbedding):
-    """Embed queries and map them as ``tune(reach="queries")`` learned; texts of nodes are embedded as they are.
+    """Embed queries and map them as ``tune(reach="queries")`` learned; texts of nodes stay, or are mapped too.
 
     Args:
         embed_model: the embedding model that the index was built with.
@@ -28,10 +29,13 @@ class NudgeEmbedding(BaseEmbedding):
         versions: folder of the history of pushes to the store; by default the store's own, or the one that the store
             names.
         on_unreadable: if that cannot be read: ``"raise"``, or ``"serve"`` to leave queries as they are.
+        map_documents: for ingestion, map texts of nodes as ``tune(reach="nodes")`` learned, while such a nudge is live
+            in the store. Their own vectors are recorded, for `nudge_rag.rollback`. Without it, such nodes stay unmapped
+            until `nudge_rag.reapply`.
         **options: as `BaseEmbedding`.
 
     Raises:
-        TypeError: a source that is none of these.
+        TypeError: a source that is none of these, or no store although texts are to be mapped.
         nudge_rag.JournalError: the history cannot be read.
 
     Warns:
@@ -47,6 +51,7 @@ class NudgeEmbedding(BaseEmbedding):
 
     _embed_model: BaseEmbedding = PrivateAttr()
     _adapter: QueryAdapter | LiveAdapter | None = PrivateAttr()
+    _documents: DocumentMap | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -55,8 +60,14 @@ class NudgeEmbedding(BaseEmbedding):
         *,
         versions: str | Path | None = None,
         on_unreadable: OnUnreadable = "raise",
+        map_documents: bool = False,
         **options: Any,
     ) -> None:
+        if map_documents and isinstance(source, Nudge | QueryAdapter):
+            raise TypeError(
+                f"map_documents=True needs the index or vector store as the source, which says what is live and records"
+                f" the nodes' own vectors, got {type(source).__name__}"
+            )
         options.setdefault("model_name", embed_model.model_name)
         options.setdefault("embed_batch_size", embed_model.embed_batch_size)
         super().__init__(**options)
@@ -71,6 +82,7 @@ class NudgeEmbedding(BaseEmbedding):
             probe = probe_queries_with(embed_model)
             self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
+            self._documents = DocumentMap(lambda: store, versions) if map_documents else None
 
     @classmethod
     def class_name(cls) -> str:
@@ -84,16 +96,22 @@ class NudgeEmbedding(BaseEmbedding):
         return await asyncio.to_thread(self._map, await self._embed_model._aget_query_embedding(query))
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed_model._get_text_embedding(text)
+        return self._map_documents([self._embed_model._get_text_embedding(text)])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await self._embed_model._aget_text_embedding(text)
+        return (await self._map_later([await self._embed_model._aget_text_embedding(text)]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed_model._get_text_embeddings(texts)
+        return self._map_documents(self._embed_model._get_text_embeddings(texts))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._embed_model._aget_text_embeddings(texts)
+        return await self._map_later(await self._embed_model._aget_text_embeddings(texts))
+
+    def _map_documents(self, vectors: list[list[float]]) -> list[list[float]]:
+        return vectors if self._documents is None else self._documents(vectors)
+
+    async def _map_later(self, vectors: list[list[float]]) -> list[list[float]]:
+        return await asyncio.to_thread(self._map_documents, vectors)
 
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter

@@ -1,0 +1,119 @@
+"""Nodes that were mapped before they were added to a store: their vectors, and those that the model had given.
+
+Nobody knows the ids of nodes while their texts are embedded. They are known again by the bits of their vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from nudge_rag.common.archive import CorruptArchiveError, encode_arrays, parse_npz, sha256_of
+from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.journal.storage import writing_to
+from nudge_rag.stores.history import BlobStorage
+
+__all__ = ["FOLDER", "IngestedNodes"]
+
+FOLDER = "ingested"
+
+
+class IngestedNodes:
+    """The record of mapped vectors and their originals, read when it is first asked.
+
+    Args:
+        storage: of the history.
+        names: of all blobs in it.
+
+    Example:
+        >>> from nudge_rag.stores.history import ProcessStorage
+        >>> storage = ProcessStorage()
+        >>> IngestedNodes(storage).add(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]]))
+        >>> again = IngestedNodes(storage, storage.names())
+        >>> again.originals_of(np.array([[0.0, 1.0], [0.6, 0.8]]))
+        (array([1]), array([[1., 0.]]))
+    """
+
+    def __init__(self, storage: BlobStorage, names: Iterable[str] = ()) -> None:
+        self._storage = storage
+        self._names = sorted(name for name in names if name.startswith(f"{FOLDER}/"))
+        self._known: dict[bytes, FloatArray] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is recorded; nothing is read for that."""
+        return bool(self._names)
+
+    def check(self) -> None:
+        """Read the record.
+
+        Raises:
+            CorruptArchiveError: it is damaged.
+            JournalError: it cannot be read.
+        """
+        self._load()
+
+    def add(self, originals: FloatArray, mapped: FloatArray) -> None:
+        """Record vectors (n, d) as the store will keep them, durably; without the lock, which ingestion does not take.
+
+        Raises:
+            JournalError: the history cannot be written to.
+        """
+        content = encode_arrays({"originals": originals, "mapped": mapped})
+        name = f"{FOLDER}/{uuid4().hex[:12]}-{sha256_of(content)[:16]}.npz"
+        with writing_to(self._storage, "written to"):
+            self._storage.write(name, content)
+        self._names.append(name)
+        self._known = None
+
+    def originals_of(self, vectors: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return which rows of ``vectors`` are recorded as mapped, and their originals.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
+        known = self._load()
+        rows = [row for row, vector in enumerate(vectors) if vector.tobytes() in known] if known else []
+        found = [known[vectors[row].tobytes()] for row in rows]
+        return np.array(rows, dtype=np.int64), np.array(found, dtype=vectors.dtype).reshape(-1, vectors.shape[1])
+
+    def forget(self) -> None:
+        """Delete the record.
+
+        Raises:
+            JournalError: the history cannot be written to.
+        """
+        with writing_to(self._storage, "written to"):
+            for name in self._names:
+                self._storage.delete(name)
+        self._names, self._known = [], None
+
+    def _load(self) -> dict[bytes, FloatArray]:
+        if self._known is None:
+            known: dict[bytes, FloatArray] = {}
+            for name in self._names:
+                arrays = self._read(name)
+                pairs: Sequence[Any] = list(zip(arrays["mapped"], arrays["originals"], strict=True))
+                known.update((mapped.tobytes(), original) for mapped, original in pairs)
+            self._known = known
+        return self._known
+
+    def _read(self, name: str) -> dict[str, Any]:
+        place = f"{self._storage.location}/{name}"
+        try:
+            with writing_to(self._storage, "read"):
+                content = self._storage.read(name)
+        except KeyError:
+            raise CorruptArchiveError(f"{place} is missing") from None
+        if sha256_of(content)[:16] != name.rpartition("-")[2].removesuffix(".npz"):
+            raise CorruptArchiveError(f"{place} does not match the checksum in its name")
+        try:
+            arrays = parse_npz(content)
+            if arrays["mapped"].shape != arrays["originals"].shape or arrays["mapped"].ndim != 2:
+                raise ValueError("its arrays are not of one shape")
+        except Exception as error:  # zipfile and numpy raise nearly anything
+            raise CorruptArchiveError(f"{place} is not what nudge-rag writes: {error}") from error
+        return arrays

@@ -1,0 +1,79 @@
+"""Map new nodes as they are embedded, if a map of all nodes is live in the store that they go to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nudge_rag.journal.goal import MapVectors
+from nudge_rag.journal.packed_map import node_map_of
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.adapters import SECONDS_BETWEEN_LOOKS, open_journal
+
+__all__ = ["DocumentMap"]
+
+logger = logging.getLogger(__name__)
+
+
+class DocumentMap:
+    """The map of all nodes that is live in a store, applied to nodes that are about to be added to it.
+
+    The vectors that the model gave are recorded in the history first, so that `nudge_rag.rollback` restores them, the
+    next `nudge_rag.tune` starts from them, and nothing maps them twice. Without a map, vectors stay as they are.
+
+    Args:
+        open_store: opens the vector store; called at first use.
+        versions: folder of its history; None for the store's own, or that which the store names.
+        seconds: between two looks at what is live.
+
+    Example:
+        >>> from nudge_rag.stores import MappingStore
+        >>> documents = DocumentMap(lambda: MappingStore({"n1": [1.0, 0.0]}, key="example of a document map"))
+        >>> documents([[0.6, 0.8]])    # nothing was pushed
+        [[0.6, 0.8]]
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], EmbeddingStore],
+        versions: str | Path | None = None,
+        seconds: float = SECONDS_BETWEEN_LOOKS,
+    ) -> None:
+        self._open_store, self._versions, self._seconds = open_store, versions, seconds
+        self._lock = threading.Lock()
+        self._looked: float | None = None
+        self._map: MapVectors | None = None
+
+    def __call__(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Map embeddings of documents, as frameworks pass them.
+
+        Raises:
+            JournalError: the history cannot be read or written to.
+            ValueError: a map is live, and the store does not keep vectors bit for bit, by which they are known again.
+        """
+        if not len(vectors):
+            return []
+        store = self._open_store()
+        with self._lock:
+            if self._looked is None or time.monotonic() - self._looked >= self._seconds:
+                node_map = node_map_of(open_journal(store, self._versions).live)
+                self._map = None if node_map is None else MapVectors(node_map)
+                self._looked = time.monotonic()
+            map_vectors = self._map
+        if map_vectors is None:
+            return [list(vector) for vector in vectors]
+        if store.capabilities.rounding or not store.capabilities.keeps_norms:
+            raise ValueError(
+                f"this {store.name} store does not keep vectors bit for bit, so that nodes that were mapped before they"
+                " were added would not be known again: add them as they are, and call nudge_rag.reapply()"
+            )
+        originals = store.as_stored(np.asarray(vectors))
+        mapped = store.as_stored(map_vectors(originals))
+        open_journal(store, self._versions).ingested.add(originals, mapped)
+        found: list[list[float]] = mapped.tolist()
+        return found
