@@ -214,6 +214,7 @@ class Journal:
             manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}
         _check_readable(manifest, vectors)
         self.home.settle(self.store)
+        manifest["store"]["identity"] = self.home.identity()
         version = Version(self.storage, f"{number:04d}", manifest)
         try:
             version.write(vectors)

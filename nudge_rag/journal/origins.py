@@ -32,7 +32,7 @@ def refuse_left_behind(store: EmbeddingStore, own: BlobStorage) -> None:
     if not isinstance(own, NeighboringStorage) or own.names():
         return
     for storage, advice in own.neighbors():
-        live = _live_version(storage)
+        live = _live_version(storage, getattr(store, "dimension", None))
         node_id = None if live is None else _nudged_node(store, live)
         if live is not None and node_id is not None:
             raise JournalError(
@@ -41,14 +41,19 @@ def refuse_left_behind(store: EmbeddingStore, own: BlobStorage) -> None:
             )
 
 
-def _live_version(storage: BlobStorage) -> Version | None:
-    """The newest version that may be in the store of that history; None if there is none, or if it is damaged."""
+def _live_version(storage: BlobStorage, dimension: int | None) -> Version | None:
+    """The newest version that may be in the store of that history; None if there is none, or if it is damaged.
+
+    Those of another dimension are not read: no copy has it.
+    """
     try:
         names = {name for name in storage.names() if re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name)}
         for name in sorted(names, key=lambda name: -int(name.partition("/")[0])):
             manifest = parse_manifest(f"{storage.location}/{name}", storage.read(name))
             if manifest.get("state") in (*LIVE, SWITCHING, SWITCHED) and BASE not in manifest:
                 version = checked(storage, name.partition("/")[0], manifest)
+                if dimension is not None and version.dimension != dimension:
+                    return None
                 version.load()
                 return version
     except (NudgeError, KeyError, OSError):

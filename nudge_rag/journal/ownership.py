@@ -19,16 +19,18 @@ from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.origins import refuse_left_behind
-from nudge_rag.journal.versions import writing_to
+from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage, PlacedStorage
 
 __all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_versions", "own_history"]
 
 # The default folder for the history of stores that cannot hold their own.
 DEFAULT_VERSIONS = "nudge-versions"
 STORE, ELSEWHERE = "store.json", "elsewhere.json"
+# In the record of a store: what it was copied from.
+ORIGIN = "origin"
 
 
 @dataclass
@@ -57,12 +59,41 @@ class Home:
 
     def settle(self, store: EmbeddingStore) -> None:
         """Before the first push is recorded: give the store an identity, and leave the mark of a folder in it."""
-        if self.identity() is None:
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            described = {"identity": uuid4().hex, "name": store.name, "key": store.key, "created": created}
-            write_json(self.storage, STORE, described)
+        described = read_json(self.storage, STORE)
+        origin = _origin_by_place(self.storage, described)
+        if described is None or origin is not None:
+            self.describe(store, origin, None if described is None else described.get("identity"))
         if self.own is not None and not self.is_own and read_json(self.own, ELSEWHERE) is None:
             self.mark()
+
+    def describe(self, store: EmbeddingStore, origin: str | None = None, identity: Any = None) -> None:
+        """Give the store an identity of its own; of a copy, note what it was copied from.
+
+        Args:
+            store: the store.
+            origin: the place of the store that it was copied from, if it was.
+            identity: that of the origin.
+        """
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        described: dict[str, Any] = {"identity": uuid4().hex, "name": store.name, "key": store.key, "created": created}
+        if origin is not None:
+            described[ORIGIN] = {"place": origin, "identity": identity}
+        # The history must be there before its place can be known.
+        for _ in range(2):
+            write_json(self.storage, STORE, described | _place_of(self.storage))
+
+    def origin(self, version: Version | None) -> str | None:
+        """The store that ``version`` was pushed to, if this one is a copy of that; None if it was this one."""
+        described = read_json(self.storage, STORE)
+        if version is None or described is None:
+            return None
+        origin = _origin_by_place(self.storage, described)
+        if origin is not None:
+            return origin
+        noted, pushed_to = described.get(ORIGIN), version.manifest["store"].get("identity")
+        if not isinstance(noted, dict) or pushed_to == described.get("identity"):
+            return None
+        return str(noted.get("place"))
 
     def mark(self) -> None:
         """Leave the name of the folder in the store, unless its history is there, or nowhere else can be marked."""
@@ -158,13 +189,39 @@ def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[st
         if mark.get("turn") not in described.get("turns", []):
             raise JournalError(
                 f"{folder.location} has gone on with another copy of this {store.name} store: what it records is not"
-                " what is in this one"
+                " what is in this one; nudge_rag.take_over(store,"
+                f" {str(folder.path.parent)!r}) brings the originals that it still has into this store, and leaves the"
+                " folder to the other"
             )
         return folder
     raise JournalError(
         f"the history of this {store.name} store is in the folder {marked}, not in {given.path}: pass"
         f" versions={str(marked.parent)!r}"
     )
+
+
+def _place_of(storage: BlobStorage) -> dict[str, Any]:
+    """The file or folder of a storage, as recorded: its path, and numbers that stay if it is moved, not if copied."""
+    place = storage.place() if isinstance(storage, PlacedStorage) else None
+    if place is None:
+        return {}
+    found = place.stat()
+    return {"place": {"path": str(place.resolve()), "device": found.st_dev, "number": found.st_ino}}
+
+
+def _origin_by_place(storage: BlobStorage, described: Mapping[str, Any] | None) -> str | None:
+    """The place that a history was copied from: it is elsewhere by now, and what is recorded is still where it was."""
+    noted, here = (described or {}).get("place"), _place_of(storage).get("place")
+    if not isinstance(noted, dict) or here is None or noted == here or not isinstance(noted.get("path"), str):
+        return None
+    numbers = noted.get("device"), noted.get("number")
+    if numbers == (here["device"], here["number"]):
+        return None
+    try:
+        there = Path(noted["path"]).stat()
+    except (OSError, ValueError):
+        return None  # it was moved, or brought from another machine
+    return noted["path"] if (there.st_dev, there.st_ino) == numbers else None
 
 
 def _refuse_forgotten(store: EmbeddingStore, own: BlobStorage, key: str) -> None:

@@ -32,6 +32,7 @@ class Status:
         missing: ids that are no longer in the store.
         edited: ids whose texts changed since they were tuned; looked for if `status` is given the texts.
         ready: name of the version that waits beside the live one for `switch`; None if none does.
+        origin: the store that the version was pushed to, if this one is a copy of that; None if it was this one.
         unmapped: of a version that mapped all nodes, ids that were added or embedded again since: `reapply` maps them.
         away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
             nudge, `rollback` undoes it.
@@ -47,6 +48,7 @@ class Status:
     ready: str | None = None
     away: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
+    origin: str | None = None
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
@@ -55,7 +57,9 @@ class Status:
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
         edited = f", {len(self.edited)} edited" if self.edited else ""
         unmapped = f", {len(self.unmapped)} unmapped" if self.unmapped else ""
-        return f"version {self.version} ({self.state}): {counts}, {len(self.missing)} missing{edited}{unmapped}{waits}"
+        origin = "" if self.origin is None else f" of {self.origin}, from which this store was copied"
+        missing = f"{len(self.missing)} missing"
+        return f"version {self.version}{origin} ({self.state}): {counts}, {missing}{edited}{unmapped}{waits}"
 
 
 @renamed_argument("root", "versions")
@@ -119,7 +123,8 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
     nudged, lost, changed, missing = (tuple(ids) for ids in kinds.values())
     edited = () if texts is None else _edited(live, [*nudged, *lost, *changed], texts)
     unmapped = tuple(unmapped_ids(journal, live))
-    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away, unmapped)
+    origin = journal.home.origin(live)
+    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away, unmapped, origin)
 
 
 def _find_kinds(journal: Journal, live: Version) -> Iterator[tuple[str, str]]:

@@ -1,36 +1,56 @@
-"""Move the history of a store from a folder into the store."""
+"""Bring the history of a store to it: from a folder, or from the store that it was copied from."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from nudge_rag.common.archive import MANIFEST
+from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError
-from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.manifest import NAME
-from nudge_rag.journal.ownership import DEFAULT_VERSIONS, ELSEWHERE, Home, has_versions, own_history, read_json
-from nudge_rag.journal.versions import writing_to
-from nudge_rag.stores.access import reading, same_vectors
+from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
+from nudge_rag.journal.manifest import COMMITTED, LIVE, NAME, SUPERSEDED, SWITCHED
+from nudge_rag.journal.ownership import (
+    DEFAULT_VERSIONS,
+    ELSEWHERE,
+    STORE,
+    Home,
+    has_versions,
+    own_history,
+    read_json,
+)
+from nudge_rag.journal.versions import Version, writing_to
+from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import FolderStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage
 
 __all__ = ["take_over"]
 
 
-def take_over(store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) -> tuple[str, ...]:
-    """Move the history that a folder holds of ``store`` into the store, whose own it is from then on.
+def take_over(
+    store: EmbeddingStore, versions: str | Path | EmbeddingStore = DEFAULT_VERSIONS, *, force: bool = False
+) -> tuple[str, ...]:
+    """Bring the history of ``store`` into the store, whose own it is from then on.
+
+    A folder's history is moved. From the store that this one was copied from, or from a folder that has gone on with
+    another copy, the one version that this store holds is copied, with its originals: the other keeps what it has.
 
     Args:
         store: the vector store.
-        versions: the folder that pushes were given, or the one inside it that is of this store.
+        versions: the folder that pushes were given, or the one inside it that is of this store; or the store that this
+            one was copied from.
+        force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, let
+            the rest be their nodes' own; otherwise that is an error.
 
     Returns:
         The names of the versions that were taken over.
 
     Raises:
         ValueError: the store cannot hold a history.
-        JournalError: there is none in the folder, it is another store's, or the store has one already.
+        JournalError: there is none to take over, it is another store's, or the store has one already.
         LockedError: a push or rollback is under way.
     """
     own = own_history(store)
@@ -38,9 +58,13 @@ def take_over(store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) ->
         raise ValueError(f"this {store.name} store cannot hold its own history: go on with versions={str(versions)!r}")
     if has_versions(own):
         raise JournalError(f"this {store.name} store has a history already, in {own.location}: nothing was taken over")
+    if not isinstance(versions, str | Path):
+        return _copy_from_origin(store, own, versions)
     folder = _folder_of(store, Path(versions))
     journal = Journal(store, Home(folder, None, store.key))
     with journal.lock():
+        if _has_gone_on(own, folder):
+            return _copy_what_is_here(store, own, journal, force=force)
         _refuse_another_store(journal)
         with own.lock(), writing_to(own, "written to"):
             # Manifests last: a version without one does not count, should this be cut off.
@@ -50,6 +74,74 @@ def take_over(store: EmbeddingStore, versions: str | Path = DEFAULT_VERSIONS) ->
         for version in journal.versions:
             folder.delete(f"{version.name}/{MANIFEST}")
     return tuple(version.name for version in journal.versions)
+
+
+def _copy_from_origin(store: EmbeddingStore, own: BlobStorage, origin: EmbeddingStore) -> tuple[str, ...]:
+    """Copy the live version of the store that this one was copied from."""
+    journal = Journal.open(origin)
+    # Where both are in one file, they have one lock: the origin's is given back before the other is taken.
+    with journal.lock():
+        live = journal.live
+        if live is not None:
+            live.load()
+    if live is None or not _moved_rows(store, live, held=True):
+        what = "nothing is pushed to it" if live is None else f"no node holds what its version {live.name} wrote"
+        raise JournalError(f"this {store.name} store is no copy of {origin.key}: {what}; nothing was taken over")
+    _write_one(store, own, live, journal.home.identity(), f"{origin.name} {origin.key}")
+    return (live.name,)
+
+
+def _has_gone_on(own: BlobStorage, folder: FolderStorage) -> bool:
+    """Whether the store has the mark of a folder that has gone on with another copy."""
+    mark, described = read_json(own, ELSEWHERE), read_json(folder, STORE)
+    if mark is None or described is None or mark.get("identity") != described.get("identity"):
+        return False
+    return mark.get("turn") not in described.get("turns", [])
+
+
+def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal, *, force: bool) -> tuple[str, ...]:
+    """Copy the newest version of which this store holds a node, and take the mark away."""
+    states = (*LIVE, SUPERSEDED, SWITCHED)
+    kept = [one for one in reversed(journal.versions) if one.state in states and not one.is_thinned]
+    found = next((one for one in kept if _moved_rows(store, one, held=True)), None)
+    unknown = _unexplained(store, kept, found)
+    if (unknown or not kept) and not force:
+        which = f"{len(unknown)} node(s) ({preview(unknown)})" if unknown else "nodes"
+        raise JournalError(
+            f"{journal.storage.location} has gone on with another copy of this {store.name} store, and no longer has"
+            f" the originals of {which} that this one may hold nudged: embed them again, then call"
+            " nudge_rag.take_over(store, versions, force=True), which takes the vectors that are there for their own"
+        )
+    if found is not None:
+        identity = journal.home.identity()
+        _write_one(store, own, found, identity, str(journal.storage.location))
+    with own.lock(), writing_to(own, "written to"):
+        own.delete(ELSEWHERE)
+    return () if found is None else (found.name,)
+
+
+def _unexplained(store: EmbeddingStore, kept: Sequence[Version], found: Version | None) -> list[str]:
+    """Nodes that versions have moved whose vectors are neither their originals nor what ``found`` wrote."""
+    originals = {node_id: version.originals[row] for version in kept for row, node_id in enumerate(version.ids)}
+    written = {} if found is None else dict(zip(found.ids, found.after, strict=True))
+    with reading(store, "its nodes were compared with the history"):
+        present, _ = read_present(store, list(originals))
+    return [
+        node_id
+        for node_id, vector in present.items()
+        if not same_vectors(store, vector, originals[node_id].astype(vector.dtype))
+        and not (node_id in written and same_vectors(store, vector, written[node_id].astype(vector.dtype)))
+    ]
+
+
+def _write_one(store: EmbeddingStore, own: BlobStorage, version: Version, identity: str | None, origin: str) -> None:
+    """Record ``version`` as the only one of this store, pushed in place: copies beside it did not come along."""
+    dropped = ("mode", "label", "base", "thinned", "arrays", "arrays_sha256", "before_like", PREVIOUS, "n_nodes")
+    manifest = {name: value for name, value in version.manifest.items() if name not in dropped}
+    manifest |= {"state": COMMITTED, FRESH: True, "ids": list(version.ids)}
+    with own.lock():
+        Home(own, own, store.key).describe(store, origin, identity)
+        Version(own, version.name, manifest).write(version.load())
 
 
 def _folder_of(store: EmbeddingStore, versions: Path) -> FolderStorage:
@@ -77,16 +169,24 @@ def _is_journal(path: Path) -> bool:
 
 def _refuse_another_store(journal: Journal) -> None:
     """A history none of whose live nodes is in the store, or holds a vector that it knows, is another store's."""
-    live, store = journal.live, journal.store
-    if live is None:
-        return
-    with reading(store, "its nodes were compared with the history"):
-        present = store.matching(live.ids, None)
-        rows = [row for row, node_id in enumerate(live.ids) if node_id in present]
-        vectors = store.read([live.ids[row] for row in rows])
-    written = sum(same_vectors(store, vector, live.after[row]) for row, vector in zip(rows, vectors, strict=True))
-    if not written:
+    live = journal.live
+    if live is not None and not _moved_rows(journal.store, live, held=False):
         raise JournalError(
             f"{journal.storage.location} is the history of another store, or its push is no longer in this one: none of"
             f" the {len(live.ids)} nodes of version {live.name} holds what it wrote; nothing was taken over"
         )
+
+
+def _moved_rows(store: EmbeddingStore, version: Version, *, held: bool) -> list[int]:
+    """Rows of ``version`` whose nodes hold what it wrote; with ``held`` only of those that it has moved."""
+    moved = (version.after != version.originals).any(axis=1) if held else np.ones(len(version.ids), dtype=np.bool_)
+    rows = [row for row in range(len(version.ids)) if moved[row]]
+    with reading(store, "its nodes were compared with the history"):
+        present, _ = read_present(store, [version.ids[row] for row in rows])
+    return [
+        row
+        for row in rows
+        if version.ids[row] in present
+        and present[version.ids[row]].shape == version.after[row].shape
+        and same_vectors(store, present[version.ids[row]], version.after[row])
+    ]

@@ -23,9 +23,12 @@ __all__ = [
     "FolderStorage",
     "HistoryStore",
     "NeighboringStorage",
+    "PlacedStorage",
     "ProcessStorage",
     "TransactionalStore",
     "check_blob_name",
+    "copy_advice",
+    "local_path",
     "unwritable_history",
 ]
 
@@ -76,7 +79,7 @@ class BlobStorage(Protocol):
 
 @runtime_checkable
 class NeighboringStorage(Protocol):
-    """A storage that is found by the store's name, so that a store that is renamed alone leaves it behind."""
+    """A storage that a store leaves behind if it is copied, or renamed, inside its database alone."""
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of all blobs that begin with ``prefix``, sorted."""
@@ -84,6 +87,15 @@ class NeighboringStorage(Protocol):
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """Histories that the store may have left behind, each with a sentence on how to bring it to the store."""
+        ...
+
+
+@runtime_checkable
+class PlacedStorage(Protocol):
+    """A storage in a file or folder of this machine, which somebody may copy with the vectors that are in it."""
+
+    def place(self) -> Path | None:
+        """The file or folder; None if it is a server's, or in memory."""
         ...
 
 
@@ -277,6 +289,20 @@ class ProcessStorage:
             yield
         finally:
             self._lock.release()
+
+
+def local_path(place: str | None) -> Path | None:
+    """The path that ``place`` is, if it is an absolute one, and there."""
+    path = None if place is None else Path(place)
+    return path if path is not None and path.is_absolute() and path.exists() else None
+
+
+def copy_advice(origin: str) -> str:
+    """How the history of ``origin`` comes to a copy of it."""
+    return (
+        f"If it is a copy of {origin}, call nudge_rag.take_over(store, origin), with the store of that opened as"
+        " origin: its originals are copied"
+    )
 
 
 def unwritable_history(location: str, error: Exception) -> StoreError:

@@ -10,11 +10,13 @@ from typing import Any
 from nudge_rag.common import lock
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+from nudge_rag.stores.history import BlobStorage, copy_advice, local_path
 
 __all__ = ["ChromaHistory", "embedded_file"]
 
 # Chroma indexes documents for full text, so that content is metadata.
 PART_SIZE = 500_000
+PREFIX = "nudge-rag."
 FIELDS = ("kind", "name", "version", "content")
 RECORDS_PER_CALL = 100
 
@@ -31,15 +33,30 @@ class ChromaHistory(RecordStorage):
     """
 
     def __init__(self, collection: Any, origin: str) -> None:
-        self._api = collection._client
+        self._api, self._nodes, self._origin = collection._client, collection, origin
         self._place = {"tenant": collection.tenant, "database": collection.database}
-        self._name = f"nudge-rag.{origin}"
+        self._name = f"{PREFIX}{origin}"
         super().__init__(f"chroma {origin}", PART_SIZE, _local_lock(self._api, origin))
 
     @property
     def location(self) -> str:
         """The collection."""
         return f"the Chroma collection {self._name!r}"
+
+    def place(self) -> Path | None:
+        """The database's file of an embedded client."""
+        file = embedded_file(self._api)
+        return None if file is None else local_path(str(file))
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other collections, from one of which this collection may have been made."""
+        names = {str(model.id): model.name for model in self._api.list_collections(**self._place)}
+        origins = [name.removeprefix(PREFIX) for name in names.values() if name.startswith(PREFIX)]
+        return [
+            (ChromaHistory(self._nodes, origin), copy_advice(f"the collection {names.get(origin, origin)!r}"))
+            for origin in sorted(origins)
+            if origin != self._origin
+        ]
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace records, whose vectors say nothing."""

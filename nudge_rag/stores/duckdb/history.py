@@ -6,9 +6,10 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
-from nudge_rag.stores.history import check_blob_name, unwritable_history
+from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name, sql_text
 
@@ -93,6 +94,25 @@ class DuckDBHistory:
             if owner is not None and self._exists(cursor):
                 query = f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?"
                 cursor.execute(query, [owner, self._scope, name])
+
+    def place(self) -> Path | None:
+        """The database's file."""
+        return local_path(self._place)
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other tables of the schema, from one of which this table may have been made."""
+        with self._cursor() as cursor:
+            if not self._exists(cursor):
+                return []
+            own = self._owner(cursor) or ""
+            rows = cursor.execute(
+                f"SELECT DISTINCT t.table_name, h.scope FROM {self._table} h JOIN duckdb_tables() t ON"
+                " contains(t.comment, '[nudge-rag ' || h.owner || ']') WHERE database_name = current_database()"
+                " AND schema_name = ? AND NOT (h.owner = ? AND h.scope = ?) ORDER BY 1, 2",
+                [self._schema, own, self._scope],
+            ).fetchall()
+        parts = self._transaction, self._cursor, self._place, self._schema
+        return [(DuckDBHistory(*parts, table, scope), copy_advice(f"the table {table}")) for table, scope in rows]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nudge_rag.common import lock
 from nudge_rag.errors import CorruptArchiveError, StoreError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path
 from nudge_rag.stores.leases import Lease, process_lock
 from nudge_rag.stores.sql import sql_text
 
@@ -75,6 +75,26 @@ class LanceHistory:
         check_blob_name(name)
         self._lease.check()
         self.drop(f"blob {name}")
+
+    def place(self) -> Path | None:
+        """The folder, inside that of the table."""
+        return local_path(f"{self._uri}/{FOLDER}")
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other tables in the same folder, from one of which this table may have been made."""
+        here = local_path(self._uri)
+        if here is None:
+            return []
+        import lancedb
+
+        folders = sorted(folder.parent for folder in here.parent.glob(f"*{here.suffix}/{FOLDER}"))
+        tables = [folder.stem for folder in folders if folder != here]
+        database = lancedb.connect(str(here.parent)) if tables else None
+        return [
+            (LanceHistory(database.open_table(name), self._scope), copy_advice(f"the table {name}"))
+            for name in tables
+            if database is not None
+        ]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

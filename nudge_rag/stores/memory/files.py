@@ -14,7 +14,7 @@ from nudge_rag.common import files
 from nudge_rag.common.files import FileState
 from nudge_rag.common.text import preview
 from nudge_rag.errors import StoreError
-from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name
+from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name, local_path
 
 __all__ = [
     "FileChangedError",
@@ -67,6 +67,10 @@ class FileHistory(FolderStorage):
         """
         self._make()
         return super().lock()
+
+    def place(self) -> Path | None:
+        """The folder."""
+        return local_path(str(self.path))
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """The histories of other files in this file's folder, which may have had their names."""

@@ -10,7 +10,7 @@ from typing import Any
 from nudge_rag.common import lock
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
-from nudge_rag.stores.history import BlobStorage
+from nudge_rag.stores.history import BlobStorage, copy_advice, local_path
 from nudge_rag.stores.milvus.schema import STRONG, address_of, among, literal
 
 __all__ = ["MilvusHistory", "history_name"]
@@ -45,7 +45,7 @@ class MilvusHistory(RecordStorage):
         return f"the Milvus collection {self._collection!r}"
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """Histories whose collections are gone: this one may have had the name."""
+        """Histories of other collections: this one may have had the name of one that is gone, or be a copy."""
         from pymilvus.exceptions import MilvusException
 
         try:
@@ -54,14 +54,17 @@ class MilvusHistory(RecordStorage):
             # Without the right to list collections there is nothing to compare with.
             return []
         left = [name for name in names if name.endswith(SUFFIX) and name != self._collection]
-        gone = [name for name in left if not self._client.has_collection(name.removesuffix(SUFFIX))]
-        return [
-            (
-                MilvusHistory(self._client, name, self._scope),
-                f"Call client.rename_collection({name!r}, {self._collection!r})",
-            )
-            for name in sorted(gone)
-        ]
+        return [(MilvusHistory(self._client, name, self._scope), self._advice(name)) for name in sorted(left)]
+
+    def _advice(self, history: str) -> str:
+        owner = history.removesuffix(SUFFIX)
+        if self._client.has_collection(owner):
+            return copy_advice(f"the collection {owner!r}")
+        return f"Call client.rename_collection({history!r}, {self._collection!r})"
+
+    def place(self) -> Path | None:
+        """The file of Milvus Lite."""
+        return local_path(address_of(self._client).rpartition(" ")[0])
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace rows."""

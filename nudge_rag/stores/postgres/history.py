@@ -10,7 +10,7 @@ from typing import Any
 
 from nudge_rag.common import lock
 from nudge_rag.errors import LockedError, StoreError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice
 from nudge_rag.stores.postgres.connection import Connections
 
 __all__ = ["PostgresHistory"]
@@ -79,6 +79,17 @@ class PostgresHistory:
         with self._cursor("written to") as (cursor, table):
             if table is not None:
                 cursor.execute(f"DELETE {OWN} AND name = %s".format(table=table), [self._owner, self._scope, name])
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other tables of the schema, from one of which this table may have been made."""
+        query = (
+            "SELECT DISTINCT h.owner::text, h.scope FROM {table} h JOIN pg_class c ON c.oid = h.owner"
+            " WHERE NOT (h.owner = to_regclass(%s) AND h.scope = %s) ORDER BY 1, 2"
+        )
+        return [
+            (PostgresHistory(self._connections, owner, scope), copy_advice(f"the table {owner}"))
+            for owner, scope in self._rows(query, [])
+        ]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from typing import Any
 from nudge_rag.common import lock
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
+from nudge_rag.stores.history import BlobStorage, copy_advice, local_path
 
 __all__ = ["QdrantHistory", "history_name"]
 
@@ -33,13 +34,29 @@ class QdrantHistory(RecordStorage):
 
     def __init__(self, client: Any, collection: str, scope: str) -> None:
         self._client, self._collection, self._scope = client, collection, scope
-        place = _folder(client)
+        place = self._folder = _folder(client)
         super().__init__(f"qdrant {place or id(client)} {collection} {scope}", PART_SIZE, _local_lock(client, place))
 
     @property
     def location(self) -> str:
         """The collection."""
         return f"the Qdrant collection {self._collection!r}"
+
+    def place(self) -> Path | None:
+        """The folder of local mode."""
+        return local_path(None if self._folder is None else str(Path(self._folder).resolve()))
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other collections, from one of which this collection may have been made."""
+        names = [found.name for found in self._client.get_collections().collections]
+        others = sorted(name for name in names if name.endswith(SUFFIX) and name != self._collection)
+        return [
+            (
+                QdrantHistory(self._client, name, self._scope),
+                copy_advice(f"the collection {name.removesuffix(SUFFIX)!r}"),
+            )
+            for name in others
+        ]
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace points."""

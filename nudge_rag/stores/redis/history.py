@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nudge_rag.errors import StoreError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice
 from nudge_rag.stores.leases import Lease
 
 __all__ = ["RedisHistory"]
@@ -69,6 +69,18 @@ class RedisHistory:
         self._lease.check()
         with self._permitted("written to"):
             self._client.delete(key)
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other indexes, of whose nodes this index may have copies."""
+        with self._permitted("read"):
+            keys = [key.decode() for key in self._client.scan_iter(match="nudge-rag:*:blob:*", count=1000)]
+        prefixes = sorted({key.partition(":blob:")[0] for key in keys} - {self._prefix[:-1]})
+        places = [prefix.removeprefix("nudge-rag:").rpartition(":") for prefix in prefixes]
+        return [
+            (RedisHistory(self._client, index, field), copy_advice(f"the index {index}"))
+            for index, _, field in places
+            if index
+        ]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import lock
-from nudge_rag.stores.history import check_blob_name, unwritable_history
+from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name
 
@@ -86,6 +86,22 @@ class SQLiteHistory:
             table = self._table()
             if table is not None:
                 self._execute(f"DELETE FROM {table} WHERE scope = ? AND name = ?", [self._scope, name])
+
+    def place(self) -> Path | None:
+        """The database's file."""
+        return local_path(self._path)
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other tables of the database, from one of which this table may have been made."""
+        query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ? ORDER BY 2"
+        found: list[tuple[BlobStorage, str]] = []
+        for name, table in self._execute(query, [len(PREFIX), PREFIX]):
+            scopes = [row[0] for row in self._execute(f"SELECT DISTINCT scope FROM {sql_name(str(name))}", [])]
+            for scope in sorted(map(str, scopes)):
+                if (str(table).lower(), scope) != (self._nodes.lower(), self._scope):
+                    storage = SQLiteHistory(self._transaction, self._execute, self._path, str(table), scope)
+                    found.append((storage, copy_advice(f"the table {table}")))
+        return found
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -178,6 +178,48 @@ def test_a_copied_store_does_not_share_the_folder_of_the_one_it_was_copied_from(
     assert copied._table == before
 
 
+def test_a_copied_store_takes_its_originals_from_the_folder_that_went_on_without_it(table, tmp_path):
+    store, folder = Owning(table, ProcessStorage()), tmp_path / "v"
+    push(store, folder=folder)
+    copied = Owning(dict(table), ProcessStorage())
+    copied.storage._blobs = dict(store.storage._blobs)
+    push(store, SECOND, folder)
+    push(store, FIRST + 1, folder)
+    with pytest.raises(JournalError, match=r"take_over\(store, .*\) brings the originals that it still has") as told:
+        repair(copied, folder)
+    assert repr(str(folder)) in str(told.value)
+    recorded = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert take_over(copied, folder) == ("0001",)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == recorded
+    assert status(copied).version == "0001"
+    assert status(copied).origin == f"the folder {folder / 'test'}"
+    assert rollback(copied).exact
+    assert copied._table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+    assert str(repair(copied)) == "nothing was to be repaired"
+    assert rollback(store, folder).exact
+
+
+def test_a_copied_store_whose_originals_are_gone_is_let_go_by_force_alone(table, tmp_path):
+    store, folder = Owning(table, ProcessStorage()), tmp_path / "v"
+    push(store, folder=folder)
+    copied = Owning(dict(table), ProcessStorage())
+    copied.storage._blobs = dict(store.storage._blobs)
+    assert rollback(store, folder).exact
+    with pytest.raises(JournalError, match=r"no longer has the originals of nodes .*force=True"):
+        take_over(copied, folder)
+    for number in range(5):
+        push(store, FIRST + number + 1, folder)
+    before = dict(copied._table)
+    with pytest.raises(
+        JournalError, match=r"the originals of \d node\(s\) \(.*embed them again, then call.*force=True"
+    ):
+        take_over(copied, folder)
+    assert copied._table == before
+    assert take_over(copied, folder, force=True) == ()
+    assert str(status(copied)) == "nothing is pushed"
+    assert rollback(store, folder).exact
+
+
 def test_a_copied_store_that_is_rolled_back_says_nothing_of_the_one_it_was_copied_from(table, tmp_path):
     """Nothing is live in the folder any more, and the first store is still nudged."""
     store, folder = Owning(table, ProcessStorage()), tmp_path / "v"
