@@ -31,7 +31,9 @@ def refuse_left_behind(store: EmbeddingStore, own: BlobStorage) -> None:
     """
     if not isinstance(own, NeighboringStorage) or own.names():
         return
-    for storage, advice in own.neighbors():
+    with reading(store, "histories next to its own were looked for"):
+        neighbors = own.neighbors()
+    for storage, advice in neighbors:
         live = _live_version(storage, getattr(store, "dimension", None))
         node_id = None if live is None else _nudged_node(store, live)
         if live is not None and node_id is not None:

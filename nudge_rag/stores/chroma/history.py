@@ -50,7 +50,13 @@ class ChromaHistory(RecordStorage):
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """The histories of other collections, from one of which this collection may have been made."""
-        names = {str(model.id): model.name for model in self._api.list_collections(**self._place)}
+        from chromadb.errors import AuthorizationError, ChromaError
+
+        try:
+            names = {str(model.id): model.name for model in self._api.list_collections(**self._place)}
+        except (AuthorizationError, ChromaError):
+            # Without the right to list collections there is nothing to compare with.
+            return []
         origins = [name.removeprefix(PREFIX) for name in names.values() if name.startswith(PREFIX)]
         return [
             (ChromaHistory(self._nodes, origin), copy_advice(f"the collection {names.get(origin, origin)!r}"))

@@ -48,7 +48,13 @@ class QdrantHistory(RecordStorage):
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """The histories of other collections, from one of which this collection may have been made."""
-        names = [found.name for found in self._client.get_collections().collections]
+        from qdrant_client.http.exceptions import UnexpectedResponse
+
+        try:
+            names = [found.name for found in self._client.get_collections().collections]
+        except UnexpectedResponse:
+            # Without the right to list collections there is nothing to compare with.
+            return []
         others = sorted(name for name in names if name.endswith(SUFFIX) and name != self._collection)
         return [
             (
