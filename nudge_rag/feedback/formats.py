@@ -113,15 +113,16 @@ def read_finetune_dataset(dataset: Any, log: RowLog, encoding: str | None = None
         TypeError: there are no queries and relevant_docs, both mappings.
         ValueError: the file is not JSON.
     """
+    where = f"{dataset}: " if isinstance(dataset, str | Path) else ""
     if isinstance(dataset, str | Path):
         dataset = _json_file(Path(dataset), encoding)
     names = ("queries", "relevant_docs", "negative_docs")
     fields = dataset if isinstance(dataset, Mapping) else {name: getattr(dataset, name, None) for name in names}
     queries, relevant, negative = (fields.get(name) for name in names)
     if not isinstance(queries, Mapping) or not isinstance(relevant, Mapping):
-        raise TypeError(f"expected queries and relevant_docs, both mappings, got {type(dataset).__name__}")
+        raise TypeError(f"{where}expected queries and relevant_docs, both mappings, got {type(dataset).__name__}")
     if negative is not None and not isinstance(negative, Mapping):
-        raise TypeError(f"negative_docs must be a mapping of query ids to nodes, got {type(negative).__name__}")
+        raise TypeError(f"{where}negative_docs must be a mapping of query ids to nodes, got {type(negative).__name__}")
     texts: dict[str, str] = {}
     qrels: dict[str, dict[str, float]] = {}
     for query in dict.fromkeys([*queries, *relevant, *(negative or {})]):

@@ -150,7 +150,8 @@ def from_llama_index(
     if examples is None:
         return LabeledPairs.from_finetune_dataset(dataset, errors=errors, encoding=encoding)
     if isinstance(examples, str | Path | Mapping) or not isinstance(examples, Iterable):
-        raise TypeError(f"examples must be a list, got {type(examples).__name__}")
+        where = f"{dataset}: " if isinstance(dataset, str | Path) else ""
+        raise TypeError(f"{where}examples must be a list, got {type(examples).__name__}")
 
     def answers(row: Mapping[str, Any]) -> Answers:
         contexts = _listed(row.get("reference_contexts"))
@@ -165,7 +166,9 @@ def from_llama_index(
             str(getattr(kind, "value", kind)) == "ai",
         )
 
-    return _read("LabelledRagDataset", examples, answers, texts, errors)
+    return _read(
+        str(dataset) if isinstance(dataset, str | Path) else "LabelledRagDataset", examples, answers, texts, errors
+    )
 
 
 def read_texts(records: Records, *, errors: Errors = "raise", encoding: str | None = None) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nudge_rag import feedback
 from nudge_rag.feedback.impressions import collect_impressions
 from nudge_rag.feedback.log import Feedback, FeedbackLog, Retrieval, ShownNode
 from nudge_rag.feedback.readers.judged import from_mteb
@@ -331,3 +333,53 @@ def test_a_data_set_of_several_parts_is_no_table():
         ValueError, match="one length, got 'train': 2, 'test': 1; of a data set of several parts pass one"
     ):
         from_hugging_face(parts, TEXTS)
+
+
+MALFORMED = {
+    "empty": b"",
+    "NUL": b"\x00\x00",
+    "half": b'{"id": "r", ',
+    "counts": b"[1, 2, 3]\n",
+    "deep": b"[" * 100_000,
+    "words": b"hello world\n",
+    "null": b"null\n",
+    "UTF-16": "{}\n".encode("utf-16"),
+    "Latin-1": '{"id": "\u00e9"}\n'.encode("latin-1"),
+    "no fields": b"{}\n",
+    "a number of 5,000 digits": b'{"id": ' + b"9" * 5000 + b"}\n",
+    "not a number": b'{"id": NaN}\n',
+    "blank lines": b"\r\n\r\n",
+    "a key twice": b'{"id": "a", "id": "b"}\n',
+}
+TEXTS = {"a": "How to pay the monthly invoice by card"}
+OF_FILES = {
+    "from_langsmith": lambda file: feedback.from_langsmith(file, file),
+    "from_langfuse": lambda file: feedback.from_langfuse(file, file, names=["thumb"]),
+    "from_spans": lambda file: feedback.from_spans(file, file),
+    "from_trulens": lambda file: feedback.from_trulens(file, file, feedback=["thumb"]),
+    "from_ubi": lambda file: feedback.from_ubi(file, file),
+    "from_ragas": lambda file: feedback.from_ragas(file, TEXTS),
+    "from_hugging_face": lambda file: feedback.from_hugging_face(file, TEXTS),
+    "from_llama_index": lambda file: feedback.from_llama_index(file, TEXTS),
+    "from_mteb": lambda file: feedback.from_mteb(file, file),
+    "from_trec": lambda file: feedback.from_trec(file, file),
+    "from_trec_run": lambda file: feedback.from_trec_run(file, file),
+    "from_examples": lambda file: feedback.from_examples(file),
+    "from_jsonl": lambda file: feedback.LabeledPairs.from_jsonl(file),
+    "from_csv": lambda file: feedback.LabeledPairs.from_csv(file),
+    "from_finetune_dataset": lambda file: feedback.LabeledPairs.from_finetune_dataset(file),
+}
+
+
+@pytest.mark.parametrize("reader", OF_FILES)
+def test_a_malformed_file_is_named_whatever_its_ending(reader, tmp_path):
+    read = 0
+    for (name, content), ending in itertools.product(MALFORMED.items(), (".jsonl", ".json", ".csv", ".txt")):
+        file = tmp_path / f"{name}{ending}"
+        file.write_bytes(content)
+        try:
+            OF_FILES[reader](file)
+            read += 1
+        except (ValueError, TypeError) as error:
+            assert file.name in str(error), error
+    assert read < len(MALFORMED) * 4 / 2  # such as the empty ones
