@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.memory import giving_back
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import unknown_copy
@@ -96,6 +97,50 @@ class PostgresCopies:
 
     def create(self, label: str) -> None:
         """Copy the column of all rows, of other stores in the table as well, and build its indexes."""
+        new, indexes = self._add_column(label)
+        with self._cursor() as cursor:
+            cursor.execute(self._sql("UPDATE {table} SET {new} = {live} WHERE {live} IS NOT NULL", new=new))
+        self._build_indexes(new, indexes)
+
+    def derive(self, label: str, make: Callable[[Sequence[str], FloatArray], FloatArray], stream: Stream) -> int:
+        """Make the vectors of a column of those that are live, some thousand rows a transaction, and build its indexes.
+
+        Rows of other stores in the table are copied.
+
+        Args:
+            label: of the column.
+            make: gives the vectors of the copy by ids and live vectors.
+            stream: gives the rows of a query, on a connection of its own.
+
+        Returns:
+            Number of nodes.
+        """
+        new, indexes = self._add_column(label)
+        own = f"({_braced(_doubled(self._only))}) IS TRUE AND {{live}} IS NOT NULL"
+        with self._cursor() as cursor:
+            cursor.execute(
+                self._filled(f"UPDATE {{table}} SET {{new}} = {{live}} WHERE ({own}) IS NOT TRUE", new=new), []
+            )
+            kind = self._kind(cursor)
+        update = self._filled(
+            # One text for all vectors: of a list, psycopg would quote each.
+            f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], string_to_array(%s::text, ';'))"
+            f" AS nudge_new(nudge_id, nudge_v) WHERE {own} AND {{id}}::text = nudge_id",
+            new=new,
+        )
+        query = self._filled(f"SELECT {{id}}::text, vector_send({{live}}::vector) FROM {{table}} WHERE {own}", new=new)
+        n_nodes = 0
+        for rows in giving_back(stream(query, ROWS_PER_STEP)):
+            names = [row[0] for row in rows]
+            vectors = make(names, parse_vectors([row[1] for row in rows]))
+            with self._cursor() as cursor:
+                cursor.execute(update, [names, ";".join(str(vector.tolist()) for vector in vectors)])
+            n_nodes += len(names)
+        self._build_indexes(new, indexes)
+        return n_nodes
+
+    def _add_column(self, label: str) -> tuple[str, list[str]]:
+        """Add an empty column in place of a leftover of that label; its name, and the indexes of the live one."""
         new = self._prefix + check_label(label)
         with self._cursor() as cursor:
             self._refuse_hidden_rows(cursor)
@@ -110,8 +155,9 @@ class PostgresCopies:
         with self._exclusive() as cursor:
             cursor.execute(self._sql("ALTER TABLE {table} DROP COLUMN IF EXISTS {new}", new=new))
             cursor.execute(self._sql(f"ALTER TABLE {{table}} ADD COLUMN {{new}} {kind}", new=new))
-        with self._cursor() as cursor:
-            cursor.execute(self._sql("UPDATE {table} SET {new} = {live} WHERE {live} IS NOT NULL", new=new))
+        return new, indexes
+
+    def _build_indexes(self, new: str, indexes: Sequence[str]) -> None:
         for definition in indexes:
             with self._cursor() as cursor:
                 method = definition[definition.index(" USING ") :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -231,14 +231,15 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
     def _update(self, names: list[str], rows: FloatArray, expected: FloatArray | None = None) -> list[str]:
         """Overwrite vectors, only expected ones if these are given: ids of the rows that were written."""
-        old = rows if expected is None else expected
+        given = [rows] if expected is None else [rows, expected]
         query = (
             "UPDATE {table} SET {vector} = nudge_v::{kind}"
-            " FROM unnest(%s::text[], %s::text[], %s::text[]) AS nudge_new(nudge_id, nudge_v, nudge_old)"
+            f" FROM unnest(%s::text[]{', %s::text[]' * len(given)})"
+            f" AS nudge_new(nudge_id, nudge_v{'' if expected is None else ', nudge_old'})"
             " WHERE {only} AND {id}::text = nudge_id"
         )
         query += "" if expected is None else " AND {vector} = nudge_old::{kind}"
-        values = [names, *([str(row.tolist()) for row in part] for part in (rows, old))]
+        values = [names, *([str(row.tolist()) for row in part] for part in given)]
         return [row[0] for row in self._rows(query + " RETURNING {id}::text", values)]
 
     def history(self) -> BlobStorage:
@@ -249,6 +250,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """Copy the vectors of all rows to a second column, indexed as the first. ``SELECT *`` then shows both."""
         self._copies.create(label)
         return self.open_copy(label)
+
+    def derive_copy(self, label: str, make: Callable[[Sequence[str], FloatArray], FloatArray]) -> int:
+        """Write ``make`` of the ids and vectors of all nodes to a second column; gives the number of nodes."""
+        return self._copies.derive(label, make, self._connections.stream)
 
     def open_copy(self, label: str) -> PgVectorStore:
         """The store on the column ``label``."""
