@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pyarrow
 import pytest
 
 import nudge_rag.stores.lance.copies
@@ -185,6 +184,7 @@ def test_two_switches_of_lancedb_keep_rows_and_handles_of_others(build, tmp_path
     built = build("lancedb-llama-index", 60)
     store = built.store
     nudge, before, wanted = make_nudge(store, tmp_path)
+    pyarrow = pytest.importorskip("pyarrow")
     other = store.table._conn.open_table(store.table.name)
     other.checkout(other.version)
     nudge.push(mode=SIDE_BY_SIDE)
@@ -199,3 +199,29 @@ def test_two_switches_of_lancedb_keep_rows_and_handles_of_others(build, tmp_path
     rollback(store, tmp_path)
     after = everything(store)
     assert all(built.same(after[node_id], vector) for node_id, vector in (before | {"late": late}).items())
+
+
+def test_a_vector_that_is_written_while_lancedb_switches_is_mapped(build, tmp_path, monkeypatch):
+    """Right before the commit of the switch, another writer commits: it is noticed, and the switch made anew."""
+    lance = pytest.importorskip("lance")
+    built = build("lancedb-llama-index", 60)
+    store = built.store
+    nudge, before, wanted = make_nudge(store, tmp_path)
+    nudge.push(mode=SIDE_BY_SIDE)
+    late = sorted(before)[40]
+    newer = before[late][::-1].copy()
+    commit, commits = lance.LanceDataset.commit, []
+
+    def commit_second(*given, **options):
+        commits.append(given)
+        if len(commits) == 1:
+            store.replace([late], newer[None])
+        return commit(*given, **options)
+
+    monkeypatch.setattr(lance.LanceDataset, "commit", commit_second)
+    switch(store, tmp_path)
+    assert len(commits) == 2
+    assert_close(store, wanted | {late: mapped(newer[None])[0]})
+    rollback(store, tmp_path)
+    after = everything(store)
+    assert all(built.same(after[node_id], vector) for node_id, vector in (before | {late: newer}).items())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,14 @@ class ConflictError(Exception):
 
 
 def can_rewrite() -> bool:
-    """Whether ``pylance`` is installed."""
+    """Whether ``pylance`` is installed, in a version that tells indexes which columns were written anew."""
     try:
-        import lance  # noqa: F401
+        import lance
     except ImportError:
         return False
-    return True
+    update = getattr(lance.LanceOperation, "Update", None)
+    known = {field.name for field in fields(update)} if is_dataclass(update) else set()
+    return "fields_modified" in known and hasattr(lance.LanceDataset, "lance_schema")
 
 
 def add_made_column(table: LanceTable, new: str, make: Callable[[list[str], FloatArray], FloatArray]) -> int:
@@ -98,9 +101,11 @@ def swap_whole_columns(table: LanceTable, new: str) -> None:
         renamed = _numbers(wider)
         target = dict(zip(renamed[NEW_LIVE] + renamed[NEW_COPY], numbers[table.vector] + numbers[new], strict=True))
         changed.append(_with_numbers(lance, written, target))
-    fields = numbers[table.vector] + numbers[new]
     operation = lance.LanceOperation.Update(
-        removed_fragment_ids=[], updated_fragments=changed, new_fragments=[], fields_modified=fields
+        removed_fragment_ids=[],
+        updated_fragments=changed,
+        new_fragments=[],
+        fields_modified=numbers[table.vector] + numbers[new],
     )
     _committed(lambda: lance.LanceDataset.commit(dataset, operation, read_version=dataset.version))
 
