@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.errors import UnknownIdError
-from nudge_rag.stores.access import same_vectors
+from nudge_rag.stores.access import replace_vectors_if, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["StoreContract"]
@@ -18,7 +21,8 @@ class StoreContract:
     """Tests of an `EmbeddingStore`; a subclass named ``Test...`` overrides the fixture ``store``.
 
     The store must hold at least 10 nodes, and be a new one for each test. Searches are compared with brute force if the
-    store says that they are exact.
+    store says that they are exact. A subclass also overrides the fixture ``reopen`` if its store is persistent, and
+    the fixture ``filtered`` if it takes filters; a test that misses one is skipped, and says so.
 
     Example:
         >>> from nudge_rag.stores import MappingStore
@@ -32,6 +36,16 @@ class StoreContract:
     def store(self) -> EmbeddingStore:
         """The store under test."""
         raise NotImplementedError("override the fixture store")
+
+    @pytest.fixture
+    def reopen(self, store: EmbeddingStore) -> Callable[[], EmbeddingStore] | None:
+        """A function that opens the same store anew, as another process does; None if none can."""
+        return None
+
+    @pytest.fixture
+    def filtered(self, store: EmbeddingStore) -> tuple[Any, set[str]] | None:
+        """A filter in the store's own form, and the ids of the nodes that pass it; None if the store takes none."""
+        return None
 
     def test_is_an_embedding_store(self, store: EmbeddingStore) -> None:
         """It has every member of the protocol, and a key that is fit for a folder."""
@@ -63,8 +77,13 @@ class StoreContract:
         _expect([len(line) for line in found.ids] == [5, 5, 5], "a search gives fewer nodes than there are")
         if store.capabilities.exact_search:
             scores = score_matrix(queries, rows.astype(np.float64), store.capabilities.similarity)
-            for line, expected in zip(found.scores, -np.sort(-scores, axis=1)[:, :5], strict=True):
-                np.testing.assert_allclose(line, expected, rtol=1e-4, atol=1e-4)
+            row_of = {node_id: row for row, node_id in enumerate(ids)}
+            for query, line in enumerate(found.scores):
+                _expect(len(set(found.ids[query])) == 5, "a search gives a node twice")
+                own = scores[query, [row_of[node_id] for node_id in found.ids[query]]]
+                np.testing.assert_allclose(line, own, rtol=1e-4, atol=1e-4, err_msg="scores are not those of the ids")
+                best = -np.sort(-scores[query])[:5]
+                np.testing.assert_allclose(line, best, rtol=1e-4, atol=1e-4, err_msg="others are nearer")
         _expect(store.matching([ids[0], "nudge-rag: gone"], None) == {ids[0]}, "matching gives another set")
 
     def test_replace_changes_what_it_is_told_and_can_be_undone(self, store: EmbeddingStore) -> None:
@@ -76,6 +95,46 @@ class StoreContract:
         _expect(same_vectors(store, store.read(ids[4:]), rows[4:]), "other nodes have changed")
         store.replace(ids[:4], rows[:4])
         _expect(same_vectors(store, store.read(ids), rows), "what was read cannot be put back")
+
+    def test_replace_if_leaves_nodes_that_have_changed(self, store: EmbeddingStore) -> None:
+        """Only nodes that still have the expected vector are written; the others are named, as those that are gone."""
+        ids, rows = _nodes(store)
+        moved = np.random.default_rng(1).normal(size=(3, rows.shape[1]))
+        expected = np.concatenate([rows[:1], rows[1:2] + 1, rows[2:3]])
+        left = replace_vectors_if(store, [*ids[:2], "nudge-rag: gone"], expected, moved)
+        _expect(set(left) == {ids[1], "nudge-rag: gone"}, f"{left} were left as they are")
+        _expect(
+            same_vectors(store, store.read(ids[:1]), store.as_stored(moved[:1])), "what was expected is not written"
+        )
+        _expect(
+            same_vectors(store, store.read(ids[1:]), rows[1:]), "a node that has changed is written, or another one"
+        )
+
+    def test_what_replace_wrote_is_there_when_the_store_is_opened_again(
+        self, store: EmbeddingStore, reopen: Callable[[], EmbeddingStore] | None
+    ) -> None:
+        """A store that is opened again has the same key, by which its pushes are found."""
+        if reopen is None:
+            pytest.skip("nothing opens the store again: override the fixture reopen if it is persistent")
+        (ids, rows), key = _nodes(store), store.key
+        moved = np.random.default_rng(2).normal(size=(2, rows.shape[1]))
+        store.replace(ids[:2], moved)
+        written = store.as_stored(moved)
+        again = reopen()
+        _expect(again.key == key, f"the key was {key!r}, and is {again.key!r} when the store is opened again")
+        _expect(same_vectors(again, again.read(ids[:2]), written), "what was written is not there")
+
+    def test_a_filter_is_kept(self, store: EmbeddingStore, filtered: tuple[Any, set[str]] | None) -> None:
+        """Searches find nodes that pass, and as many of them as asked; `matching` names those that pass."""
+        if filtered is None:
+            pytest.skip("there is no filter: override the fixture filtered if the store takes filters")
+        where, passing = filtered
+        ids, rows = _nodes(store)
+        _expect(0 < len(passing) < len(ids), "the filter lets all nodes pass, or none")
+        _expect(store.matching(ids, where) == passing, "matching gives other nodes than those that pass")
+        (found,) = store.search(rows[:1].astype(np.float64), len(passing), where=where).ids
+        _expect(set(found) <= passing, "a search gives nodes that do not pass")
+        _expect(set(found) == passing or not store.capabilities.exact_search, "a search leaves out nodes that pass")
 
     def test_bad_writes_change_nothing(self, store: EmbeddingStore) -> None:
         """Everything is checked before anything is written."""

@@ -273,6 +273,18 @@ class TestContract(StoreContract):
     """Our own adapters keep the contract that we ask of others'."""
 
     @pytest.fixture(params=builders())
-    def store(self, request, build, build_once):
+    def made(self, request, build, build_once):
         changes_it = "replace" in request.function.__name__
-        return (build if changes_it else build_once)(request.param, 60).store
+        return (build if changes_it else build_once)(request.param, 60)
+
+    @pytest.fixture
+    def store(self, made):
+        return made.store
+
+    @pytest.fixture
+    def reopen(self, made):
+        return made.reopen
+
+    @pytest.fixture
+    def filtered(self, made):
+        return made.even, {node for node in made.vectors if made.is_even(node)}
