@@ -29,9 +29,9 @@ import nudge_rag.journal.recovery
 import nudge_rag.journal.switch
 from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.journal import Journal
-from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.copies import MovedNodes
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
+from nudge_rag.stores.memory.mapping import MappingStore
 from tests.support.push_model import Pushes
 from tests.support.push_model_stores import Mapping, Simple
 
@@ -39,7 +39,7 @@ STEPS_PER_EXAMPLE = 20
 
 
 def write_all(store: Any, names: list[str], expected: Any, rows: Any) -> list[str]:
-    """As `StoreAdapter._write_if` before vectors were compared."""
+    """As `MappingStore._write_if` before vectors were compared."""
     present = np.array([name in store._fetch(names) for name in names], dtype=bool)
     store._write([name for name, there in zip(names, present, strict=True) if there], rows[present])
     return [name for name, there in zip(names, present, strict=True) if not there]
@@ -72,7 +72,7 @@ def swap_as_recorded(store: Any, version: Any) -> str:
 
 
 SAFEGUARDS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "writes compare before they set": (StoreAdapter, "_write_if", write_all),
+    "writes compare before they set": (MappingStore, "_write_if", write_all),
     "nudged vectors are not taken for originals": (Journal, "originals_of", take_as_originals),
     "nodes that are away are remembered": (AwayNodes, "add", lambda away, rows: None),
     "pushes that died are finished or undone": (nudge_rag.journal.recovery, "recover", lambda journal: []),

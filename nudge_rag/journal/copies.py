@@ -416,10 +416,21 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
             # The database itself found that something would be lost; the version is still live.
             why = error
         else:
+            _wait_for_absent(journal, live)
             return live
     record_as_in_place(journal, live)
     warn_caller(f"version {live.name} cannot be switched back without a loss ({why}): vectors are written back instead")
     return None
+
+
+def _wait_for_absent(journal: Journal, version: Version) -> None:
+    """Record nodes of a version that was switched back and that are away: they may be brought back as they were."""
+    if version.is_derived:
+        return
+    with reading(journal.store, "nodes that are away were looked for"):
+        present = journal.store.matching(version.ids, None)
+    gone = [row for row, node_id in enumerate(version.ids) if node_id not in present]
+    journal.away.add((version.ids[row], version.after[row], version.originals[row]) for row in gone)
 
 
 def record_as_in_place(journal: Journal, version: Version) -> None:

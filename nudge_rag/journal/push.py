@@ -226,6 +226,8 @@ def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: 
 def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:
     if mode == SIDE_BY_SIDE:
         version = journal.record(plan.ids, plan.vectors, details, mode)
+        # Once it is live, nothing else tells of nodes that the version before has moved and that are away.
+        journal.away.add(plan.away)
         return version, write_beside(journal, version)
     if not journal.is_transactional:
         return _write_checked(journal, plan, journal.record(plan.ids, plan.vectors, details))

@@ -19,6 +19,7 @@ from llama_index.core.vector_stores import SimpleVectorStore
 
 from nudge_rag import PushError, drop_copies, reapply, rollback, status, switch, versions
 from nudge_rag.common import files
+from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import FaissStore, InMemoryStore, SimpleStore, StoreError
@@ -328,3 +329,35 @@ def test_a_bare_faiss_index_keeps_no_version_beside(tmp_path):
             action("a")
     with pytest.raises(ValueError, match="use mode='in-place'"):
         push_vectors(store, [], np.zeros((0, 4)), np.zeros((0, 4)), versions=tmp_path, mode=SIDE_BY_SIDE)
+
+
+def test_a_node_that_is_away_while_versions_are_switched_is_undone_when_it_is_back(build):
+    """Once by a switch back, and once by a switch to a version that knows nothing of it."""
+    store = build("simple", 6).store
+    held = store.vector_store.data
+    ids = list(held.embedding_dict)
+    originals = store.read(ids)
+
+    def away(action):
+        taken = held.embedding_dict.pop(ids[0])
+        action()
+        held.embedding_dict[ids[0]] = taken
+        return original_vectors(store, ids, store.read(ids)).tobytes() == originals.tobytes()
+
+    push_vectors(store, ids[:3], originals[:3], -originals[:3], mode=SIDE_BY_SIDE)
+    switch(store)
+    assert away(lambda: rollback(store))
+    assert store.read(ids[:1]).tobytes() == (-originals[:1]).tobytes()
+    assert rollback(store).restored == 1
+    drop_copies(store)
+    push_vectors(store, ids[:3], originals[:3], -originals[:3])
+
+    def switch_to_another():
+        push_vectors(store, ids[1:3], originals[1:3], originals[1:3] * 2, mode=SIDE_BY_SIDE)
+        switch(store)
+
+    assert away(switch_to_another)
+    rollback(store)
+    assert original_vectors(store, ids, store.read(ids)).tobytes() == originals.tobytes()
+    rollback(store)
+    assert store.read(ids).tobytes() == originals.tobytes()

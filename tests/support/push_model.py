@@ -223,6 +223,7 @@ class Pushes(RuleBasedStateMachine):
             assert states & {"switched", "switching"} and "made live by switch" in str(error)
             return
         assert "switched" not in states
+        self.nothing_is_on_its_way()
         held = self.held()
         if mode != "in-place":
             self.snapshots.clear()
@@ -320,7 +321,12 @@ class Pushes(RuleBasedStateMachine):
     @rule()
     def reapply_it(self):
         reapply(self.open())
+        self.nothing_is_on_its_way()
         self.snapshots.clear()
+
+    def nothing_is_on_its_way(self):
+        """A call that took the lock has finished or undone what had died."""
+        assert {one.state for one in versions(self.open())} <= {"committed", "superseded", "rolled back", "switched"}
 
     @rule(keep=st.integers(0, 2))
     def prune_it(self, keep):
@@ -329,7 +335,101 @@ class Pushes(RuleBasedStateMachine):
 
     @rule()
     def repair_it(self):
+        """Nothing that died is left afterwards: neither a state on the way, nor a copy that no version names."""
         assert repair(self.open()).set_aside == ()
+        self.nothing_is_on_its_way()
+        recorded = versions(self.open())
+        if self.beside:
+            named = {one.label for one in recorded if one.label and one.state != "rolled back"}
+            assert set(self.open().copy_labels()) <= named
+
+    # What seldom comes by chance: several steps in a row, each of which counts.
+
+    def then(self, *steps):
+        """Take steps, and look at the store after each."""
+        for number, step in enumerate(steps):
+            step()
+            if number < len(steps) - 1:  # the last one is looked at as every rule is
+                self.every_vector_is_the_truth_or_a_nudge_of_it()
+                self.every_original_is_the_truth()
+
+    @rule(node_id=NODES, seed=SEEDS, chosen=st.lists(NODES, min_size=1, unique=True))
+    def a_nudged_node_is_away_during_a_rollback(self, node_id, seed, chosen):
+        self.then(
+            lambda: self.push_some(sorted({*chosen, node_id}), seed),
+            lambda: self.somebody_takes_a_node_away(node_id),
+            self.roll_back,
+            lambda: self.somebody_brings_it_back(node_id, True),
+            self.roll_back,
+        )
+
+    @rule(left=st.integers(0, 12), chosen=st.lists(NODES, min_size=2, unique=True), seed=SEEDS)
+    def a_push_dies_and_is_repaired(self, left, chosen, seed):
+        self.then(
+            lambda: self.die_in_the_middle(left, "push", chosen, seed),
+            self.repair_it if seed % 2 else self.reapply_it,
+            self.roll_back,
+        )
+
+    @precondition(lambda self: self.beside)
+    @rule(
+        chosen=st.lists(NODES, min_size=2, unique=True),
+        seed=SEEDS,
+        order=st.permutations(["embed again", "take away", "bring back", "push", "nothing"]),
+    )
+    def something_happens_while_a_copy_waits(self, chosen, seed, order):
+        between = {
+            "embed again": lambda: self.somebody_embeds_a_node_again(chosen[0], seed + 1),
+            "take away": lambda: self.somebody_takes_a_node_away(chosen[0]),
+            "bring back": lambda: self.somebody_brings_it_back(chosen[0], False),
+            "push": lambda: self.push_some(chosen[:1], seed + 1),
+            "nothing": lambda: None,
+        }
+        for what in order:
+            self.then(self.roll_back, lambda: self.push_beside(chosen, seed), between[what], self.switch_to_it)
+            self.every_original_is_the_truth()
+        self.roll_back()
+
+    @precondition(lambda self: self.beside)
+    @rule(chosen=st.lists(NODES, min_size=2, unique=True), seed=SEEDS, first=st.integers(0, 3))
+    def switches_die_and_are_repaired(self, chosen, seed, first):
+        for left in range(first, first + 4):
+            self.then(
+                self.roll_back,
+                lambda: self.push_beside(chosen, seed),
+                lambda left=left: self.die_in_the_middle(left, "switch", chosen, seed),
+                self.repair_it,
+            )
+            self.every_original_is_the_truth()
+        self.roll_back()
+
+    @precondition(lambda self: self.beside)
+    @rule(
+        left=st.integers(0, 20),
+        action=st.sampled_from(["beside", "drop"]),
+        chosen=st.lists(NODES, min_size=2, unique=True),
+        seed=SEEDS,
+    )
+    def a_copy_dies_and_is_repaired(self, left, action, chosen, seed):
+        self.then(
+            self.roll_back,
+            lambda: None if action == "beside" else self.push_beside(chosen, seed),
+            lambda: self.die_in_the_middle(left, action, chosen, seed),
+            self.repair_it,
+            lambda: self.push_some(chosen, seed),
+            self.roll_back,
+        )
+
+    @precondition(lambda self: self.beside)
+    @rule(chosen=st.lists(NODES, min_size=2, unique=True), seed=SEEDS)
+    def a_push_follows_a_switch(self, chosen, seed):
+        self.then(
+            self.roll_back,
+            lambda: self.push_beside(chosen, seed),
+            self.switch_to_it,
+            lambda: self.push_some(chosen[1:], seed + 1),
+            self.roll_back,
+        )
 
     @rule(
         left=st.integers(0, 40),
