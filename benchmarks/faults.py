@@ -87,7 +87,7 @@ PARTS = {
         ("tests/faults/test_races.py", "tests/faults/test_two_at_once.py"),
         "Three processes make {NUDGE_RAG_RACE_ROUNDS} calls each at once (push, side-by-side push, switch, rollback,"
         " reapply, drop), and\nshare nothing but the store. DuckDB, Milvus Lite and Qdrant's local mode can be open in"
-        " one process at a time. " + LOST,
+        " one process at a time.\n" + LOST,
         has_redis=True,
     ),
     "writers": Part(
