@@ -390,7 +390,7 @@ def build(kind: str, folder: Any, servers: Any) -> Any:
     held = adapter.read(ids)
     curve = ValidationCurve([0.0], [0.0], "nDCG@10")
     overlay = Nudge(adapter, tuple(ids), held, held, 0.1, curve, True, "nothing moves", "none")
-    return SimpleNamespace(store=store, overlay=overlay, ids={row[1]: row[0] for row in world.rows})
+    return SimpleNamespace(store=store, overlay=overlay, ids={row[1]: row[0] for row in world.rows}, opened={})
 
 
 def redis_by(kind: str, world: Any, servers: Any) -> Any:
@@ -547,4 +547,13 @@ def framework(kind: str, store: Any, search_type: str, options: dict[str, Any]) 
 
 
 def ours(made: Any, search_type: str, options: dict[str, Any], overlay: Nudge | None) -> NudgeRetriever:
-    return NudgeRetriever(vectorstore=made.store, search_type=search_type, search_kwargs=options, overlay=overlay)
+    """A retriever with these options, which it checks; PostgreSQL's share what they open, a dozen queries each time."""
+    opened = made.opened.get(overlay is not None)
+    if opened is None or search_type != "similarity":
+        found = NudgeRetriever(vectorstore=made.store, search_type=search_type, search_kwargs=options, overlay=overlay)
+        if "postgres" in type(made.store).__module__:
+            made.opened.setdefault(overlay is not None, found)
+        return found
+    found = opened.model_copy(update={"search_type": search_type, "search_kwargs": dict(options)})
+    found.model_post_init(None)
+    return found
