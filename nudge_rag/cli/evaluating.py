@@ -49,13 +49,17 @@ def name_states(store: EmbeddingStore, where: dict[str, Any], nudge: Nudge | Non
 
     A store that no push is live in is its own original: it is called "untuned" then.
     """
-    from nudge_rag import versions
+    from nudge_rag.journal.journal import Journal
+    from nudge_rag.journal.node_map import untouched_store
     from nudge_rag.tuning.adapters import live_adapter
 
-    live = next((one for one in reversed(versions(store, **where)) if one.is_live), None)
+    journal = Journal.open(store, where.get("versions"))
+    live = journal.live
     states: dict[str, EmbeddingStore] = {"untuned": store}
     if live is not None:
-        untuned = OverlayStore(store, live.ids, live.originals)
+        # A push of all nodes keeps its originals in blocks, which are read as they are asked for.
+        streamed = live.is_streamed
+        untuned = untouched_store(store, journal) if streamed else OverlayStore(store, live.ids, live.originals)
         states = {"untuned": untuned, "live": _with_map(store, live_adapter(store, **where))}
     if nudge is not None:
         base, node_map = states["untuned"], nudge.node_map
