@@ -2,6 +2,7 @@
 
     python benchmarks/faults.py                     # every part, for an hour or two
     python benchmarks/faults.py races writers       # some of them: each has a table of its own
+    python benchmarks/faults.py kills --only "duckdb or redis"  # of some stores, as pytest's -k takes them
 
 NUDGE_RAG_KILL_EVERY=2 kills at every second step only, NUDGE_RAG_KILL_STEPS at so many of each process that shares
 nothing but the store (a quarter of them on stores that take long), NUDGE_RAG_KILL_ROUNDS at random moments for each
@@ -176,19 +177,21 @@ def head(name: str, suites: list[ElementTree.Element], settings: dict[str, str],
     ]
 
 
-def run_part(name: str, settings: dict[str, str]) -> bool:
+def run_part(name: str, settings: dict[str, str], only: str | None) -> bool:
     """Run a part's tests and write its table; whether all passed."""
     part, started = PARTS[name], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         reports = [Path(folder) / "main.xml"]
-        failed = run_tests(sys.executable, part, reports[0], settings)
-        if part.has_redis:
+        failed = run_tests(sys.executable, part, reports[0], settings, *(["-k", only] if only else []))
+        if part.has_redis and (only is None or "redis" in only):
             reports.append(Path(folder) / "redis.xml")
             failed = run_tests(REDIS, part, reports[1], settings, "-k", "redis") or failed
         if failed:
             return False
         suites = [ElementTree.parse(report).getroot() for report in reports]
     lines = head(name, suites, settings, (time.perf_counter() - started) / 60)
+    if only:
+        lines[0] = lines[0].replace(f"{name}`", f"{name} --only '{only}'`")
     lines += [f"| {' | '.join(fault.cells(kind))} |" for kind, fault in sums(suites).items()]
     write_section(f"faults-{name}", f"Faults: {part.title}", lines)
     sys.stdout.write("\n".join([*lines, ""]))
@@ -198,14 +201,16 @@ def run_part(name: str, settings: dict[str, str]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What is done to stores and journals, and what is lost by it.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default all")
-    chosen = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--only", metavar="EXPRESSION", help="which of their tests, as pytest's -k takes it")
+    options = parser.parse_args()
+    chosen = options.parts or list(PARTS)
     unknown = sorted(set(chosen) - set(PARTS))
     if unknown:
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if not REDIS.exists() and any(PARTS[name].has_redis for name in chosen):
         parser.error(f"{REDIS} is missing: python scripts/environment.py redis-langchain")
     settings = {name: os.environ.get(name, default) for name, default in DEFAULTS.items()}
-    failed = [name for name in chosen if not run_part(name, settings)]
+    failed = [name for name in chosen if not run_part(name, settings, options.only)]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
