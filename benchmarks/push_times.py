@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=14_000)
     parser.add_argument("--dimension", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     for hidden in ("--one", "--folder", "--uri"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -141,7 +142,7 @@ def main() -> None:
     if options.other is None:
         parser.error("--other names the checkout to compare with")
     uri, rows = postgres_uri(), []
-    for kind in STORES:
+    for kind in options.stores:
         rounds = [
             (run_one(options.other, kind, uri, options), run_one(ROOT, kind, uri, options))
             for _ in range(options.rounds)
