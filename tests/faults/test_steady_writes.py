@@ -244,10 +244,12 @@ def test_a_push_beside_a_writer_of_the_whole_file_leaves_his_writes_alone(tmp_pa
                 refused += 1
             else:
                 nudges |= {(name, np.float32(row).tobytes()) for name, row in pushed.items()}
-            time.sleep(0.1)
+            # Between a push and its undoing he writes once at least, however fast the machine is.
+            time.sleep(1 / RATE_OF_FILES)
             rollback(store)
-            time.sleep(0.1)
+            time.sleep(1 / RATE_OF_FILES)
     rollback(store)
+    store = SimpleStore.open(address)  # what the file holds in the end: the store that was open has read it before
     held = {name: np.float32(row) for names, rows in store.scan() for name, row in zip(names, rows, strict=True)}
     # Nudges that he had read, and has written again after they were rolled back.
     his = {name for name, row in held.items() if (name, row.tobytes()) in nudges}
