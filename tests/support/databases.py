@@ -101,7 +101,7 @@ def fill_milvus(folder: Path, servers: Any, ids: list[str], rows: list[list[floa
 
     address = folder / "nodes.db"
     _make_milvus_collection(str(address), TABLE, ids, rows)
-    server_manager_instance.release_all()
+    server_manager_instance.release_server(str(address))
     return address
 
 
@@ -206,8 +206,12 @@ def close_store(kind: str, store: Any) -> None:
     elif kind == "milvus":
         from milvus_lite.server_manager import server_manager_instance
 
+        from nudge_rag.stores.milvus.schema import address_of
+
+        # Its own file alone: other tests of this process have theirs open.
+        path = address_of(store.client).rpartition(" ")[0]
         store.client.close()
-        server_manager_instance.release_all()
+        server_manager_instance.release_server(path)
 
 
 def import_for(kind: str) -> None:
