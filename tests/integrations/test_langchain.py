@@ -22,7 +22,7 @@ from pydantic import ValidationError
 import nudge_rag
 from nudge_rag.stores import InMemoryStore
 from tests.support.builders.registry import here
-from tests.support.nudges import swapped
+from tests.support.nudges import overlapping
 
 numbers = itertools.count()
 
@@ -245,10 +245,7 @@ def test_k_and_filter_at_call_and_scores(store, world):
 
 
 def test_an_overlay_over_what_is_live_shows_what_its_push_gives(store, world):
-    adapter = embedding_store(store)
-    names = [node for part, _ in adapter.scan() for node in part][:12]
-    originals = adapter.read(names)
-    first, second = (swapped(adapter, names[part], originals[part]) for part in (slice(8), slice(6, 12)))
+    first, second = overlapping(embedding_store(store))
     first.push()
     plain, overlay = NudgeRetriever(vectorstore=store, k=9), NudgeRetriever(vectorstore=store, k=9, overlay=second)
     live = [ids(plain.invoke(query)) for query in world.queries]

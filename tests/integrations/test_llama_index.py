@@ -23,7 +23,7 @@ from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_
 import nudge_rag
 from nudge_rag.stores import SimpleStore
 from tests.support.builders.registry import here
-from tests.support.nudges import swapped
+from tests.support.nudges import overlapping
 
 numbers = itertools.count()
 
@@ -164,10 +164,7 @@ def test_scores_are_the_stores_own_similarity_on_request(index, world):
 
 
 def test_an_overlay_over_what_is_live_shows_what_its_push_gives(index, world):
-    store = embedding_store(index)
-    names = [node for part, _ in store.scan() for node in part][:12]
-    originals = store.read(names)
-    first, second = (swapped(store, names[part], originals[part]) for part in (slice(8), slice(6, 12)))
+    first, second = overlapping(embedding_store(index))
     first.push()
     plain, overlay = NudgeRetriever(index, 9), NudgeRetriever(index, 9, overlay=second)
     live = [ids(plain.retrieve(query)) for query in world.queries]

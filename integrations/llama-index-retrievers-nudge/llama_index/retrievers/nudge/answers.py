@@ -111,7 +111,7 @@ class Answers:
         self._compared = False
         self._begin()
         if overlay is not None:
-            self._start_overlay()
+            self._start_overlay(overlay)
         elif history.maps_queries:
             self._live.start()
 
@@ -216,7 +216,7 @@ class Answers:
         request = Request(self._vector_store, filtered, self._open_adapter, query, options, trusting)
         store: EmbeddingStore = _FilteredStore(self._database, request)
         if self._overlay is not None:
-            store = self._lay_over().over(store)
+            store = self._lay_over(self._overlay).over(store)
         search = self._search_diverse if query.mode == VectorStoreQueryMode.MMR else self._search_nearest
         try:
             ids, scores = search(store, query, options)
@@ -273,18 +273,18 @@ class Answers:
                 self._opened = embedding_store(self._index)
             return self._opened
 
-    def _lay_over(self) -> OverlayStore:
+    def _lay_over(self, overlay: Nudge) -> OverlayStore:
         """The store as a push of the overlay would make it."""
-        store, overlay, history = self._open_adapter(), self._overlay, self._history
+        store, history = self._open_adapter(), self._history
         with self._lock:
-            if self._laid_over is None and overlay is not None:
+            if self._laid_over is None:
                 self._laid_over = lay_over(overlay, store, history.versions, history.on_unreadable)
-            return self._laid_over or OverlayStore(store, [], np.empty((0, 0)))
+            return self._laid_over
 
-    def _start_overlay(self) -> None:
+    def _start_overlay(self, overlay: Nudge) -> None:
         """Lay the overlay over the store. One that cannot be opened yet, such as in an event loop, is opened later."""
         try:
-            self._lay_over()
+            self._lay_over(overlay)
         except (NudgeError, ValueError):
             raise
         except Exception as error:
