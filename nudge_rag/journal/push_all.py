@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, FloatArray
 from nudge_rag.common.memory import giving_back
+from nudge_rag.common.progress import counting, track
 from nudge_rag.errors import PushError, UnknownIdError
 from nudge_rag.journal.blocks import IdIndex, hash_ids, nodes_per_block
 from nudge_rag.journal.coding import Vectors
@@ -48,6 +49,9 @@ class NodeIds:
             self._parts.append(zlib.compress(json.dumps(names).encode(), 1))
             hashes.append(hash_ids(names))
         self._index = IdIndex(np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64))
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     def parts(self, size: int) -> Iterator[list[str]]:
         """All ids, ``size`` at a time or fewer."""
@@ -91,7 +95,8 @@ def write_blocks(journal: Journal, version: Version, live: Version | None, ids: 
     goal = goal_of(journal.store, version)
     done = AllWritten()
     size = nodes_per_block(version.dimension)
-    for names in giving_back(ids.parts(size), every=1):
+    parts = track(ids.parts(size), "mapping all nodes", total=-(-len(ids) // size))
+    for names in giving_back(parts, every=1):
         present, _ = read_present(journal.store, names)
         block_ids, vectors, changed = _plan_block(journal, goal, live, present)
         done.newer += changed
@@ -203,14 +208,27 @@ def fill_copy(journal: Journal, version: Version) -> int:
         if names:
             copy.replace(names, derivation.make(names, np.stack(list(present.values()))))
         return copy.count()
-    if isinstance(store, DerivingStore):
-        return store.derive_copy(version.label, derivation.make)
-    if not isinstance(store, SideBySideStore):
-        raise TypeError(f"this {store.name} store holds no copies")
+    with counting("mapping all nodes into a copy", total=store.count()) as advance:
+
+        def make(names: Sequence[str], vectors: FloatArray) -> FloatArray:
+            made = derivation.make(names, vectors)
+            advance(len(names))
+            return made
+
+        if isinstance(store, DerivingStore):
+            return store.derive_copy(version.label, make)
+        if not isinstance(store, SideBySideStore):
+            raise TypeError(f"this {store.name} store holds no copies")
+        return _fill_by_scan(store, version, make)
+
+
+def _fill_by_scan(
+    store: SideBySideStore, version: Version, make: Callable[[Sequence[str], FloatArray], FloatArray]
+) -> int:
     copy = store.create_copy(version.label)
     total = 0
     for names, vectors in giving_back(store.scan(nodes_per_block(version.dimension)), every=1):
-        made = derivation.make(names, vectors)
+        made = make(names, vectors)
         rows = np.flatnonzero(_differ(made, vectors))
         total += len(names)
         _write_to_copy(copy, [names[row] for row in rows], vectors[rows], made[rows])

@@ -9,12 +9,13 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.memory import giving_back
+from nudge_rag.common.progress import track
 from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
 from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.manifest import BLOCKS, COMMITTED, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.push_all import NodeIds
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
@@ -121,7 +122,8 @@ def restore_blocks(journal: Journal, undone: Sequence[Version], *, to_originals:
     changed: dict[str, None] = {}
     missing: dict[str, None] = {}
     for version in reversed(undone):
-        for block in giving_back(version.parts(), every=1):
+        n_blocks = version.manifest.get(BLOCKS) if version.is_streamed else 1
+        for block in giving_back(track(version.parts(), "rolling back", total=n_blocks), every=1):
             try:
                 written, others = _put_block_back(store, block, to_originals=to_originals)
             except Exception as error:

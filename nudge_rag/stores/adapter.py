@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import BoolArray, FloatArray
+from nudge_rag.common.progress import track
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, UnknownIdError
 from nudge_rag.stores.checks import at_unit_length, check_batch_size, check_ids, check_replacement
 
@@ -168,7 +169,7 @@ class StoreAdapter(ABC):
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare and set, chunk by chunk: ids that were not written."""
         skipped: list[str] = []
-        for first in range(0, len(names), NODES_PER_STEP):
+        for first in track(range(0, len(names), NODES_PER_STEP), "writing vectors"):
             chunk = names[first : first + NODES_PER_STEP]
             unchanged = self._unchanged(chunk, expected[first : first + NODES_PER_STEP])
             kept = [name for name, same in zip(chunk, unchanged, strict=True) if same]

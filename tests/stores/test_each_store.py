@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import psycopg
 import pytest
+from qdrant_client import QdrantClient, models
 
 from nudge_rag import LabeledPairs, tune
 from nudge_rag.stores import LanceStore, PgVectorStore, QdrantStore, StoreError, UnknownIdError
@@ -175,8 +178,6 @@ def test_lance_each_write_is_a_version(tmp_path):
 
 
 def test_qdrant_ids_of_another_kind_are_unknown_ids():
-    from qdrant_client import QdrantClient, models
-
     client = QdrantClient(":memory:")
     client.create_collection("nodes", vectors_config={"a": models.VectorParams(size=4, distance="Dot")})
     points = [models.PointStruct(id=at, vector={"a": row.tolist()}) for at, row in enumerate(VECTORS)]
@@ -194,3 +195,16 @@ def test_qdrant_ids_of_another_kind_are_unknown_ids():
         QdrantStore(client, "lost")
     with pytest.raises(TypeError, match="expected a QdrantClient, got str"):
         QdrantStore("localhost", "nodes")
+
+
+def test_writes_are_shown_while_they_take(servers, capsys, monkeypatch):
+    """In stores that take some nodes a call; tqdm is installed with the tests of databases."""
+    monkeypatch.setattr("nudge_rag.common.progress.SECONDS_BEFORE_BAR", 0.0)
+    client = QdrantClient(":memory:")
+    client.create_collection("t", models.VectorParams(size=4, distance=models.Distance.DOT))
+    ids = [str(uuid.UUID(int=number)) for number in range(len(VECTORS))]
+    points = [models.PointStruct(id=name, vector=row.tolist()) for name, row in zip(ids, VECTORS, strict=True)]
+    client.upsert("t", points)
+    for store, names in ((QdrantStore(client, "t"), ids), (make_postgres(servers.address("postgres")), IDS)):
+        assert store.replace_vectors_if(names, VECTORS, -VECTORS) == []
+        assert "writing vectors:" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.packages import import_package
+from nudge_rag.common.progress import track
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity, StoreError
 from nudge_rag.stores.checks import check_ids, check_queries, chunks, ungrouped
@@ -322,7 +323,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
 def _chunked(names: list[str], *arrays: FloatArray) -> Iterator[tuple[Any, ...]]:
     """Names and rows of each array, for as many nodes as one statement takes."""
-    for first in range(0, len(names), IDS_PER_CALL):
+    for first in track(range(0, len(names), IDS_PER_CALL), "writing vectors"):
         part = slice(first, first + IDS_PER_CALL)
         yield names[part], *(array[part] for array in arrays)
 

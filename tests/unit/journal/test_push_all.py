@@ -190,6 +190,19 @@ def test_nothing_waits_for_a_switch(tmp_path):
         switch(store, tmp_path)
 
 
+def test_blocks_are_shown_while_it_takes(tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.setattr("nudge_rag.common.progress.SECONDS_BEFORE_BAR", 0.0)
+    store, shown = Table(), []
+    with caplog.at_level("INFO", logger="nudge_rag"):
+        for call in (lambda: push_map(store, tmp_path), lambda: rollback(store, tmp_path)):
+            call()
+            # A bar if tqdm is installed; a line in the log if it is not.
+            shown.append(capsys.readouterr().err + caplog.text)
+            caplog.clear()
+    assert "mapping all nodes" in shown[0]
+    assert "rolling back" in shown[1]
+
+
 class ManyNodes(MappingStore):
     """Nodes in one array that is no part of what is measured."""
 
