@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["OverlayStore"]
 
 # How many of the best moved nodes a store is asked about at first.
 FIRST_ASKED = 64
+# From so many products of a query's and a vector's numbers on, they are computed while the store searches.
+NUMBERS_WORTH_A_THREAD = 1_000_000
 # By how much a score may be off at a first look, relative to the largest one.
 ROUGHNESS = 1e-4
 
@@ -104,9 +107,17 @@ class OverlayStore:
         checked = check_queries(queries, k, dimension=self._moved.shape[1] if self._names else None)
         if not self._names:
             return self.store.search(checked, k, where=where)
-        unmoved, seen = self._search_unmoved(checked, k, where)
+        if len(checked) * self._rough.size < NUMBERS_WORTH_A_THREAD:
+            estimates = self._estimate(checked)
+            unmoved, seen = self._search_unmoved(checked, k, where)
+        else:
+            # Neither the product nor, mostly, the search holds Python's lock.
+            with ThreadPoolExecutor(1) as thread:
+                estimated = thread.submit(self._estimate, checked)
+                unmoved, seen = self._search_unmoved(checked, k, where)
+                estimates = estimated.result()
         last = [part[k - 1][1] if len(part) >= k else -np.inf for part in unmoved]
-        moved = self._best_moved(self._rank_moved(checked, last), k, where, seen)
+        moved = self._best_moved(self._rank_moved(checked, estimates, last), k, where, seen)
         merged = [_merge(part, best, k) for part, best in zip(unmoved, moved, strict=True)]
         return SearchResult([ids for ids, _ in merged], [best for _, best in merged])
 
@@ -146,14 +157,20 @@ class OverlayStore:
                 return unmoved, seen
             depth = min(2 * depth, k + len(self._names))
 
-    def _rank_moved(self, queries: FloatArray, last: list[float]) -> list[list[tuple[int, float]]]:
-        """Rows and scores, best first, of the moved nodes that score as high as ``last`` says, for each query."""
+    def _estimate(self, queries: FloatArray) -> FloatArray:
+        """Scores of all moved nodes for each query, in single precision."""
         rough = np.asarray(queries, dtype=np.float32)
         if self.capabilities.similarity == "cosine":
             rough = at_unit_length(rough)
         estimates = rough @ self._rough.T
         if self.capabilities.similarity == "l2":
             estimates = 2 * estimates - self._squares[None, :] - (rough**2).sum(axis=1)[:, None]
+        return estimates
+
+    def _rank_moved(
+        self, queries: FloatArray, estimates: FloatArray, last: list[float]
+    ) -> list[list[tuple[int, float]]]:
+        """Rows and scores, best first, of the moved nodes that score as high as ``last`` says, for each query."""
         rankings = []
         for query, estimate, bound in zip(np.asarray(queries, dtype=np.float64), estimates, last, strict=True):
             rows = np.flatnonzero(estimate >= bound - ROUGHNESS * (1 + np.abs(estimate).max(initial=0)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+
 import faiss
 import numpy as np
 import psycopg
@@ -123,3 +126,46 @@ def test_table_is_what_pgvector_with_lists_answers(servers, labelled):
         assert row.after == pytest.approx(share_found(search, nudge, vector_of, 1), abs=0.05)
         assert "estimated from their neighbours" in nudge.summary
         assert abs(row.after - exact.after) > 0.1
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kind", ["hnsw", "ivfflat"])
+@pytest.mark.parametrize(("condition", "passing"), [("number % 2 = 0", 1_000), ("number % 400 = 7", 5), ("number < 0", 0)])
+def test_filtered_search_of_pgvector_finds_k_nodes_if_so_many_pass(servers, kind, condition, passing):
+    random = np.random.default_rng(5)
+    nodes, queries = (random.normal(size=(count, D)).astype(np.float32) for count in (2_000, 20))
+    address = new_database(servers)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, number int, embedding vector({D}))")
+        with connection.cursor() as cursor:
+            rows = [(f"n{row}", row, str(vector.tolist())) for row, vector in enumerate(nodes)]
+            cursor.executemany("INSERT INTO nodes VALUES (%s, %s, %s)", rows)
+        connection.execute(f"CREATE INDEX found ON nodes USING {kind} (embedding vector_l2_ops)")
+        connection.execute("ANALYZE nodes")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET enable_seqscan = off")
+        connection.execute("SELECT pg_stat_reset()")
+
+        found = PgVectorStore(address, "nodes", similarity="l2").search(queries, 10, where=condition)
+
+        # What a session has counted is seen once it has ended.
+        gc.collect()
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        while connection.execute(others).fetchone() != (0,):
+            time.sleep(0.01)
+        used = connection.execute("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'found'").fetchone()
+        passes = {row[0] for row in connection.execute(f"SELECT id FROM nodes WHERE {condition}").fetchall()}
+    assert len(passes) == passing
+    distances = ((queries[:, None, :].astype(float) - nodes[None, :, :]) ** 2).sum(axis=2)
+    hits = 0
+    for line, ids, scores in zip(distances, found.ids, found.scores, strict=True):
+        exact = [name for name in (f"n{row}" for row in np.argsort(line)) if name in passes][:10]
+        assert len(ids) == len(exact)
+        assert set(ids) <= passes
+        assert (np.diff(scores) <= 0).all()
+        hits += len(set(ids) & set(exact))
+        # Where the index has looked at all it would look at, or cannot go on, every row is looked at.
+        if kind == "ivfflat" or passing < 10:
+            assert ids == exact
+    assert hits >= 0.9 * 20 * min(passing, 10)
+    # HNSW since pgvector 0.8 goes on until enough pass; an IVFFlat index is not asked.
+    assert (used[0] > 0) == (kind == "hnsw")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -36,19 +37,23 @@ COLUMN = """
 SELECT t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped
 """
-INDEXED = """
-SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+INDEXES = """
+SELECT DISTINCT m.amname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
-WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', 'ivfflat'))
+WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', 'ivfflat')
 """
+# From this version on, an HNSW index goes on until enough of its rows pass the condition.
+GOES_ON = (0, 8)
+VERSION = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 
 
 class PgVectorStore(CopiesMixin, StoreAdapter):
     """Adapter for a table with an id column and a ``vector`` or ``halfvec`` column. ``where`` is an SQL condition.
 
     Scores are larger-is-better: 1 - distance for cosine, the inner product, minus the squared distance for l2. The
-    search goes through an HNSW or IVFFlat index if the table has one and is exact otherwise; it is also exact for
-    filtered searches and for k above 1000, which such an index answers short. Writes are one transaction, and so is a
+    search goes through an HNSW or IVFFlat index if the table has one and is exact otherwise. It is also exact for k
+    above 1000, and for filtered searches that such an index answers short: all of them, but with HNSW since pgvector
+    0.8, which looks on until it has k rows, or 20,000 did not pass. Writes are one transaction, and so is a
     switch: it swaps the names of two columns.
 
     Args:
@@ -94,12 +99,13 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         # Rows without a vector are no nodes.
         self._only = sql.SQL("{} AND {} IS NOT NULL").format(sql.SQL(f"({_doubled(only or 'TRUE')})"), self._vector)
         self._scope = f"{vector_column} {only or ''}".strip()
-        kind, self._dimension, indexed = self._look(table, id_column, vector_column)
+        kind, self._dimension, indexes = self._look(table, id_column, vector_column)
         self._place = f"{schema or self._schema()}.{table}.{vector_column} {only or ''}"
         self._kind = sql.SQL(kind)
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
-        self._exact = exact or not indexed
+        self._exact = exact or not indexes
+        self._goes_on = indexes == ["hnsw"] and self._version() >= GOES_ON
         self._copies: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only, id_column)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
         self._options |= {"table": table, "schema": schema}
@@ -184,6 +190,8 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
             part = checked[first : first + QUERIES_PER_CALL]
             values = [[str(row.tolist()) for row in part], k]
             rows = self._rows(query, values, where=where, k=k if widely or self._exact else None)
+            if widely and self._goes_on and len(rows) < k * len(part):
+                rows = self._rows(query, values, where=where, k=k, without_index=True)
             numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
             given = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
             found_ids, found_scores = ungrouped(numbers, [row[1] for row in rows], given, len(part), k)
@@ -268,8 +276,8 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
             self._connections.stream,
         )
 
-    def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, bool]:
-        """Type and dimension of the vector column, and whether an index serves it."""
+    def _look(self, table: str, id_column: str, vector_column: str) -> tuple[str, int, list[str]]:
+        """Type and dimension of the vector column, and the kinds of indexes on it."""
         with self._cursor() as cursor:
             name, called = self._regclass, self._regclass.replace('"', "")
             if cursor.execute("SELECT to_regclass(%s)", [name]).fetchone() == (None,):
@@ -285,8 +293,14 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
                 query = self._query("SELECT vector_dims({vector}::vector) FROM {table} WHERE {only} LIMIT 1")
                 first = cursor.execute(query, []).fetchone()
                 dimension = 0 if first is None else int(first[0])
-            indexed = cursor.execute(INDEXED, [name, vector_column]).fetchone()
-            return kind, dimension, bool(indexed and indexed[0])
+            indexes = cursor.execute(INDEXES, [name, vector_column]).fetchall()
+            return kind, dimension, [str(row[0]) for row in indexes]
+
+    def _version(self) -> tuple[int, ...]:
+        """The first two numbers of pgvector's version."""
+        with self._cursor() as cursor:
+            found = cursor.execute(VERSION).fetchone()
+        return tuple(int(number) for number in re.findall(r"\d+", str(found and found[0]))[:2])
 
     def _schema(self) -> str:
         """The schema in which the search path finds the table."""
@@ -299,15 +313,24 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         return self._connections.cursor()
 
     def _rows(
-        self, query: str, values: Sequence[Any] = (), *, where: str | None = None, k: int | None = None
+        self,
+        query: str,
+        values: Sequence[Any] = (),
+        *,
+        where: str | None = None,
+        k: int | None = None,
+        without_index: bool = False,
     ) -> list[Any]:
+        is_short = bool(where) and not self._goes_on
         with self._cursor() as cursor:
-            if k is not None and (self._exact or where or k > LARGEST_EF_SEARCH):
+            if k is not None and (without_index or self._exact or is_short or k > LARGEST_EF_SEARCH):
                 cursor.execute("SET LOCAL enable_indexscan = off")
             elif k is not None:
                 # Settings of pgvector exist once its library is loaded; set_config accepts them before, too.
                 cursor.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(max(100, k))])
                 cursor.execute("SELECT set_config('ivfflat.probes', '32', true)")
+                if self._goes_on:
+                    cursor.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
             return list(cursor.execute(self._query(query, where), list(values)).fetchall())
 
     def _query(self, query: str, where: str | None = None) -> sql.Composed:
