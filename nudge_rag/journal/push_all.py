@@ -219,15 +219,17 @@ def fill_copy(journal: Journal, version: Version) -> int:
             return store.derive_copy(version.label, make)
         if not isinstance(store, SideBySideStore):
             raise TypeError(f"this {store.name} store holds no copies")
-        return _fill_by_scan(store, version, make)
+        return _fill_by_scan(journal, store.create_copy(version.label), version, make)
 
 
 def _fill_by_scan(
-    store: SideBySideStore, version: Version, make: Callable[[Sequence[str], FloatArray], FloatArray]
+    journal: Journal,
+    copy: EmbeddingStore,
+    version: Version,
+    make: Callable[[Sequence[str], FloatArray], FloatArray],
 ) -> int:
-    copy = store.create_copy(version.label)
     total = 0
-    for names, vectors in giving_back(store.scan(nodes_per_block(version.dimension)), every=1):
+    for names, vectors in giving_back(journal.store.scan(nodes_per_block(version.dimension)), every=1):
         made = make(names, vectors)
         rows = np.flatnonzero(_differ(made, vectors))
         total += len(names)

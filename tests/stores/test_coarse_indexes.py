@@ -130,7 +130,9 @@ def test_table_is_what_pgvector_with_lists_answers(servers, labelled):
 
 @pytest.mark.server
 @pytest.mark.parametrize("kind", ["hnsw", "ivfflat"])
-@pytest.mark.parametrize(("condition", "passing"), [("number % 2 = 0", 1_000), ("number % 400 = 7", 5), ("number < 0", 0)])
+@pytest.mark.parametrize(
+    ("condition", "passing"), [("number % 2 = 0", 1_000), ("number % 400 = 7", 5), ("number < 0", 0)]
+)
 def test_filtered_search_of_pgvector_finds_k_nodes_if_so_many_pass(servers, kind, condition, passing):
     random = np.random.default_rng(5)
     nodes, queries = (random.normal(size=(count, D)).astype(np.float32) for count in (2_000, 20))
