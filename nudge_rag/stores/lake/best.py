@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ SCORES_PER_TILE, SCORES_AT_FIRST = 8_000_000, 16_000_000
 NUMBERS_PER_STEP = 4_000_000
 # Products of larger numbers would be infinite in float32.
 LARGEST = 1e15
+# Sums of squares of up to some 50,000 numbers are no less than this much of what they should be.
+ROUNDED_UP = 1.01
 # Where there are fewer nodes than k: after all others.
 NO_ROW = np.iinfo(np.int64).max
 
@@ -31,12 +33,20 @@ class Question:
         k: how many nodes per query.
         similarity: how they are ranked.
         without: ids of nodes that are left out.
+        scan: a name of its own for each scan.
+        floor: (m,) the k-th best score of a fragment that this process has been through, minus infinity before: nodes
+            below it need not be looked at.
     """
 
     queries: Float64Array
     k: int
     similarity: Similarity
     without: frozenset[str] = frozenset()
+    scan: str = ""
+    floor: Float64Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "floor", np.full(len(self.queries), -np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,22 +110,24 @@ class BestNodes:
         Raises:
             ValueError: a vector that is not finite, by the node's id.
         """
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"the vector of node {names[int(finite.argmin())]!r} holds NaN or infinite values")
+        rows = vectors if vectors.dtype == np.float32 else vectors.astype(np.float64, copy=False)
+        squares = _squares(rows)
+        if not np.isfinite(squares).all():
+            finite = np.isfinite(rows).all(axis=1)
+            if not finite.all():
+                raise ValueError(f"the vector of node {names[int(finite.argmin())]!r} holds NaN or infinite values")
         first, self._read = self._read, self._read + len(names)
         hidden = self._question.without
         shown = np.arange(len(names))
         if hidden and not hidden.isdisjoint(names):
             shown = np.flatnonzero([name not in hidden for name in names])
-            vectors = vectors[shown]
+            rows, squares = rows[shown], squares[shown]
         start = 0
         while start < len(shown):
-            most = SCORES_AT_FIRST if self._scores[0, -1] == -np.inf else SCORES_PER_TILE
-            step = max(1, most // len(self._question.queries))
-            tile = shown[start : start + step]
-            self._add(names, tile, vectors[start : start + step], first)
-            start += step
+            most = SCORES_AT_FIRST if self._bounds()[0] == -np.inf else SCORES_PER_TILE
+            tile = slice(start, start + max(1, most // len(self._question.queries)))
+            self._add(names, shown[tile], rows[tile], squares[tile], first)
+            start = tile.stop
 
     def result(self) -> Best:
         """The best of all nodes that were added."""
@@ -123,9 +135,15 @@ class BestNodes:
         names = np.array([self._names[row] for row in rows.tolist()], dtype=object)
         return Best(self._scores, self._rows, names[place.reshape(self._rows.shape)], self._read)
 
-    def _add(self, names: Sequence[str], places: IntArray, vectors: FloatArray, first: int) -> None:
-        rough, errors = self._product(vectors)
-        bounds = self._scores[:, -1] - errors
+    def _bounds(self) -> Float64Array:
+        """The k-th best score of each query so far, here or in another fragment: a better node has no less."""
+        return np.maximum(self._scores[:, -1], self._question.floor)
+
+    def _add(
+        self, names: Sequence[str], places: IntArray, vectors: FloatArray, squares: FloatArray, first: int
+    ) -> None:
+        rough, errors = self._product(vectors, squares)
+        bounds = self._bounds() - errors
         if self._question.similarity == "l2":
             bounds = bounds + self._squares
         queries, columns = _contenders(rough, bounds, errors, self._question.k)
@@ -146,17 +164,18 @@ class BestNodes:
         order, merged = _merged(self._scores[asked], self._rows[asked], new_scores, new_rows)
         self._scores[asked], self._rows[asked] = merged
 
-    def _product(self, vectors: FloatArray) -> tuple[FloatArray, Float64Array]:
+    def _product(self, vectors: FloatArray, squares: FloatArray) -> tuple[FloatArray, Float64Array]:
         """Rough scores (m, n), those of l2 plus |q|^2, and by how much those of each query may be off."""
         queries: FloatArray = self._wide
-        dtype: Any = np.float64
-        if vectors.dtype == np.float32 and self._narrow is not None and np.abs(vectors).max(initial=0) <= LARGEST:
-            queries, dtype = self._narrow, np.float32
-        nodes = _node_side(vectors.astype(dtype, copy=False), self._question.similarity)
-        limits = np.finfo(dtype)
+        if vectors.dtype == np.float32 and self._narrow is not None and squares.max(initial=0) <= LARGEST**2:
+            queries = self._narrow
+        elif vectors.dtype == np.float32:
+            vectors = vectors.astype(np.float64)
+            squares = _squares(vectors)
+        nodes, longest = _node_side(vectors, squares, self._question.similarity)
+        limits = np.finfo(vectors.dtype)
         # Twice the length, and a few more: norms and squares are themselves sums of that length.
         gamma = (2 * nodes.shape[1] + 16) * float(limits.eps)
-        longest = float(np.sqrt(np.einsum("ij,ij->i", nodes, nodes, dtype=np.float64).max(initial=0)))
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         return self._multiply(queries, nodes), 2 * (gamma * lengths * longest + nodes.shape[1] * float(limits.tiny))
 
@@ -253,16 +272,27 @@ def _query_side(question: Question) -> Float64Array:
     return np.concatenate([2 * queries, np.full((len(queries), 1), -1.0)], axis=1)
 
 
-def _node_side(vectors: FloatArray, similarity: Similarity) -> FloatArray:
-    """The nodes' side of the product: at unit length for cosine, with their squares for l2."""
+def _squares(vectors: FloatArray) -> FloatArray:
+    """The squared length of each row; infinite if it is out of range."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
+
+
+def _node_side(vectors: FloatArray, squares: FloatArray, similarity: Similarity) -> tuple[FloatArray, float]:
+    """The nodes' side of the product, and no less than the length of its longest row.
+
+    Rows are at unit length for cosine, with their squares for l2.
+    """
+    largest = float(squares.max(initial=0))
     if similarity == "dot":
-        return vectors
-    squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
+        return vectors, ROUNDED_UP * largest**0.5
     if similarity == "l2":
-        return np.concatenate([vectors, squares], axis=1)
+        longest = ROUNDED_UP * (largest + largest * largest) ** 0.5
+        return np.concatenate([vectors, squares[:, None]], axis=1), longest
     # Below it, squares have lost digits.
-    tiny = 1e8 * np.finfo(vectors.dtype).tiny
-    if ((squares <= tiny) & (vectors != 0).any(axis=1, keepdims=True)).any():
-        return _ready(vectors.astype(np.float64), similarity).astype(vectors.dtype)
+    small = squares <= 1e8 * np.finfo(vectors.dtype).tiny
+    if small.any() and (vectors[small] != 0).any():
+        return _ready(vectors.astype(np.float64), similarity).astype(vectors.dtype), ROUNDED_UP
     norms = np.sqrt(squares)
-    return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0))
+    norms[norms == 0] = 1
+    return vectors / norms[:, None], ROUNDED_UP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -83,7 +84,7 @@ def find_best(
 ) -> Best:
     """`scan`, with the rows of the nodes and the number of those that were read."""
     rows = check_queries(queries, k, dimension=getattr(source, "dimension", None)).astype(np.float64)
-    question = Question(rows, int(k), source.capabilities.similarity, frozenset(without))
+    question = Question(rows, int(k), source.capabilities.similarity, frozenset(without), secrets.token_hex(8))
     if not len(rows):
         return Best.nothing(0, int(k))
     fragments, executor = _fragments_of(source, where, executor)
@@ -102,7 +103,10 @@ def best_of_fragment(fragment: Fragment, question: Question) -> Best:
     size = min(MOST, max(FEWEST, SCORES_PER_BATCH // len(question.queries)))
     for names, vectors in fragment.batches(size):
         best.add(names, vectors)
-    return best.result()
+    found = best.result()
+    # Threads may do so at once: what one of them leaves is the k-th best of some fragment all the same.
+    np.maximum(question.floor, found.scores[:, -1], out=question.floor)
+    return found
 
 
 def _fragments_of(

@@ -11,6 +11,7 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import MappingStore, scan
 from nudge_rag.stores.lake.best import NO_ROW, Best, BestNodes, Question, merge_best, score_pairs
+from nudge_rag.stores.lake.scanning import best_of_fragment
 
 RNG = np.random.default_rng(0)
 
@@ -121,6 +122,38 @@ def test_merging_is_the_same_in_any_order():
         assert merged.rows.tolist() == whole.rows.tolist()
         assert merged.scores.tolist() == whole.scores.tolist()
         assert merged.read == 60
+
+
+class Part:
+    """A fragment: some of the nodes, in batches of 7."""
+
+    def __init__(self, vectors, start):
+        self.vectors, self.start = vectors, start
+
+    def batches(self, size):
+        for first in range(0, len(self.vectors), 7):
+            rows = self.vectors[first : first + 7]
+            yield [f"n{self.start + first + row}" for row in range(len(rows))], rows
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+def test_what_one_fragment_has_spares_the_others_their_worse_nodes(similarity, order):
+    # Few values: many scores are equal to the k-th of another fragment, and the lower row goes first.
+    vectors = RNG.integers(-1, 2, size=(90, 3)).astype(np.float32)
+    question = Question(RNG.integers(-2, 3, size=(4, 3)).astype(np.float64), 8, similarity)
+    whole, merged = found(vectors, question.queries, 8, similarity), Best.nothing(4, 8)
+    for number in order:
+        part = best_of_fragment(Part(vectors[30 * number : 30 * number + 30], 30 * number), question)
+        rows = np.where(part.rows == NO_ROW, NO_ROW, part.rows + 30 * number)
+        merged = merge_best(merged, Best(part.scores, rows, part.ids, part.read))
+    assert merged.rows.tolist() == whole.rows.tolist()
+    assert merged.scores.tobytes() == whole.scores.tobytes()
+    assert merged.ids.tolist() == whole.ids.tolist()
+    assert (question.floor <= whole.scores[:, -1]).all()
+    # Nodes that lie opposite a query are worse than its eighth: their fragment gives it none.
+    opposite = np.tile(-100 * question.queries[0], (7, 1)).astype(np.float32)
+    assert (best_of_fragment(Part(opposite, 90), question).rows[0] == NO_ROW).all()
 
 
 def test_pairs_are_scored_each_by_itself():
