@@ -16,7 +16,7 @@ from nudge_rag.evaluation.runs import Evaluation, evaluate_run
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.journal.text_hashes import TextsOf, hash_text
 
-__all__ = ["HELD_OUT", "HeldOutQueries", "known_texts"]
+__all__ = ["HELD_OUT", "HeldOutQueries", "known_texts", "name_queries"]
 
 # Of an archive: the array of rankings, and what the manifest says of them.
 HELD_OUT = "held_out"
@@ -121,8 +121,15 @@ class HeldOutQueries:
         }, places
 
     @classmethod
-    def unpack(cls, plain: Mapping[str, Any], places: np.ndarray[Any, Any]) -> HeldOutQueries:
+    def unpack(
+        cls, plain: Mapping[str, Any], places: np.ndarray[Any, Any], known_states: Sequence[str] = STATES
+    ) -> HeldOutQueries:
         """Return what `pack` made; queries whose texts were not saved are called by their hashes.
+
+        Args:
+            plain: the plain values.
+            places: the places in the list of nodes.
+            known_states: names that states may have.
 
         Raises:
             KeyError: something is missing.
@@ -139,8 +146,8 @@ class HeldOutQueries:
             raise ValueError(f"rankings of shape {places.shape} for {len(states)} states and {len(hashes)} queries")
         if len(asked) != len(hashes) or len(plain["grades"]) != len(hashes) or len(set(nodes)) != len(nodes):
             raise ValueError("held-out queries, their grades and nodes do not fit together")
-        if not states or len(set(states)) != len(states) or not set(states) <= set(STATES):
-            raise ValueError(f"states must be among {', '.join(STATES)}, got {states!r:.100}")
+        if not states or len(set(states)) != len(states) or not set(states) <= set(known_states):
+            raise ValueError(f"states must be among {', '.join(known_states)}, got {states!r:.100}")
         if places.size and not (places.min() >= NO_NODE and places.max() < len(nodes)):
             raise ValueError("a ranking names a node that is not there")
         texts = plain.get("texts") or {}
@@ -157,9 +164,7 @@ class HeldOutQueries:
 
     def with_texts(self, pairs: LabeledPairs) -> HeldOutQueries:
         """Call queries that are known by hashes by their texts, as far as they are among ``pairs``."""
-        text_of = {UNNAMED + hash_text(text): text for text in pairs.queries.values()}
-        queries = {query: text_of.get(text, text) for query, text in self.pairs.queries.items()}
-        return replace(self, pairs=LabeledPairs(queries, self.pairs.qrels))
+        return replace(self, pairs=name_queries(self.pairs, pairs))
 
 
 def _strings(values: Any, name: str) -> list[str]:
@@ -172,6 +177,13 @@ def _place(value: Any, n_nodes: int) -> int:
     if not isinstance(value, int) or not 0 <= value < n_nodes:
         raise ValueError(f"a place among {n_nodes} nodes is {value!r:.50}")
     return value
+
+
+def name_queries(pairs: LabeledPairs, known: LabeledPairs) -> LabeledPairs:
+    """Return ``pairs`` with queries that are known by hashes called by their texts, as far as ``known`` has them."""
+    text_of = {UNNAMED + hash_text(text): text for text in known.queries.values()}
+    queries = {query: text_of.get(text, text) for query, text in pairs.queries.items()}
+    return LabeledPairs(queries, pairs.qrels)
 
 
 def known_texts(held_out: HeldOutQueries, texts_of: TextsOf | None) -> dict[str, str]:

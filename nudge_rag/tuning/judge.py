@@ -29,7 +29,8 @@ class Judgement:
         high: upper end of that interval.
         queries: number of queries that every ranking answered.
         improves: whether the new vectors are better than the baseline, and than the originals.
-        evaluation: all rankings and metrics; None if the nudge was loaded from disk.
+        evaluation: all rankings and metrics; None of a nudge that an
+            earlier version saved.
     """
 
     metric: str

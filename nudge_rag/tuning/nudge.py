@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,10 @@ from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
-from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries, known_texts
+from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries, known_texts, name_queries
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.judge import Judgement
+from nudge_rag.tuning.judged_archive import JUDGED, pack_evaluation
 from nudge_rag.tuning.nudge_archive import KIND, parse_nudge
 from nudge_rag.tuning.overlays import lay_over
 from nudge_rag.tuning.printing import (
@@ -188,6 +189,8 @@ class Nudge:
         """
         if evaluation is None and self.judgement is not None:
             evaluation = self.judgement.evaluation
+            if evaluation is not None and pairs is not None:
+                evaluation = replace(evaluation, pairs=name_queries(evaluation.pairs, pairs))
         held_out = self.held_out
         if held_out is not None and pairs is not None:
             held_out = held_out.with_texts(pairs)
@@ -354,7 +357,7 @@ class Nudge:
         Args:
             folder: made if it is not there; a nudge in it is replaced.
             texts: also save the texts of the held-out queries and of their answers, which a report shows. Without it
-                the folder holds hashes of texts alone.
+                the folder holds hashes of texts alone; it has the rankings of a judge's queries as well.
         """
         manifest = {
             "kind": KIND,
@@ -373,6 +376,8 @@ class Nudge:
         if self.held_out is not None:
             shown = known_texts(self.held_out, self.texts_of) if texts else None
             manifest[HELD_OUT], arrays[HELD_OUT] = self.held_out.pack(shown)
+        if self.judgement is not None and self.judgement.evaluation is not None:
+            manifest[JUDGED], arrays[JUDGED] = pack_evaluation(self.judgement.evaluation, texts=texts)
         if self.adapter is not None:
             arrays[ADAPTER] = self.adapter.change
         if self.node_map is not None:

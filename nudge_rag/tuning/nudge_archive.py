@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import UnionType
 from typing import Any
 
@@ -18,6 +18,7 @@ from nudge_rag.tuning.adapters import ADAPTER
 from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison
 from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries
 from nudge_rag.tuning.judge import Judgement
+from nudge_rag.tuning.judged_archive import JUDGED, unpack_evaluation
 
 __all__ = ["KIND", "parse_nudge"]
 
@@ -69,7 +70,7 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "summary": _of(manifest, "summary", str),
         "comparison": None if comparison is None else Comparison.from_dict(comparison),
         "against_live": None if live is None else LiveComparison.from_dict(live),
-        "judgement": None if judged is None else Judgement.from_dict(judged),
+        "judgement": None if judged is None else _judgement(judged, manifest, arrays),
         "solver": _of(manifest, "solver", str),
         "model": _of(manifest, "model", str | None, None),
         "settings": _of(manifest, "settings", dict, {}),
@@ -82,6 +83,14 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "node_map": _adapter(arrays, vectors, NODE_MAP),
         "held_out": HeldOutQueries.unpack(manifest[HELD_OUT], arrays[HELD_OUT]) if HELD_OUT in arrays else None,
     }
+
+
+def _judgement(judged: Any, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Judgement:
+    """The judge's decision, with its rankings if they were saved."""
+    found = Judgement.from_dict(judged)
+    if JUDGED not in arrays:
+        return found
+    return replace(found, evaluation=unpack_evaluation(_of(manifest, JUDGED, dict), arrays[JUDGED]))
 
 
 def _of(manifest: Mapping[str, Any], name: str, kind: type | UnionType, *default: Any) -> Any:

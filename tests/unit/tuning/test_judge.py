@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, Nudge, tune
+from nudge_rag.common.archive import read_folder, write_folder
+from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.tuning.held_out import name_queries
+from nudge_rag.tuning.judged_archive import JUDGED
 from tests.support.wanted_nodes import WantedNodes, pairs
+from tests.unit.tuning.test_held_out import changed
 
 WORLD = WantedNodes(40)
 IDS, NODES, embed = WORLD.ids, WORLD.nodes, WORLD.embed
@@ -60,8 +68,86 @@ def test_a_pipeline_that_gains_nothing_decides_against(store, tmp_path):
     nudge.save(tmp_path / "saved")
     again = Nudge.load(tmp_path / "saved", store, tmp_path)
     assert again.judgement == nudge.judgement
-    assert again.judgement.evaluation is None and not again.improves
-    assert str(again).splitlines()[0] == str(nudge).splitlines()[0]
+    assert not again.improves
+    assert str(again) == str(nudge)
+
+
+def by_text(evaluation, system):
+    """Query text to its change, the best nodes before and after."""
+    base, depth = evaluation.baseline, evaluation.depth
+    return {
+        evaluation.pairs.queries[query]: (
+            round(change, 12),
+            *(tuple(evaluation.rankings[state][query])[:depth] for state in (base, system)),
+        )
+        for query, change in evaluation.changes(system)
+    }
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_saved_nudge_keeps_what_the_pipeline_won_and_lost(store, tmp_path, texts):
+    def pipeline(view):
+        moved = not np.array_equal(view.read(IDS), NODES)
+
+        def find(text):
+            if "3" in text:
+                raise TimeoutError(f"no answer to {text}")
+            if "7" in text:
+                return ["elsewhere", "elsewhere"] if moved else ["n7"]
+            return plain(view)(text)
+
+        return find
+
+    options = {"solver": "nudge-n", "versions": tmp_path, "metrics": ["nDCG@10", "MRR@3"]}
+    with pytest.warns(UserWarning):
+        nudge = tune(store, pairs(range(12), "abcdefghijklmno"), embed, judge=pipeline, **options)
+    told = nudge.judgement.evaluation
+    assert told.changes("new")[0][1] < 0 < told.changes("new")[-1][1]
+    assert told.failures and told.duplicates and told.excluded
+    nudge.save(tmp_path / "saved", texts=texts)
+    asked = list(told.pairs.queries.values())
+    found = (tmp_path / "saved" / "manifest.json").read_text()
+    assert all((text in found) == texts for text in asked)
+    assert "no answer to" not in found
+    again = Nudge.load(tmp_path / "saved", store, tmp_path).judgement.evaluation
+    named = replace(again, pairs=again.pairs if texts else name_queries(again.pairs, nudge.split.test))
+    assert by_text(named, "new") == by_text(told, "new")
+    assert again.rows == told.rows
+    assert {len(found) for found in again.failures.values()} == {len(found) for found in told.failures.values()}
+    assert set(again.failures["new"].values()) == {"TimeoutError"}
+    plainly, before = again.to_dict(per_query=False), told.to_dict(per_query=False)
+    for name in ("systems", "baseline", "metrics", "sources", "n_queries", "rows", "overlap", "hubs"):
+        assert plainly[name] == before[name], name
+    assert sum(again.duplicates["new"].values()) == sum(told.duplicates["new"].values())
+
+
+def test_a_damaged_record_of_the_pipeline_is_refused_by_one_error(store, tmp_path):
+    nudge = tune(store, pairs(range(12)), embed, solver="nudge-n", versions=tmp_path, judge=plain)
+    nudge.save(tmp_path / "saved")
+    manifest, arrays = read_folder(tmp_path / "saved")
+    manifest = {name: value for name, value in manifest.items() if not name.endswith("sha256")}
+    record = manifest[JUDGED]
+    damaged = [{**manifest, JUDGED: other} for other in changed(record)]
+    for name, value in record.items():
+        damaged.append({**manifest, JUDGED: {key: kept for key, kept in record.items() if key != name}})
+        damaged += [{**manifest, JUDGED: {**record, name: other}} for other in changed(value)]
+    for name, value in record["rows"][-1].items():
+        for other in changed(value):
+            damaged.append(
+                {**manifest, JUDGED: {**record, "rows": [*record["rows"][:-1], {**record["rows"][-1], name: other}]}}
+            )
+    failures = []
+    for content in damaged:
+        write_folder(tmp_path / "damaged", content, arrays)
+        try:
+            again = Nudge.load(tmp_path / "damaged", store, tmp_path)
+            (str(again), again._repr_html_(), json.dumps(again.judgement.evaluation.to_dict(), allow_nan=False))
+        except CorruptArchiveError:
+            failures.append(content)
+    assert len(failures) > 0.8 * len(damaged)
+    old = {name: value for name, value in manifest.items() if name != JUDGED}
+    write_folder(tmp_path / "old", old, {name: array for name, array in arrays.items() if name != JUDGED})
+    assert Nudge.load(tmp_path / "old", store, tmp_path).judgement.evaluation is None
 
 
 def test_a_pipeline_that_gains_decides_for_what_is_worse_alone(store, tmp_path):
