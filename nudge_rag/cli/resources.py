@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nudge_rag.tuning.queries import EmbedQueries
 
 __all__ = [
+    "FORMATS",
     "add_encoding",
     "add_format",
     "add_report",
@@ -98,7 +99,7 @@ def confirm(arguments: argparse.Namespace, question: str) -> bool:
     """
     if arguments.yes:
         return True
-    if not sys.stdin.isatty() or arguments.json:
+    if arguments.json or any(stream is None for stream in (sys.stdin, sys.stderr)) or not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can be asked here: pass --yes, or --dry-run to see what would be done")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
