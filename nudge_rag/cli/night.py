@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +20,7 @@ from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.night_config import NightConfig
 from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
 from nudge_rag.common.files import write_synced
+from nudge_rag.errors import CorruptArchiveError
 
 if TYPE_CHECKING:
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
@@ -68,7 +71,7 @@ def run_night(config: NightConfig, now: datetime | None = None) -> Night:
     if night is None or night.next_step() is None or night.attempts >= MOST_ATTEMPTS:
         if night is not None and night.next_step() is not None:
             _log(config.folder, night, "given up", {"attempts": night.attempts})
-        night = Night((now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ"), [], 0, {})
+        night = Night(_new_name(config.folder, now or datetime.now(UTC)), [], 0, {})
     night.attempts += 1
     _write_state(config.folder, night)
     _log(config.folder, night, "begin" if night.attempts == 1 else "go on", {"next": night.next_step()})
@@ -86,6 +89,14 @@ def run_night(config: NightConfig, now: datetime | None = None) -> Night:
     _log(config.folder, night, "end", {"pushed": night.facts.get("pushed", False)})
     _remove_old(config, night)
     return night
+
+
+def _new_name(folder: Path, now: datetime) -> str:
+    """The time, and a number if a night has that name: clocks are set back, and nights are shorter than a second."""
+    name = now.strftime("%Y%m%dT%H%M%SZ")
+    logged = {entry["night"] for entry in _read_log(folder)}
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in logged and not (folder / free).exists())
 
 
 def split_by_text(pairs: LabeledPairs, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> Split:
@@ -155,7 +166,7 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
         **config.where(),
     )
     if nudge.judgement is not None and nudge.judgement.evaluation is not None:
-        # A saved nudge has the judgement's numbers alone, so the page is written now.
+        # A saved nudge knows queries by hashes of their texts, so the page is written now.
         nudge.judgement.evaluation.report(work / EVALUATION, title=f"Gate of {night.name}")
     nudge.save(work / "nudge")
     split.test.to_jsonl(work / "test.jsonl")
@@ -250,16 +261,9 @@ def _report(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
 
 def _last_labels(folder: Path) -> str | None:
     """Digest of the labels of the last night that pushed."""
-    path = folder / LOG
-    if not path.exists():
-        return None
     digests: dict[str, str] = {}
     last = None
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the process died while it wrote the line
-            continue
+    for entry in _read_log(folder):
         if entry.get("event") == "labels" and "labels" in entry:
             digests[entry["night"]] = entry["labels"]
         if entry.get("event") == "push" and entry.get("pushed"):
@@ -267,11 +271,35 @@ def _last_labels(folder: Path) -> str | None:
     return last
 
 
+def _read_log(folder: Path) -> Iterator[dict[str, Any]]:
+    """Entries of the log, oldest first; a line that a process died over is left out."""
+    path = folder / LOG
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("night"), str):
+            yield entry
+
+
 def _read_state(folder: Path) -> Night | None:
     path = folder / STATE
     if not path.exists():
         return None
-    return Night(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        night = Night(**json.loads(path.read_text(encoding="utf-8")))
+        kinds = {"name": str, "done": list, "attempts": int, "facts": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(night, name), kind)]
+        if wrong or Path(night.name).name != night.name:
+            raise ValueError(f"{', '.join(wrong) or 'the name'} does not fit")
+    except (ValueError, TypeError) as error:
+        raise CorruptArchiveError(
+            f"{path} is not what a night writes ({error}): remove it, and a night begins"
+        ) from error
+    return night
 
 
 def _write_state(folder: Path, night: Night) -> None:
@@ -281,13 +309,18 @@ def _write_state(folder: Path, night: Night) -> None:
 
 def _log(folder: Path, night: Night, event: str, facts: dict[str, Any]) -> None:
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "night": night.name, "event": event, **facts}
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, default=str) + "\n")
+    with (folder / LOG).open("ab+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        # A process that died over its line would spoil the next one.
+        begin = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        file.write(begin + json.dumps(entry, default=str).encode() + b"\n")
 
 
 def _remove_old(config: NightConfig, night: Night) -> None:
     """Keep the folders of the newest nights; the log stays whole."""
-    nights = sorted(path for path in config.folder.iterdir() if path.is_dir() and path.name[:8].isdigit())
+    order = {entry["night"]: number for number, entry in enumerate(_read_log(config.folder))}  # a clock may be set back
+    folders = (path for path in config.folder.iterdir() if path.is_dir() and path.name[:8].isdigit())
+    nights = sorted(folders, key=lambda path: (order.get(path.name, -1), path.name))
     for path in nights[: max(0, len(nights) - config.keep)]:
         if path.name != night.name:
             shutil.rmtree(path, ignore_errors=True)

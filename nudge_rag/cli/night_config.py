@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from nudge_rag.cli.outcome import UsageError
+from nudge_rag.cli.resources import FORMATS
 
 __all__ = ["NightConfig", "read_config"]
 
@@ -75,7 +77,10 @@ class NightConfig:
             absolute = Path(pattern).is_absolute()
             base = Path(pattern).anchor if absolute else self.root
             relative = str(Path(pattern).relative_to(base)) if absolute else pattern
-            matches = sorted(Path(base).glob(relative))
+            try:
+                matches = sorted(Path(base).glob(relative))
+            except (ValueError, IndexError, NotImplementedError) as error:
+                raise UsageError(f"pairs: {pattern!r} is no pattern of files ({error})") from error
             if not matches and not any(sign in pattern for sign in "*?["):
                 raise UsageError(f"there is no file {self.root / pattern}")
             found += matches
@@ -90,7 +95,7 @@ def read_config(path: str | Path) -> NightConfig:
     """
     file = Path(path)
     try:
-        given = tomllib.loads(file.read_text(encoding="utf-8"))
+        given = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -102,7 +107,7 @@ def read_config(path: str | Path) -> NightConfig:
             given[name] = root / given[name]
     for name in ("pairs", "metrics"):
         if name in given:
-            given[name] = tuple(str(value) for value in given[name])
+            given[name] = tuple(given[name])
     return NightConfig(root=root, **given)
 
 
@@ -117,6 +122,32 @@ def _check(file: Path, given: dict[str, Any]) -> None:
         if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and bool not in KINDS[name]):
             kinds = " or ".join(kind.__name__ for kind in KINDS[name])
             raise UsageError(f"{file}: {name} must be {kinds}, got {value!r}")
+    _check_values(file, given)
+
+
+def _check_values(file: Path, given: dict[str, Any]) -> None:
+    """Refuse before the night what would end it at a later step, or be ignored."""
+    from nudge_rag.evaluation.metrics import parse_metric
+    from nudge_rag.solvers.registry import SOLVERS
+
+    for name, value in given.items():
+        texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise UsageError(f"{file}: {name} must hold text, got {value!r}")
+    try:
+        for metric in given.get("metrics", ()):
+            parse_metric(metric)
+    except ValueError as error:
+        raise UsageError(f"{file}: metrics: {error}") from error
+    if "metrics" in given and not given["metrics"]:
+        raise UsageError(f"{file}: metrics must name at least one, such as 'nDCG@10'")
+    for name, known in (("solver", tuple(SOLVERS)), ("format", FORMATS)):
+        if name in given and given[name] not in known:
+            raise UsageError(f"{file}: {name} must be one of {', '.join(known)}, got {given[name]!r}")
+    if not math.isfinite(given.get("at_least", 0.0)):
+        raise UsageError(f"{file}: at_least must be a finite number, got {given['at_least']!r}")
+    if given.get("switch") and given.get("mode") != "side-by-side":
+        raise UsageError(f"{file}: switch is for mode = 'side-by-side'; in place a push is live at once")
     if given.get("mode", "in-place") not in ("in-place", "side-by-side"):
         raise UsageError(f"{file}: mode must be 'in-place' or 'side-by-side', got {given['mode']!r}")
     if given.get("keep", 1) < 1:

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from nudge_rag import LabeledPairs, open_store
-from nudge_rag.cli.night import split_by_text
+from nudge_rag.cli import night
+from nudge_rag.cli.night import run_night, split_by_text
+from nudge_rag.cli.night_config import NightConfig
 from tests.cli import shop
 from tests.cli.conftest import Command
 
@@ -117,11 +120,55 @@ def test_a_closed_gate_pushes_nothing(house):
         (CONFIG.replace("*", "one"), "there is no file"),
         (CONFIG.replace('pairs = ["labels/*.csv"]', ""), "names neither pairs nor a recorder"),
         ("= 1", "is not TOML"),
+        ("\ufeff= 1", "is not TOML: Invalid statement (at line 1, column 1)"),
+        (CONFIG + "at_least = nan", "at_least must be a finite number, got nan"),
+        (CONFIG + "metrics = []", "metrics must name at least one"),
+        (CONFIG + "metrics = [10]", "metrics must hold text, got [10]"),
+        (CONFIG + 'metrics = ["nDCG"]', "metrics: a metric is written family@k"),
+        (CONFIG.replace('"nudge-n"', '"nudge-x"'), "solver must be one of auto, nudge-n"),
+        (CONFIG + 'format = "xlsx"', "format must be one of jsonl, csv"),
+        (CONFIG + "switch = true", "switch is for mode = 'side-by-side'"),
+        (CONFIG.replace("shop:embed", " "), "model must hold text, got ' '"),
+        (CONFIG.replace("labels/*.csv", "/"), "'/' is no pattern of files"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(house, text, message):
     (house / "night.toml").write_text(text)
     assert message in Command(house).answer("nightly", "night.toml", "--dry-run", code=2)["message"]
+
+
+def test_a_configuration_that_an_editor_of_windows_wrote(house):
+    (house / "night.toml").write_text(CONFIG.replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert Command(house).answer("nightly", "night.toml", "--dry-run")["nodes"] == 48
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"name": "x"}', '{"name": "../x", "done": [], "attempts": 1, "facts": {}}', "\udcff",
+                '{"name": "x", "done": 1, "attempts": 1, "facts": {}}']
+)  # fmt: skip
+def test_a_damaged_state_is_named_and_nothing_is_written(house, content):
+    (house / "nights").mkdir()
+    (house / "nights" / "state.json").write_text(content, errors="surrogateescape")
+    before = contents(house)
+    message = Command(house).answer("nightly", "night.toml", code=3)["message"]
+    assert "nights/state.json is not what a night writes" in message
+    assert contents(house) == before
+
+
+def test_clocks_that_are_set_back_and_nights_within_a_second(tmp_path):
+    """A night has a folder of its own, the newest folders stay, and a line that a process died over spoils no other."""
+    now = datetime(2026, 3, 29, 2, 30, tzinfo=UTC)
+    config = NightConfig(tmp_path, "s", "m", tmp_path / "nights", ("none/*.csv",), keep=3)
+    names = [run_night(config, now - timedelta(hours=hours)).name for hours in (0, 0, 2, 2, 1)]
+    assert names == [f"20260329T0{time}00Z{number}" for time, number in
+                     (("230", ""), ("230", "-2"), ("030", ""), ("030", "-2"), ("130", ""))]  # fmt: skip
+    assert {path.name for path in (tmp_path / "nights").iterdir() if path.is_dir()} == set(names[2:])
+    with (tmp_path / "nights" / "log.jsonl").open("a") as log:
+        log.write('{"time": "2026')
+    last = run_night(config, now).name
+    assert [entry["event"] for entry in night._read_log(tmp_path / "nights") if entry["night"] == last] == [
+        "begin", "labels", "end",
+    ]  # fmt: skip
 
 
 def test_two_nights_at_once(house):
