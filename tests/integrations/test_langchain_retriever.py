@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
@@ -45,6 +46,18 @@ def test_search_kwargs_are_honoured_and_fields_and_calls_go_before_them(store, w
     assert len(NudgeRetriever(vectorstore=store, search_kwargs={"k": 3}, k=5).invoke(query)) == 5
     assert len(retriever.invoke(query, k=7)) == 7
     assert not any(map(even, retriever.invoke(query, filter=lambda document: not even(document))))
+
+
+COUNTED = {"in-memory": "in-memory", "chroma": "chroma", "qdrant-Dot": "qdrant", "lancedb": "lance", "faiss": "faiss"}
+
+
+@pytest.mark.parametrize("kind", here(COUNTED))
+def test_a_number_that_numpy_counted_is_a_number(kind, world, tmp_path):
+    store, query = make_store(kind, world, tmp_path), world.queries[0]
+    expected = ids(NudgeRetriever(vectorstore=store, k=3).invoke(query))
+    assert len(expected) == 3
+    assert ids(NudgeRetriever(vectorstore=store, search_kwargs={"k": np.int64(3)}).invoke(query)) == expected
+    assert ids(NudgeRetriever(vectorstore=store).invoke(query, k=np.int32(3))) == expected
 
 
 def test_search_types_are_the_frameworks_and_so_are_their_errors(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +196,10 @@ class NudgeRetriever(VectorStoreRetriever):
             options |= {name: of_filter} if of_filter is not None else {}
         options |= more
         asked = options.get("k", 1)
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        if isinstance(asked, bool) or not isinstance(asked, Integral) or asked < 1:
             raise ValueError(f"k must be a positive integer, got {asked!r}")
-        return options
+        # Whatever numpy counted: some databases take Python's own integers alone.
+        return options | {"k": int(asked)} if "k" in options else options
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
