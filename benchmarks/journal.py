@@ -1,5 +1,7 @@
 """What a history of many pushes costs: time and memory of `status` and `rollback` at 1 and at 200 versions.
 
+And of vectors that a backup brings back after a rollback.
+
 Usage: python benchmarks/journal.py [--versions 200] [--nodes 14000] [--dimension 64]
 
 Each figure is taken in a process of its own. The last lines say whether the goals are met: status within 0.3 s,
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,8 @@ CHANGED = 0.1
 
 class Rows(MappingStore):
     """A store in float32, as databases are."""
+
+    replace_vectors_if = None  # that of the table, which is empty
 
     def __init__(self, ids: list[str], vectors: np.ndarray) -> None:
         super().__init__({}, key="bench")
@@ -64,15 +69,23 @@ def make(folder: Path, n_versions: int, n_nodes: int, dimension: int) -> None:
             np.savez(folder / "first.npz", ids=np.array(ids), vectors=store.vectors)
             subprocess.run(["cp", "-r", str(folder / "history"), str(folder / "history-first")], check=True)
     np.savez(folder / "last.npz", ids=np.array(ids), vectors=store.vectors)
+    # Rolled back, and then a backup brings the vectors of the last version back.
+    subprocess.run(["cp", "-r", str(folder / "history"), str(folder / "history-over")], check=True)
+    rollback(store, folder / "history-over")
+    shutil.copy(folder / "last.npz", folder / "over.npz")
 
 
 def measure(folder: Path, action: str, which: str) -> None:
     """Print seconds and peak memory of one call, in this process alone."""
     arrays = np.load(folder / f"{which}.npz")
     store = Rows(arrays["ids"].tolist(), arrays["vectors"])
-    history = folder / ("history-first" if which == "first" else "history")
+    history = folder / ("history" if which == "last" else f"history-{which}")
     started = time.perf_counter()
-    done = len(status(store, history).nudged) if action == "status" else rollback(store, history).restored
+    if action == "status":
+        found = status(store, history)
+        done = len(found.returned if which == "over" else found.nudged)
+    else:
+        done = rollback(store, history).restored
     seconds = time.perf_counter() - started
     if done != len(arrays["ids"]):
         raise SystemExit(f"{action} found {done} of {len(arrays['ids'])} nodes")
@@ -110,19 +123,20 @@ def main() -> None:
         found = {
             (action, which): in_a_process(folder, action, which)
             for action in ("status", "rollback")
-            for which in ("first", "last")
+            for which in ("first", "last", "over")
         }
     print(f"{arguments.versions} versions of {arguments.nodes} x {arguments.dimension}")
-    print("| | 1 version | all versions | peak memory, all |")
-    print("|---|---|---|---|")
+    print("| | 1 version | all versions | peak memory, all | of vectors that came back after a rollback |")
+    print("|---|---|---|---|---|")
     for action in ("status", "rollback"):
-        first, last = found[action, "first"], found[action, "last"]
-        print(f"| {action} | {first['seconds']:.2f} s | {last['seconds']:.2f} s | {last['megabytes']:.0f} MB |")
+        first, last, over = (found[action, which] for which in ("first", "last", "over"))
+        seconds = (f"{one['seconds']:.2f} s" for one in (first, last))
+        print(f"| {action} | {' | '.join(seconds)} | {last['megabytes']:.0f} MB | {over['seconds']:.2f} s |")
     print(f"The history is {size:.2f} times the originals.")
     slower = found["rollback", "last"]["seconds"] / found["rollback", "first"]["seconds"]
-    most = max(found[action, "last"]["megabytes"] for action in ("status", "rollback"))
+    most = max(found[action, which]["megabytes"] for action in ("status", "rollback") for which in ("last", "over"))
     goals = {
-        "status within 0.3 s": found["status", "last"]["seconds"] <= 0.3,
+        "status within 0.3 s": max(found["status", which]["seconds"] for which in ("last", "over")) <= 0.3,
         "rollback within 3 times that of one version": slower <= 3,
         "both within 300 MB": most <= 300,
         "history below 2.5 times the originals": size < 2.5,

@@ -10,6 +10,7 @@ from nudge_rag.cli.resources import add_store, add_yes, confirm, journal_of, ope
 
 if TYPE_CHECKING:
     from nudge_rag.journal.versions import Version
+    from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["add_commands"]
 
@@ -54,15 +55,15 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> Outcome:
-    """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes lack it."""
+    """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes are not so."""
     from nudge_rag import status
 
     found = status(open_named_store(arguments.store), **journal_of(arguments))
-    names = ("nudged", "lost", "changed", "missing", "edited", "unmapped")
+    names = ("nudged", "lost", "changed", "missing", "edited", "unmapped", "returned", "returned_from")
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
-    is_partly = found.lost or found.changed or found.missing or found.unmapped
-    code = NO if found.version is None else PARTLY if is_partly else DONE
+    is_partly = found.lost or found.changed or found.missing or found.unmapped or found.returned
+    code = PARTLY if is_partly else NO if found.version is None else DONE
     return Outcome(str(found), result, code)
 
 
@@ -109,11 +110,14 @@ def _rollback(arguments: argparse.Namespace) -> Outcome:
 
     store, where = open_named_store(arguments.store), journal_of(arguments)
     live = [version for version in versions(store, **where) if version.is_live]
-    if not live and arguments.version is None:
+    what, nodes = f"version {arguments.version} and later ones", live[-1].n_nodes if live else 0
+    if arguments.version is None and live:
+        what = f"version {live[-1].name}"
+    elif arguments.version is None:
+        what, nodes = _describe_returned(store, where)
+    if not what:
         return Outcome("Nothing was rolled back: no push is live.", {"restored": 0, "version": None}, NO)
-    what = f"version {arguments.version} and later ones" if arguments.version else f"version {live[-1].name}"
     if arguments.dry_run:
-        nodes = live[-1].n_nodes if live else 0
         return Outcome(f"{what} would be rolled back, {nodes:,} nodes.", {"would_roll_back": what, "nodes": nodes})
     if not confirm(arguments, f"Roll back {what} of {store.name}?"):
         return Outcome("Nothing was rolled back.", {"restored": 0, "version": None}, NO)
@@ -125,10 +129,23 @@ def _rollback(arguments: argparse.Namespace) -> Outcome:
         "changed_since": list(receipt.changed_since),
         "missing": list(receipt.missing),
     }
-    code = NO if not receipt.exact or receipt.version is None else DONE
+    code = NO if not receipt.exact or (receipt.version is None and not receipt.restored) else DONE
     if code == DONE and (receipt.changed_since or receipt.missing):
         code = PARTLY
     return Outcome(str(receipt), result, code)
+
+
+def _describe_returned(store: EmbeddingStore, where: dict[str, Any]) -> tuple[str, int]:
+    """Name the vectors that a rollback undoes although nothing is live, and count their nodes; empty if there are none.
+
+    Those of a version that is over, and nodes that had been away.
+    """
+    from nudge_rag import status
+
+    found = status(store, **where)
+    if found.returned:
+        return f"what came back of version {' or '.join(found.returned_from)}", len(found.returned)
+    return ("nodes that had been away", len(found.away)) if found.away else ("", 0)
 
 
 def _reapply(arguments: argparse.Namespace) -> Outcome:

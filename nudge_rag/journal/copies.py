@@ -26,6 +26,7 @@ from nudge_rag.journal.manifest import (
     SWITCHED,
     SWITCHING,
     VERIFIED,
+    WAS_LIVE,
     WRITING,
 )
 from nudge_rag.journal.push_all import fill_copy, keep_originals
@@ -175,7 +176,7 @@ def _drop_waiting(journal: Journal) -> None:
         if waiting.is_beside and waiting.state == COMMITTED:
             settle_late_writes(journal, waiting)
             drop_copy(journal.store, waiting)
-            waiting.set_state(ROLLED_BACK)
+            waiting.retire()
 
 
 def _commit(store: EmbeddingStore, version: Version) -> None:
@@ -208,6 +209,8 @@ def swap(journal: Journal, version: Version, state: str) -> int:
         PushError: the store failed; the journal says which of the two is live.
     """
     store, n_caught_up = journal.store, 0
+    if state == SWITCHED:
+        version.manifest[WAS_LIVE] = True
     version.set_state(SWITCHING)
     try:
         if isinstance(store, CatchingUpStore):
@@ -378,7 +381,7 @@ def _mend(journal: Journal, version: Version) -> str:
             record_as_in_place(journal, version)
             done.append("the version before is no longer beside it: it is kept as a push in place")
         else:
-            version.set_state(ROLLED_BACK)
+            version.retire()
             done.append("its copy is no longer there: nothing waits to be switched to")
     return "; ".join(done)
 

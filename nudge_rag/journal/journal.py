@@ -35,9 +35,10 @@ from nudge_rag.journal.manifest import (
 )
 from nudge_rag.journal.manifest import wrong_manifest as why_wrong
 from nudge_rag.journal.ownership import Home, find_home
+from nudge_rag.journal.returned import IsKnown, Returned, among, find_returned, match_over
 from nudge_rag.journal.storage import writing_to
 from nudge_rag.journal.versions import Version, checked
-from nudge_rag.stores.access import same_rows, same_vectors
+from nudge_rag.stores.access import reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, TransactionalStore
 
@@ -47,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 # Superseded versions that can still be undone one by one; of older ones only the manifest is kept.
 KEPT = 2
+# Versions that were rolled back whose vectors are kept, by which they are known if they come back; of those that wrote
+# all nodes, the newest alone.
+KEPT_OVER = 3
 # In a manifest: nothing was live when this version was recorded, so that all before it are over.
 FRESH = "fresh"
 # In a manifest: the version that was live when this one was recorded.
@@ -112,6 +116,10 @@ class Journal:
     def staged(self) -> Version | None:
         """The push that waits beside the live version for `nudge_rag.switch`."""
         return next((one for one in reversed(self.versions) if one.is_beside and one.state == COMMITTED), None)
+
+    def over(self, live: Version | None) -> list[Version]:
+        """The pushes besides ``live`` whose vectors are known if they come back, newest first."""
+        return [version for version in reversed(self.versions) if version is not live and version.may_return]
 
     @property
     def in_place(self) -> list[Version]:
@@ -230,6 +238,7 @@ class Journal:
             if previous.number < version.number and previous.state == COMMITTED:
                 previous.set_state(SUPERSEDED)
         self.compact()
+        self.thin_out()
 
     def compact(self) -> None:
         """Store superseded versions as differences to newer ones, and keep of old ones nothing but the manifest."""
@@ -247,18 +256,37 @@ class Journal:
             # The push is made; the next one tries again to save the space.
             logger.warning("superseded versions of %s keep their space: %s", self.name, error)
 
+    def thin_out(self) -> None:
+        """Keep nothing but the manifest of versions that were rolled back, but for the newest of them."""
+        over = [one for one in reversed(self.versions) if one.state == ROLLED_BACK and not one.is_thinned]
+        old = [one for place, one in enumerate(over) if place >= KEPT_OVER or (place and one.is_streamed)]
+        try:
+            for version in reversed(old):  # older ones may be differences to newer ones
+                version.thin()
+        except JournalError as error:
+            logger.warning("versions of %s that were rolled back keep their space: %s", self.name, error)
+
     def roll_back(self, version: Version) -> None:
         """Record that ``version`` is undone; first, what is stored as a difference to it is made whole."""
         for other in self.versions:
             if other.manifest.get(BASE) == version.name and not other.is_thinned:
                 other.write(other.load())
-        version.set_state(ROLLED_BACK)
+        if version.state == PREPARED:
+            version.set_state(ROLLED_BACK)
+        else:
+            version.retire()
 
     def nudged_ids(self) -> tuple[str, ...]:
         """Ids of the nodes that may hold what a push wrote; of a push of all nodes, those with vectors of their own."""
         live = self.live
-        ids = () if live is None else live.ids
-        return tuple(dict.fromkeys([*ids, *self.away.vectors]))
+        ids = dict.fromkeys([*(() if live is None else live.ids), *self.away.vectors])
+        returned = self.find_returned(among(ids), own_alone=True)
+        return tuple(dict.fromkeys([*ids, *(node_id for part in returned for node_id in part.ids)]))
+
+    def find_returned(self, is_known: IsKnown | None = None, *, own_alone: bool = False) -> Iterator[Returned]:
+        """Nodes that hold nudges of versions that are not live; see `nudge_rag.journal.returned`."""
+        with reading(self.store, "vectors of versions that are over were looked for"):
+            yield from find_returned(self.store, self.over(self.live), is_known, own_alone=own_alone)
 
     def derivation(self, version: Version) -> Derivation:
         """How the vectors of a version were made that mapped all nodes beside the live version."""
@@ -294,8 +322,14 @@ class Journal:
         if self.ingested:
             mapped, before = self.ingested.originals_of(np.asarray(vectors))
             originals[mapped] = before
+        over = self.over(live)
         rows, known = self._find(ids, np.asarray(vectors), live)
         originals[rows] = known.originals
+        if over:
+            left = np.setdiff1d(np.arange(len(ids)), rows)
+            names, found = [ids[row] for row in left.tolist()], np.asarray(vectors)[left]
+            for _, places, before in match_over(self.store, over, names, found):
+                originals[left[places]] = before
         return originals
 
     def _find(self, ids: Sequence[str], vectors: FloatArray, live: Version | None) -> tuple[IntArray, Vectors]:

@@ -27,6 +27,7 @@ __all__ = [
     "SWITCHING",
     "THINNED",
     "VERIFIED",
+    "WAS_LIVE",
     "WRITING",
     "wrong_array",
     "wrong_manifest",
@@ -45,6 +46,8 @@ STATES = {
 }
 ARRAY_NAMES = ("originals", "before", "after")
 KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details": dict}
+# Set if a version that is a copy was live by a switch.
+WAS_LIVE = "was_live"
 # Set if only the manifest of a version is left.
 THINNED = "thinned"
 # The version that this one is stored as a difference to.

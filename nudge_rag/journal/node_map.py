@@ -12,6 +12,7 @@ from nudge_rag.journal.blocks import nodes_per_block
 from nudge_rag.journal.goal import MapVectors
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.packed_map import NODE_MAP, node_map_of, pack_adapter, unpack_adapter
+from nudge_rag.journal.returned import has_returned
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter, usable_rows
 from nudge_rag.stores.access import reading
@@ -40,7 +41,11 @@ def mapped_store(store: EmbeddingStore, journal: Journal, node_map: QueryAdapter
 def untouched_store(store: EmbeddingStore, journal: Journal) -> EmbeddingStore:
     """Return a view of ``store`` as it was before all of its nodes were written; the store itself if they were not."""
     live = journal.live
-    return MappedStore(store, journal.originals_of) if live is not None and live.is_streamed else store
+    if live is not None and live.is_streamed:
+        return MappedStore(store, journal.originals_of)
+    with reading(store, "vectors of versions that are over were looked for"):
+        is_back = any(version.is_streamed and has_returned(store, version) for version in journal.over(live))
+    return MappedStore(store, journal.originals_of) if is_back else store
 
 
 def unmapped_nodes(journal: Journal, live: Version) -> Iterator[tuple[list[str], FloatArray]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.journal.manifest import BASE, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.recovery import locked_journal
-from nudge_rag.journal.versions import writing_to
+from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["prune"]
@@ -20,6 +20,7 @@ def prune(
 
     The live version, and one that waits beside it, stay with the originals of every node: `rollback` of all works as
     before. ``rollback(version=...)`` goes back to versions that stay, and refuses to go back to one that was removed.
+    Vectors of a removed version are no longer known should a backup bring them back.
 
     Args:
         store: the vector store.
@@ -51,8 +52,7 @@ def prune(
         raise ValueError(f"keep must be a number of records, 0 or more, got {keep!r}")
     with locked_journal(store, versions) as journal:
         over = [version for version in journal.versions if version.state in (SUPERSEDED, ROLLED_BACK)]
-        # A label's copy is still to be dropped.
-        over = [version for version in over if not version.label or version.state == SUPERSEDED or version.is_thinned]
+        over = [version for version in over if not _has_own_copy(version)]
         removed = over[: max(0, len(over) - keep)]
         needed = {version.manifest.get(BASE) for version in journal.versions if version not in removed}
         removed = [version for version in removed if version.name not in needed]
@@ -65,3 +65,9 @@ def prune(
         if forget_away:
             journal.away.drop(list(journal.away.vectors))
     return tuple(version.name for version in removed)
+
+
+def _has_own_copy(version: Version) -> bool:
+    """Whether a label's copy may still be there, to be dropped."""
+    is_retired = version.is_thinned or version.manifest["state"] == ROLLED_BACK
+    return bool(version.label) and version.state != SUPERSEDED and not is_retired

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from nudge_rag.journal.packed_map import NODE_MAP, unpack_adapter
 from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
+from nudge_rag.journal.returned import among, match_over
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, undo_writes, write_over
 from nudge_rag.stores.access import read_present, reading, same_vectors
@@ -196,15 +197,17 @@ def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: 
     dtype = np.dtype(store.capabilities.dtype)
     targets = {n: (o, v) for n, o, v in zip(ids, originals.astype(dtype), store.as_stored(vectors), strict=True)}
     live_at = {} if live is None else {node_id: at for at, node_id in enumerate(live.ids)}
-    current, gone = read_present(store, list(dict.fromkeys([*targets, *live_at, *journal.away.vectors])))
+    asked = dict.fromkeys([*targets, *live_at, *journal.away.vectors])
+    current, gone = read_present(store, list(asked))
+    known = {} if live is None else _originals_of_held(store, live, live_at, current)
+    for node_id, (nudged, original) in journal.away.vectors.items():
+        if node_id in current and node_id not in known and same_vectors(store, current[node_id], nudged):
+            known[node_id] = original.astype(dtype)
+    returned = _find_returned(journal, current, targets, {*asked} - {*known})
     rows, changed = [], []
-    for node_id, now in current.items():
-        at = live_at.get(node_id)
-        original, ours = now, False
-        if live is not None and at is not None and live.holds(store, now, at):
-            original, ours = live.originals[at], True
-        elif node_id in journal.away.vectors and same_vectors(store, now, journal.away.vectors[node_id][0]):
-            original, ours = journal.away.vectors[node_id][1].astype(dtype), True
+    for node_id, now in {**current, **returned.vectors}.items():
+        ours = node_id in known or node_id in returned.originals
+        original = known.get(node_id, returned.originals.get(node_id, now))
         wanted = targets.get(node_id)
         if wanted is None:
             # Nudged by an earlier push and by this one no longer: back to its original.
@@ -221,6 +224,52 @@ def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: 
     parts = [np.array([row[part] for row in rows], dtype=dtype) for part in (1, 2, 3)]
     missing = tuple(node_id for node_id in gone if node_id in targets)
     return _Plan([row[0] for row in rows], Vectors(*parts), tuple(changed), missing, away, back)
+
+
+def _originals_of_held(
+    store: EmbeddingStore, live: Version, live_at: Mapping[str, int], current: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Originals of the nodes that hold what the live version wrote or found."""
+    return {
+        node_id: live.originals[live_at[node_id]]
+        for node_id, now in current.items()
+        if node_id in live_at and live.holds(store, now, live_at[node_id])
+    }
+
+
+def _find_returned(
+    journal: Journal,
+    current: Mapping[str, FloatArray],
+    targets: Mapping[str, tuple[FloatArray, FloatArray]],
+    doubtful: Collection[str],
+) -> _Returned:
+    """Nodes that hold a nudge again whose version is over; among ``current`` those that are ``doubtful``."""
+    store, over = journal.store, journal.over(journal.live)
+    dtype, found = store.capabilities.dtype, _Returned({}, {})
+    if not over:
+        return found
+    for part in journal.find_returned(among(current)):
+        found.vectors.update(zip(part.ids, part.found, strict=True))
+        found.originals.update(zip(part.ids, part.originals.astype(dtype), strict=True))
+    names = [
+        node_id
+        for node_id in doubtful
+        if node_id in current
+        and not (node_id in targets and same_vectors(store, current[node_id], targets[node_id][0]))
+    ]
+    if names:
+        vectors = np.array([current[node_id] for node_id in names])
+        for _, places, before in match_over(store, over, names, vectors):
+            found.originals.update(zip([names[place] for place in places], before.astype(dtype), strict=True))
+    return found
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """Nodes that hold a nudge again: vectors of those that were read besides others, and originals of all."""
+
+    vectors: dict[str, FloatArray]
+    originals: dict[str, FloatArray]
 
 
 def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:

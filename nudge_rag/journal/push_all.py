@@ -201,7 +201,7 @@ def fill_copy(journal: Journal, version: Version) -> int:
     """
     store, derivation = journal.store, journal.derivation(version)
     goal = derivation.goal
-    if isinstance(store, MappableStore) and journal.live is None and not journal.away.vectors and goal.node_map:
+    if isinstance(store, MappableStore) and _is_untouched(journal) and goal.node_map:
         copy = store.map_to_copy(MapVectors(goal.node_map), version.label)
         present, _ = read_present(store, goal.ids)
         names = list(present)
@@ -235,6 +235,11 @@ def _fill_by_scan(
         total += len(names)
         _write_to_copy(copy, [names[row] for row in rows], vectors[rows], made[rows])
     return total
+
+
+def _is_untouched(journal: Journal) -> bool:
+    """Whether every vector of the store is an original."""
+    return journal.live is None and not journal.away.vectors and not any(True for _ in journal.find_returned())
 
 
 def _write_to_copy(copy: EmbeddingStore, names: list[str], before: FloatArray, vectors: FloatArray) -> None:

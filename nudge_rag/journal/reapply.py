@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
+from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import FoundNode, find_by_text
@@ -18,11 +20,12 @@ from nudge_rag.journal.node_map import describe_unmapped, unmapped_ids
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.push_all import add_blocks
 from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.returned import among
 from nudge_rag.journal.status import find_status
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import write_over
-from nudge_rag.stores.access import read_present, reading
+from nudge_rag.stores.access import read_present, reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["reapply"]
@@ -40,9 +43,11 @@ def reapply(
 ) -> tuple[str, ...]:
     """Write the nudge again to the nodes that lost it, and read it back; nodes that changed are left alone.
 
+    Nodes that hold vectors again of a push that is over, as after a backup was restored, get those of the live version.
+
     With ``texts``, nodes that are in the store under new ids, as after an index was built anew, are found by the hashes
     that were recorded, and get the nudge too, if their embeddings are still those of before. That is recorded as a new
-    version, so that a rollback knows them.
+    version, or with the live one if that was switched to, so that a rollback knows them.
 
     If all nodes were mapped (``tune(reach="nodes")``), those that were added or embedded again since are mapped too,
     and recorded with the version that is live.
@@ -80,9 +85,12 @@ def reapply(
             return ()
         if embed_queries is not None:
             _check_model(live, embed_queries)
-        written = _reapply_to_lost(journal, live)
-        # A push over a version that a switch made live could not be switched back.
-        moved = {} if texts is None or live.is_beside else _find_moved(journal, live, texts)
+        written = (*_reapply_to_lost(journal, live), *_reapply_to_returned(journal, live))
+        moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
+        if moved and live.is_beside:
+            # A push over a version that a switch made live could not be switched back.
+            written = (*written, *_record_moved(journal, live, moved))
+            moved = {}
     if moved:
         written = (*written, *_push_to_moved(store, live, moved, versions))
     with locked_journal(store, versions) as journal:
@@ -119,6 +127,31 @@ def _reapply_to_lost(journal: Journal, live: Version) -> tuple[str, ...]:
         if written.refused:
             raise PushError(f"{store.name} did not keep the vectors as they were written: look at status()")
         kept += written.kept
+    return tuple(kept)
+
+
+def _reapply_to_returned(journal: Journal, live: Version) -> tuple[str, ...]:
+    """Give nodes that hold a nudge of a version that is over what they are to hold while ``live`` is."""
+    if live.is_streamed:
+        return ()  # `_map_new` knows their originals, and maps them
+    store, status = journal.store, find_status(journal)
+    if not status.returned:
+        return ()
+    kept: list[str] = []
+    try:
+        with journal.transaction():
+            for part in list(journal.find_returned(among({*status.nudged, *status.lost}))):
+                wanted = np.array(part.originals, dtype=store.capabilities.dtype)
+                rows, block = live.find(part.ids)
+                same = same_rows(store, wanted[rows], block.vectors.originals)
+                wanted[rows[same]] = block.vectors.after[same]
+                written = write_over(store, part.ids, part.found, wanted)
+                kept += written.kept
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while {len(status.returned)} node(s) with vectors of a push that is over were written"
+            f" to; a later call starts again ({type(error).__name__}: {error})"
+        ) from error
     return tuple(kept)
 
 
@@ -163,19 +196,41 @@ def _cosine(node: FoundNode, live: Version, at: int) -> float:
     return float(now @ then / lengths) if now.shape == then.shape and lengths > 0 else 0.0
 
 
-def _push_to_moved(
-    store: EmbeddingStore, live: Version, moved: dict[int, FoundNode], versions: str | Path | None
-) -> tuple[str, ...]:
-    """Push the live version again with the ids that its nodes have now."""
+def _record_moved(journal: Journal, live: Version, moved: dict[int, FoundNode]) -> tuple[str, ...]:
+    """Let a version that a switch made live know its nodes by the ids that they have now, and write its nudge to them.
+
+    The nodes that it knew before are away: if one comes back with the nudge, it is undone.
+    """
+    ids, vectors = list(live.ids), live.load()
+    originals, before = vectors.originals.copy(), vectors.before.copy()
+    journal.away.add((ids[at], vectors.after[at].copy(), originals[at].copy()) for at in moved)
+    for at, node in moved.items():
+        ids[at] = node.id
+        originals[at] = before[at] = node.vector
+    live.manifest["details"] = _renamed_details(live, moved)
+    live.rebuild(ids, Vectors(originals, before, vectors.after), live.state)
+    return _reapply_to_lost(journal, live)
+
+
+def _renamed_details(live: Version, moved: dict[int, FoundNode]) -> dict[str, Any]:
+    """The details of a version, with hashes of texts under the ids that its nodes have now."""
     names = {live.ids[at]: node.id for at, node in moved.items()}
-    present = store.matching(live.ids, None)
-    rows = [at for at, node_id in enumerate(live.ids) if node_id in present or at in moved]
-    ids = [moved[at].id if at in moved else live.ids[at] for at in rows]
-    originals = np.array([moved[at].vector if at in moved else live.originals[at] for at in rows])
     details = dict(live.manifest["details"])
     for kind in ("text_hashes", "label_hashes"):
         known = details.get(kind, {})
         details[kind] = {names.get(node_id, node_id): hashed for node_id, hashed in known.items()}
+    return details
+
+
+def _push_to_moved(
+    store: EmbeddingStore, live: Version, moved: dict[int, FoundNode], versions: str | Path | None
+) -> tuple[str, ...]:
+    """Push the live version again with the ids that its nodes have now."""
+    present = store.matching(live.ids, None)
+    rows = [at for at, node_id in enumerate(live.ids) if node_id in present or at in moved]
+    ids = [moved[at].id if at in moved else live.ids[at] for at in rows]
+    originals = np.array([moved[at].vector if at in moved else live.originals[at] for at in rows])
+    details = _renamed_details(live, moved)
     receipt = push_vectors(store, ids, originals, live.after[rows], versions=versions, details=details)
     left = {*receipt.changed_since, *receipt.missing}
     return tuple(node.id for node in moved.values() if receipt.pushed and node.id not in left)

@@ -10,7 +10,7 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import recover_copies
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, ROLLED_BACK, SUPERSEDED, VERIFIED
+from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, SUPERSEDED, VERIFIED
 from nudge_rag.journal.push_all import undo_blocks
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import undo_writes
@@ -92,4 +92,4 @@ def _tidy(journal: Journal) -> None:
         if version.state == COMMITTED and version.number < committed:
             version.set_state(SUPERSEDED)
         elif version.state == SUPERSEDED and version.number > live:
-            version.set_state(ROLLED_BACK)
+            version.retire()

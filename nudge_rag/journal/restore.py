@@ -11,12 +11,13 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.memory import giving_back
 from nudge_rag.common.progress import track
 from nudge_rag.common.text import preview
-from nudge_rag.errors import PushError
+from nudge_rag.errors import CorruptArchiveError, PushError
 from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.manifest import BLOCKS, COMMITTED, ROLLED_BACK, SUPERSEDED
+from nudge_rag.journal.manifest import BLOCKS, COMMITTED, SUPERSEDED
 from nudge_rag.journal.push_all import NodeIds
+from nudge_rag.journal.returned import IsKnown
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, same_rows, same_vectors
@@ -29,6 +30,7 @@ __all__ = [
     "restore",
     "restore_away",
     "restore_ingested",
+    "restore_returned",
     "version_before",
 ]
 
@@ -41,7 +43,8 @@ class RollbackReceipt:
 
     Attributes:
         restored: number of nodes whose earlier vectors are in the store again.
-        version: the oldest version rolled back, None if there was none.
+        version: the oldest version rolled back, None if there was none; if nothing was live, and nodes held vectors of
+            one that had been rolled back before, that one.
         changed_since: ids left alone because something else has changed their vectors since the push.
         missing: ids that are not in the store now; if they come back with the nudge, the next call undoes it.
         exact: whether every restored vector was read back and equals the one wanted: bit for bit, or to the store's own
@@ -222,6 +225,37 @@ def restore_away(journal: Journal) -> int:
     return 0 if written is None else len(written.kept)
 
 
+def restore_returned(journal: Journal, is_known: IsKnown | None = None) -> dict[str, str]:
+    """Restore the originals of nodes that hold a nudge again whose version is over.
+
+    Args:
+        journal: of the store.
+        is_known: tells nodes that were restored just now; None if there are none.
+
+    Returns:
+        Ids of the nodes that have their originals again, and the version whose vectors they held.
+
+    Raises:
+        PushError: the store failed; a later call starts again.
+    """
+    store = journal.store
+    restored: dict[str, str] = {}
+    try:
+        # All are found first: what is written here is not to be looked at again.
+        for part in list(journal.find_returned(is_known)):
+            originals = part.originals.astype(store.capabilities.dtype, copy=False)
+            written = write_over(store, part.ids, part.found, originals)
+            restored |= dict.fromkeys(written.kept, part.version)
+    except CorruptArchiveError:
+        raise
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while nodes that hold a nudge again were restored; a later call starts again"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+    return restored
+
+
 def restore_ingested(journal: Journal) -> int:
     """Give nodes that were mapped before they were added the vectors that their model gave; how many.
 
@@ -283,13 +317,14 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
         else:
             before.set_state(COMMITTED)
     for version in reversed(undone):
-        version.set_state(ROLLED_BACK)
+        version.retire()
     if to_originals:
         for version in journal.in_place:
             # Of older ones nothing is left but the manifest, and it need not be written: nothing is live. One before a
             # push that died is still committed.
             if version.state in (SUPERSEDED, COMMITTED) and not version.is_thinned:
-                version.set_state(ROLLED_BACK)
+                version.retire()
+    journal.thin_out()
 
 
 def _rebuild(version: Version, next_one: Version) -> None:

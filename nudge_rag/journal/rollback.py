@@ -16,7 +16,16 @@ from nudge_rag.journal.copies import undo_switch
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import LIVE, SUPERSEDED
 from nudge_rag.journal.packed_map import node_map_of
-from nudge_rag.journal.restore import RollbackReceipt, close, restore, restore_away, restore_ingested, version_before
+from nudge_rag.journal.restore import (
+    RollbackReceipt,
+    close,
+    restore,
+    restore_away,
+    restore_ingested,
+    restore_returned,
+    version_before,
+)
+from nudge_rag.journal.returned import IsKnown, among
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.base import EmbeddingStore
 
@@ -31,9 +40,11 @@ def rollback(
 
     Works from any process that opens the same store, also after a push that did not finish. Nodes that something else
     has changed since are left alone and listed. Nodes that are not in the store are listed, and remembered: if one
-    comes back with the nudge, the next call undoes it. A version that was made live by `nudge_rag.switch` is switched
-    back, in one step, and waits beside again; if nodes have been added or changed since, which that would lose, the
-    vectors are written back instead.
+    comes back with the nudge, the next call undoes it. So it does with vectors of a version that had been rolled back
+    before, if a restored backup, or a process that saves a file as it once had read it, brings them back.
+
+    A version that was made live by `nudge_rag.switch` is switched back, in one step, and waits beside again; if nodes
+    have been added or changed since, which that would lose, the vectors are written back instead.
 
     Args:
         store: the vector store.
@@ -54,6 +65,7 @@ def rollback(
         if version is not None:
             _require_way_back(journal, first)
         back = undo_switch(journal, first)
+        written_by_live = _find_written(journal.live)
         if version is not None:
             # One that could not be switched back counts as pushed in place from now on.
             _require_way_back(journal, first)
@@ -61,6 +73,7 @@ def rollback(
             receipt = _roll_back_in_place(journal, None if version is None else first)
             if version is None:
                 receipt = replace(receipt, restored=receipt.restored + restore_away(journal))
+                receipt = _undo_returned(journal, receipt, written_by_live)
             if node_map_of(journal.live) is None:
                 receipt = replace(receipt, restored=receipt.restored + restore_ingested(journal))
         if back is not None:
@@ -131,6 +144,28 @@ def _found_originals(version: Version) -> bool:
 
 def _undone(journal: Journal, first: int) -> list[Version]:
     return [one for one in journal.in_place if one.state in (*LIVE, SUPERSEDED) and one.number >= first]
+
+
+def _find_written(live: Version | None) -> IsKnown:
+    """Tell which nodes the live version wrote, also once its record is no longer there."""
+    if live is None:
+        return among(())
+    if live.is_streamed:
+        blocks = live.blocks
+        blocks.knows([])  # reads the index
+        return blocks.knows
+    return among({*live.ids})
+
+
+def _undo_returned(journal: Journal, receipt: RollbackReceipt, is_written: IsKnown) -> RollbackReceipt:
+    """Undo nudges of versions that had been over before, on nodes that the live one had not written, or not as such."""
+    left_alone = among({*receipt.changed_since, *receipt.missing})
+    restored = restore_returned(journal, lambda asked: is_written(asked) & ~left_alone(asked))
+    if not restored:
+        return receipt
+    changed = tuple(node_id for node_id in receipt.changed_since if node_id not in restored)
+    name = receipt.version or min(restored.values(), key=int)
+    return replace(receipt, restored=receipt.restored + len(restored), changed_since=changed, version=name)
 
 
 def _roll_back_in_place(journal: Journal, first: int | None) -> RollbackReceipt:

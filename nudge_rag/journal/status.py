@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import unmapped_ids
+from nudge_rag.journal.returned import among
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
@@ -34,6 +35,9 @@ class Status:
         ready: name of the version that waits beside the live one for `switch`; None if none does.
         origin: the store that the version was pushed to, if this one is a copy of that; None if it was this one.
         unmapped: of a version that mapped all nodes, ids that were added or embedded again since: `reapply` maps them.
+        returned: ids that hold vectors again of a push that is over, as after a backup was restored, or once a process
+            saved a file as it had read it before a rollback; `rollback` undoes them.
+        returned_from: names of the versions that made those vectors, newest first.
         away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
             nudge, `rollback` undoes it.
     """
@@ -49,9 +53,16 @@ class Status:
     away: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
     origin: str | None = None
+    returned: tuple[str, ...] = ()
+    returned_from: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
+        if self.returned:
+            which, way = " or ".join(self.returned_from), "was rolled back: rollback() undoes them"
+            if self.version is not None:
+                way = "is no longer live: reapply() or rollback() puts that right"
+            waits = f"{waits}; {len(self.returned)} node(s) hold vectors of version {which} although it {way}"
         if self.version is None:
             return f"nothing is pushed{waits}"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"
@@ -114,17 +125,34 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
     """As `status`, of a journal that is open."""
     store, live, staged = journal.store, journal.live, journal.staged
     ready, away = None if staged is None else staged.name, tuple(journal.away.vectors)
-    if live is None:
-        return Status(None, None, ready=ready, away=away)
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": [], "missing": []}
     with reading(store, "its nodes were compared with what was pushed"):
-        for kind, node_id in _find_kinds(journal, live):
+        for kind, node_id in () if live is None else _find_kinds(journal, live):
             kinds[kind].append(node_id)
+    back = _find_back(journal, {*kinds["nudged"], *kinds["lost"]})
+    sources = tuple(sorted(set(back.values()), key=int, reverse=True))
+    found = Status(None, None, ready=ready, away=away, returned=tuple(back), returned_from=sources)
+    if live is None:
+        return found
     nudged, lost, changed, missing = (tuple(ids) for ids in kinds.values())
-    edited = () if texts is None else _edited(live, [*nudged, *lost, *changed], texts)
-    unmapped = tuple(unmapped_ids(journal, live))
-    origin = journal.home.origin(live)
-    return Status(live.name, live.state, nudged, lost, changed, missing, edited, ready, away, unmapped, origin)
+    changed = tuple(node_id for node_id in changed if node_id not in back)
+    return replace(
+        found,
+        version=live.name,
+        state=live.state,
+        nudged=nudged,
+        lost=lost,
+        changed=changed,
+        missing=missing,
+        edited=() if texts is None else _edited(live, [*nudged, *lost, *changed], texts),
+        unmapped=tuple(unmapped_ids(journal, live)),
+        origin=journal.home.origin(live),
+    )
+
+
+def _find_back(journal: Journal, known: set[str]) -> dict[str, str]:
+    """Ids of nodes that hold nudges of versions that are over, and the names of these."""
+    return {node_id: part.version for part in journal.find_returned(among(known)) for node_id in part.ids}
 
 
 def _find_kinds(journal: Journal, live: Version) -> Iterator[tuple[str, str]]:

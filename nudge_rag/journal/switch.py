@@ -22,7 +22,7 @@ from nudge_rag.journal.copies import (
 )
 from nudge_rag.journal.copy_notes import LabelNotes
 from nudge_rag.journal.differences import find_differences
-from nudge_rag.journal.manifest import COMMITTED, ROLLED_BACK, SWITCHED
+from nudge_rag.journal.manifest import COMMITTED, SWITCHED
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
@@ -138,7 +138,8 @@ def drop_copies(store: EmbeddingStore, versions: str | Path | None = None, *, fo
             drop_copy(store, version)
             LabelNotes(journal.storage, version.label).forget()
             if version.is_beside:
-                version.set_state(ROLLED_BACK)
+                version.retire()
+        journal.thin_out()
     return tuple(version.name for version in dropped)
 
 

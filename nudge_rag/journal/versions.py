@@ -38,6 +38,7 @@ from nudge_rag.journal.manifest import (
     SWITCHED,
     SWITCHING,
     THINNED,
+    WAS_LIVE,
     wrong_manifest,
 )
 from nudge_rag.journal.storage import writing_to
@@ -103,6 +104,12 @@ class Version:
         return ROLLED_BACK if self.is_over and state == SUPERSEDED else state
 
     @property
+    def previous(self) -> str | None:
+        """Name of the version that was live when this one was recorded; None if there was none, or it is not known."""
+        name = self.manifest.get("previous")
+        return None if name is None else str(name)
+
+    @property
     def is_beside(self) -> bool:
         """Whether it was pushed beside the live version, rather than over it."""
         return str(self.manifest.get("mode", IN_PLACE)) == SIDE_BY_SIDE
@@ -116,6 +123,18 @@ class Version:
     def is_live(self) -> bool:
         """Whether the store as it is read may hold vectors that this push wrote."""
         return self.state in ((SWITCHING, SWITCHED) if self.is_beside else LIVE)
+
+    @property
+    def may_return(self) -> bool:
+        """Whether it is over, and vectors that it had made live are recorded, by which they are known if they return.
+
+        So is one that waits beside the live version, if it was live by a switch before.
+        """
+        if self.is_derived or self.is_thinned:
+            return False
+        if self.is_beside:
+            return self.manifest.get(WAS_LIVE) is True and self.state in (COMMITTED, ROLLED_BACK)
+        return self.state in (COMMITTED, SUPERSEDED, ROLLED_BACK)
 
     @property
     def is_thinned(self) -> bool:
@@ -235,6 +254,9 @@ class Version:
             self._rows = {node_id: at for at, node_id in enumerate(self.ids)}
         known = [(row, self._rows[node_id]) for row, node_id in enumerate(ids) if node_id in self._rows]
         rows, places = [row for row, _ in known], [at for _, at in known]
+        if not rows and self._vectors is None:
+            nothing = np.zeros((0, self.dimension))
+            return np.zeros(0, dtype=np.int64), Block((), Vectors(nothing, nothing, nothing))
         vectors = self.load()
         found = Vectors(vectors.originals[places], vectors.before[places], vectors.after[places])
         return np.array(rows, dtype=np.int64), Block(tuple(ids[row] for row in rows), found)
@@ -276,6 +298,25 @@ class Version:
         manifest = self.manifest | {"state": state}
         if state == ROLLED_BACK:
             manifest = thinned(manifest, self.n_nodes)
+        self._record(manifest)
+
+    def retire(self) -> None:
+        """Record that it was rolled back, durably; its vectors are kept, by which they are known if they come back.
+
+        Raises:
+            JournalError: the manifest cannot be written.
+        """
+        if self.is_thinned or self.is_derived or (self.is_beside and WAS_LIVE not in self.manifest):
+            self.set_state(ROLLED_BACK)
+            return
+        try:
+            self._record(self.manifest | {"state": ROLLED_BACK})
+        except JournalError:
+            # On a full disk the short record may still fit.
+            self.set_state(ROLLED_BACK)
+
+    def _record(self, manifest: dict[str, Any]) -> None:
+        state = manifest["state"]
         try:
             with writing_to(self.storage, "written to"):
                 self.storage.write(f"{self.name}/{MANIFEST}", encode_manifest(manifest))

@@ -94,6 +94,30 @@ def test_tune_push_at_once_and_part_of_a_rollback(command, application, tmp_path
     assert undone["restored"] == 47
 
 
+def test_what_a_backup_brings_back_is_told_and_undone(command, application, tmp_path):
+    before = vectors(tmp_path)
+    command.answer("tune", application, *TUNE, "--push", "--yes")
+    store = shop_store(tmp_path)
+    ids = sorted(node for batch, _ in store.scan() for node in batch)
+    nudged = store.read(ids)
+    del store
+    command.answer("rollback", application, "--yes")
+    store = shop_store(tmp_path)
+    store.replace(ids, nudged)
+    del store
+    found = command.answer("status", application, code=4)
+    (name,) = found["returned_from"]
+    assert (found["version"], len(found["returned"])) == (None, 48)
+    assert command.answer("rollback", application, "--dry-run") == {
+        "would_roll_back": f"what came back of version {name}",
+        "nodes": 48,
+    }
+    undone = command.answer("rollback", application, "--yes")
+    assert (undone["restored"], undone["version"], undone["exact"]) == (48, name, True)
+    assert vectors(tmp_path) == before
+    assert command.answer("status", application, code=1)["returned"] == []
+
+
 def test_what_does_not_improve_ends_with_1_and_is_not_pushed(command, application, tmp_path):
     # Every query is a text itself, which ranks first as it is.
     (tmp_path / "perfect.jsonl").write_text(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nudge_rag.journal.blocks
-from nudge_rag import reapply, repair, rollback, status, switch, versions
+from nudge_rag import prune, reapply, repair, rollback, status, switch, versions
 from nudge_rag.errors import CorruptArchiveError, PushError
 from nudge_rag.journal.packed_map import NODE_MAP, pack_adapter
 from nudge_rag.journal.push import push_vectors
@@ -78,6 +78,7 @@ def test_each_block_is_recorded_before_it_is_written(tmp_path):
     assert (version.n_nodes, len(version.ids), version.manifest["blocks"]) == (23, 1, 5)
     assert rollback(store, tmp_path).restored == 23
     assert store.read(IDS).tobytes() == VECTORS.tobytes()
+    prune(store, tmp_path)
     assert not list(tmp_path.rglob("*.npz"))
 
 
