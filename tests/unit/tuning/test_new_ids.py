@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, reapply, rollback, status, tune, versions
+from nudge_rag import LabeledPairs, drop_copies, reapply, rollback, status, switch, tune, versions
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.journal.new_ids import find_by_text
 from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.stores import MappingStore
+from tests.support.two_tables import TwoTables
 
 N, D = 10, 8
 OLD = [f"old-{i}" for i in range(N)]
@@ -139,3 +142,31 @@ def test_a_split_is_renamed_part_by_part(table, tmp_path):
     with pytest.warns(UserWarning, match="found by text"):
         again = tuned(table, tmp_path, Split(*PAIRS.split()))
     assert set(again.split.test.node_ids) <= set(NEW)
+
+
+@pytest.mark.parametrize("way", ["switched back", "kept"])
+def test_a_nudge_that_a_switch_made_live_is_reapplied_under_new_ids_and_can_be_undone(way, tmp_path):
+    store = TwoTables({None: dict(zip(OLD, NODES.tolist(), strict=True))})
+    nudge = tune(store, PAIRS, embed, solver="nudge-n", versions=tmp_path, texts=texts_of)
+    assert nudge.push(mode="side-by-side").pushed
+    switch(store, tmp_path)
+    nudged = dict(store.tables[None])
+    rebuild(store.tables[None])
+    before = dict(store.tables[None])
+    written = reapply(store, tmp_path, texts=texts_of)
+    moved = (nudge.vectors != nudge.originals).any(axis=1)
+    assert sorted(written) == sorted(NEW[OLD.index(nudge.ids[row])] for row in np.flatnonzero(moved))
+    for node, vector in zip(nudge.ids, nudge.vectors, strict=True):
+        assert np.array_equal(store.tables[None][NEW[OLD.index(node)]], vector)
+    found = status(store, tmp_path, texts=texts_of)
+    assert (found.version, found.state, len(found.nudged), found.edited) == ("0001", "switched", len(nudge.ids), ())
+    assert reapply(store, tmp_path, texts=texts_of) == ()
+    if way == "kept":
+        drop_copies(store, tmp_path)
+    # A node of before that comes back as it was is undone as well.
+    store.tables[None][nudge.ids[0]] = nudged[nudge.ids[0]]
+    # The copy knows none of the new ids: vectors are written back.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if way == "switched back" else "error")
+        rollback(store, tmp_path)
+    assert store.tables[None] == before | {nudge.ids[0]: NODES[OLD.index(nudge.ids[0])].tolist()}
