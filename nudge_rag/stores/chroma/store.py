@@ -171,6 +171,17 @@ class ChromaStore(CopiesMixin, StoreAdapter):
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors. Chroma ignores an update to an id it lacks, so every id is looked up first."""
         self._require(names, self.matching(names, None))
+        self._update(names, rows)
+
+    def _write_present(self, names: list[str], rows: FloatArray) -> list[str]:
+        """Overwrite vectors that were read a moment ago, at once: whoever writes in between is overwritten."""
+        if not names:
+            return []
+        self._update(names, rows)
+        present = self.matching(names, None)
+        return [name for name in names if name not in present]
+
+    def _update(self, names: list[str], rows: FloatArray) -> None:
         written = written_to_read_back(rows) if self.capabilities.similarity == "cosine" else rows
         for first in range(0, len(names), IDS_PER_CALL):
             part = slice(first, first + IDS_PER_CALL)

@@ -11,7 +11,8 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.packages import import_package
-from nudge_rag.stores.adapter import StoreAdapter
+from nudge_rag.common.progress import track
+from nudge_rag.stores.adapter import NODES_PER_STEP, StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
@@ -181,18 +182,53 @@ class QdrantStore(CopiesMixin, StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors. Qdrant ignores, or stops halfway at, an id it lacks: every id is looked up first."""
-        from qdrant_client import models
-
         collection = self._place(pinned=True)
         self._require(names, self._matching(collection, names, None))
+        points = self._points(names, rows)
+        for first in range(0, len(points), IDS_PER_CALL):
+            self.client.update_vectors(collection, points[first : first + IDS_PER_CALL], wait=True)
+
+    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
+        """Compare and set, some nodes at a time; all is made ready first: who writes between the two is overwritten."""
+        known = [row for row, name in enumerate(names) if _canonical(name) is not None]
+        points = dict(zip(known, self._points([names[row] for row in known], rows[known]), strict=True))
+        skipped: list[str] = []
+        for first in track(range(0, len(names), NODES_PER_STEP), "writing vectors"):
+            part = slice(first, first + NODES_PER_STEP)
+            unchanged = self._unchanged(names[part], expected[part])
+            kept = [first + int(place) for place in np.flatnonzero(unchanged)]
+            if kept:
+                chosen = [names[row] for row in kept]
+                skipped += self._update_present(chosen, [points[row] for row in kept], rows[kept])
+            skipped += [name for name, same in zip(names[part], unchanged, strict=True) if not same]
+        return skipped
+
+    def _update_present(self, names: list[str], points: list[Any], rows: FloatArray) -> list[str]:
+        """Overwrite vectors of nodes that were there a moment ago: ids of those that were not written.
+
+        If a node is gone by now, Qdrant has written the others, or stopped there: what has another vector than its new
+        one, written by somebody else or not at all, is left alone.
+        """
+        try:
+            self.client.update_vectors(self._place(pinned=True), points, wait=True)
+        except Exception:
+            present = self._fetch(names)
+            if len(present) == len(names):
+                raise
+            here = [row for row, name in enumerate(names) if name in present]
+            found, wanted = self._matrix([present[names[row]] for row in here]), self.as_stored(rows)
+            written = {names[row] for row, same in zip(here, self._same_rows(found, wanted[here]), strict=True) if same}
+            return [name for name in names if name not in written]
+        return []
+
+    def _points(self, names: list[str], rows: FloatArray) -> list[Any]:
+        from qdrant_client import models
+
         written = self.as_stored(rows).tolist()
-        for first in range(0, len(names), IDS_PER_CALL):
-            part = slice(first, first + IDS_PER_CALL)
-            points = [
-                models.PointVectors(id=point, vector=vector if self.vector_name is None else {self.vector_name: vector})
-                for point, vector in zip(_point_ids(names[part]), written[part], strict=True)
-            ]
-            self.client.update_vectors(collection, points, wait=True)
+        return [
+            models.PointVectors(id=point, vector=vector if self.vector_name is None else {self.vector_name: vector})
+            for point, vector in zip(_point_ids(names), written, strict=True)
+        ]
 
     def history(self) -> BlobStorage:
         """The store's history: a collection of its own, the same by the collection's name and by its aliases."""
