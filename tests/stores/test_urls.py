@@ -151,6 +151,25 @@ def test_collections_that_are_not_there(tmp_path):
             open_store(url.replace("=docs", "=gone"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "chroma://{}/gone?collection=docs",
+        "qdrant://{}/gone?collection=docs",
+        "lance://{}/gone?table=docs",
+        "milvus://{}/gone.db?collection=docs",
+        "faiss://{}/gone.index",
+        "duckdb://{}/gone.duckdb?table=docs",
+        "sqlite-vec://{}/gone.db?table=docs",
+        "parquet://{}/gone",
+    ],
+)
+def test_a_place_that_is_mistyped_is_not_made(url, tmp_path):
+    with pytest.raises(Exception, match=r"(?i)there is no|not found|no FAISS index"):
+        open_store(url.format(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_database_client_is_imported_before_it_is_asked_for():
     clients = {"chromadb", "qdrant_client", "lancedb", "faiss", "pymilvus"}
     code = f"import sys, nudge_rag; print(sorted({clients} & set(sys.modules)))"

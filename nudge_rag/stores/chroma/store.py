@@ -87,8 +87,14 @@ class ChromaStore(CopiesMixin, StoreAdapter):
 
     @classmethod
     def open(cls, path: str | Path, collection: str) -> ChromaStore:
-        """Open a collection in a persistent Chroma folder; a switch of it that died is repaired first."""
+        """Open a collection in a persistent Chroma folder; a switch of it that died is repaired first.
+
+        Raises:
+            ValueError: there is no such folder; Chroma would make an empty one.
+        """
         chromadb = import_package("chromadb", "ChromaStore.open", "chroma")
+        if not Path(path).is_dir():
+            raise ValueError(f"there is no Chroma folder at {str(path)!r}")
         return cls(recovered(chromadb.PersistentClient(path=str(path)), collection))
 
     @classmethod

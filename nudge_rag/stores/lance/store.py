@@ -110,7 +110,7 @@ class LanceStore(StoreAdapter):
         """The table that ``lance://`` names, or the Lance dataset, whose folder ends in ``.lance``.
 
         Raises:
-            ValueError: no table is named, and the folder is not one of a dataset.
+            ValueError: no table is named, and the folder is not one of a dataset; there is no such folder.
         """
         chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
         path, table = location.needed_path, location.options.get("table")
@@ -122,6 +122,8 @@ class LanceStore(StoreAdapter):
                     " no table)"
                 )
             path, table = str(folder.parent), folder.stem
+        if not Path(path).is_dir():
+            raise ValueError(f"there is no LanceDB folder at {path!r}")  # LanceDB would make an empty one
         return cls.open(path, table, **chosen)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         """The collection that ``qdrant://`` names, in a folder or on a server."""
         options = location.options
         path = location.path
+        if path is not None and not Path(path).is_dir():
+            raise ValueError(f"there is no Qdrant folder at {path!r}")  # Qdrant would make an empty one
         place = {"path": path} if path else {"url": location.address(6333), "api_key": options.get("api_key")}
         client = import_package("qdrant_client", "qdrant://", "qdrant").QdrantClient(**place)
         return cls(client, options["collection"], vector_name=options.get("vector"))
