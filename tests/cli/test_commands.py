@@ -179,6 +179,16 @@ def test_the_gate(command, application, tmp_path):
     assert "must be one of" in command.answer(*arguments, "--fail-under", "nonsense", code=2)["message"]
 
 
+def test_labels_of_nodes_that_are_gone_are_named_and_left_out(command, application, tmp_path):
+    (tmp_path / "some.csv").write_text("query,node_id\nmoney back form,refund-form\nwhat,gone\n")
+    (tmp_path / "none.csv").write_text("query,node_id\nwhat,gone\n")
+    arguments = ("eval", application, "some.csv", "--model", "shop:embed")
+    assert command.answer(*arguments)["n_queries"] == 1
+    assert "1 labelled node id(s) are not in the store, in 1 pair(s): 'gone'" in command(*arguments).stderr
+    message = command.answer("eval", application, "none.csv", "--model", "shop:embed", code=2)["message"]
+    assert message.startswith("none of the labelled node ids is in the store: labels name 'gone', duckdb holds 'addr")
+
+
 def test_nothing_is_written_where_nobody_can_be_asked(command, application, tmp_path):
     before = vectors(tmp_path)
     command.answer("tune", application, *TUNE, "-o", "nudge")
