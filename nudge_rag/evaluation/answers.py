@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
+
+from nudge_rag.evaluation.runs import order_by_score
 
 __all__ = ["NodeIdOf", "rank_answer"]
 
@@ -19,8 +21,8 @@ def rank_answer(answer: Any, node_id: NodeIdOf | None = None) -> tuple[list[str]
         node_id: takes one item of the answer and returns the id that the labels use, such as a parent's.
 
     Raises:
-        TypeError: an item that has no node id.
-        ValueError: an item whose id is empty or None.
+        TypeError: an item that has no node id; a set, which has no order.
+        ValueError: an item whose id is empty or None; a score that is no number.
 
     Example:
         >>> rank_answer(["a", "b", "a"])
@@ -39,7 +41,9 @@ def _items_of(answer: Any) -> Sequence[Any]:
     if sources is not None:
         return list(sources)
     if isinstance(answer, Mapping):
-        return sorted(answer, key=lambda node: (-answer[node], node))
+        return order_by_score(answer)
+    if isinstance(answer, Set):
+        raise TypeError(f"a {type(answer).__name__} has no order: a retriever must return a list, best first")
     if isinstance(answer, str | bytes) or not hasattr(answer, "__iter__"):
         raise TypeError(
             "a retriever must return a list of node ids, nodes or documents, or a response with source_nodes, "

@@ -25,11 +25,13 @@ def group_queries(
     ``new_nodes``; else it is uncovered.
 
     Raises:
-        TypeError: ``trained_on`` or ``new_nodes`` is a string.
+        TypeError: ``trained_on`` or ``new_nodes`` is a string; ``slices`` is no mapping of mappings.
         ValueError: a slice that is called as another group, has more than 20 values, or fits no query.
     """
     if isinstance(trained_on, str) or isinstance(new_nodes, str):
         raise TypeError("trained_on and new_nodes must be collections of node ids, got a string")
+    if not isinstance(slices, Mapping) or not all(isinstance(values, Mapping) for values in slices.values()):
+        raise TypeError(f"slices must map a field's name to {{query id: value}}, got {slices!r:.100}")
     groups: dict[str, list[str]] = {"all": list(pairs.queries)}
     if trained_on is not None:
         groups |= {"covered": [], "uncovered": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,18 +111,23 @@ def _by_ir_measures(
     measures: Sequence[Metric | str],
 ) -> dict[str, Float64Array]:
     parsed = {ir_measures.parse_measure(_ir_name(measure)): str(measure) for measure in measures}
+    # Some of its measures run programs that read files, in which an id with a space is two: ids are numbers here.
+    row_of = {query: row for row, query in enumerate(qrels)}
+    number_of: defaultdict[str, str] = defaultdict(lambda: str(len(number_of)))
     # A rejection (a grade below 0) counts as not relevant, as in our own metrics.
-    whole = {query: {node: max(int(grade), 0) for node, grade in grades.items()} for query, grades in qrels.items()}
+    whole = {
+        str(row_of[query]): {number_of[node]: max(int(grade), 0) for node, grade in grades.items()}
+        for query, grades in qrels.items()
+    }
     # trec_eval breaks ties by id: strictly decreasing scores keep the retriever's own order.
     run = {
-        query: {node: float(len(ranking) - rank) for rank, node in enumerate(ranking)}
+        str(row_of[query]): {number_of[node]: float(len(ranking) - rank) for rank, node in enumerate(ranking)}
         for query, ranking in rankings.items()
-        if ranking
+        if ranking and query in row_of
     }
-    row_of = {query: row for row, query in enumerate(qrels)}
     values = {name: np.zeros(len(qrels)) for name in parsed.values()}
     for result in ir_measures.iter_calc(list(parsed), whole, run):
-        values[parsed[result.measure]][row_of[result.query_id]] = result.value
+        values[parsed[result.measure]][int(result.query_id)] = result.value
     return values
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
+from nudge_rag.common.text import printable
 from nudge_rag.evaluation.answers import NodeIdOf
 from nudge_rag.evaluation.groups import group_queries
 from nudge_rag.evaluation.measures import cutoff_of, measure_rankings, resolve_measures
@@ -133,6 +134,9 @@ def _check_arguments(
 ) -> dict[str, Search]:
     if not isinstance(retrievers, Mapping) or not retrievers:
         raise ValueError(f"retrievers must be a mapping of names to retrievers, got {retrievers!r}")
+    unnamed = [name for name in retrievers if not isinstance(name, str) or not name.strip()]
+    if unnamed:
+        raise ValueError(f"retrievers are named by text that is not empty, got {unnamed[0]!r}")
     if not isinstance(pairs, LabeledPairs):
         raise TypeError(f"pairs must be LabeledPairs, got {type(pairs).__name__}")
     if not pairs.n_queries:
@@ -200,12 +204,15 @@ def _report(runs: Mapping[str, SearchRun], n_queries: int, on_failure: str) -> N
     for name, run in runs.items():
         if run.failures:
             query, error = next(iter(run.failures.items()))
-            message = f"{name} failed on {len(run.failures)} of {n_queries} queries, such as {query!r} ({error})"
+            message = (
+                f"{printable(name)} failed on {len(run.failures)} of {n_queries} queries, such as {query!r} "
+                f"({printable(error)})"
+            )
             if on_failure == "raise":
                 raise RuntimeError(message)
             warn_caller(f"{message}; {consequence}")
         if run.duplicates:
             warn_caller(
-                f"{name} returned a node twice in {len(run.duplicates)} of {n_queries} queries; "
+                f"{printable(name)} returned a node twice in {len(run.duplicates)} of {n_queries} queries; "
                 f"{sum(run.duplicates.values())} repeats were removed"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 
-__all__ = ["Evaluation", "Run", "evaluate_run"]
+__all__ = ["Evaluation", "Run", "evaluate_run", "order_by_score"]
 
 Run: TypeAlias = Mapping[str, Sequence[str] | Mapping[str, float]]
 NOT_RETRIEVED = np.iinfo(np.int64).max
@@ -70,10 +71,25 @@ def evaluate_run(qrels: Mapping[str, Mapping[str, float]], run: Run, metrics: Se
     return Evaluation(tuple(qrels), values, {query: tuple(found) for query, found in places.items()})
 
 
+def order_by_score(scores: Mapping[str, float]) -> list[str]:
+    """Return the keys of ``scores``, the largest first; ties go by key.
+
+    Raises:
+        ValueError: a score that is no number, or NaN, which has no place in an order.
+
+    Example:
+        >>> order_by_score({"a": 0.1, "b": 0.7, "c": float("inf")})
+        ['c', 'b', 'a']
+    """
+    wrong = next((node for node, score in scores.items() if not isinstance(score, Real) or score != score), None)
+    if wrong is not None:
+        raise ValueError(f"the score of node {wrong!r} must be a number, got {scores[wrong]!r}")
+    return sorted(scores, key=lambda node: (-scores[node], node))
+
+
 def _places(query: str, ranking: Sequence[str] | Mapping[str, float]) -> dict[str, int]:
     if isinstance(ranking, Mapping):
-        scores = ranking
-        ranking = sorted(scores, key=lambda node: (-scores[node], node))
+        ranking = order_by_score(ranking)
     places = {node: rank for rank, node in enumerate(ranking)}
     if len(places) != len(ranking):
         raise ValueError(f"the ranking of query {query!r} lists a node twice")

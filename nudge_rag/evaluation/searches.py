@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from nudge_rag.evaluation.answers import NodeIdOf, rank_answer
@@ -86,10 +87,15 @@ def collect_answers(search: Search, queries: Mapping[str, str], node_id: NodeIdO
     duplicates: dict[str, int] = {}
     for query, text in queries.items():
         try:
-            answer = call(text)
+            answer = _read(call(text))
         except Exception as error:
             failures[query] = _describe(error)
-        else:
+            answer = None
+        if inspect.isawaitable(answer):  # a function that is no coroutine function may return a coroutine
+            if inspect.iscoroutine(answer):
+                answer.close()
+            return run_coroutine(partial(collect_answers_at_once, Search(None, call), queries, node_id, tick, 1))
+        if query not in failures:
             _keep(query, answer, node_id, rankings, duplicates)
         tick()
     return SearchRun(rankings, failures, duplicates)
@@ -107,16 +113,19 @@ async def collect_answers_at_once(
     async def ask(query: str, text: str) -> None:
         async with slots:
             try:
-                answer = await _answer(search, text)
+                answer = _read(await _answer(search, text))
             except Exception as error:
                 failures[query] = _describe(error)
             else:
                 _keep(query, answer, node_id, rankings, duplicates)
             tick()
 
-    async with asyncio.TaskGroup() as group:
-        for query, text in queries.items():
-            group.create_task(ask(query, text))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for query, text in queries.items():
+                group.create_task(ask(query, text))
+    except BaseExceptionGroup as errors:
+        raise _first_of(errors) from None
     return SearchRun(_in_order(rankings, queries), _in_order(failures, queries), _in_order(duplicates, queries))
 
 
@@ -129,7 +138,20 @@ async def _answer(search: Search, text: str) -> Any:
         return await search.acall(text)
     if search.call is None:
         raise TypeError("the retriever has no call")
-    return await asyncio.to_thread(search.call, text)
+    answer = await asyncio.to_thread(search.call, text)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """The error that is raised if queries are asked one after the other."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _read(answer: Any) -> Any:
+    """Read an answer that comes item by item: its source may fail on the way, as a call may."""
+    return list(answer) if isinstance(answer, Iterator) else answer
 
 
 def _keep(

@@ -67,3 +67,4 @@ def test_langsmith_errors_name_the_key():
     with pytest.raises(ValueError, match="example's output has no 'node_ids'"):
         judge({"docs": ["a"]}, {})
     assert judge({"docs": ["b", "a"]}, {"node_ids": {"a": 2, "b": 0}})["score"] == 0.5
+    assert judge({"docs": ["doc", "o"]}, {"node_ids": "doc"})["score"] == 1.0, "an id, and not its letters"

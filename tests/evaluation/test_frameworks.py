@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 
 import ir_measures
@@ -126,6 +127,23 @@ def test_values_are_those_of_ir_measures_and_of_our_own_metrics(seed):
     expected = ir_measures.calc_aggregate(measures, qrels, {query: scores for query, scores in run.items() if scores})
     for measure, name in zip(measures, found.metrics, strict=True):
         assert found.mean("x", name) == pytest.approx(expected[measure], abs=1e-9), name
+
+
+@pytest.mark.parametrize("measure", ["nDCG@10", "AP@10", "ERR@10", "Judged@10"])
+def test_ids_of_any_form_have_the_values_of_plain_ones(measure):
+    """Files and folders give ids with spaces; some measures run programs that read files."""
+    plain = [f"n{row}" for row in range(6)]
+    odd = ["my file.txt", "a\tb", "line\nbreak", "\u6f22 \u5b57", "nul\x00", '#quoted "one"']
+    if measure == "ERR@10" and shutil.which("perl") is None:
+        pytest.skip("ir-measures runs perl for ERR")
+    values = []
+    for names in (plain, odd):
+        pairs = LabeledPairs({names[row]: f"question {row}" for row in range(6)}, {n: {n: 1} for n in names})
+        answers = {f"question {row}": [names[(row + step) % 6] for step in (1, 0, 3)] for row in range(6)}
+        found = evaluate_retrievers({"x": answers.__getitem__}, pairs, [measure])
+        values.append(list(found.per_query("x", measure).values()))
+    assert values[0] == values[1]
+    assert all(value > 0 for value in values[0])
 
 
 def test_the_interval_and_the_p_value_agree_with_scipy():

@@ -22,7 +22,7 @@ def langsmith_evaluator(
         metric: such as ``"nDCG@10"``; with ir-measures also its own, such as ``"AP@10"``.
         documents: key of the target's output that holds the documents or their ids, best first; ``"output"`` is where
             LangSmith puts what is no mapping, such as the list that a retriever returns.
-        expected: key of the example's output that holds node ids, or a mapping of them to grades.
+        expected: key of the example's output that holds a node id, several, or a mapping of them to grades.
         node_id: takes a document and returns the node id that the examples use.
 
     Raises:
@@ -42,7 +42,8 @@ def langsmith_evaluator(
         wanted = reference_outputs.get(expected)
         if not wanted:
             raise ValueError(f"the example's output has no {expected!r}: node ids, or a mapping of them to grades")
-        grades = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(wanted, 1.0)
+        named = [wanted] if isinstance(wanted, str) else wanted
+        grades = dict(named) if isinstance(named, Mapping) else dict.fromkeys(named, 1.0)
         ranking, _ = rank_answer(outputs[documents], node_id)
         values, _ = measure_rankings({"query": grades}, {"query": ranking}, measures)
         return {"key": str(measures[0]), "score": float(values[str(measures[0])][0])}

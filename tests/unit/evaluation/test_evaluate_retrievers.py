@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 
 import numpy as np
@@ -216,11 +217,51 @@ def test_queries_are_asked_side_by_side():
         ({"x": lambda text: None}, {}, TypeError, "got NoneType"),
         ({"x": lambda text: [3]}, {}, TypeError, "int has no node id: pass node_id="),
         ({"x": lambda text: [""]}, {}, ValueError, "non-empty string, got ''"),
+        ({"x": lambda text: ["exit", None]}, {}, TypeError, "NoneType has no node id"),
+        ({"x": lambda text: {"exit", "bill"}}, {}, TypeError, "a set has no order"),
+        ({"x": lambda text: {"exit": math.nan}}, {}, ValueError, "score of node 'exit' must be a number, got nan"),
+        ({"x": lambda text: {"exit": "1"}}, {}, ValueError, "score of node 'exit' must be a number, got '1'"),
+        ({"x": lambda text: {"exit": None}}, {}, ValueError, "score of node 'exit' must be a number, got None"),
+        ({5: good}, {}, ValueError, "retrievers are named by text that is not empty, got 5"),
+        ({" ": good}, {}, ValueError, "retrievers are named by text that is not empty, got ' '"),
+        ({"x": good}, {"slices": ["language"]}, TypeError, "slices must map a field's name to {query id: value}"),
+        ({"x": good}, {"slices": {"language": "en"}}, TypeError, "slices must map a field's name to {query id: value}"),
     ],
 )
-def test_bad_arguments(retrievers, options, error, message):
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_bad_arguments(retrievers, options, error, message, concurrency):
     with pytest.raises(error, match=message):
-        evaluate_retrievers(retrievers, PAIRS, **options)
+        evaluate_retrievers(retrievers, PAIRS, **{"concurrency": concurrency, **options})
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_answers_may_come_item_by_item_and_be_awaited(concurrency):
+    """A source that fails on the way has failed on that query; what is to be awaited is, whoever made it."""
+
+    async def awaited(text):
+        return good(text)
+
+    def dropped(text):
+        yield good(text)[0]
+        if text == "pay":
+            raise ConnectionError("dropped")
+
+    retrievers = {"later": lambda text: awaited(text), "items": lambda text: iter(good(text)), "dropped": dropped}
+    with pytest.warns(
+        UserWarning, match=r"dropped failed on 1 of 4 queries, such as 'q1' \(ConnectionError: dropped\)"
+    ):
+        found = evaluate_retrievers(retrievers, PAIRS, ["MRR@10"], concurrency=concurrency)
+    assert list(found.failures) == ["dropped"]
+    assert found.rankings["later"] == found.rankings["items"] == {q: good(PAIRS.queries[q]) for q in ("q0", "q2", "q3")}
+
+
+def test_warnings_hold_no_control_characters():
+    def fails(text):
+        raise ConnectionError("\x1b[2J")
+
+    with pytest.warns(UserWarning) as caught, pytest.raises(ValueError, match="no query is left"):
+        evaluate_retrievers({"a\u202eb": fails}, PAIRS)
+    assert not {"\x1b", "\u202e"} & set("".join(str(one.message) for one in caught))
 
 
 def test_scores_decide_the_order_of_a_mapping():
