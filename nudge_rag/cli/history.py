@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from nudge_rag.cli.outcome import DONE, NO, PARTLY, Outcome, UsageError
-from nudge_rag.cli.resources import add_store, add_yes, confirm, journal_of, open_named_store
+from nudge_rag.cli.resources import add_store, add_yes, confirm, journal_of, load_model, open_named_store
+from nudge_rag.cli.texts import add_texts, load_texts
 
 if TYPE_CHECKING:
     from nudge_rag.journal.versions import Version
@@ -19,6 +20,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of the group."""
     status = commands.add_parser("status", help="where the nodes of the last push are now", parents=[common])
     add_store(status)
+    add_texts(status)
     status.set_defaults(run=_status)
 
     versions = commands.add_parser("versions", help="list all pushes", parents=[common])
@@ -39,6 +41,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
     reapply = commands.add_parser("reapply", help="write the nudge again to nodes that lost it", parents=[common])
     add_store(reapply)
+    add_texts(reapply)
+    reapply.add_argument("--model", metavar="MODEL", help="the embedding model, which is compared with the nudge's")
     add_yes(reapply)
     reapply.set_defaults(run=_reapply)
 
@@ -58,7 +62,8 @@ def _status(arguments: argparse.Namespace) -> Outcome:
     """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes are not so."""
     from nudge_rag import status
 
-    found = status(open_named_store(arguments.store), **journal_of(arguments))
+    texts = load_texts(arguments.texts, arguments.store)
+    found = status(open_named_store(arguments.store), **journal_of(arguments), texts=texts)
     names = ("nudged", "lost", "changed", "missing", "edited", "unmapped", "returned", "returned_from")
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
@@ -149,21 +154,28 @@ def _describe_returned(store: EmbeddingStore, where: dict[str, Any]) -> tuple[st
 
 
 def _reapply(arguments: argparse.Namespace) -> Outcome:
-    """Write the nudge to nodes that an ingestion pipeline added again."""
+    """Write the nudge to nodes that an ingestion pipeline added again, under whatever ids."""
     from nudge_rag import reapply, status
     from nudge_rag.common.text import preview
 
     store, where = open_named_store(arguments.store), journal_of(arguments)
-    lost = status(store, **where).lost
-    if not lost:
+    texts = load_texts(arguments.texts, arguments.store)
+    found = status(store, **where)
+    wanting = [*found.lost, *found.returned, *found.unmapped] if found.version is not None else []
+    looked_for = found.missing if texts is not None else ()
+    if not wanting and not looked_for:
         return Outcome("No node has lost its nudge.", {"written": []}, NO)
+    what = [f"{len(wanting):,} node(s) would get their nudge: {preview(wanting)}."] if wanting else []
+    if looked_for:
+        what.append(f"{len(looked_for):,} missing node(s) would be looked for by their texts: {preview(looked_for)}.")
     if arguments.dry_run:
-        return Outcome(
-            f"{len(lost):,} node(s) would get their nudge back: {preview(lost)}.", {"would_write": list(lost)}
-        )
-    if not confirm(arguments, f"Write the nudge to {len(lost):,} node(s) of {store.name} again?"):
+        return Outcome(" ".join(what), {"would_write": wanting, "would_look_for": list(looked_for)})
+    if not confirm(arguments, f"Write the nudge to nodes of {store.name} again? {' '.join(what)}"):
         return Outcome("Nothing was written.", {"written": []}, NO)
-    written = reapply(store, **where)
+    embed = None if arguments.model is None else load_model(arguments.model)
+    written = reapply(store, **where, texts=texts, embed_queries=embed)
+    if not written:
+        return Outcome("No node was found that has lost its nudge.", {"written": []}, NO)
     return Outcome(f"{len(written):,} node(s) have their nudge again: {preview(written)}.", {"written": list(written)})
 
 

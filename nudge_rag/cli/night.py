@@ -19,6 +19,7 @@ from nudge_rag.cli.evaluating import compare_stores, name_states
 from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.night_config import NightConfig
 from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
+from nudge_rag.cli.texts import load_documents, load_texts
 from nudge_rag.common.files import write_synced
 from nudge_rag.errors import CorruptArchiveError
 
@@ -153,6 +154,8 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     from nudge_rag.tuning.tune import tune
 
     split = split_by_text(load_pairs([str(work / "labels.jsonl")]))
+    texts = load_texts(config.texts, config.store, config.root)
+    documents = load_documents(config.documents, config.store)
     if not all(part.n_queries for part in split):
         return {"over": "there are too few labels to hold some out", "pushed": False}
     nudge = tune(
@@ -162,9 +165,13 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
         solver=cast("SolverName", config.solver),  # tune names what it does not know
         metrics=config.metrics,
         model=config.model_name,
+        texts=texts,
+        documents=documents,
         judge=load_judge(config.judge, config.store, config.model, config.versions),
         **config.where(),
     )
+    if nudge.split is not None and (texts is not None or documents is not None):
+        split = nudge.split  # labels of nodes that have other ids now go to these
     if nudge.judgement is not None and nudge.judgement.evaluation is not None:
         # A saved nudge knows queries by hashes of their texts, so the page is written now.
         nudge.judgement.evaluation.report(work / EVALUATION, title=f"Gate of {night.name}")

@@ -16,7 +16,8 @@ __all__ = ["NightConfig", "read_config"]
 KINDS: dict[str, tuple[type, ...]] = {
     "store": (str,), "model": (str,), "pairs": (list,), "format": (str,), "recorder": (str,), "folder": (str,),
     "versions": (str,), "model_name": (str,), "solver": (str,), "metrics": (list,), "at_least": (int, float),
-    "judge": (str,), "mode": (str,), "switch": (bool,), "keep": (int,), "force": (bool,),
+    "judge": (str,), "texts": (str,), "documents": (str,), "mode": (str,), "switch": (bool,), "keep": (int,),
+    "force": (bool,),
 }  # fmt: skip
 
 
@@ -37,6 +38,8 @@ class NightConfig:
         solver: as `nudge_rag.tune`.
         metrics: the first one decides.
         judge: ``module:function`` from a store to the application's own retriever, whose answers decide.
+        texts: a file of node ids and texts, or ``module:function``, by which labels are known under new ids.
+        documents: ``module:function`` from node ids to those of their documents.
         at_least: the change from what is live that is needed for a push.
         mode: ``in-place`` or ``side-by-side``.
         switch: make a copy live at once.
@@ -56,6 +59,8 @@ class NightConfig:
     solver: str = "auto"
     metrics: tuple[str, ...] = ("nDCG@10", "Recall@10")
     judge: str | None = None
+    texts: str | None = None
+    documents: str | None = None
     at_least: float = 0.0
     mode: str = "in-place"
     switch: bool = False

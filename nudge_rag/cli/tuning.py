@@ -20,6 +20,7 @@ from nudge_rag.cli.resources import (
     load_pairs,
     open_named_store,
 )
+from nudge_rag.cli.texts import add_documents, add_texts, load_documents, load_texts
 
 if TYPE_CHECKING:
     from nudge_rag.tuning.nudge import Nudge
@@ -59,6 +60,8 @@ def _add_tune(commands: Any, common: argparse.ArgumentParser) -> None:
     tune.add_argument("--split", default="0.7,0.1,0.2", metavar="T,V,T", help="train, validation and test fractions")
     tune.add_argument("--seed", type=int, default=0, help="of the split")
     tune.add_argument("--model-name", metavar="NAME", help="name of the embedding model, for the record")
+    add_texts(tune)
+    add_documents(tune)
     add_format(tune)
     add_report(tune)
     tune.add_argument("--push", action="store_true", help="push if it improves")
@@ -129,6 +132,8 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
         split=parse_fractions(arguments.split),
         seed=arguments.seed,
         model=arguments.model_name,
+        texts=load_texts(arguments.texts, arguments.store),
+        documents=load_documents(arguments.documents, arguments.store),
         judge=load_judge(arguments.judge, arguments.store, arguments.model, arguments.versions),
         **journal_of(arguments),
     )

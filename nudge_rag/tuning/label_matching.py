@@ -31,6 +31,7 @@ def match_labels(
     *,
     texts: TextsOf | None,
     documents: TextsOf | None,
+    known_hashes: Mapping[str, str] | None = None,
 ) -> LabeledPairs | Split:
     """Give labels of unknown ids to the nodes they mean; the others stay as they are.
 
@@ -44,6 +45,7 @@ def match_labels(
         versions: the folder of the history; None for the store's own.
         texts: node ids to their texts; None if they are not known.
         documents: node ids to the ids of their documents; None if they are not known.
+        known_hashes: of texts of nodes, besides those that pushes have recorded.
 
     Raises:
         StoreError: the store failed.
@@ -55,7 +57,7 @@ def match_labels(
     with reading(store, "the labelled nodes were looked for"):
         unknown = labelled - store.matching(sorted(labelled), None)
     if unknown and texts is not None:
-        hashes = recorded_hashes(store, versions)
+        hashes = {**recorded_hashes(store, versions), **(known_hashes or {})}
         wanted = {node_id: hashes[node_id] for node_id in unknown if node_id in hashes}
         found = find_by_text(store, wanted, texts, labelled)
         if found:

@@ -35,14 +35,14 @@ class StateOptions(TypedDict, total=False):
     uncovered_tolerance: float | None
     uncovered_share: float | None
     reach: Reach
+    texts: TextsOf | None
+    documents: TextsOf | None
 
 
 class TuneOptions(StateOptions, total=False):
     """Keyword arguments of `nudge_rag.tune`; a type checker refuses any other, and a solver's name that is misspelt."""
 
     model: str | None
-    texts: TextsOf | None
-    documents: TextsOf | None
     judge: Judge | None
 
 

@@ -143,8 +143,8 @@ def tune(
     )
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
-    found_by = {"texts": settings.texts, "documents": settings.documents}
-    pairs = match_labels(store, spell_pairs(pairs, store), embed_queries, settings.versions, **found_by)
+    spelled, texts_of, documents_of = spell_pairs(pairs, store), settings.texts, settings.documents
+    pairs = match_labels(store, spelled, embed_queries, settings.versions, texts=texts_of, documents=documents_of)
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings, store)
     _require_validation(split, settings)

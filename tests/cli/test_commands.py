@@ -413,3 +413,51 @@ def test_other_shells_name_every_command(shell, capsys):
     script = capsys.readouterr().out
     for name in ("tune", "rollback", "inspect", "completion"):
         assert re.search(rf"\b{name}\b", script)
+
+
+def rebuild(folder):
+    """The index is built anew from the same texts, under new ids."""
+    import duckdb
+
+    texts = {f"v2-{node}": text for node, text in shop.texts().items()}
+    rows = [json.dumps({"_id": node, "text": text}) for node, text in texts.items()]
+    (folder / "v2-texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with duckdb.connect(str(folder / "shop.duckdb")) as connection:
+        connection.execute("DELETE FROM docs")
+        vectors = shop.embed(list(texts.values())).tolist()
+        again = [list(row) for row in zip(texts, texts.values(), vectors, strict=True)]
+        connection.executemany("INSERT INTO docs VALUES (?, ?, ?)", again)
+
+
+def test_labels_and_nudges_survive_new_ids(command, application, tmp_path):
+    rows = [json.dumps({"_id": node, "text": text}) for node, text in shop.texts().items()]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    command.answer("tune", application, *TUNE, "--texts", "texts.jsonl", "--push", "--yes")
+    rebuild(tmp_path)
+    assert command.answer("reapply", application, "--yes", code=1) == {"written": []}
+    found = command.answer("reapply", application, "--texts", "v2-texts.jsonl", "--dry-run")
+    assert (found["would_write"], len(found["would_look_for"])) == ([], 48)
+    written = command.answer("reapply", application, "--texts", "v2-texts.jsonl", "--model", "shop:embed", "--yes")
+    assert set(written["written"]) == {f"v2-{node}" for node in shop.texts()}
+    assert command.answer("status", application, "--texts", "v2-texts.jsonl")["edited"] == []
+    tuned = command.answer("tune", application, *TUNE, "--texts", "v2-texts.jsonl", "--push", "--yes", "--force")
+    assert tuned["nodes"] == 48
+    assert command.answer("reapply", application, "--texts", "nowhere.jsonl", "--yes", code=2)
+
+
+def test_labels_that_name_documents_go_to_their_chunks(command, application, tmp_path):
+    (tmp_path / "pages.py").write_text(
+        "def documents(ids):\n    return [f'{node}.html' for node in ids]\n\ndef texts(ids):\n    return list(ids)\n"
+    )
+    clicks = (tmp_path / "clicks.csv").read_text().splitlines()
+    pages = [
+        clicks[0],
+        *(f"{query},{node}.html,{grade}" for query, node, grade in (row.split(",") for row in clicks[1:])),
+    ]
+    (tmp_path / "pages.csv").write_text("\n".join(pages))
+    options = ("pages.csv", *TUNE[1:])
+    assert command("tune", application, *options).returncode == 2
+    tuned = command.answer("tune", application, *options, "--documents", "pages:documents", "--texts", "pages:texts")
+    assert (tuned["nodes"], tuned["improves"]) == (48, True)
+    refused = command("tune", application, *options, "--documents", "pages:lost")
+    assert (refused.returncode, "--documents 'pages:lost' cannot be imported" in refused.stderr) == (2, True)

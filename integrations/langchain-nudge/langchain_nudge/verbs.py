@@ -12,7 +12,7 @@ import nudge_rag
 from langchain_nudge.databases.registry import embeddings_of
 from langchain_nudge.queries import embed_queries_with
 from langchain_nudge.retriever import NudgeRetriever
-from langchain_nudge.stores import embedding_store, texts_of
+from langchain_nudge.stores import documents_of, embedding_store, texts_of
 from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.evaluation.retrievers import DEFAULT_MEASURES
@@ -234,7 +234,7 @@ class TuningState(nudge_rag.TuningState):
         embed_queries: texts to (m, d) query embeddings; by default the vector store's own.
         embeddings: the model that embeds queries; by default the vector store's own.
         persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
-        **options: as `nudge_rag.TuningState`.
+        **options: as `nudge_rag.TuningState`; ``texts`` and ``documents`` are the framework's.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class TuningState(nudge_rag.TuningState):
         **options: Unpack[StateOptions],
     ) -> None:
         embed = embed_queries or embed_queries_with(vectorstore, embeddings)
-        super().__init__(_open(vectorstore, persist_path), embed, **options)
+        super().__init__(_open(vectorstore, persist_path), embed, **_with_texts(vectorstore, options))
 
     @classmethod
     def load(
@@ -271,10 +271,18 @@ class TuningState(nudge_rag.TuningState):
             **options: as `nudge_rag.TuningState`.
         """
         embed = embed_queries or embed_queries_with(vectorstore, embeddings)
-        state: Any = super().load(folder, _open(vectorstore, persist_path), embed, **options)
+        state: Any = super().load(folder, _open(vectorstore, persist_path), embed, **_with_texts(vectorstore, options))
         loaded: Self = state
         return loaded
 
 
 def _open(vectorstore: Any, persist_path: str | Path | None) -> Any:
     return embedding_store(vectorstore, persist_path=persist_path)
+
+
+def _with_texts(vectorstore: Any, options: StateOptions) -> StateOptions:
+    """The options, with texts and documents of nodes as the framework knows them."""
+    own_texts = texts_of(vectorstore)
+    options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
+    options.setdefault("documents", documents_of(vectorstore))
+    return options

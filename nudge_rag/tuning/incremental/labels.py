@@ -41,6 +41,7 @@ class RunningLabels:
         counts: node id to the number of those queries.
         train: text to training query.
         watched: part (``val``, ``test``) to text to held-out query.
+        hashes: node id to the hash of its text, if it is known.
         unanswerable: hashes of queries that were given, and whose nodes are not in the store.
     """
 
@@ -49,6 +50,7 @@ class RunningLabels:
     counts: dict[str, int] = field(default_factory=dict)
     train: dict[str, TrainingQuery] = field(default_factory=dict)
     watched: dict[str, dict[str, HeldOutQuery]] = field(default_factory=lambda: {"val": {}, "test": {}})
+    hashes: dict[str, str] = field(default_factory=dict)
     unanswerable: set[str] = field(default_factory=set)
 
     def part_of(self, text: str) -> str | None:
@@ -90,6 +92,21 @@ class RunningLabels:
         """Remember queries whose nodes are not in the store: they are not forgotten, they cannot be learned."""
         self.unanswerable.update(hash_text(text) for text in texts if self.part_of(text) is None)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give what is known of nodes to the ids that they have now; lists of unlabelled nodes begin anew.
+
+        Hashes of texts stay with the old ids too: labels may go on to name these.
+        """
+        for known in (self.nodes, self.sums, self.counts):
+            _rename(known, names)
+        self.hashes |= {new: self.hashes[old] for old, new in names.items() if old in self.hashes}
+        for part in PARTS:
+            for query in self.of(part).values():
+                _rename(query.grades, names)
+        for watched in self.held_out():
+            watched.fill([], [], 0)
+            watched.complete = False
+
     def _count(self, node_id: str, vector: FloatArray, sign: int) -> None:
         unit = summable_queries(vector[None])[0]
         self.counts[node_id] = self.counts.get(node_id, 0) + sign
@@ -113,7 +130,8 @@ class RunningLabels:
         arrays = {part: _stacked([query.vector for query in found.values()]) for part, found in queries.items()}
         arrays |= {"nodes": _stacked(list(self.nodes.values())), "sums": _stacked(list(self.sums.values()))}
         arrays["scores"] = np.array([score for query in lists for score in query.scores], dtype=np.float64)
-        return manifest | {"summed": list(self.sums), "unanswerable": sorted(self.unanswerable)}, arrays
+        manifest |= {"summed": list(self.sums), "unanswerable": sorted(self.unanswerable), "hashes": self.hashes}
+        return manifest, arrays
 
     @classmethod
     def unpack(cls, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> RunningLabels:
@@ -140,6 +158,7 @@ class RunningLabels:
             nodes=dict(zip(names["nodes"], rows["nodes"], strict=True)),
             sums=dict(zip(names["summed"], rows["sums"], strict=True)),
             counts={node_id: _count_of(count) for node_id, count in manifest["counts"].items()},
+            hashes=_checked_hashes(manifest.get("hashes", {})),
             unanswerable=set(gone),
         )
         if labels.counts.keys() != labels.sums.keys() or not labels.counts.keys() <= labels.nodes.keys():
@@ -167,6 +186,19 @@ def _strings(values: Any) -> list[str]:
         raise TypeError("a list of ids holds something else than strings")
     if len(set(values)) != len(values):
         raise ValueError("an id is there twice")
+    return values
+
+
+def _rename(known: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Rename the keys of ``known``, in their order."""
+    renamed = {names.get(node_id, node_id): value for node_id, value in known.items()}
+    known.clear()
+    known.update(renamed)
+
+
+def _checked_hashes(values: Any) -> dict[str, str]:
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise TypeError("hashes are something else than texts by node id")
     return values
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from nudge_rag.feedback.rows import normalise
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.node_map import mapped_store, untouched_store
+from nudge_rag.journal.text_hashes import hash_texts
 from nudge_rag.solvers.labels import LabeledQueries, QuerySums
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import read_present, reading
@@ -30,6 +31,8 @@ from nudge_rag.tuning.generated import refuse_generated
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
+from nudge_rag.tuning.incremental.new_ids import chunks_of, find_new_ids
+from nudge_rag.tuning.label_matching import match_labels
 from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import StateOptions, TuneSettings
@@ -60,8 +63,9 @@ class TuningState:
         store: the vector store.
         embed_queries: texts to (m, d) query embeddings.
         **options: ``solver`` (default ``"nudge-n"``, which needs the sums alone: quickest), ``metrics``, ``versions``,
-            ``competitors``, ``reach``, ``uncovered_tolerance`` and ``uncovered_share`` as in `nudge_rag.tune`;
-            ``split``, the fractions of the queries for training, validation and test; ``seed`` of the hash.
+            ``competitors``, ``reach``, ``uncovered_tolerance``, ``uncovered_share``, ``texts`` and ``documents`` as in
+            `nudge_rag.tune`; ``split``, the fractions of the queries for training, validation and test; ``seed`` of the
+            hash.
 
     Raises:
         TypeError: as `nudge_rag.tune`.
@@ -100,6 +104,8 @@ class TuningState:
         self.seed = settings.seed
         self.versions = settings.versions
         self.competitors = settings.competitors
+        self.texts = settings.texts
+        self.documents = settings.documents
         self._depth = max(
             self.solver.needs.depth, self.solver.needs.train_depth, *(metric.k for metric in self.metrics)
         )
@@ -135,8 +141,9 @@ class TuningState:
         """
         if grades not in ("add", "replace"):
             raise ValueError(f'grades must be "add" or "replace", got {grades!r}')
-        incoming = self._by_text(spell_pairs(pairs, self.store))
+        incoming = self._by_text(self._find_nodes(spell_pairs(pairs, self.store)))
         fresh = self._read_new([node for _, graded in incoming.values() for node in graded])
+        hashes = {} if self.texts is None else hash_texts(self.texts, list(fresh))
         known = self._labels.nodes.keys() | fresh.keys()
         given, incoming = incoming, _of_known_nodes(incoming, known)
         vectors = self._embed([text for text in incoming if self._labels.part_of(text) is None], fresh)
@@ -144,6 +151,7 @@ class TuningState:
         lists = self._lists(list(held_out.values()), self._labels.nodes | fresh)
         # From here on nothing can fail: the change is made as a whole.
         self._labels.nodes.update(fresh)
+        self._labels.hashes.update(hashes)
         for query in self._with_lists():
             query.drop(fresh.keys())
         for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
@@ -157,9 +165,12 @@ class TuningState:
 
     def remove_pairs(self, pairs: LabeledPairs) -> None:
         """Take pairs out again; those that are not there are ignored. A query without pairs goes too."""
-        spelled = spell_pairs(pairs, self.store)
-        for query, text in spelled.queries.items():
-            self._labels.remove(text, list(spelled.qrels[query]))
+        known = cast(LabeledPairs, self._find_nodes(spell_pairs(pairs, self.store), to_chunks=False))
+        for query, text in known.queries.items():
+            part, named = self._labels.part_of(text), list(known.qrels[query])
+            if part is not None:
+                chunks = chunks_of(self.documents, named, self._labels.of(part)[text].grades)
+                self._labels.remove(text, [*named, *chunks])
 
     def add_nodes(self, ids: Iterable[str]) -> None:
         """Take notice of nodes that were added to the store, or whose vectors were changed there.
@@ -176,6 +187,8 @@ class TuningState:
                 query.drop(set(batch))
             known = [node_id in self._labels.nodes for node_id in batch]
             self._labels.nodes.update({batch[row]: vectors[row] for row in np.flatnonzero(known)})
+            if self.texts is not None:
+                self._labels.hashes.update(hash_texts(self.texts, [batch[row] for row in np.flatnonzero(known)]))
             new = np.flatnonzero(np.logical_not(known))
             if len(new) and queries:
                 scores = score_matrix(_stack(queries), vectors[new], self.store.capabilities.similarity)
@@ -191,8 +204,39 @@ class TuningState:
                     self._labels.give_up([text])
         for node_id in gone & self._labels.nodes.keys():
             del self._labels.nodes[node_id]
+            self._labels.hashes.pop(node_id, None)
         for watched in self._with_lists():
             watched.drop(gone)
+
+    def follow_new_ids(self) -> dict[str, str]:
+        """Give the labels of nodes that are in the store under new ids, as after an index was built anew, to these.
+
+        They are known by their texts, if ``texts`` are given: by hashes that this state, or a push, has recorded.
+        `load` calls this.
+
+        Returns:
+            Ids that are no longer in the store, and those that their nodes have now.
+
+        Raises:
+            nudge_rag.stores.StoreError: the store failed; the state is as it was.
+        """
+        names = find_new_ids(self.store, self.versions, self.texts, self._labels)
+        if names:
+            vectors = self._read(list(names.values()))
+            self._labels.rename(names)
+            self._labels.nodes.update(zip(names.values(), vectors, strict=True))
+            self._training_lists.clear()
+        return names
+
+    def _find_nodes(self, pairs: LabeledPairs | Split, *, to_chunks: bool = True) -> LabeledPairs | Split:
+        """Give labels of unknown ids to the nodes that they mean, by texts and, unless told otherwise, by documents."""
+        documents = self.documents if to_chunks else None
+        if (self.texts is None and documents is None) or not isinstance(pairs, LabeledPairs | Split):
+            return pairs
+        hashes, embed = self._labels.hashes, self.embed_queries
+        return match_labels(
+            self.store, pairs, embed, self.versions, texts=self.texts, documents=documents, known_hashes=hashes
+        )
 
     def solve(self) -> Nudge:
         """Return a nudge for the pairs as they are now; only lists that became too short are asked for again.
@@ -238,7 +282,16 @@ class TuningState:
         made_from = [*self._labels.train, *self._labels.watched["val"]]
         hashes = {*hash_queries(made_from), *self._labels.unanswerable}
         nudge = run_trial(trial, self.solver, self.versions)
-        return replace(nudge, query_hashes=tuple(sorted(hashes)), fingerprint=Fingerprint.unpack(model[FINGERPRINT]))
+        moved = set(nudge.ids)
+        texts = {node_id: hashed for node_id, hashed in self._labels.hashes.items() if node_id in row_of}
+        return replace(
+            nudge,
+            query_hashes=tuple(sorted(hashes)),
+            fingerprint=Fingerprint.unpack(model[FINGERPRINT]),
+            text_hashes={node_id: hashed for node_id, hashed in texts.items() if node_id in moved},
+            label_hashes={node_id: hashed for node_id, hashed in texts.items() if node_id not in moved},
+            texts_of=self.texts,
+        )
 
     def _training_sums(self, row_of: Mapping[str, int]) -> QuerySums:
         trained = sorted(self._labels.counts)
@@ -305,13 +358,16 @@ class TuningState:
                 raise TypeError("its store is no text")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptArchiveError(f"{folder} does not hold a tuning state: {error}") from error
-        nodes = list(labels.nodes), np.array(list(labels.nodes.values()))
+        state = cls(store, embed_queries, **options, **recorded)
+        state._labels = labels
+        names = find_new_ids(store, state.versions, state.texts, labels)
+        nodes = [names.get(node_id, node_id) for node_id in labels.nodes], np.array(list(labels.nodes.values()))
         check_same_store(f"the state in {folder}", manifest, store, options.get("versions"), nodes)
         differing = differing_models(manifest, describe_model(embed_queries))
         if differing is not None:
             raise ValueError(f"the state in {folder} was made for {differing}")
-        state = cls(store, embed_queries, **options, **recorded)
-        state._labels = labels
+        if names:
+            state.follow_new_ids()
         return state
 
     @property

@@ -10,7 +10,7 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.retrievers.nudge.base import NudgeRetriever
 from llama_index.retrievers.nudge.queries import embed_queries_with
-from llama_index.retrievers.nudge.stores import embedding_store, texts_of
+from llama_index.retrievers.nudge.stores import documents_of, embedding_store, texts_of
 
 import nudge_rag
 from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
@@ -232,7 +232,7 @@ class TuningState(nudge_rag.TuningState):
         embed_queries: texts to (m, d) query embeddings; by default the embedding model.
         embed_model: the model that embeds queries; by default the index's own model.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
-        **options: as `nudge_rag.TuningState`.
+        **options: as `nudge_rag.TuningState`; ``texts`` and ``documents`` are the framework's.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class TuningState(nudge_rag.TuningState):
         **options: Unpack[StateOptions],
     ) -> None:
         embed = embed_queries or embed_queries_with(index_or_store, embed_model)
-        super().__init__(_open(index_or_store, persist_path), embed, **options)
+        super().__init__(_open(index_or_store, persist_path), embed, **_with_texts(index_or_store, options))
 
     @classmethod
     def load(
@@ -269,10 +269,20 @@ class TuningState(nudge_rag.TuningState):
             **options: as `nudge_rag.TuningState`.
         """
         embed = embed_queries or embed_queries_with(index_or_store, embed_model)
-        state: Any = super().load(folder, _open(index_or_store, persist_path), embed, **options)
+        state: Any = super().load(
+            folder, _open(index_or_store, persist_path), embed, **_with_texts(index_or_store, options)
+        )
         loaded: Self = state
         return loaded
 
 
 def _open(index_or_store: Any, persist_path: str | Path | None) -> Any:
     return embedding_store(index_or_store, persist_path=persist_path)
+
+
+def _with_texts(index_or_store: Any, options: StateOptions) -> StateOptions:
+    """The options, with texts and documents of nodes as the framework knows them."""
+    own_texts = texts_of(index_or_store)
+    options.setdefault("texts", None if own_texts is None else skip_unreadable_texts(own_texts))
+    options.setdefault("documents", documents_of(index_or_store))
+    return options
