@@ -90,6 +90,7 @@ bench: setup
 	$(BIN)/python benchmarks/pushdown.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/fusion.py
+	$(BIN)/python benchmarks/lake.py
 
 bench-accuracy: setup
 	$(BIN)/python benchmarks/accuracy.py

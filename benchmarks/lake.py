@@ -1,7 +1,8 @@
 """One pass over vectors in Parquet files: time, memory and answers of each executor, beside what it cannot beat.
 
     python benchmarks/lake.py                    # 1,000,000 x 384, 1.6 GB in a temporary folder
-    python benchmarks/lake.py --nodes 10000000   # 16 GB
+    python benchmarks/lake.py --nodes 10000000   # 16 GB; these two write a section of benchmarks/README.md each
+    python benchmarks/lake.py --nodes 100000     # quicker; prints the table, writes nothing
 
 What cannot be beaten is the longer of reading it all and one product: pyarrow reads the column of vectors on as many
 threads as there are workers, and numpy multiplies as many numbers in float32, with as many threads. ``pass`` is the
@@ -26,11 +27,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from report import machine, write_section
 
 from nudge_rag.stores import ParquetStore, SearchResult, scan
 from nudge_rag.stores.lake.executors import map_fragments
 
 ROWS_PER_FILE, ROWS_PER_GROUP, ROWS_PER_PRODUCT = 500_000, 100_000, 8_192
+# Numbers of nodes that have a section of benchmarks/README.md, and its name.
+SECTIONS = {1_000_000: "lake", 10_000_000: "lake-10-million"}
+HEAD = [
+    "| what | seconds | pass | processor | worker's peak MB | parent's peak MB | the same answer |",
+    "|---|---|---|---|---|---|---|",
+]
 
 
 def write_files(folder: Path, nodes: int, dimension: int) -> None:
@@ -120,41 +128,60 @@ def same(one: SearchResult, other: SearchResult) -> bool:
     return one.ids == other.ids and scores
 
 
-def measure(folder: Path, given: argparse.Namespace) -> None:
+def measure(folder: Path, given: argparse.Namespace) -> list[str]:
+    """The table."""
     queries = np.random.default_rng(2).normal(size=(given.queries, given.dimension))
-    apart(write_files, folder, given.nodes, given.dimension)
-    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
-    print(
-        f"{given.nodes:,} x {given.dimension} float32 in Parquet, {size:.1f} GB, {given.queries:,} queries, k {given.k}"
-    )
     reading = apart(read_everything, folder, given.workers)
     product = apart(multiply, given.nodes, given.dimension, queries, given.workers)
-    for name, (seconds, used) in {"reading it all": reading, "one product": product}.items():
-        print(f"{name:<24} {seconds:8.1f} s   processor {used:8.1f} s", flush=True)
     longer = max(reading[0], product[0]), max(reading[1], product[1])
 
-    def tell(name: str, one: Timed, *more: str) -> None:
-        ratios = f"pass {one.seconds / longer[0]:.2f}", f"processor {one.processor / longer[1]:.2f}"
-        memory = f"worker's peak {one.memory:.0f} MB", f"parent's {peak()[1][0]:.0f} MB"
-        print(f"{name:<24} {one.seconds:8.1f} s", *ratios, *memory, *more, sep="   ", flush=True)
+    def row(name: str, seconds: float, used: float, *more: str) -> str:
+        cells = [name, f"{seconds:.1f}", f"{seconds / longer[0]:.2f}", f"{used / longer[1]:.2f}", *more]
+        return "| " + " | ".join([*cells, *[""] * (7 - len(cells))]) + " |"
 
+    def scanned(name: str, one: Timed, answer: str = "") -> str:
+        return row(name, one.seconds, one.processor, f"{one.memory:.0f}", f"{peak()[1][0]:.0f}", answer)
+
+    lines = [*HEAD, row("reading it all", *reading), row("one product", *product)]
     store = ParquetStore(folder, similarity=given.similarity)
     with ProcessPoolExecutor(given.workers) as pool:
         processes = timed(store, queries, given, pool)
-        tell("ProcessPoolExecutor", processes)
-    with ProcessPoolExecutor(given.workers) as pool:
-        pool.submit(peak).result()
-        killer = threading.Timer(0.4 * processes.seconds, os.kill, (next(iter(pool._processes)), signal.SIGKILL))
-        killer.start()
-        started = time.perf_counter()
-        found = scan(store, queries, given.k, pool)
-        seconds = time.perf_counter() - started
-        told = f"{seconds / processes.seconds:.2f} times as long", f"the same answer: {same(found, processes.found)}"
-        print(f"{'a worker killed midway':<24} {seconds:8.1f} s", *told, sep="   ", flush=True)
+    lines.append(scanned("ProcessPoolExecutor", processes))
+    found, seconds = scan_with_a_death(store, queries, given, 0.4 * processes.seconds)
+    killed = [f"{seconds:.1f}", f"{seconds / longer[0]:.2f}", "", "", "", agreement(found, processes.found)]
+    lines.append("| " + " | ".join(["a worker killed midway", *killed]) + " |")
     with cluster(given.workers) as executor:
         dask = timed(store, queries, given, executor)
-        ratio = f"{dask.seconds / processes.seconds:.2f} times processes"
-        tell("dask", dask, ratio, f"the same answer: {same(dask.found, processes.found)}")
+    lines.append(scanned("dask", dask, agreement(dask.found, processes.found)))
+    return [*lines, "", f"dask took {dask.seconds / processes.seconds:.2f} times as long as processes."]
+
+
+def scan_with_a_death(
+    store: ParquetStore, queries: np.ndarray, given: argparse.Namespace, after: float
+) -> tuple[SearchResult, float]:
+    """A scan one of whose workers is killed after some seconds: its answer, and how long it took."""
+    with ProcessPoolExecutor(given.workers) as pool:
+        pool.submit(peak).result()
+        killer = threading.Timer(after, os.kill, (next(iter(pool._processes)), signal.SIGKILL))
+        killer.start()
+        started = time.perf_counter()
+        return scan(store, queries, given.k, pool), time.perf_counter() - started
+
+
+def agreement(one: SearchResult, other: SearchResult) -> str:
+    return "yes" if same(one, other) else "no"
+
+
+def heading(folder: Path, given: argparse.Namespace) -> list[str]:
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
+    return [
+        f"`python benchmarks/lake.py --nodes {given.nodes}`: {given.nodes:,} x {given.dimension} float32 in Parquet,",
+        f"{size:.1f} GB, {given.queries:,} queries, k {given.k}, {given.workers} workers. `pass` is the time over the",
+        "longer of reading it all and one product; `processor` is the same of processor time, which others on the",
+        "machine change less.",
+        machine("pyarrow", "distributed", "numpy"),
+        "",
+    ]
 
 
 @contextmanager
@@ -173,8 +200,13 @@ def main() -> None:
     parser.add_argument("--similarity", default="cosine", choices=("cosine", "dot", "l2"))
     parser.add_argument("--folder", type=Path, help="where the files are written and deleted again")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="nudge-lake-", dir=given.folder) as folder:
-        measure(Path(folder), given)
+    with tempfile.TemporaryDirectory(prefix="nudge-lake-", dir=given.folder) as name:
+        folder = Path(name)
+        apart(write_files, folder, given.nodes, given.dimension)
+        lines = heading(folder, given) + measure(folder, given)
+    print("\n".join(lines))
+    if given.nodes in SECTIONS:
+        write_section(SECTIONS[given.nodes], f"One pass over {given.nodes:,} vectors in files", lines)
 
 
 if __name__ == "__main__":
