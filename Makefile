@@ -7,6 +7,8 @@ ENVIRONMENT := $(PYTHON) scripts/environment.py
 # environment of its own.
 STORES := chroma duckdb faiss in-memory lance milvus parquet postgres qdrant simple sqlite-vec
 JOBS := redis-langchain redis-llama-index
+# What the store of Parquet files meets elsewhere: object storage, tables of other formats, clusters.
+LAKE := lake
 # Stores whose databases cannot be run here; their clients hold grpcio and protobuf back, hence an environment of their own.
 EXPERIMENTAL := elasticsearch opensearch pinecone weaviate
 REPORTS := .stores-tested
@@ -26,7 +28,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: browser setup setup-all lock demo test test-quick test-core test-main test-experimental $(JOBS:%=test-%) \
-	bench bench-accuracy bench-faults docs notebooks packages lint format clean
+	test-lake bench bench-accuracy bench-faults docs notebooks packages lint format clean
 
 setup:
 	$(ENVIRONMENT) main
@@ -36,11 +38,11 @@ browser:
 		echo "tests of reports need a browser: installing Debian's chromium"; apt-get install -y -q chromium
 
 setup-all:
-	$(ENVIRONMENT) core main $(JOBS) experimental
+	$(ENVIRONMENT) core main $(JOBS) $(LAKE) experimental
 
 # Versions that are known to work together, one file for each environment in locks/: run it where make test is green.
 lock:
-	$(ENVIRONMENT) --lock core main demo $(JOBS) experimental
+	$(ENVIRONMENT) --lock core main demo $(JOBS) $(LAKE) experimental
 
 demo:
 	$(ENVIRONMENT) $(DEMO)
@@ -61,7 +63,7 @@ test: setup-all browser
 	rm -rf $(REPORTS)
 	mkdir $(REPORTS)
 	NUDGE_RAG_WRITE_PASSED=$(REPORTS)/passed-on-numpy $(MAKE) test-core
-	$(MAKE) WORKERS=0 $(JOBS:%=test-%) test-experimental >$(REPORTS)/beside.log 2>&1 & beside=$$!; \
+	$(MAKE) WORKERS=0 $(JOBS:%=test-%) test-lake test-experimental >$(REPORTS)/beside.log 2>&1 & beside=$$!; \
 		status=0; NUDGE_RAG_PASSED_ELSEWHERE=$(REPORTS)/passed-on-numpy $(MAKE) test-main || status=$$?; \
 		wait $$beside || status=$$?; cat $(REPORTS)/beside.log; exit $$status
 	$(BIN)/python tests/support/stores_tested.py $(REPORTS)
@@ -78,6 +80,10 @@ $(JOBS:%=test-%): test-%:
 		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
 		tests/integrations/test_differential_langchain.py tests/integrations/test_differential_llama_index.py \
 		-k "$* or test_$(firstword $(subst -, ,$*))"
+
+test-lake:
+	$(ENVIRONMENT) $(LAKE)
+	$(ONE_THREAD) .venv-lake/bin/python $(PYTEST) tests/lake
 
 test-experimental:
 	$(ENVIRONMENT) experimental

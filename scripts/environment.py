@@ -72,6 +72,8 @@ ENVIRONMENTS = {
         # The two need different versions of redisvl.
         Environment("redis-langchain", ("llama-index", "langchain-redis"), ("test-redis",)),
         Environment("redis-llama-index", ("langchain", "llama-index-redis"), ("test-redis",)),
+        # A server of S3, other table formats and Ray, of which the first needs an older python-dateutil.
+        Environment("lake", ("lake",), ("test-lake",)),
         # Databases that cannot be run here; their clients hold grpcio and protobuf back.
         Environment(
             "experimental",

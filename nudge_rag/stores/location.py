@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import ParseResult, parse_qsl, unquote, unquote_plus, urlencode, urlparse, urlunparse
 
-__all__ = ["StoreLocation", "hide", "secrets_in"]
+from nudge_rag.errors import StoreError
+
+__all__ = ["StoreLocation", "hide", "hide_secrets", "secrets_in"]
 
 # Options whose values are no secrets; the values of all others are not shown in an error.
 PUBLIC = {
@@ -195,3 +198,29 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         text = re.sub(re.escape(secret), HIDDEN, text, flags=re.IGNORECASE)
     return text
+
+
+@contextmanager
+def hide_secrets(*urls: str) -> Iterator[None]:
+    """Show no part of these URLs that may be secret in an error of what is done with them.
+
+    Raises:
+        Exception: whatever is raised; one of our own in its place, without a chain, if that would show a secret.
+    """
+    secrets = [secret for url in urls for secret in secrets_in(url)]
+    try:
+        yield
+    except Exception as error:
+        shown = hide(str(error), secrets)
+        if shown == str(error) and not _chain_shows(error, secrets):
+            raise
+        kind = ValueError if isinstance(error, ValueError) else StoreError
+        raise kind(shown) from None
+
+
+def _chain_shows(error: BaseException, secrets: list[str]) -> bool:
+    """Whether an error that led to this one, which a traceback prints as well, shows a secret."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is None:
+        return False
+    return hide(str(cause), secrets) != str(cause) or _chain_shows(cause, secrets)

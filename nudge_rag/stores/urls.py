@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from nudge_rag.errors import StoreError
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.catalog import RECORDS, StoreRecord
-from nudge_rag.stores.location import StoreLocation, hide, secrets_in
+from nudge_rag.stores.location import StoreLocation, hide_secrets
 
 __all__ = ["SCHEMES", "open_store"]
 
@@ -57,15 +56,8 @@ def open_store(url: str) -> EmbeddingStore:
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is a string, got {type(url).__name__}")
-    secrets = secrets_in(url)
-    try:
+    with hide_secrets(url):
         return _open(url)
-    except Exception as error:
-        shown = hide(str(error), secrets)
-        if shown == str(error) and not _chain_shows(error, secrets):
-            raise
-        kind = ValueError if isinstance(error, ValueError) else StoreError
-        raise kind(shown) from None
 
 
 def _open(url: str) -> EmbeddingStore:
@@ -77,11 +69,3 @@ def _open(url: str) -> EmbeddingStore:
     location.check(record.url.required, record.url.optional, passes_on=record.url.passes_on)
     store: EmbeddingStore = record.load().from_url(location)
     return store
-
-
-def _chain_shows(error: BaseException, secrets: list[str]) -> bool:
-    """Whether an error that led to this one, which a traceback prints as well, shows a secret."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is None:
-        return False
-    return hide(str(cause), secrets) != str(cause) or _chain_shows(cause, secrets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import gzip
 import json
 import os
 import shutil
@@ -475,33 +477,136 @@ def test_a_remote_file_system_is_no_local_folder():
         memory.rm("/bucket", recursive=True)
 
 
-def test_iceberg_tables_are_refused(folder):
+def iceberg_metadata(version, deletions, at=1):
+    """What an engine writes of a table whose current snapshot has this many files of deleted rows."""
+    summary = {"operation": "append"} if deletions is None else {"total-delete-files": str(deletions)}
+    snapshots = [{"snapshot-id": 6, "summary": {"total-delete-files": "3"}}, {"snapshot-id": 7, "summary": summary}]
+    return {"format-version": version, "last-updated-ms": at, "current-snapshot-id": 7, "snapshots": snapshots}
+
+
+def test_iceberg_tables_are_refused_as_folders(folder):
     (folder / "metadata").mkdir()
-    (folder / "metadata" / "v1.metadata.json").write_text("{}")
+    metadata = folder / "metadata" / "v1.metadata.json"
+    metadata.write_text(json.dumps(iceberg_metadata(2, 0)))
     with pytest.raises(ValueError, match=r"is an Iceberg table.*plan_files\(\).*rewrite_data_files"):
         ParquetStore(folder)
+    (folder / "data" / "lang=de").mkdir(parents=True)
+    (folder / "part-0.parquet").rename(folder / "data" / "lang=de" / "part-0.parquet")
+    for part in ("data", "data/lang=de", "data/lang=de/part-0.parquet"):
+        with pytest.raises(ValueError, match=rf"docs/{part} is a part of the Iceberg table .*docs: its metadata"):
+            ParquetStore(folder / part)
+    assert ParquetStore([folder / "data" / "lang=de" / "part-0.parquet"]).count() == 20
 
 
-def test_delta_tables_are_refused_and_their_files_taken_unless_rows_are_deleted(folder):
+@pytest.mark.parametrize(
+    ("version", "deletions", "is_read"), [(1, None, True), (2, 0, True), (2, 1, False), (2, None, False), (3, 1, False)]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_files_of_iceberg_tables_are_read_if_no_rows_are_deleted(folder, version, deletions, is_read, zipped):
+    (folder / "metadata").mkdir()
+    # The newest counts, not the last by its name.
+    (folder / "metadata" / "9.metadata.json").write_text(json.dumps(iceberg_metadata(2, 0 if deletions else 1)))
+    content = json.dumps(iceberg_metadata(version, deletions, at=2)).encode()
+    newest = folder / "metadata" / ("2.gz.metadata.json" if zipped else "2.metadata.json")
+    newest.write_bytes(gzip.compress(content) if zipped else content)
+    if is_read:
+        assert ParquetStore([folder / "part-0.parquet"]).count() == 20
+        return
+    with pytest.raises(ValueError, match=r"the Iceberg table .* has files of deleted rows.*rewrite_data_files"):
+        ParquetStore([folder / "part-0.parquet"])
+
+
+def delta_log(folder, *commits):
+    """Commits of a Delta table, each a list of entries."""
     log = folder / "_delta_log"
-    log.mkdir()
-    plain = {"add": {"path": "part-0.parquet", "deletionVector": None}}
-    (log / "00.json").write_text(json.dumps({"protocol": {}}) + "\n" + json.dumps(plain) + "\n")
+    log.mkdir(exist_ok=True)
+    for number, entries in enumerate(commits, start=len(list(log.iterdir()))):
+        (log / f"{number:020d}.json").write_text("\n".join(map(json.dumps, [{"commitInfo": {}}, *entries])) + "\n")
+    return log
+
+
+DELETED = {"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "sizeInBytes": 40, "cardinality": 1}
+
+
+def test_delta_tables_are_refused_as_folders_and_their_files_taken_unless_rows_are_deleted(folder):
+    part = folder / "part-0.parquet"
+    log = delta_log(folder, [{"protocol": {}}, {"add": {"path": "part-0.parquet", "deletionVector": None}}])
     with pytest.raises(ValueError, match=r"is a Delta table.*DeltaTable\(path\)\.file_uris\(\).*deletion vectors"):
         ParquetStore(folder)
-    assert ParquetStore([folder / "part-0.parquet"]).count() == 20
-    deleted = {"add": {"path": "part-0.parquet", "deletionVector": {"storageType": "u", "cardinality": 1}}}
-    (log / "01.json").write_text(json.dumps(deleted))
-    with pytest.raises(ValueError, match=r"has deletion vectors.*REORG TABLE"):
-        ParquetStore([folder / "part-0.parquet"])
-    (log / "01.json").unlink()
-    vector = {"storageType": "u", "cardinality": 1}
-    checkpoint = pyarrow.table({"add": [None, {"path": "part-0.parquet", "deletionVector": vector}]})
-    pyarrow.parquet.write_table(checkpoint, log / "02.checkpoint.parquet")
-    with pytest.raises(ValueError, match="has deletion vectors"):
-        ParquetStore([folder / "part-0.parquet"])
+    with pytest.raises(ValueError, match="is a part of the Delta table"):
+        ParquetStore(part)
+    assert ParquetStore([part]).count() == 20
+    delta_log(folder, [{"remove": {"path": "part-0.parquet"}}, {"add": {"path": part.name, "deletionVector": DELETED}}])
+    for listed in ([part], [folder / "part-1.parquet", part]):
+        with pytest.raises(ValueError, match=r"has deletion vectors: rows of .*part-0.* no longer count.*REORG TABLE"):
+            ParquetStore(listed)
+    assert ParquetStore([folder / "part-1.parquet"]).count() == 20
     shutil.rmtree(log)
     assert ParquetStore(folder).count() == 40
+
+
+def test_what_purges_deletion_vectors_makes_a_delta_table_readable_although_its_log_still_tells_of_them(folder):
+    (folder / "a b").mkdir()
+    (folder / "part-1.parquet").rename(folder / "a b" / "part-1.parquet")
+    old, new = folder / "part-0.parquet", folder / "a b" / "part-1.parquet"
+    delta_log(
+        folder,
+        [{"add": {"path": old.name, "deletionVector": DELETED}}],
+        [{"remove": {"path": old.name, "deletionVector": DELETED}}, {"add": {"path": "a%20b/part-1.parquet"}}],
+    )
+    assert ParquetStore([new]).count() == 20
+    delta_log(folder, [{"add": {"path": "a%20b/part-1.parquet", "deletionVector": DELETED}}])
+    with pytest.raises(ValueError, match="has deletion vectors"):
+        ParquetStore([new])
+
+
+@pytest.mark.parametrize(
+    "name", ["00000000000000000002.checkpoint.parquet", "00000000000000000002.checkpoint.0000000001.0000000001.parquet"]
+)
+def test_a_checkpoint_of_a_delta_table_counts_until_a_later_commit(folder, name):
+    log = delta_log(folder, [], [{"add": {"path": "part-0.parquet"}}], [])
+    checkpoint = pyarrow.table({"add": [None, {"path": "part-0.parquet", "deletionVector": DELETED}]})
+    pyarrow.parquet.write_table(checkpoint, log / name)
+    with pytest.raises(ValueError, match="has deletion vectors"):
+        ParquetStore([folder / "part-0.parquet"])
+    (log / f"{3:020d}.json").write_text(json.dumps({"add": {"path": "part-0.parquet"}}))
+    assert ParquetStore([folder / "part-0.parquet"]).count() == 20
+    shutil.rmtree(log)
+    (log / "_sidecars").mkdir(parents=True)
+    pyarrow.parquet.write_table(checkpoint, log / "_sidecars" / "3a0d65cd.parquet")
+    with pytest.raises(ValueError, match="has deletion vectors"):
+        ParquetStore([folder / "part-0.parquet"])
+
+
+def test_a_login_that_would_be_part_of_every_path_is_refused_and_not_shown():
+    with pytest.raises(ValueError, match="a login in a URI of memory:// would be part of every path") as raised:
+        ParquetStore("memory://me:s3cretWord@bucket/docs")
+    assert "s3cretWord" not in str(raised.value)
+    with pytest.raises(ValueError, match="this is no URI of s3:// for pyarrow") as raised:
+        ParquetStore(["s3://me:s3cretWord@bucket/docs?unknown=1"])
+    assert "s3cretWord" not in str(raised.value)
+    assert "s3cretWord" not in str(raised.value.__cause__ or raised.value.__context__ or "")
+
+
+def test_a_file_system_that_tells_arrow_no_times_is_asked_for_them():
+    """fsspec's memory knows when a file was written, and Arrow does not ask: a file as large as before is a new one."""
+    memory = fsspec.filesystem("memory")
+
+    def put(vectors, hours):
+        table = pyarrow.table({"id": IDS, "embedding": vectors.astype(np.float32).tolist()})
+        with memory.open("/bucket/docs/part-0.parquet", "wb") as file:
+            pyarrow.parquet.write_table(table, file, compression="none", use_dictionary=False)
+        memory.store["/bucket/docs/part-0.parquet"].modified += datetime.timedelta(hours=hours)
+        return memory.info("/bucket/docs/part-0.parquet")["size"]
+
+    try:
+        size = put(VECTORS, 0)
+        store = ParquetStore("/bucket/docs", filesystem=memory)
+        store.replace(["n1"], ONES)
+        assert put(VECTORS[::-1], 1) == size
+        assert store.read(["n1"]).tolist() == VECTORS[-2:-1].astype(np.float32).tolist()
+    finally:
+        memory.rm("/bucket", recursive=True)
 
 
 def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):

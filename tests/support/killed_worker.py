@@ -123,7 +123,7 @@ class Steps:
             store.map_to_copy = lambda *given: self.in_parts(without_steps(map_to_copy(*given)))
         if hasattr(store, "create_copy"):
             create = self.around(store.create_copy)
-            store.create_copy = lambda label: self.in_parts(create(label))
+            store.create_copy = lambda label: self.in_parts(without_steps(create(label)))
         return self.in_parts(store)
 
     def instrument_history(self, store: Any) -> None:

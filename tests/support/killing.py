@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,10 @@ import nudge_rag
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores import EmbeddingStore
 from tests.support import databases
-from tests.support.builders.common import Servers
 from tests.support.killed_worker import COLLECTION, nudged
+
+if TYPE_CHECKING:  # which imports the frameworks
+    from tests.support.builders.common import Servers
 
 KINDS = ["simple", "faiss", "lancedb", "parquet", "chroma", "postgres"]
 numbers = itertools.count()

@@ -40,7 +40,8 @@ def test_an_environment_is_made_of_what_is_there(name):
 def test_the_makefile_names_environments():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     jobs = re.search(r"^JOBS := (.*)$", makefile, re.M)[1].split()
-    assert {"core", "main", "demo", "experimental", *jobs} == ENVIRONMENTS.keys()
+    assert re.search(r"^LAKE := lake$", makefile, re.M)
+    assert {"core", "main", "demo", "experimental", "lake", *jobs} == ENVIRONMENTS.keys()
 
 
 def test_nothing_is_installed_twice(project):

@@ -1,20 +1,24 @@
-"""The user's Parquet files: where they are, which of them there are now, and tables that are more than their files."""
+"""The user's Parquet files: where they are, and which of them there are now."""
 
 from __future__ import annotations
 
-import json
-import re
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nudge_rag.errors import StoreError
+from nudge_rag.stores.location import hide, secrets_in
+from nudge_rag.stores.parquet import tables
 
-__all__ = ["FileState", "SourceFiles", "resolve"]
+__all__ = ["FileState", "SourceFiles", "forget", "place_of", "resolve", "state_of", "uris_of"]
 
+NANOSECONDS = 1_000_000_000
+WHOLE_SECONDS = ("abfs", "gcs", "s3")
 ENDINGS = (".parquet", ".parq", ".pq")
-OPTIMIZE = "REORG TABLE ... APPLY (PURGE) in Spark, or DeltaTable(path).optimize.compact(),"
+# Whose URIs pyarrow reads; another package that it refuses one to might take a login in it for a name.
+OF_ARROW = ("abfs", "abfss", "gcs", "gs", "hdfs", "s3", "viewfs")
 
 
 @dataclass(frozen=True)
@@ -52,51 +56,69 @@ class SourceFiles:
         """
         from pyarrow.fs import FileSelector, FileType
 
+        forget(self.filesystem)
         if self.root is None:
             found = self.filesystem.get_file_info(list(self.listed))
         else:
             found = [self.filesystem.get_file_info(self.root)]
             if found[0].type == FileType.Directory:
                 inside = self.filesystem.get_file_info(FileSelector(self.root, recursive=True))
-                self._check_folder([info.path for info in inside])
+                tables.check_folder([self._inside(info.path) for info in inside], self.root)
                 inside = [info for info in inside if info.type == FileType.File and self._counts(info.path)]
                 found = sorted(inside, key=lambda info: str(info.path))
         missing = [info.path for info in found if info.type != FileType.File]
         if missing or not found:
             raise ValueError(f"there is no Parquet file at {missing[0] if missing else self.root}")
-        return {info.path: FileState(info.size, info.mtime_ns or 0) for info in found}
+        return {info.path: state_of(self.filesystem, info) for info in found}
 
     def _counts(self, path: str) -> bool:
         """Whether a file is of the data: what begins with _ or . is not, as for Arrow and Spark."""
-        inside = path.removeprefix(str(self.root)).strip("/").split("/")
+        inside = self._inside(path).split("/")
         return path.lower().endswith(ENDINGS) and not any(part.startswith(("_", ".")) for part in inside)
 
-    def _check_folder(self, paths: Sequence[str]) -> None:
-        inside = [path.removeprefix(str(self.root)).strip("/") for path in paths]
-        if any(re.fullmatch(r"metadata/[^/]*\.metadata\.json", path) for path in inside):
-            raise ValueError(
-                f"{self.root} is an Iceberg table: its metadata says which files count, and which rows of them are"
-                " deleted. Give the list [task.file.file_path for task in table.scan().plan_files()]; if a task has"
-                " delete_files, run rewrite_data_files first, which applies them"
-            )
-        if "_delta_log" in inside:
-            raise ValueError(
-                f"{self.root} is a Delta table: its log says which files count. Give the list"
-                f" DeltaTable(path).file_uris(); if the table has deletion vectors, run {OPTIMIZE} first"
-            )
-
-    def check_deletions(self) -> None:
-        """Check that no file of a list belongs to a Delta table whose log marks rows of it as deleted.
+    def check_tables(self) -> None:
+        """Check that the files are all that there is to say about them: that no table marks rows of them as deleted.
 
         Raises:
-            ValueError: one does.
+            ValueError: they are in a table of Iceberg or Delta, and a list of its files is needed; or it has deletions.
         """
-        for folder in sorted({_delta_folder(path, self.filesystem) for path in self.listed} - {None}, key=str):
-            if _has_deletion_vectors(self.filesystem, str(folder)):
-                raise ValueError(
-                    f"the Delta table {folder} has deletion vectors: rows of its files no longer count. Run {OPTIMIZE}"
-                    " first, and give the files that it has then"
-                )
+        if self.root is None:
+            tables.check_files(self.filesystem, self.listed)
+        else:
+            tables.check_above(self.filesystem, self.root)
+
+    def _inside(self, path: str) -> str:
+        return path.removeprefix(str(self.root)).strip("/")
+
+
+def state_of(filesystem: Any, info: Any) -> FileState:
+    """The state of a file, of which Arrow knows this.
+
+    Object stores list times to the millisecond and tell them to the second if asked for one file, or know no others:
+    theirs are cut to the second. A file system of fsspec may know a time that Arrow does not ask it for.
+    """
+    modified, fsspec = info.mtime_ns, _fsspec_of(filesystem)
+    if modified is None and fsspec is not None and info.is_file:
+        with contextlib.suppress(NotImplementedError):
+            modified = int(fsspec.modified(info.path).timestamp()) * NANOSECONDS
+    if filesystem.type_name in WHOLE_SECONDS:
+        modified = (modified or 0) // NANOSECONDS * NANOSECONDS
+    return FileState(info.size or 0, modified or 0)
+
+
+def forget(filesystem: Any) -> None:
+    """Let a file system of fsspec look again: it remembers what it has listed, whatever others write."""
+    fsspec = _fsspec_of(filesystem)
+    if fsspec is not None:
+        fsspec.invalidate_cache()
+
+
+def _fsspec_of(filesystem: Any) -> Any:
+    import pyarrow.fs
+
+    if not isinstance(filesystem, pyarrow.fs.PyFileSystem):
+        return None
+    return getattr(filesystem.handler, "fs", None)
 
 
 def resolve(source: str | Path | Sequence[str | Path], filesystem: Any = None) -> SourceFiles:
@@ -119,6 +141,31 @@ def resolve(source: str | Path | Sequence[str | Path], filesystem: Any = None) -
     return SourceFiles(found[0][0], paths[0]) if one else SourceFiles(found[0][0], None, paths)
 
 
+def place_of(path: str | Path, filesystem: Any) -> str:
+    """A folder's path on the file system of the files: of a URI, or as it is.
+
+    Raises:
+        ValueError: a URI of another file system.
+    """
+    import pyarrow.fs
+
+    given = str(path)
+    if "://" not in given:
+        return str(Path(given).resolve()) if isinstance(filesystem, pyarrow.fs.LocalFileSystem) else given.rstrip("/")
+    found, inside = _located(given, None)
+    if found.type_name != filesystem.type_name:
+        raise ValueError(
+            f"beside must be on the file system of the files, {filesystem.type_name}, not {found.type_name}"
+        )
+    return inside
+
+
+def uris_of(source: Any) -> list[str]:
+    """Those of what a user gives as source that are URIs: they may hold a password."""
+    given = [source] if isinstance(source, str | Path) else list(source) if isinstance(source, Sequence) else []
+    return [str(one) for one in given if "://" in str(one)]
+
+
 def _located(path: str, filesystem: Any) -> tuple[Any, str]:
     import pyarrow
     import pyarrow.fs
@@ -129,47 +176,21 @@ def _located(path: str, filesystem: Any) -> tuple[Any, str]:
         return filesystem, path.rstrip("/")
     if "://" not in path:
         return pyarrow.fs.LocalFileSystem(), str(Path(path).resolve())
+    scheme = path.partition("://")[0]
     try:
         found, inside = pyarrow.fs.FileSystem.from_uri(path)
         return found, inside.rstrip("/")
-    except (pyarrow.ArrowInvalid, NotImplementedError):
+    except pyarrow.ArrowInvalid as error:
+        if scheme in OF_ARROW:
+            raise ValueError(f"this is no URI of {scheme}:// for pyarrow: {error}") from error
+    except NotImplementedError:
         pass
     try:
         import fsspec
 
         found, inside = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        scheme = path.partition("://")[0]
         raise StoreError(f"neither pyarrow nor an installed package of fsspec opens {scheme}:// ({error})") from error
+    if ":" in path.partition("://")[2].rpartition("@")[0] and hide(inside, secrets_in(path)) != inside:
+        raise ValueError(f"a login in a URI of {scheme}:// would be part of every path: give filesystem= instead")
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(found)), inside.rstrip("/")
-
-
-def _delta_folder(path: str, filesystem: Any) -> str | None:
-    """The folder of the Delta table to which a file belongs, None if there is none."""
-    from pyarrow.fs import FileType
-
-    parts = path.split("/")
-    for length in range(len(parts) - 1, 0, -1):
-        folder = "/".join(parts[:length])
-        if folder and filesystem.get_file_info(f"{folder}/_delta_log").type == FileType.Directory:
-            return folder
-    return None
-
-
-def _has_deletion_vectors(filesystem: Any, folder: str) -> bool:
-    """Whether a Delta table's log names a deletion vector: in a commit, or in a checkpoint."""
-    import pyarrow.parquet
-    from pyarrow.fs import FileSelector
-
-    for info in filesystem.get_file_info(FileSelector(f"{folder}/_delta_log", recursive=True)):
-        if info.path.endswith(".json"):
-            with filesystem.open_input_stream(info.path) as stream:
-                lines = stream.read().decode().splitlines()
-            if any((json.loads(line).get("add") or {}).get("deletionVector") for line in lines if line.strip()):
-                return True
-        elif info.path.endswith(".parquet"):
-            table = pyarrow.parquet.read_table(info.path, filesystem=filesystem)
-            added = table["add"].to_pylist() if "add" in table.column_names else []
-            if any((entry or {}).get("deletionVector") for entry in added):
-                return True
-    return False

@@ -12,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.parquet.columns import NodeColumns
-from nudge_rag.stores.parquet.files import FileState
+from nudge_rag.stores.parquet.files import FileState, forget, state_of
 
 __all__ = ["ChangedError", "ParquetFragment", "fetch_nodes", "find_names", "group_sizes", "is_complete"]
 
@@ -95,8 +95,9 @@ class ParquetFragment:
         """
         import pyarrow.parquet
 
+        forget(self.file.filesystem)
         info = self.file.filesystem.get_file_info(self.path)
-        if FileState(info.size or 0, info.mtime_ns or 0) != self.state:
+        if state_of(self.file.filesystem, info) != self.state:
             raise ChangedError(self.path)
         try:
             source = self.file.open()

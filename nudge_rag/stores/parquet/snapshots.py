@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
 from nudge_rag.stores.history import BlobStorage, FolderStorage
 from nudge_rag.stores.leases import process_lock
-from nudge_rag.stores.parquet.files import FileState
+from nudge_rag.stores.parquet.files import FileState, forget
 
 __all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
 
@@ -26,6 +27,7 @@ LIVE = ""
 FORMAT = 1
 STATE, REWRITTEN, HISTORY, LOCKING = "state.json", "snapshots", "history", "lock"
 PART_SIZE = 64_000_000
+READS = 10
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ class _FileRecords(RecordStorage):
         """All records of a kind."""
         from pyarrow.fs import FileSelector
 
+        forget(self._filesystem)
         found = self._filesystem.get_file_info(FileSelector(self._folder, allow_not_found=True))
         return self._read([info.path for info in found if info.base_name.startswith(f"{kind}-")])
 
@@ -242,12 +245,22 @@ def scope_of(vector_column: str) -> str:
 
 
 def _read(filesystem: Any, path: str) -> bytes | None:
-    """Content of a file, None if there is none."""
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read())
-    except FileNotFoundError:
-        return None
+    """Content of a file, None if there is none; of one that is replaced while it is read, the new content.
+
+    fsspec asks an object store for the content that it saw when it opened the file, and says that it is busy if there
+    is another one by now.
+    """
+    for left in range(READS, 0, -1):
+        forget(filesystem)
+        try:
+            with filesystem.open_input_stream(path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EBUSY or left == 1:
+                raise
+    return None
 
 
 def _write(filesystem: Any, path: str, content: bytes) -> None:

@@ -22,9 +22,9 @@ from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.lake.executors import map_fragments
 from nudge_rag.stores.lake.mapping import VectorMap
 from nudge_rag.stores.lake.scanning import scan
-from nudge_rag.stores.location import StoreLocation
+from nudge_rag.stores.location import StoreLocation, hide_secrets
 from nudge_rag.stores.parquet.columns import NodeColumns
-from nudge_rag.stores.parquet.files import FileState, resolve
+from nudge_rag.stores.parquet.files import FileState, place_of, resolve, state_of, uris_of
 from nudge_rag.stores.parquet.fragments import ChangedError, ParquetFragment, fetch_nodes, find_names, group_sizes
 from nudge_rag.stores.parquet.rewriting import Changes, Rewrite, change_file, map_file
 from nudge_rag.stores.parquet.snapshots import LIVE, Replacement, SnapshotFolder, scope_of
@@ -90,15 +90,18 @@ class ParquetStore(StoreAdapter):
         import_package("pyarrow", "ParquetStore", "lake")
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}")
-        self._source = resolve(source, filesystem)
-        self._source.check_deletions()
         self.executor = executor
         self._label = LIVE
-        root = str(beside) if beside is not None else self._source.root and self._source.root + FOLDER
+        self._sizes: dict[tuple[str, FileState], Sequence[tuple[int, bool]]] = {}
+        with hide_secrets(*uris_of(source), *uris_of([beside])):
+            self._source = resolve(source, filesystem)
+            self._source.check_tables()
+            root = self._source.root and self._source.root + FOLDER
+            if beside is not None:
+                root = place_of(beside, self._source.filesystem)
+            self._columns = self._columns_of(id_column, vector_column)
         self._place = f"{root or self._source.listed}/{scope_of(vector_column)}"
         self._folder = SnapshotFolder(self._source.filesystem, self._place) if root else None
-        self._sizes: dict[tuple[str, FileState], Sequence[tuple[int, bool]]] = {}
-        self._columns = self._columns_of(id_column, vector_column)
         self._capabilities = Capabilities(
             similarity,
             dtype=self._columns.dtype,
@@ -421,7 +424,7 @@ class ParquetStore(StoreAdapter):
         ours = {known[path].file: path for path in known if known[path].of == states[path]}
         found = {path: (path, state) for path, state in states.items()}
         for info in self._source.filesystem.get_file_info(list(ours)) if ours else []:
-            found[ours[info.path]] = (info.path, FileState(info.size or 0, info.mtime_ns or 0))
+            found[ours[info.path]] = (info.path, state_of(self._source.filesystem, info))
         return found
 
     def _fragment_of_each(self, where: Any = None) -> dict[str, ParquetFragment]:
