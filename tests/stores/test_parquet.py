@@ -578,6 +578,19 @@ def test_a_checkpoint_of_a_delta_table_counts_until_a_later_commit(folder, name)
         ParquetStore([folder / "part-0.parquet"])
 
 
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\x1f\x8bno", b"\xff"])
+def test_damaged_metadata_of_a_table_is_named(folder, content):
+    log = delta_log(folder, [])
+    (log / "00000000000000000001.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"00001\.json is no metadata of a table, or is damaged"):
+        ParquetStore([folder / "part-0.parquet"])
+    shutil.rmtree(log)
+    (folder / "metadata").mkdir()
+    (folder / "metadata" / "1.metadata.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"1\.metadata\.json is no metadata of a table, or is damaged"):
+        ParquetStore([folder / "part-0.parquet"])
+
+
 def test_a_login_that_would_be_part_of_every_path_is_refused_and_not_shown():
     with pytest.raises(ValueError, match="a login in a URI of memory:// would be part of every path") as raised:
         ParquetStore("memory://me:s3cretWord@bucket/docs")

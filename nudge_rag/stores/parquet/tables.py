@@ -105,7 +105,7 @@ def _metadata_files(filesystem: Any, table: str) -> list[str]:
 
 def _check_iceberg(filesystem: Any, table: str) -> None:
     """Check by the newest metadata of an Iceberg table that its current snapshot has no files of deleted rows."""
-    contents = [json.loads(_content(filesystem, path)) for path in _metadata_files(filesystem, table)]
+    contents = [content for path in _metadata_files(filesystem, table) for content in _objects(filesystem, path, False)]
     newest = max(contents, key=lambda content: int(content.get("last-updated-ms", 0)))
     current = newest.get("current-snapshot-id")
     summaries = [one.get("summary") or {} for one in newest.get("snapshots") or () if one["snapshot-id"] == current]
@@ -149,15 +149,22 @@ def _added_files(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet
 
     if path.endswith(".json"):
-        lines = _content(filesystem, path).decode().splitlines()
-        entries = [json.loads(line).get("add") for line in lines if line.strip()]
+        entries = [entry.get("add") for entry in _objects(filesystem, path, True)]
     else:
         table = pyarrow.parquet.read_table(path, filesystem=filesystem)
         entries = table["add"].to_pylist() if "add" in table.column_names else []
     return (entry for entry in entries if entry)
 
 
-def _content(filesystem: Any, path: str) -> bytes:
+def _objects(filesystem: Any, path: str, has_lines: bool) -> list[dict[str, Any]]:
+    """The JSON object in a file, or the one in each of its lines."""
     with filesystem.open_input_stream(path, compression=None) as stream:
         content = bytes(stream.read())
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    try:
+        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
+        found = [json.loads(part) for part in (text.splitlines() if has_lines else [text]) if part.strip()]
+        if not all(isinstance(entry, dict) for entry in found):
+            raise ValueError("it holds something else than objects")
+    except (ValueError, OSError, EOFError, RecursionError) as error:
+        raise ValueError(f"{path} is no metadata of a table, or is damaged ({error})") from error
+    return found
