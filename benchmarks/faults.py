@@ -101,7 +101,9 @@ PARTS = {
     "model": Part(
         "Against a model",
         ("tests/faults/test_model.py",),
-        "Pushes, switches, rollbacks, ingestion and deaths in any order; lost are disagreements with a small model.",
+        "Pushes, tunes, switches, rollbacks, ingestion, restored backups and deaths in any order, by the adapter and by"
+        " either\nframework's object; lost are disagreements with a small model.",
+        has_redis=True,
     ),
     "damage": Part(
         "Damaged and hostile",

