@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import string
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 WHY = "in the environment of `make test-lake`"
 deltalake = pytest.importorskip("deltalake", reason=WHY)
 pytest.importorskip("pyiceberg", reason=WHY)
+pyroaring = pytest.importorskip("pyroaring", reason=WHY)
 from pyiceberg.catalog.sql import SqlCatalog  # noqa: E402
 
 from nudge_rag import rollback  # noqa: E402
@@ -80,21 +83,37 @@ def test_a_partition_of_a_delta_table_is_refused(tmp_path):
     assert ids_of(ParquetStore(deltalake.DeltaTable(tmp_path / "delta").file_uris())) == sorted(IDS)
 
 
-def test_a_delta_table_with_a_deletion_vector_is_refused_until_its_file_is_written_anew(delta, tmp_path):
-    """This library writes none: a commit as other engines make it, of the protocol's layout, follows its own."""
+def encode_deletion_vector(rows):
+    """A deletion vector as the Delta protocol has it inline: a roaring bitmap of 64 bits in Z85."""
+    bitmap = pyroaring.BitMap(rows).serialize()
+    content = struct.pack("<iqi", 1681511377, 1, 0) + bitmap
+    content += bytes(-len(content) % 4)
+    signs = string.digits + string.ascii_lowercase + string.ascii_uppercase + ".-:+=^!/*?&<>()[]{}@%$#"
+    numbers = struct.unpack(f">{len(content) // 4}I", content)
+    text = "".join(signs[number // 85**power % 85] for number in numbers for power in range(4, -1, -1))
+    return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(content), "cardinality": len(rows)}
+
+
+def test_a_delta_table_with_a_deletion_vector_is_refused_until_it_is_purged(tmp_path):
+    """deltalake writes none, but reads them: the commit is another engine's, of the protocol's layout."""
     folder = tmp_path / "delta"
-    adds = delta.get_add_actions(flatten=True)
-    path = pyarrow.table(adds)["path"][0].as_py()
-    vector = {"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "sizeInBytes": 40, "cardinality": 1}
-    entries = [{"remove": {"path": path, "dataChange": True}}, {"add": {"path": path, "deletionVector": vector}}]
-    commit = folder / "_delta_log" / f"{delta.version() + 1:020d}.json"
-    commit.write_text("\n".join(map(json.dumps, entries)))
-    files = [str(folder / name) for name in pyarrow.table(adds)["path"].to_pylist()]
+    deltalake.write_deltalake(folder, NODES, configuration={"delta.enableDeletionVectors": "true"})
+    (commit,) = (folder / "_delta_log").glob("*.json")
+    added = next(json.loads(line)["add"] for line in commit.read_text().splitlines() if '"add"' in line)
+    removed = {"path": added["path"], "deletionTimestamp": added["modificationTime"], "dataChange": True}
+    entries = [{"commitInfo": {"operation": "DELETE"}}, {"remove": removed}]
+    entries.append({"add": added | {"deletionVector": encode_deletion_vector([3])}})
+    (folder / "_delta_log" / f"{1:020d}.json").write_text("\n".join(map(json.dumps, entries)))
+    table = deltalake.DeltaTable(folder)
+    found = deltalake.QueryBuilder().register("t", table).execute("SELECT id FROM t ORDER BY id").read_all()
+    assert pyarrow.table(found)["id"].to_pylist() == sorted(WITHOUT)
     with pytest.raises(ValueError, match=r"the Delta table .* has deletion vectors: rows of .* no longer count.*REORG"):
-        ParquetStore(files)
-    assert ids_of(ParquetStore(files[1:])) == sorted(ids_of(ParquetStore([files[1]])))
-    commit.unlink()
-    assert ids_of(ParquetStore(files)) == sorted(IDS)
+        ParquetStore(table.file_uris())
+    table.optimize.compact()
+    with pytest.raises(ValueError, match="has deletion vectors"):
+        ParquetStore(deltalake.DeltaTable(folder).file_uris())
+    table.optimize.z_order(["id"])
+    assert ids_of(ParquetStore(deltalake.DeltaTable(folder).file_uris())) == sorted(WITHOUT)
 
 
 def test_an_iceberg_table_is_read_by_its_list(iceberg, tmp_path):

@@ -16,7 +16,8 @@ DELTA_LOG, ICEBERG_METADATA = "_delta_log", "metadata"
 METADATA_FILE = re.compile(r"[^/]*\.metadata\.json(\.gz)?")
 # A commit, a compacted range of them (the last counts), or a checkpoint, by its number.
 LOG_FILE = re.compile(r"(\d+)(?:\.(\d+)\.compacted)?\..*(json|parquet)")
-PURGE = "REORG TABLE ... APPLY (PURGE) in Spark"
+# Of deltalake's own, compact() leaves a file alone that is large enough, whatever is deleted in it.
+PURGE = "REORG TABLE ... APPLY (PURGE) in Spark, or DeltaTable(path).optimize.z_order([ID COLUMN]),"
 
 
 def check_folder(inside: Iterable[str], root: str) -> None:
