@@ -146,7 +146,9 @@ def _is_in_place(config: NightConfig) -> bool:
     from nudge_rag import status
 
     found = status(open_named_store(config.store), **config.where())
-    return found.version is not None and not (found.lost or found.changed)
+    # Nodes that are missing may be there under new ids, which texts tell.
+    is_away = found.missing and load_texts(config.texts, config.store, config.root) is not None
+    return found.version is not None and not (found.lost or found.changed or found.returned or is_away)
 
 
 def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:

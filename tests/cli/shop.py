@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -89,6 +90,20 @@ def index_in_duckdb(documents, path):
         connection.execute(f"CREATE TABLE docs (id VARCHAR, text VARCHAR, embedding FLOAT[{DIMENSION}])")
         rows = zip(documents, documents.values(), embed(list(documents.values())).tolist(), strict=True)
         connection.executemany("INSERT INTO docs VALUES (?, ?, ?)", [list(row) for row in rows])
+
+
+def rebuild(folder):
+    """The index is built anew from the same texts, under new ids."""
+    import duckdb
+
+    renamed = {f"v2-{node}": text for node, text in texts().items()}
+    rows = [json.dumps({"_id": node, "text": text}) for node, text in renamed.items()]
+    (folder / "v2-texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with duckdb.connect(str(folder / "shop.duckdb")) as connection:
+        connection.execute("DELETE FROM docs")
+        vectors = embed(list(renamed.values())).tolist()
+        again = [list(row) for row in zip(renamed, renamed.values(), vectors, strict=True)]
+        connection.executemany("INSERT INTO docs VALUES (?, ?, ?)", again)
 
 
 if __name__ == "__main__":

@@ -415,25 +415,31 @@ def test_other_shells_name_every_command(shell, capsys):
         assert re.search(rf"\b{name}\b", script)
 
 
-def rebuild(folder):
-    """The index is built anew from the same texts, under new ids."""
-    import duckdb
+FRAMEWORK = """
+import shop
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
 
-    texts = {f"v2-{node}": text for node, text in shop.texts().items()}
-    rows = [json.dumps({"_id": node, "text": text}) for node, text in texts.items()]
-    (folder / "v2-texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    with duckdb.connect(str(folder / "shop.duckdb")) as connection:
-        connection.execute("DELETE FROM docs")
-        vectors = shop.embed(list(texts.values())).tolist()
-        again = [list(row) for row in zip(texts, texts.values(), vectors, strict=True)]
-        connection.executemany("INSERT INTO docs VALUES (?, ?, ?)", again)
+class Model(Embeddings):
+    def embed_documents(self, texts):
+        return shop.embed(texts).tolist()
+
+    def embed_query(self, text):
+        return self.embed_documents([text])[0]
+
+store = InMemoryVectorStore(Model())
+store.add_documents(
+    [Document(id=node, page_content=text, metadata={"source": f"{node}.html"}) for node, text in shop.texts().items()]
+)
+"""
 
 
 def test_labels_and_nudges_survive_new_ids(command, application, tmp_path):
     rows = [json.dumps({"_id": node, "text": text}) for node, text in shop.texts().items()]
     (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
     command.answer("tune", application, *TUNE, "--texts", "texts.jsonl", "--push", "--yes")
-    rebuild(tmp_path)
+    shop.rebuild(tmp_path)
     assert command.answer("reapply", application, "--yes", code=1) == {"written": []}
     found = command.answer("reapply", application, "--texts", "v2-texts.jsonl", "--dry-run")
     assert (found["would_write"], len(found["would_look_for"])) == ([], 48)
@@ -459,5 +465,8 @@ def test_labels_that_name_documents_go_to_their_chunks(command, application, tmp
     assert command("tune", application, *options).returncode == 2
     tuned = command.answer("tune", application, *options, "--documents", "pages:documents", "--texts", "pages:texts")
     assert (tuned["nodes"], tuned["improves"]) == (48, True)
+    (tmp_path / "framework.py").write_text(FRAMEWORK)
+    own = command.answer("tune", "framework:store", *options)
+    assert (own["nodes"], own["improves"]) == (48, True), "a framework's store knows its own"
     refused = command("tune", application, *options, "--documents", "pages:lost")
     assert (refused.returncode, "--documents 'pages:lost' cannot be imported" in refused.stderr) == (2, True)

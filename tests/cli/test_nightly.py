@@ -101,6 +101,22 @@ def test_three_nights(house):
     assert contents(house) == original
 
 
+def test_a_night_after_the_index_was_built_anew_under_new_ids(house):
+    (house / "night.toml").write_text(CONFIG + 'texts = "texts.jsonl"\n')
+    rows = [json.dumps({"_id": node, "text": text}) for node, text in shop.texts().items()]
+    (house / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    command = Command(house)
+    assert command("nightly", "night.toml").returncode == 0
+    assert command("nightly", "night.toml").returncode == 1, "nothing is new"
+    shop.rebuild(house)
+    shutil.copy(house / "v2-texts.jsonl", house / "texts.jsonl")
+    # All the pairs name ids of before, and nothing is new but the ids.
+    result = command("nightly", "night.toml", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = command.answer("status", STORE)
+    assert {node.partition("-")[0] for node in found["nudged"]} == {"v2"}
+
+
 def test_a_closed_gate_pushes_nothing(house):
     (house / "night.toml").write_text(CONFIG + "at_least = 2.0\n")
     before = contents(house)
