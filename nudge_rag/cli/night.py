@@ -19,6 +19,7 @@ from nudge_rag.cli.evaluating import compare_stores, name_states
 from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.night_config import NightConfig
 from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
+from nudge_rag.cli.secrets import mask_secrets, secrets_of
 from nudge_rag.cli.texts import load_documents, load_texts
 from nudge_rag.common.files import write_synced
 from nudge_rag.errors import CorruptArchiveError
@@ -82,7 +83,12 @@ def run_night(config: NightConfig, now: datetime | None = None) -> Night:
         "labels": _gather_labels, "tune": _tune, "gate": _gate, "push": _push, "report": _report,
     }  # fmt: skip
     while (step := night.next_step()) is not None:
-        facts = run[step](config, night, work)
+        try:
+            facts = run[step](config, night, work)
+        except Exception as error:
+            told = mask_secrets(f"{type(error).__name__}: {error}", secrets_of([config.store]))
+            _log(config.folder, night, "failed", {"step": step, "error": " ".join(told.split())})
+            raise
         night.facts |= facts
         night.done.append(step)
         _write_state(config.folder, night)

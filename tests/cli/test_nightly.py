@@ -171,6 +171,21 @@ def test_a_damaged_state_is_named_and_nothing_is_written(house, content):
     assert contents(house) == before
 
 
+def test_a_step_that_fails_is_in_the_log_without_passwords_and_the_next_night_goes_on(house, monkeypatch):
+    monkeypatch.chdir(house)
+    (house / "secretive.py").write_text("def embed(texts):\n    raise OSError('no route\\nto http://me:hunter2@host')\n")
+    (house / "night.toml").write_text(CONFIG.replace("shop:embed", "secretive:embed"))
+    assert Command(house).answer("nightly", "night.toml", code=3)["message"] == "no route to http://me:***@host"
+    failed = events(house)[-1]
+    assert (failed["event"], failed["step"]) == ("failed", "tune")
+    assert failed["error"] == "OSError: no route to http://me:***@host"
+    (house / "night.toml").write_text(CONFIG)
+    assert Command(house).answer("nightly", "night.toml")["pushed"] is True
+    assert [entry["event"] for entry in events(house)] == [
+        "begin", "labels", "failed", "go on", "tune", "gate", "push", "report", "end",
+    ]  # fmt: skip
+
+
 def test_clocks_that_are_set_back_and_nights_within_a_second(tmp_path):
     """A night has a folder of its own, the newest folders stay, and a line that a process died over spoils no other."""
     now = datetime(2026, 3, 29, 2, 30, tzinfo=UTC)
