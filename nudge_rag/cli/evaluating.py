@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def passes_gate(found: RetrieverComparison, gate: str) -> tuple[bool, str]:
     metric, colon, text = gate.rpartition(":")
     try:
         wanted = float(text)
+        colon = colon if math.isfinite(wanted) else ""
     except ValueError:
         colon = ""
     if not colon or metric not in found.metrics:

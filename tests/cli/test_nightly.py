@@ -173,7 +173,9 @@ def test_a_damaged_state_is_named_and_nothing_is_written(house, content):
 
 def test_a_step_that_fails_is_in_the_log_without_passwords_and_the_next_night_goes_on(house, monkeypatch):
     monkeypatch.chdir(house)
-    (house / "secretive.py").write_text("def embed(texts):\n    raise OSError('no route\\nto http://me:hunter2@host')\n")
+    (house / "secretive.py").write_text(
+        "def embed(texts):\n    raise OSError('no route\\nto http://me:hunter2@host')\n"
+    )
     (house / "night.toml").write_text(CONFIG.replace("shop:embed", "secretive:embed"))
     assert Command(house).answer("nightly", "night.toml", code=3)["message"] == "no route to http://me:***@host"
     failed = events(house)[-1]

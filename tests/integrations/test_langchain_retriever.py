@@ -14,7 +14,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetrieve
 from langchain_nudge import NudgeRetriever, embedding_store, tune
 from pydantic import ValidationError
 
-from tests.integrations.test_langchain import ids, make_store
+from tests.integrations.test_langchain import ids, make_store, make_vectorstore
 from tests.support.builders.registry import here
 
 
@@ -46,6 +46,32 @@ def test_search_kwargs_are_honoured_and_fields_and_calls_go_before_them(store, w
     assert len(NudgeRetriever(vectorstore=store, search_kwargs={"k": 3}, k=5).invoke(query)) == 5
     assert len(retriever.invoke(query, k=7)) == 7
     assert not any(map(even, retriever.invoke(query, filter=lambda document: not even(document))))
+
+
+LATER = {"in-memory": "in-memory", "chroma": "chroma", "qdrant-Dot": "qdrant", "lancedb": "lance", "faiss": "faiss"}
+LATER |= {"milvus": "milvus"}
+
+
+@pytest.mark.parametrize("options", [{"k": 3}, {"k": 30}], ids=str)
+@pytest.mark.parametrize("kind", here(LATER))
+async def test_a_retriever_may_be_made_before_documents_are_added(kind, world, tmp_path, options):
+    """Some integrations make the collection with the first documents; until then their own search answers or fails."""
+    query, answers = world.queries[0], []
+    for own in (True, False):
+        folder = tmp_path / str(own)
+        folder.mkdir()
+        store = make_vectorstore(kind, world, folder, None)
+        made = store.as_retriever(search_kwargs=options) if own else NudgeRetriever(vectorstore=store, **options)
+        for asked in (made.invoke, made.ainvoke):
+            try:
+                found = asked(query)
+                answers.append(len(await found if asked == made.ainvoke else found))
+            except Exception as error:
+                answers.append(type(error))
+        store.add_documents([Document(id=n, page_content=text, metadata=metadata) for n, text, metadata in world.rows])
+        answers.append([document.page_content for document in made.invoke(query)])
+        assert len(answers[-1]) == options["k"]
+    assert answers[:3] == answers[3:]
 
 
 COUNTED = {"in-memory": "in-memory", "chroma": "chroma", "qdrant-Dot": "qdrant", "lancedb": "lance", "faiss": "faiss"}

@@ -95,9 +95,14 @@ class NudgeRetriever(VectorStoreRetriever):
         options = self._options(None, None, {})
         database.check_filter(self.vectorstore, options.get(database.filter_option))
         _ = self._embeddings
-        search = self._search
-        if self._needs_adapter:
-            search.check_options(self.search_type, options)
+        try:
+            search = self._search
+        except Exception:
+            if self._needs_adapter or database.is_made(self.vectorstore):
+                raise
+        else:
+            if self._needs_adapter:
+                search.check_options(self.search_type, options)
         live = self._live_adapter
         if live is not None:
             live.start()
@@ -151,7 +156,12 @@ class NudgeRetriever(VectorStoreRetriever):
         """The map that queries have to pass; None if there is none, or the embeddings apply it themselves."""
         live, embeddings = self._live_adapter, self._embeddings
         if live is not None:
-            return live.find()
+            try:
+                return live.find()
+            except Exception:
+                if self._database.is_made(self.vectorstore):
+                    raise
+                return None  # no document was added yet: nothing was pushed
         if self.overlay is None or isinstance(embeddings, NudgeEmbeddings):
             return None
         self._compare_model(self.overlay, embeddings)

@@ -47,6 +47,10 @@ class Database:
         """Make the `EmbeddingStore` of a vector store; ``persist_path`` is an option of those that keep a file."""
         raise NotImplementedError
 
+    def is_made(self, vectorstore: Any) -> bool:
+        """Tell whether there is a collection; some integrations make it when documents are added."""
+        return True
+
     def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> Any:
         """Translate a filter in the integration's own form to the adapter's; by default they are the same."""
         return given

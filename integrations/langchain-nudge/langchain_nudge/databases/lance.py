@@ -32,6 +32,10 @@ class LanceDatabase(Database):
         columns = {"vector_column": vectorstore._vector_key, "id_column": vectorstore._id_key}
         return LanceStore(vectorstore.get_table(), **columns)
 
+    def is_made(self, vectorstore: Any) -> bool:
+        """Tell whether documents were added."""
+        return vectorstore.get_table() is not None
+
     def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> str | None:
         """Write a dictionary of columns and their values as an SQL condition."""
         if given is None or isinstance(given, str):

@@ -35,6 +35,10 @@ class MilvusDatabase(Database):
             search_params=None if _searches_by_default(vectorstore) else vectorstore.search_params.get("params"),
         )
 
+    def is_made(self, vectorstore: Any) -> bool:
+        """Tell whether documents were added."""
+        return vectorstore.col is not None
+
     def make_filter(self, vectorstore: Any, given: Any, **options: Any) -> str | None:
         """Take an expression as it is."""
         self.check_filter(vectorstore, given)
@@ -49,7 +53,7 @@ class MilvusDatabase(Database):
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Not if it leaves the id out, or searches less far than it is asked to; nor by its asynchronous client."""
         too_far = options.get("k", 4) > DEFAULT_EFFORT and _searches_by_default(vectorstore) and "param" not in options
-        return not (is_async or vectorstore._metadata_field or too_far)
+        return not (is_async or vectorstore._metadata_field or (too_far and self.is_made(vectorstore)))
 
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents by id; a collection with ``auto_id`` has integers."""
