@@ -12,7 +12,7 @@ from nudge_rag.errors import StoreError
 from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.parquet import tables
 
-__all__ = ["FileState", "SourceFiles", "forget", "place_of", "resolve", "state_of", "uris_of"]
+__all__ = ["FileState", "SourceFiles", "create_file", "forget", "place_of", "resolve", "state_of", "uris_of"]
 
 NANOSECONDS = 1_000_000_000
 WHOLE_SECONDS = ("abfs", "gcs", "s3")
@@ -111,6 +111,15 @@ def forget(filesystem: Any) -> None:
     fsspec = _fsspec_of(filesystem)
     if fsspec is not None:
         fsspec.invalidate_cache()
+
+
+def create_file(filesystem: Any, path: str) -> Any:
+    """A stream into a new file, whose folder is made if there is need for one: in an object store there is none."""
+    try:
+        return filesystem.open_output_stream(path)
+    except FileNotFoundError:
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        return filesystem.open_output_stream(path)
 
 
 def _fsspec_of(filesystem: Any) -> Any:

@@ -15,6 +15,7 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.files import sync_folder
 from nudge_rag.stores.checks import check_replacement
 from nudge_rag.stores.parquet.columns import NodeColumns
+from nudge_rag.stores.parquet.files import create_file
 from nudge_rag.stores.parquet.fragments import ParquetFragment
 
 __all__ = ["Changes", "Rewrite", "change_file", "map_file"]
@@ -129,17 +130,15 @@ def _writer(task: Rewrite, file: Any) -> Iterator[Any]:
     import pyarrow.parquet
 
     filesystem, target = task.fragment.file.filesystem, task.target
-    folder = target.rpartition("/")[0]
-    filesystem.create_dir(folder, recursive=True)
     with (
-        filesystem.open_output_stream(target) as sink,
+        create_file(filesystem, target) as sink,
         pyarrow.parquet.ParquetWriter(sink, file.schema_arrow, **_settings(file, task.fragment.columns)) as writer,
     ):
         yield writer
     if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
         with Path(target).open("rb+") as written:
             os.fsync(written.fileno())
-        sync_folder(Path(folder))
+        sync_folder(Path(target).parent)
 
 
 def _settings(file: Any, columns: NodeColumns) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
 from nudge_rag.stores.history import BlobStorage, FolderStorage
 from nudge_rag.stores.leases import process_lock
-from nudge_rag.stores.parquet.files import FileState, forget
+from nudge_rag.stores.parquet.files import FileState, create_file, forget
 
 __all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
 
@@ -201,7 +201,6 @@ class _FileRecords(RecordStorage):
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace records."""
-        self._filesystem.create_dir(self._folder, recursive=True)
         for record in records:
             _write(self._filesystem, self._place(record.id), json.dumps(vars(record)).encode())
 
@@ -264,6 +263,5 @@ def _read(filesystem: Any, path: str) -> bytes | None:
 
 
 def _write(filesystem: Any, path: str, content: bytes) -> None:
-    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-    with filesystem.open_output_stream(path) as stream:
+    with create_file(filesystem, path) as stream:
         stream.write(content)
