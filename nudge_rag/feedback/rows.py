@@ -83,11 +83,14 @@ def tuple_rows(pairs: Iterable[Any], log: RowLog) -> Iterator[tuple[int, dict[st
 def normalise(text: str) -> str:
     """Reduce a text to what tells it apart: NFKC, case folded, one space between words, no closing punctuation.
 
+    Characters that show nothing (zero-width spaces, soft hyphens, a BOM: category Cf) are left out.
+
     Example:
         >>> normalise("  Cancel  my plan? ") == normalise("cancel my plan")
         True
     """
-    words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    shown = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    words = " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
     return words.rstrip(" ?!.,;:") or words
 
 
