@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from nudge_rag.common.text import preview
 from nudge_rag.feedback.log import FeedbackLog, ShownNode
+from nudge_rag.feedback.rows import fold
 
 __all__ = ["Resolution", "TextResolver"]
 
@@ -68,7 +68,7 @@ class TextResolver:
         for node, text in texts.items():
             if text is not None and text.strip():
                 self._exact.setdefault(text, []).append(node)
-                self._normalised.setdefault(_folded(text), []).append(node)
+                self._normalised.setdefault(fold(text), []).append(node)
         self._joined = SEPARATOR.join(self._normalised)
         self._starts = [0, *accumulate(len(text) + 1 for text in self._normalised)]
         self._in_order = list(self._normalised)
@@ -108,7 +108,7 @@ class TextResolver:
     def _look_up(self, text: str) -> tuple[str, list[str]]:
         if text in self._exact:
             return "exact", self._exact[text]
-        folded = _folded(text)
+        folded = fold(text)
         if folded in self._normalised:
             return "normalised", self._normalised[folded]
         if len(folded) < SHORTEST_PART:
@@ -127,7 +127,3 @@ class TextResolver:
             rows.append(row)
             place = self._joined.find(part, self._starts[row + 1])
         return rows
-
-
-def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from nudge_rag.feedback.reading import RowLog, checked_id, checked_text, parsed_grade
 
-__all__ = ["COLUMNS", "LabelSet", "Labels", "Qrels", "gather_rows", "normalise", "tuple_rows"]
+__all__ = ["COLUMNS", "LabelSet", "Labels", "Qrels", "fold", "gather_rows", "normalise", "tuple_rows"]
 
 COLUMNS = ("query", "node_id", "grade", "query_id", "synthetic")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
@@ -80,17 +80,28 @@ def tuple_rows(pairs: Iterable[Any], log: RowLog) -> Iterator[tuple[int, dict[st
             yield number, dict(zip(("query", "node_id", "grade"), pair, strict=False))
 
 
-def normalise(text: str) -> str:
-    """Reduce a text to what tells it apart: NFKC, case folded, one space between words, no closing punctuation.
+def fold(text: str) -> str:
+    """Reduce a text to its words: NFKC, case folded, one space between them, without characters that show nothing.
 
-    Characters that show nothing (zero-width spaces, soft hyphens, a BOM: category Cf) are left out.
+    Those are zero-width spaces, soft hyphens, byte order marks (category Cf), and the dot that case folding leaves of a
+    Turkish capital.
+
+    Example:
+        >>> fold(" Can\u00adcel   MY plan? ")
+        'cancel my plan?'
+    """
+    shown = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", shown).casefold().replace("i\u0307", "i").split())
+
+
+def normalise(text: str) -> str:
+    """Reduce a text to what tells it apart: its words as `fold` gives them, without closing punctuation.
 
     Example:
         >>> normalise("  Cancel  my plan? ") == normalise("cancel my plan")
         True
     """
-    shown = "".join(character for character in text if unicodedata.category(character) != "Cf")
-    words = " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
+    words = fold(text)
     return words.rstrip(" ?!.,;:") or words
 
 

@@ -294,10 +294,13 @@ def test_nothing_is_said_of_a_clean_file(tmp_path):
     assert str(read.report) == "all 2 rows were read"
 
 
-@pytest.mark.parametrize("spelling", ["can\u200bcel", "cancel\u200b", "\ufeffcancel", "can\u00adcel", "\u2060cancel"])
+@pytest.mark.parametrize(
+    "spelling",
+    ["can\u200bcel it", "cancel it\u200b", "\ufeffcancel it", "can\u00adcel it", "\u2060cancel it", "CANCEL \u0130T"],
+)
 def test_queries_that_differ_by_invisible_characters_stay_in_one_part(spelling):
-    pairs = LabeledPairs.from_pairs([("cancel", "a"), (spelling, "a"), *[(f"other {i}", "b") for i in range(10)]])
+    pairs = LabeledPairs.from_pairs([("cancel it", "a"), (spelling, "a"), *[(f"other {i}", "b") for i in range(10)]])
     for seed in range(20):
         split = pairs.split(seed=seed)
         parts = [set(part.queries.values()) for part in (split.train, split.val, split.test)]
-        assert sorted(len(part & {"cancel", spelling}) for part in parts) == [0, 0, 2]
+        assert sorted(len(part & {"cancel it", spelling}) for part in parts) == [0, 0, 2]
