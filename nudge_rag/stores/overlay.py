@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -11,18 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import Float32Array, FloatArray, IntArray
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import at_unit_length, check_queries, check_replacement
 from nudge_rag.stores.mapped import MappedStore
+from nudge_rag.stores.sieve import Sieve
 
 __all__ = ["OverlayStore"]
 
 # How many of the best moved nodes a store is asked about at first.
 FIRST_ASKED = 64
-# From so many products of a query's and a vector's numbers on, they are computed while the store searches.
-NUMBERS_WORTH_A_THREAD = 1_000_000
+# From so many numbers on, a query does not look at all of them.
+NUMBERS_WORTH_A_SIEVE = 500_000
 # By how much a score may be off at a first look, relative to the largest one.
 ROUGHNESS = 1e-4
 
@@ -56,6 +56,7 @@ class OverlayStore:
         # At unit length and in half of the numbers' width: a first look at 10,000 moved nodes takes a millisecond.
         unit = self._moved if store.capabilities.similarity != "cosine" else at_unit_length(self._moved)
         self._rough = np.ascontiguousarray(unit, dtype=np.float32)
+        self._sieve = Sieve(self._rough) if self._rough.size >= NUMBERS_WORTH_A_SIEVE else None
         self._squares = (self._rough**2).sum(axis=1)
         self._row = {node_id: row for row, node_id in enumerate(self._names)}
 
@@ -107,17 +108,9 @@ class OverlayStore:
         checked = check_queries(queries, k, dimension=self._moved.shape[1] if self._names else None)
         if not self._names:
             return self.store.search(checked, k, where=where)
-        if len(checked) * self._rough.size < NUMBERS_WORTH_A_THREAD:
-            estimates = self._estimate(checked)
-            unmoved, seen = self._search_unmoved(checked, k, where)
-        else:
-            # Neither the product nor, mostly, the search holds Python's lock.
-            with ThreadPoolExecutor(1) as thread:
-                estimated = thread.submit(self._estimate, checked)
-                unmoved, seen = self._search_unmoved(checked, k, where)
-                estimates = estimated.result()
+        unmoved, seen = self._search_unmoved(checked, k, where)
         last = [part[k - 1][1] if len(part) >= k else -np.inf for part in unmoved]
-        moved = self._best_moved(self._rank_moved(checked, estimates, last), k, where, seen)
+        moved = self._best_moved(self._rank_moved(checked, last), k, where, seen)
         merged = [_merge(part, best, k) for part, best in zip(unmoved, moved, strict=True)]
         return SearchResult([ids for ids, _ in merged], [best for _, best in merged])
 
@@ -157,28 +150,37 @@ class OverlayStore:
                 return unmoved, seen
             depth = min(2 * depth, k + len(self._names))
 
-    def _estimate(self, queries: FloatArray) -> FloatArray:
-        """Scores of all moved nodes for each query, in single precision."""
+    def _rank_moved(self, queries: FloatArray, last: list[float]) -> list[list[tuple[int, float]]]:
+        """Rows and scores, best first, of the moved nodes that score as high as ``last`` says, for each query."""
         rough = np.asarray(queries, dtype=np.float32)
         if self.capabilities.similarity == "cosine":
             rough = at_unit_length(rough)
-        estimates = rough @ self._rough.T
-        if self.capabilities.similarity == "l2":
-            estimates = 2 * estimates - self._squares[None, :] - (rough**2).sum(axis=1)[:, None]
-        return estimates
-
-    def _rank_moved(
-        self, queries: FloatArray, estimates: FloatArray, last: list[float]
-    ) -> list[list[tuple[int, float]]]:
-        """Rows and scores, best first, of the moved nodes that score as high as ``last`` says, for each query."""
+        if len(queries) == 1 and self._sieve is not None:
+            contenders = [self._sift(rough[0], last[0], self._sieve)]
+        else:
+            estimates = self._as_scores(rough @ self._rough.T, rough, slice(None))
+            contenders = [_reaching(line, bound) for line, bound in zip(estimates, last, strict=True)]
         rankings = []
-        for query, estimate, bound in zip(np.asarray(queries, dtype=np.float64), estimates, last, strict=True):
-            rows = np.flatnonzero(estimate >= bound - ROUGHNESS * (1 + np.abs(estimate).max(initial=0)))
+        for query, rows, bound in zip(np.asarray(queries, dtype=np.float64), contenders, last, strict=True):
             moved = self._moved[rows].astype(np.float64)
             scores = score_matrix(query[None, :], moved, self.capabilities.similarity)[0]
             order = [place for place in np.argsort(-scores, kind="stable") if scores[place] >= bound]
             rankings.append([(int(rows[place]), float(scores[place])) for place in order])
         return rankings
+
+    def _sift(self, query: Float32Array, bound: float, sieve: Sieve) -> IntArray:
+        """Rows of the moved nodes that may score as high as ``bound``, looked at by a part of their numbers first."""
+        rows = _reaching(self._as_scores(sieve.bound(query)[None, :], query[None, :], slice(None))[0], bound)
+        if len(rows) > len(self._rough) // 4:
+            rows = np.arange(len(self._rough))
+        products = self._rough[rows] @ query if len(rows) < len(self._rough) else self._rough @ query
+        return rows[_reaching(self._as_scores(products[None, :], query[None, :], rows)[0], bound)]
+
+    def _as_scores(self, products: FloatArray, queries: FloatArray, rows: IntArray | slice) -> FloatArray:
+        """Scores of queries with some of the moved nodes, of their products (m, n) with them."""
+        if self.capabilities.similarity != "l2":
+            return products
+        return np.asarray(2 * products - self._squares[rows][None, :] - (queries**2).sum(axis=1)[:, None])
 
     def _best_moved(
         self, ranked: list[list[tuple[int, float]]], k: int, where: Any, passes: dict[str, bool]
@@ -220,6 +222,11 @@ class OverlayStore:
             if node_id in self._row:
                 rows[at] = self._moved[self._row[node_id]]
         return rows
+
+
+def _reaching(estimates: FloatArray, bound: float) -> IntArray:
+    """Places of the estimates that are no less than ``bound``, but for their last digits."""
+    return np.flatnonzero(estimates >= bound - ROUGHNESS * (1 + np.abs(estimates).max(initial=0)))
 
 
 def _merge(
