@@ -99,8 +99,9 @@ class BestNodes:
         self._squares = (question.queries**2).sum(axis=1)
         nothing = Best.nothing(len(question.queries), question.k)
         self._scores, self._rows = nothing.scores, nothing.rows
-        # The product of every tile: new memory for each would cost as much again.
+        # The product and the nodes of every tile: new memory for each would cost as much again.
         self._space = np.empty(0, dtype=np.float32)
+        self._unit = np.empty((0, 0), dtype=np.float32)
         self._names: dict[int, str | None] = {NO_ROW: None}
         self._read = 0
 
@@ -172,7 +173,9 @@ class BestNodes:
         elif vectors.dtype == np.float32:
             vectors = vectors.astype(np.float64)
             squares = _squares(vectors)
-        nodes, longest = _node_side(vectors, squares, self._question.similarity)
+        if vectors.dtype == np.float32 and self._unit.shape < vectors.shape:
+            self._unit = np.empty_like(vectors)
+        nodes, longest = _node_side(vectors, squares, self._question.similarity, self._unit)
         limits = np.finfo(vectors.dtype)
         # Twice the length, and a few more: norms and squares are themselves sums of that length.
         gamma = (2 * nodes.shape[1] + 16) * float(limits.eps)
@@ -278,10 +281,12 @@ def _squares(vectors: FloatArray) -> FloatArray:
         return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
 
 
-def _node_side(vectors: FloatArray, squares: FloatArray, similarity: Similarity) -> tuple[FloatArray, float]:
+def _node_side(
+    vectors: FloatArray, squares: FloatArray, similarity: Similarity, space: FloatArray
+) -> tuple[FloatArray, float]:
     """The nodes' side of the product, and no less than the length of its longest row.
 
-    Rows are at unit length for cosine, with their squares for l2.
+    Rows are at unit length for cosine, in ``space`` if they are of its kind, with their squares for l2.
     """
     largest = float(squares.max(initial=0))
     if similarity == "dot":
@@ -295,4 +300,5 @@ def _node_side(vectors: FloatArray, squares: FloatArray, similarity: Similarity)
         return _ready(vectors.astype(np.float64), similarity).astype(vectors.dtype), ROUNDED_UP
     norms = np.sqrt(squares)
     norms[norms == 0] = 1
-    return vectors / norms[:, None], ROUNDED_UP
+    out = space[: len(vectors)] if space.dtype == vectors.dtype else None
+    return np.divide(vectors, norms[:, None], out=out), ROUNDED_UP
