@@ -12,12 +12,11 @@ import numpy as np
 from nudge_rag.cli.outcome import UsageError
 from nudge_rag.cli.resources import journal_of, load_model, load_pairs, open_named_store
 from nudge_rag.common.caller import warn_caller
-from nudge_rag.common.text import preview
 from nudge_rag.evaluation.measures import cutoff_of, resolve_measures
 from nudge_rag.evaluation.retrievers import evaluate_retrievers
 from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.stores.overlay import OverlayStore
-from nudge_rag.tuning.label_matching import example_ids
+from nudge_rag.tuning.label_matching import describe_strangers
 from nudge_rag.tuning.queries import embed_texts
 
 if TYPE_CHECKING:
@@ -114,10 +113,7 @@ def _known_pairs(store: EmbeddingStore, pairs: LabeledPairs) -> LabeledPairs:
     """Leave out labels of nodes that are not in the store, as `tune` does: no retriever can find them."""
     known, unknown = pairs.restrict_to(store.matching(list(pairs.node_ids), None))
     if not known.n_queries:
-        raise UsageError(
-            f"none of the labelled node ids is in the store: labels name {preview(pairs.node_ids, 3)}, {store.name} "
-            f"holds {example_ids(store)}"
-        )
+        raise UsageError(describe_strangers(pairs.node_ids, store))
     if unknown:
         warn_caller(str(unknown))
     return known

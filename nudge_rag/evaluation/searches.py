@@ -85,7 +85,7 @@ def collect_answers(search: Search, queries: Mapping[str, str], node_id: NodeIdO
     rankings: dict[str, list[str]] = {}
     failures: dict[str, str] = {}
     duplicates: dict[str, int] = {}
-    for query, text in queries.items():
+    for place, (query, text) in enumerate(queries.items()):
         try:
             answer = _read(call(text))
         except Exception as error:
@@ -94,7 +94,11 @@ def collect_answers(search: Search, queries: Mapping[str, str], node_id: NodeIdO
         if inspect.isawaitable(answer):  # a function that is no coroutine function may return a coroutine
             if inspect.iscoroutine(answer):
                 answer.close()
-            return run_coroutine(partial(collect_answers_at_once, Search(None, call), queries, node_id, tick, 1))
+            left = dict(list(queries.items())[place:])
+            found = run_coroutine(partial(collect_answers_at_once, Search(None, call), left, node_id, tick, 1))
+            return SearchRun(
+                {**rankings, **found.rankings}, {**failures, **found.failures}, {**duplicates, **found.duplicates}
+            )
         if query not in failures:
             _keep(query, answer, node_id, rankings, duplicates)
         tick()

@@ -17,7 +17,7 @@ from nudge_rag.tuning.document_labels import MARGINS, label_chunks
 from nudge_rag.tuning.gate import LABEL_HASHES
 from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["example_ids", "match_labels", "recorded_hashes", "rename_nodes"]
+__all__ = ["describe_strangers", "example_ids", "match_labels", "recorded_hashes", "rename_nodes"]
 
 SCAN_BATCH = 1_000
 SHOWN = 3
@@ -108,6 +108,23 @@ def example_ids(store: EmbeddingStore) -> str:
     """
     with reading(store, "a few ids were read"):
         return preview(next((names[:SHOWN] for names, _ in store.scan(SHOWN)), []))
+
+
+def describe_strangers(labelled: Sequence[str], store: EmbeddingStore) -> str:
+    """Say that no label names a node of the store, with a few ids of both sides.
+
+    Raises:
+        StoreError: the store failed.
+
+    Example:
+        >>> from nudge_rag.stores import MappingStore
+        >>> describe_strangers(["a"], MappingStore({"n1": [1.0], "n2": [2.0]}))
+        "none of the labelled node ids is in the store: labels name 'a', mapping holds 'n1', 'n2'"
+    """
+    named = preview(labelled, SHOWN)
+    return (
+        f"none of the labelled node ids is in the store: labels name {named}, {store.name} holds {example_ids(store)}"
+    )
 
 
 def _label_chunks(

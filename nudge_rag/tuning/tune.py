@@ -12,7 +12,6 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
-from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
@@ -26,7 +25,7 @@ from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreRea
 from nudge_rag.tuning.gate import hash_queries, live_queries
 from nudge_rag.tuning.generated import refuse_generated
 from nudge_rag.tuning.judging import judge_nudge
-from nudge_rag.tuning.label_matching import example_ids, match_labels
+from nudge_rag.tuning.label_matching import describe_strangers, example_ids, match_labels
 from nudge_rag.tuning.live import with_live
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.options import TuneOptions, TuneSettings
@@ -198,10 +197,7 @@ def _read_nodes(store: EmbeddingStore, pairs: LabeledPairs | Split, versions: Pa
         ids = sorted(present)
         if not present.intersection(labelled):
             warn_caller(f"none of the {len(labelled)} labelled node ids is in {store.name}")
-            raise ValueError(
-                f"none of the labelled node ids is in the store: labels name {preview(labelled, 3)}, {store.name} holds"
-                f" {example_ids(store)}"
-            )
+            raise ValueError(describe_strangers(labelled, store))
         current = store.read(ids)
     originals = original_vectors(store, ids, current, versions)
     bad = ~np.isfinite(originals).all(axis=1)

@@ -255,6 +255,24 @@ def test_answers_may_come_item_by_item_and_be_awaited(concurrency):
     assert found.rankings["later"] == found.rankings["items"] == {q: good(PAIRS.queries[q]) for q in ("q0", "q2", "q3")}
 
 
+def test_what_was_answered_before_something_is_to_be_awaited_is_not_asked_again():
+    asked = []
+
+    async def awaited(text):
+        asked.append(text)
+        return good(text)
+
+    def mixed(text):
+        if text in ("enter", "eat"):
+            return awaited(text)
+        asked.append(text)
+        return good(text)
+
+    found = evaluate_retrievers({"mixed": mixed}, PAIRS, ["MRR@10"])
+    assert asked == ["leave", "pay", "enter", "eat"]
+    assert found.rankings["mixed"] == {query: good(text) for query, text in PAIRS.queries.items()}
+
+
 def test_warnings_hold_no_control_characters():
     def fails(text):
         raise ConnectionError("\x1b[2J")
