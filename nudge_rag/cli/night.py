@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,11 +13,19 @@ import numpy as np
 from nudge_rag.cli.evaluating import compare_stores, name_states
 from nudge_rag.cli.judging import load_judge
 from nudge_rag.cli.night_config import NightConfig
+from nudge_rag.cli.night_folder import (
+    STEPS,
+    Night,
+    last_labels,
+    log_event,
+    new_name,
+    read_state,
+    remove_old,
+    write_state,
+)
 from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
 from nudge_rag.cli.texts import load_documents, load_texts
-from nudge_rag.common.files import write_synced
-from nudge_rag.errors import CorruptArchiveError
 
 if TYPE_CHECKING:
     from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
@@ -33,34 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "Night", "run_night", "split_by_text"]
 
-STEPS = ("labels", "tune", "gate", "push", "report")
 EVALUATION = "evaluation.html"
-STATE, LOG = "state.json", "log.jsonl"
 # A night that failed so often is given up, so that one bad file does not stop every night after it.
 MOST_ATTEMPTS = 3
-
-
-@dataclass
-class Night:
-    """What is known of a night, as its state file has it.
-
-    Attributes:
-        name: when it began.
-        done: the steps that are done.
-        attempts: how often it was begun or gone on with.
-        facts: what the steps found.
-    """
-
-    name: str
-    done: list[str]
-    attempts: int
-    facts: dict[str, Any]
-
-    def next_step(self) -> str | None:
-        """Return the first step that is not done, None after the last or once the night is over."""
-        if self.facts.get("over"):
-            return None
-        return next((step for step in STEPS if step not in self.done), None)
 
 
 def run_night(config: NightConfig, now: datetime | None = None) -> Night:
@@ -69,14 +47,14 @@ def run_night(config: NightConfig, now: datetime | None = None) -> Night:
     The caller holds the lock of ``config.folder``. Every step writes its results before the state says that it is done,
     and gives the same result if it is run again; a push that died is finished or undone by the library first.
     """
-    night = _read_state(config.folder)
+    night = read_state(config.folder)
     if night is None or night.next_step() is None or night.attempts >= MOST_ATTEMPTS:
         if night is not None and night.next_step() is not None:
-            _log(config.folder, night, "given up", {"attempts": night.attempts})
-        night = Night(_new_name(config.folder, now or datetime.now(UTC)), [], 0, {})
+            log_event(config.folder, night, "given up", {"attempts": night.attempts})
+        night = Night(new_name(config.folder, now or datetime.now(UTC)), [], 0, {})
     night.attempts += 1
-    _write_state(config.folder, night)
-    _log(config.folder, night, "begin" if night.attempts == 1 else "go on", {"next": night.next_step()})
+    write_state(config.folder, night)
+    log_event(config.folder, night, "begin" if night.attempts == 1 else "go on", {"next": night.next_step()})
     work = config.folder / night.name
     work.mkdir(parents=True, exist_ok=True)
     run: dict[str, Callable[[NightConfig, Night, Path], dict[str, Any]]] = {
@@ -87,23 +65,15 @@ def run_night(config: NightConfig, now: datetime | None = None) -> Night:
             facts = run[step](config, night, work)
         except Exception as error:
             told = mask_secrets(f"{type(error).__name__}: {error}", secrets_of([config.store]))
-            _log(config.folder, night, "failed", {"step": step, "error": " ".join(told.split())})
+            log_event(config.folder, night, "failed", {"step": step, "error": " ".join(told.split())})
             raise
         night.facts |= facts
         night.done.append(step)
-        _write_state(config.folder, night)
-        _log(config.folder, night, step, facts)
-    _log(config.folder, night, "end", {"pushed": night.facts.get("pushed", False)})
-    _remove_old(config, night)
+        write_state(config.folder, night)
+        log_event(config.folder, night, step, facts)
+    log_event(config.folder, night, "end", {"pushed": night.facts.get("pushed", False)})
+    remove_old(config.folder, night, config.keep)
     return night
-
-
-def _new_name(folder: Path, now: datetime) -> str:
-    """The time, and a number if a night has that name: clocks are set back, and nights are shorter than a second."""
-    name = now.strftime("%Y%m%dT%H%M%SZ")
-    logged = {entry["night"] for entry in _read_log(folder)}
-    numbered = (f"{name}-{number}" for number in count(2))
-    return next(free for free in chain([name], numbered) if free not in logged and not (folder / free).exists())
 
 
 def split_by_text(pairs: LabeledPairs, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> Split:
@@ -143,7 +113,7 @@ def _gather_labels(config: NightConfig, night: Night, work: Path) -> dict[str, A
     pairs.to_jsonl(work / "labels.jsonl")
     digest = hashlib.sha256((work / "labels.jsonl").read_bytes()).hexdigest()
     facts = {"queries": pairs.n_queries, "pairs": len(pairs), "files": [str(path) for path in paths], "labels": digest}
-    if digest == _last_labels(config.folder) and _is_in_place(config):
+    if digest == last_labels(config.folder) and _is_in_place(config):
         facts |= {"over": "no label is new, and the nudge is in place", "pushed": False}
     return facts
 
@@ -272,70 +242,3 @@ def _report(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     labels = load_pairs([str(work / "labels.jsonl")])
     page = _load_nudge(config, work, store).report(work / "report.html", title=f"Nudge of {night.name}", pairs=labels)
     return {"report": str(page)}
-
-
-def _last_labels(folder: Path) -> str | None:
-    """Digest of the labels of the last night that pushed."""
-    digests: dict[str, str] = {}
-    last = None
-    for entry in _read_log(folder):
-        if entry.get("event") == "labels" and "labels" in entry:
-            digests[entry["night"]] = entry["labels"]
-        if entry.get("event") == "push" and entry.get("pushed"):
-            last = digests.get(entry["night"], last)
-    return last
-
-
-def _read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """Entries of the log, oldest first; a line that a process died over is left out."""
-    path = folder / LOG
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("night"), str):
-            yield entry
-
-
-def _read_state(folder: Path) -> Night | None:
-    path = folder / STATE
-    if not path.exists():
-        return None
-    try:
-        night = Night(**json.loads(path.read_text(encoding="utf-8")))
-        kinds = {"name": str, "done": list, "attempts": int, "facts": dict}
-        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(night, name), kind)]
-        if wrong or Path(night.name).name != night.name:
-            raise ValueError(f"{', '.join(wrong) or 'the name'} does not fit")
-    except (ValueError, TypeError) as error:
-        raise CorruptArchiveError(
-            f"{path} is not what a night writes ({error}): remove it, and a night begins"
-        ) from error
-    return night
-
-
-def _write_state(folder: Path, night: Night) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_synced(folder / STATE, json.dumps(vars(night), indent=1, default=str).encode())
-
-
-def _log(folder: Path, night: Night, event: str, facts: dict[str, Any]) -> None:
-    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "night": night.name, "event": event, **facts}
-    with (folder / LOG).open("ab+") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-        # A process that died over its line would spoil the next one.
-        begin = b"" if file.read(1) in (b"", b"\n") else b"\n"
-        file.write(begin + json.dumps(entry, default=str).encode() + b"\n")
-
-
-def _remove_old(config: NightConfig, night: Night) -> None:
-    """Keep the folders of the newest nights; the log stays whole."""
-    order = {entry["night"]: number for number, entry in enumerate(_read_log(config.folder))}  # a clock may be set back
-    folders = (path for path in config.folder.iterdir() if path.is_dir() and path.name[:8].isdigit())
-    nights = sorted(folders, key=lambda path: (order.get(path.name, -1), path.name))
-    for path in nights[: max(0, len(nights) - config.keep)]:
-        if path.name != night.name:
-            shutil.rmtree(path, ignore_errors=True)

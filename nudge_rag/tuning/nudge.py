@@ -41,7 +41,8 @@ from nudge_rag.tuning.printing import (
     describe_reaches,
     wrap,
 )
-from nudge_rag.tuning.report import ReportedCoverage, as_html, nudge_document
+from nudge_rag.tuning.report import as_html, nudge_document
+from nudge_rag.tuning.reported import ReportedCoverage
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore

@@ -6,144 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, Protocol
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.text import printable, shorten
-from nudge_rag.evaluation.comparison import Comparison, ComparisonRow
+from nudge_rag.evaluation.comparison import ComparisonRow
 from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document, ranking_sections
 from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
-from nudge_rag.feedback.pairs import Split
-from nudge_rag.solvers.result import Candidate, ValidationCurve
-from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.held_out import HeldOutQueries
-from nudge_rag.tuning.judge import Judgement
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
+from nudge_rag.tuning.reported import ReportedCoverage, ReportedNudge
 
-__all__ = ["ReportedCoverage", "ReportedNudge", "as_html", "measure_angles", "nudge_document"]
+__all__ = ["as_html", "measure_angles", "nudge_document"]
 
 MOST_NODES = 10
-
-
-class ReportedNudge(Protocol):
-    """What a report shows of a `Nudge`."""
-
-    @property
-    def store(self) -> EmbeddingStore:
-        """The store."""
-        ...
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Ids of the moved nodes."""
-        ...
-
-    @property
-    def vectors(self) -> FloatArray:
-        """Their moved vectors."""
-        ...
-
-    @property
-    def originals(self) -> FloatArray:
-        """Their original vectors."""
-        ...
-
-    @property
-    def judgement(self) -> Judgement | None:
-        """What the application's own pipeline answers."""
-        ...
-
-    @property
-    def gamma(self) -> float:
-        """The step size."""
-        ...
-
-    @property
-    def curve(self) -> ValidationCurve:
-        """Validation along the step size."""
-        ...
-
-    @property
-    def improves(self) -> bool:
-        """Whether held-out queries improve."""
-        ...
-
-    @property
-    def summary(self) -> str:
-        """One line."""
-        ...
-
-    @property
-    def solver(self) -> str:
-        """Name of the solver."""
-        ...
-
-    @property
-    def comparison(self) -> Comparison | None:
-        """Before and after."""
-        ...
-
-    @property
-    def against_live(self) -> LiveComparison | None:
-        """The new vectors against those that are live."""
-        ...
-
-    @property
-    def split(self) -> Split | None:
-        """The pairs."""
-        ...
-
-    @property
-    def model(self) -> str | None:
-        """Name of the embedding model."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Parameters of the solver."""
-        ...
-
-    @property
-    def tried(self) -> Sequence[Candidate]:
-        """Settings that were tried."""
-        ...
-
-
-class ReportedPoint(Protocol):
-    """A point of a learning curve."""
-
-    @property
-    def n_queries(self) -> int:
-        """Number of labelled queries."""
-        ...
-
-    @property
-    def before(self) -> float:
-        """The metric untuned."""
-        ...
-
-    @property
-    def after(self) -> float:
-        """The metric tuned on them."""
-        ...
-
-
-class ReportedCoverage(Protocol):
-    """What a report shows of a `LabelCoverage`."""
-
-    @property
-    def metric(self) -> str:
-        """Name of the metric."""
-        ...
-
-    @property
-    def curve(self) -> Sequence[ReportedPoint]:
-        """The learning curve."""
-        ...
 
 
 def nudge_document(

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nudge_rag import LabeledPairs, open_store
-from nudge_rag.cli import night
 from nudge_rag.cli.night import run_night, split_by_text
 from nudge_rag.cli.night_config import NightConfig
+from nudge_rag.cli.night_folder import read_log
 from tests.cli import shop
 from tests.cli.conftest import Command
 
@@ -46,7 +46,7 @@ def counted(function):
             os._exit(9)
         return found
     return call
-for name in ("_write_state", "_log", "_gather_labels", "_tune", "_gate", "_report"):
+for name in ("write_state", "log_event", "_gather_labels", "_tune", "_gate", "_report"):
     setattr(night, name, counted(getattr(night, name)))
 for name in ("replace", "replace_vectors_if"):
     setattr(store, name, counted(getattr(store, name)))
@@ -199,7 +199,7 @@ def test_clocks_that_are_set_back_and_nights_within_a_second(tmp_path):
     with (tmp_path / "nights" / "log.jsonl").open("a") as log:
         log.write('{"time": "2026')
     last = run_night(config, now).name
-    assert [entry["event"] for entry in night._read_log(tmp_path / "nights") if entry["night"] == last] == [
+    assert [entry["event"] for entry in read_log(tmp_path / "nights") if entry["night"] == last] == [
         "begin", "labels", "end",
     ]  # fmt: skip
 
