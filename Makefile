@@ -12,8 +12,9 @@ LAKE := lake
 # Stores whose databases cannot be run here; their clients hold grpcio and protobuf back, hence an environment of their own.
 EXPERIMENTAL := elasticsearch opensearch pinecone weaviate
 REPORTS := .stores-tested
-# Tests run in this many processes, each with servers, folders and ports of its own and one thread for linear algebra.
-WORKERS ?= logical
+# Tests run in this many processes, each with servers, folders and ports of its own and one thread for linear algebra:
+# one more than there are processors, since tests of databases wait for a quarter of their time.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 DEMO_ARGS ?=
 # Rooms whose docstrings are as documentation tools read them, errors in sections of their own.

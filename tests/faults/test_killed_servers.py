@@ -122,9 +122,12 @@ def test_no_vector_is_lost_whenever_the_server_is_killed(kind, server, tmp_path,
     originals = rng.normal(size=(500, 16)).astype(np.float32)
     fill(kind, tmp_path, Addresses(server), ids, originals)
     root = tmp_path / "v"
-    for number in range(ROUNDS):
+    # On a machine so busy that it was always killed before anything was pushed, the next rounds get more time.
+    for number, seconds in enumerate([*rng.uniform(0, 1, size=ROUNDS), 4, 4, 16, 16]):
+        if number >= ROUNDS and pushes:
+            break
         store = open_store(kind, str(server.address))
-        killing = threading.Timer(rng.uniform(0, 1), server.kill)
+        killing = threading.Timer(seconds, server.kill)
         killing.start()
         with Path(os.devnull).open("wb") as ready, pytest.raises((PushError, StoreError)):
             quietly(loop, store, root, ids, originals, number, ready.fileno())
