@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 import threading
 import warnings
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -121,6 +122,17 @@ def test_a_worker_that_cannot_see_the_file_is_sent_the_question(executor, monkey
     ]
     assert len(seen) == 40
     assert len({arrival for _, arrival in seen}) == len({process for process, _ in seen}) <= 2
+
+
+def test_without_room_for_a_file_the_question_goes_with_the_fragments(folder, executor, monkeypatch):
+    expected = scan(ParquetStore(folder), QUERIES, 5).ids
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert scan(ParquetStore(folder), QUERIES, 5, executor).ids == expected
+
+
+def test_no_room_is_made_for_nodes_that_are_not_there(folder):
+    store = ParquetStore(folder)
+    assert scan(store, QUERIES, 10**12).ids == scan(store, QUERIES, store.count()).ids
 
 
 def test_threads_of_linear_algebra_do_not_multiply(executor, monkeypatch):

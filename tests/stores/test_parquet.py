@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -18,7 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from nudge_rag import rollback, switch
+from nudge_rag import reapply, rollback, status, switch
 from nudge_rag.common import files
 from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
@@ -145,6 +146,81 @@ def test_columns_that_hold_something_else_are_refused(tmp_path, column, values, 
         list(ParquetStore(tmp_path / "docs.parquet").scan())
 
 
+def of_strings(path):
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["x"], "embedding": ["x"]}), path)
+
+
+def damage(path, begin, end):
+    """Write over some bytes of a file, or cut it off if there is no end."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + (b"" if end is None else bytes(end - begin) + whole[end:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: write(path, kind=pyarrow.list_(pyarrow.float64())), "s, in other files (float|double)s: write"),
+        (
+            lambda path: write(path, IDS, VECTORS[:, :3], pyarrow.list_(pyarrow.float32(), 3)),
+            r"\d numbers, .*other",
+        ),
+        (lambda path: pyarrow.parquet.write_table(pyarrow.table({"id": ["x"]}), path), "no column 'embedding'"),
+        (lambda path: pyarrow.parquet.write_table(pyarrow.table({"embedding": [[1.0]]}), path), "no column 'id'"),
+        (of_strings, "must hold lists of .* it holds string"),
+        (lambda path: path.write_bytes(b""), "cannot be read as Parquet.* 0 bytes"),
+        (lambda path: damage(path, 300, None), "cannot be read as Parquet.* magic bytes"),
+        (lambda path: damage(path, 4, 200), "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("name", ["part-0.parquet", "part-1.parquet"])
+def test_a_file_that_does_not_fit_is_named(folder, change, message, name):
+    if name == "part-0.parquet":
+        shutil.copy(folder / name, folder / "part-2.parquet")
+    change(folder / name)
+    with pytest.raises((ValueError, OSError), match=rf"part-\d.parquet.*{message}") as raised:
+        sum(len(names) for names, _ in ParquetStore(folder).scan())
+    # Of two that do not fit each other, the second.
+    assert (name if "other" not in str(raised.value) else "part-1.parquet") in str(raised.value)
+    assert type(raised.value) in (ValueError, OSError)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    table = pyarrow.Table.from_arrays([pyarrow.array(["x"]), *2 * [pyarrow.array([[1.0]])]], ["id", *2 * ["embedding"]])
+    pyarrow.parquet.write_table(table, tmp_path / "docs.parquet")
+    with pytest.raises(ValueError, match="more than one column 'embedding', the columns are id, embedding, embedding"):
+        ParquetStore(tmp_path / "docs.parquet")
+
+
+@pytest.mark.parametrize("name", ["part-0.parquet", "part-3.parquet"])
+@pytest.mark.parametrize("kind", [pyarrow.list_(pyarrow.float32()), pyarrow.list_(pyarrow.float32(), 4)], ids=str)
+def test_files_without_a_vector_have_no_nodes(tmp_path, name, kind):
+    """Their writer knew no type of a column that holds nothing; a file without rows may have the right one."""
+    place = tmp_path / "docs"
+    write(place / "part-1.parquet", kind=kind)
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["x", "y"], "embedding": pyarrow.nulls(2)}), place / name)
+    write(place / "part-2.parquet", pyarrow.array([], pyarrow.string()), [], kind)
+    store = ParquetStore(place)
+    assert (store.count(), store.dimension) == (40, 4)
+    assert [one for names, _ in store.scan() for one in names] == IDS
+    copy = store.map_to_copy(np.negative, "turned")
+    assert copy.read(IDS).tobytes() == (-VECTORS.astype(np.float32)).tobytes()
+    assert pyarrow.parquet.read_table(copy.files()[0 if name == "part-0.parquet" else 2])["id"].to_pylist() == [
+        "x",
+        "y",
+    ]
+
+
+def test_columns_of_string_views_are_read_and_stay(tmp_path):
+    views = pyarrow.array(IDS).cast(pyarrow.string_view())
+    table = pyarrow.table({"id": views, "text": views, "embedding": VECTORS.tolist()})
+    pyarrow.parquet.write_table(table, tmp_path / "docs.parquet")
+    store = ParquetStore(tmp_path / "docs.parquet")
+    store.replace(["n3"], ONES)
+    assert store.read(["n2", "n3"]).tolist() == [VECTORS[2].tolist(), ONES[0].tolist()]
+    (path,) = store.files()
+    assert pyarrow.parquet.read_table(path).drop_columns("embedding").equals(table.drop_columns("embedding"))
+
+
 def test_bad_arguments(folder, tmp_path):
     with pytest.raises(ValueError, match="similarity must be one of cosine, dot, l2, got 'l1'"):
         ParquetStore(folder, similarity="l1")
@@ -201,6 +277,43 @@ def test_hive_partitions_are_columns_and_stay_folders(tmp_path):
     assert found.ids[0][0] == "n1"
     assert set(found.ids[0]) <= set(IDS[:5])
     assert [path.split("/")[-2] for path in store.files()] == ["lang=de", "lang=en"]
+
+
+def test_a_column_may_be_in_the_files_and_in_the_names_of_their_folders(tmp_path):
+    """In two types, which Arrow does not merge: whole numbers of 64 bits, and of 32 in the names."""
+    for row, year in enumerate((2024, 2025)):
+        rows, place = slice(20 * row, 20 * row + 20), tmp_path / "docs" / "lang=a%2Fb" / f"year={year}"
+        write(place / "part.parquet", IDS[rows], VECTORS[rows], year=pyarrow.array([year] * 20, pyarrow.int64()))
+    store = ParquetStore(tmp_path / "docs")
+    field = pyarrow.compute.field
+    assert store.matching(IDS, (field("year") == 2025) & (field("lang") == "a/b")) == set(IDS[20:])
+    store.replace(["n3"], ONES)
+    assert store.matching(IDS, field("year") == 2024) == set(IDS[:20])
+    assert store.read(["n3"]).tolist() == ONES.tolist()
+
+
+def test_a_file_of_ours_that_somebody_deletes_counts_no_more(folder):
+    """Its nodes have lost their nudge, as if they had been embedded again."""
+    store, before = ParquetStore(folder), VECTORS.astype(np.float32)
+    push_vectors(store, ["n3", "n25"], before[[3, 25]], before[[3, 25]] + 1)
+    pathlib.Path(store.files()[0]).unlink()
+    again = ParquetStore(folder)
+    assert again.read(["n3", "n25"]).tobytes() == np.stack([before[3], before[25] + 1]).tobytes()
+    assert (status(again).nudged, status(again).lost) == (("n25",), ("n3",))
+    reapply(again)
+    assert again.read(["n3", "n25"]).tobytes() == (before[[3, 25]] + 1).tobytes()
+    assert rollback(again).exact
+    assert ParquetStore(folder).read(IDS).tobytes() == before.tobytes()
+
+
+def test_a_file_that_is_written_over_while_it_is_read_says_so(folder):
+    """With one of the same layout, whose rows come after those that were read before."""
+    (fragment, *_) = ParquetStore(folder).fragments()
+    batches = fragment.batches(7)
+    next(batches)
+    write(folder / "part-0.parquet", IDS[:20], VECTORS[:20] + 1)
+    with pytest.raises(StoreError, match=r"part-0\.parquet was changed or removed"):
+        list(batches)
 
 
 def test_nothing_of_the_users_is_ever_written_to(folder, tmp_path):

@@ -174,9 +174,11 @@ def _question_file(question: Any) -> Iterator[tuple[str, str, bytes]]:
     """A question's token, the file that holds it while the context lasts, and its content."""
     content = pickle.dumps(question, protocol=pickle.HIGHEST_PROTOCOL)
     token = hashlib.sha256(content).hexdigest()
-    with tempfile.TemporaryDirectory(prefix="nudge-rag-") as folder:
-        place = _shared_place(folder)
+    with contextlib.ExitStack() as cleaning:
+        place = ""
+        # Without room for a file, the question goes with the fragments.
         with contextlib.suppress(OSError):
+            place = _shared_place(cleaning.enter_context(tempfile.TemporaryDirectory(prefix="nudge-rag-")))
             Path(place).write_bytes(content)
         yield token, place, content
 

@@ -84,12 +84,14 @@ def find_best(
 ) -> Best:
     """`scan`, with the rows of the nodes and the number of those that were read."""
     rows = check_queries(queries, k, dimension=getattr(source, "dimension", None)).astype(np.float64)
-    question = Question(rows, int(k), source.capabilities.similarity, frozenset(without), secrets.token_hex(8))
     if not len(rows):
         return Best.nothing(0, int(k))
     fragments, executor = _fragments_of(source, where, executor)
     firsts = np.cumsum([0, *(fragment.rows for fragment in fragments)])
-    best = Best.nothing(len(rows), int(k))
+    # No more than there are: room for so many is made for each query.
+    most = max(1, min(int(k), int(firsts[-1])))
+    question = Question(rows, most, source.capabilities.similarity, frozenset(without), secrets.token_hex(8))
+    best = Best.nothing(len(rows), most)
     found = map_fragments(best_of_fragment, fragments, question, executor)
     for number, part in track(found, "scanning the store", total=len(fragments)):
         rows_before = np.where(part.rows == NO_ROW, 0, firsts[number])

@@ -10,7 +10,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.packages import import_package
-from nudge_rag.stores.lance.table import LanceTable
+from nudge_rag.stores.lance.table import LanceTable, telling
 
 __all__ = ["LanceFragment", "fragments_of"]
 
@@ -42,7 +42,10 @@ class LanceFragment:
         batches = self.fragment.to_batches(
             columns=[self.id, self.vector], batch_size=batch_size, filter=self.where, batch_readahead=2
         )
-        for batch in batches:
+        for batch in telling(batches):
+            for column in (self.id, self.vector):  # a row that lacks one of them is no node
+                if batch[column].null_count:
+                    batch = batch.filter(batch[column].is_valid())
             for start in range(0, batch.num_rows, batch_size):
                 part = batch.slice(start, batch_size)
                 flat = np.asarray(part[self.vector].flatten(), dtype=self.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import BoolArray, FloatArray
 from nudge_rag.common.memory import give_back_memory
 from nudge_rag.stores.lance.table import CONFLICTS, LanceTable
 
@@ -53,18 +53,23 @@ def add_made_column(table: LanceTable, new: str, make: Callable[[list[str], Floa
     kind = pyarrow.list_(pyarrow.float32() if table.dtype == "float32" else pyarrow.float64())
 
     released = _Released()
+    total = 0
 
     def fill(batch: Any) -> Any:
+        nonlocal total
         released.count()
-        vectors = make(batch[table.id].to_pylist(), table.matrix(batch, table.vector))
-        return pyarrow.record_batch([_as_lists(vectors, kind)], names=[new])
+        held, live = _nodes(table, batch)
+        total += len(live)
+        made = np.zeros((batch.num_rows, table.dimension), dtype=table.dtype)
+        made[held] = make(batch[table.id].filter(pyarrow.array(held)).to_pylist(), live)
+        return pyarrow.record_batch([_as_lists(made, kind, held)], names=[new])
 
     udf = lance.batch_udf(output_schema=pyarrow.schema([(new, kind)]))(fill)
     dataset = table.fresh().to_lance()
     _committed(
         lambda: dataset.add_columns(udf, read_columns=[table.id, table.vector], batch_size=ROWS_PER_STEP),
     )
-    return int(dataset.count_rows())
+    return total
 
 
 def swap_whole_columns(table: LanceTable, new: str) -> None:
@@ -87,12 +92,14 @@ def swap_whole_columns(table: LanceTable, new: str) -> None:
 
     def swap(batch: Any) -> Any:
         released.count()
-        live = table.matrix(batch, table.vector)
-        held = batch[new].is_valid().to_numpy(zero_copy_only=False)
+        present = batch[table.vector].is_valid().to_numpy(zero_copy_only=False)
+        held = present & batch[new].is_valid().to_numpy(zero_copy_only=False)
+        live = np.zeros((batch.num_rows, table.dimension), dtype=table.dtype)
+        live[present] = table.matrix(batch.filter(pyarrow.array(present)), table.vector)
         swapped = live.copy()
-        swapped[held] = table.matrix(batch.filter(batch[new].is_valid()), new)
+        swapped[held] = table.matrix(batch.filter(pyarrow.array(held)), new)
         return pyarrow.record_batch(
-            [table.as_column(table.vector, swapped), _as_lists(live, kinds[new], held)], schema=schema
+            [table.as_column(table.vector, swapped, present), _as_lists(live, kinds[new], held)], schema=schema
         )
 
     changed = []
@@ -108,6 +115,14 @@ def swap_whole_columns(table: LanceTable, new: str) -> None:
         fields_modified=numbers[table.vector] + numbers[new],
     )
     _committed(lambda: lance.LanceDataset.commit(dataset, operation, read_version=dataset.version))
+
+
+def _nodes(table: LanceTable, batch: Any) -> tuple[BoolArray, FloatArray]:
+    """Which rows of a batch are nodes, and the live vectors of those."""
+    import pyarrow.compute
+
+    both = pyarrow.compute.and_(batch[table.id].is_valid(), batch[table.vector].is_valid())
+    return both.to_numpy(zero_copy_only=False), table.matrix(batch.filter(both), table.vector)
 
 
 class _Released:

@@ -34,13 +34,14 @@ from nudge_rag.stores.lance.copies import (
 from nudge_rag.stores.lance.fragments import LanceFragment, fragments_of
 from nudge_rag.stores.lance.history import LanceHistory
 from nudge_rag.stores.lance.table import LanceTable, index_metric, quoted
-from nudge_rag.stores.location import StoreLocation
+from nudge_rag.stores.location import StoreLocation, hide_secrets
 
 __all__ = ["LanceStore"]
 
 SIMILARITY: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "l2"}
 IDS_PER_CALL = 1_000
 QUERIES_PER_CALL = 256
+ENDING = ".lance"
 
 
 class LanceStore(StoreAdapter):
@@ -100,10 +101,37 @@ class LanceStore(StoreAdapter):
         )
 
     @classmethod
-    def open(cls, uri: str | Path, table: str, **options: Any) -> LanceStore:
-        """The table of that name in a LanceDB database; ``options`` as for the class."""
+    def open(cls, uri: str | Path, table: str | None = None, **options: Any) -> LanceStore:
+        """The table of that name in a LanceDB database; without a name, a Lance dataset.
+
+        Args:
+            uri: the database's folder, or the dataset's, which ends in ``.lance``; on disk or in object storage.
+            table: its name.
+            **options: as for the class; ``storage_options`` goes to LanceDB.
+
+        Raises:
+            ValueError: there is none; no table is named, and the folder is not one of a dataset.
+
+        Example:
+            >>> import tempfile, lancedb
+            >>> folder = tempfile.mkdtemp()
+            >>> nodes = [{"id": "a", "vector": [1.0, 0.0]}, {"id": "b", "vector": [0.0, 1.0]}]
+            >>> table = lancedb.connect(folder).create_table("docs", nodes)
+            >>> LanceStore.open(f"{folder}/docs.lance").count()
+            2
+        """
         lancedb = import_package("lancedb", "LanceStore.open", "lancedb")
-        return cls(lancedb.connect(str(uri)).open_table(table), **options)
+        place, storage = str(uri).rstrip("/"), options.pop("storage_options", None)
+        with hide_secrets(place):
+            if table is None:
+                place, _, folder = place.rpartition("/")
+                table = folder.removesuffix(ENDING)
+                if table == folder:
+                    raise ValueError(f"name the table, or give the folder of a Lance dataset, which ends in {ENDING}")
+            if "://" not in place and not Path(place or ".").is_dir():
+                raise ValueError(f"there is no LanceDB folder at {place!r}")  # LanceDB would make an empty one
+            opened = lancedb.connect(place or ".", storage_options=storage).open_table(table)
+        return cls(opened, **options)
 
     @classmethod
     def from_url(cls, location: StoreLocation) -> LanceStore:
@@ -114,17 +142,12 @@ class LanceStore(StoreAdapter):
         """
         chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
         path, table = location.needed_path, location.options.get("table")
-        if not table:
-            folder = Path(path)
-            if folder.suffix != ".lance":
-                raise ValueError(
-                    "a lance:// URL misses table; its options are table, id, vector (a path that ends in .lance needs"
-                    " no table)"
-                )
-            path, table = str(folder.parent), folder.stem
-        if not Path(path).is_dir():
-            raise ValueError(f"there is no LanceDB folder at {path!r}")  # LanceDB would make an empty one
-        return cls.open(path, table, **chosen)
+        if not table and not path.rstrip("/").endswith(ENDING):
+            raise ValueError(
+                "a lance:// URL misses table; its options are table, id, vector (a path that ends in .lance needs"
+                " no table)"
+            )
+        return cls.open(path, table or None, **chosen)
 
     @property
     def key(self) -> str:
@@ -133,8 +156,8 @@ class LanceStore(StoreAdapter):
         return store_key("lancedb", place)
 
     def count(self) -> int:
-        """Number of nodes."""
-        return int(self._rows.fresh().count_rows())
+        """Number of rows with an id: to tell which of them lack a vector would be to read all vectors."""
+        return int(self._rows.fresh().count_rows(f"{quoted(self._rows.id)} IS NOT NULL"))
 
     def fragments(self, where: str | None = None) -> list[LanceFragment]:
         """Fragments of the table as it is now; later commits do not change them.
@@ -142,30 +165,21 @@ class LanceStore(StoreAdapter):
         Raises:
             MissingPackageError: pylance is not installed; names the pip command.
         """
-        conditions = [f"({part})" for part in (where, self._present) if part]
-        return fragments_of(self._rows, " AND ".join(conditions) or None)
+        return fragments_of(self._rows, where)
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
         for chunk in chunks(names, IDS_PER_CALL):
-            rows = self._select([self._rows.id, self._rows.vector], self._rows.among(chunk))
+            rows = self._rows.nodes(self._rows.among(chunk))
             answered = rows[self._rows.id].to_pylist()
             self._require_once(answered)
             found.update(zip(answered, self._rows.matrix(rows, self._rows.vector), strict=True))
         return found
 
-    def _select(self, columns: list[str], condition: str) -> Any:
-        return self._rows.select(columns, condition)
-
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes of the table's version at the start of the scan."""
-        for batch in self._rows.batches([self._rows.id, self._rows.vector], batch_size, self._present):
+        for batch in self._rows.batches([self._rows.id, self._rows.vector], batch_size):
             yield batch[self._rows.id].to_pylist(), self._rows.matrix(batch, self._rows.vector)
-
-    @property
-    def _present(self) -> str | None:
-        """The SQL condition for the rows that are nodes; None if all are."""
-        return None
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query: exactly, or as far as the index finds them."""
@@ -182,6 +196,9 @@ class LanceStore(StoreAdapter):
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL]
             found = self._nearest(part, k, where, widely)
+            if found[self._rows.id].null_count:
+                named = f"{quoted(self._rows.id)} IS NOT NULL"
+                found = self._nearest(part, k, f"({where}) AND {named}" if where else named, widely)
             query = np.asarray(found["query_index"]) if "query_index" in found.column_names else np.zeros(len(found))
             found_ids, found_scores = ungrouped(
                 query, found[self._rows.id].to_pylist(), self._scores(np.asarray(found["_distance"])), len(part), k
@@ -209,8 +226,7 @@ class LanceStore(StoreAdapter):
         """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
         for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
-            condition = self._rows.among(chunk) + (f" AND ({where})" if where else "")
-            found.update(self._select([self._rows.id], condition)[self._rows.id].to_pylist())
+            found.update(self._rows.matching(self._rows.among(chunk) + (f" AND ({where})" if where else "")))
         return found
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
@@ -327,12 +343,12 @@ class LanceCopy(LanceStore):
 
     def count(self) -> int:
         """Number of nodes in this copy."""
-        return int(self._rows.fresh().count_rows(self._present))
+        return int(self._rows.fresh().count_rows(f"{quoted(self._rows.vector)} IS NOT NULL"))
 
     def search(self, queries: FloatArray, k: int, *, where: str | None = None) -> SearchResult:
         """The k best nodes of each query, by looking at them all."""
         checked = check_queries(queries, k, dimension=self.dimension).astype(np.float64)
-        rows = self._select([self._rows.id, self._rows.vector], where or "TRUE")
+        rows = self._rows.nodes(where or "TRUE")
         names = rows[self._rows.id].to_pylist()
         if not names:
             return SearchResult([[] for _ in checked], [np.zeros(0) for _ in checked])
@@ -343,10 +359,3 @@ class LanceCopy(LanceStore):
     def search_with_defaults(self, queries: FloatArray, k: int) -> SearchResult:
         """As `search`: there is no index."""
         return self.search(queries, k)
-
-    def _select(self, columns: list[str], condition: str) -> Any:
-        return super()._select(columns, f"({condition}) AND {self._present}")
-
-    @property
-    def _present(self) -> str:
-        return f"{quoted(self._rows.vector)} IS NOT NULL"

@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import BoolArray, FloatArray
+from nudge_rag.errors import StoreError
 from nudge_rag.stores.sql import sql_text
 
-__all__ = ["LanceTable", "index_metric", "quoted", "retried"]
+__all__ = ["LanceTable", "index_metric", "quoted", "retried", "telling"]
 
 TRIES, SECONDS_BETWEEN_TRIES = 50, 0.01
+READS = 5
 CONFLICTS = ("commit conflict", "Too many concurrent writers")
+# A file of the table's own, by the endings that Lance gives them.
+MISSING = re.compile(r"Not found: \S+\.(?:lance|manifest|arrow|bin)\b")
+
+
+class CleanedUpError(StoreError):
+    """A version is gone that was being read."""
+
+
+@contextmanager
+def telling_of_cleaning() -> Iterator[None]:
+    """Say what it means if a file of Lance's is not found.
+
+    Raises:
+        StoreError: old versions were cleaned up while one of them was read.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if not MISSING.search(str(error)):
+            raise
+        raise CleanedUpError(
+            "the version that was being read was cleaned up meanwhile: call again, and let cleanup_old_versions() or"
+            f" optimize() keep versions for longer than a read takes ({error})"
+        ) from error
+
+
+def telling(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches, with `telling_of_cleaning`."""
+    with telling_of_cleaning():
+        yield from batches
 
 
 class LanceTable:
-    """A ``lancedb`` table, its column of ids and its column of vectors.
+    """A ``lancedb`` table, its column of ids and its column of vectors; rows that lack one of them are no nodes.
 
     Args:
         table: the table.
@@ -46,17 +80,45 @@ class LanceTable:
             self.table.checkout_latest()
         return self.table
 
-    def select(self, columns: list[str], condition: str) -> Any:
-        """The rows that meet an SQL condition, as an Arrow table."""
-        return self.fresh().search().where(condition).select(columns).limit(None).to_arrow()
+    def nodes(self, condition: str) -> Any:
+        """Ids and vectors of the nodes that meet an SQL condition, as an Arrow table."""
+        columns = [self.id, self.vector]
+        return self.only_nodes(self._asked(lambda rows: rows.where(condition).select(columns).limit(None).to_arrow()))
+
+    def matching(self, condition: str) -> list[str]:
+        """Ids of the nodes that meet an SQL condition."""
+        # As a condition, it would be asked of every row, which is to read all vectors.
+        columns = {"id": quoted(self.id), "held": f"{quoted(self.vector)} IS NOT NULL"}
+        rows = self._asked(lambda rows: rows.where(condition).select(columns).limit(None).to_arrow())
+        ids: list[str] = rows.filter(rows["held"])["id"].drop_null().to_pylist()
+        return ids
 
     def batches(self, columns: list[str], size: int, condition: str | None = None) -> Iterator[Any]:
-        """All rows, or those that meet an SQL condition, in Arrow batches of at most ``size``; none is empty."""
-        query = self.fresh().search()
-        if condition is not None:
-            query = query.where(condition)
-        batches = query.select(columns).limit(None).to_batches(size)
+        """All nodes, or those that meet an SQL condition, in Arrow batches of at most ``size``; none is empty."""
+
+        def select(rows: Any) -> Any:
+            query = rows if condition is None else rows.where(condition)
+            return query.select(columns).limit(None).to_batches(size)
+
+        batches = map(self.only_nodes, telling(self._asked(select)))
         return (batch for batch in batches if batch.num_rows)
+
+    def _asked(self, question: Callable[[Any], Any]) -> Any:
+        """An answer of the table as it is now, asked again if that version is cleaned up meanwhile."""
+        for _ in range(READS - 1):
+            with suppress(CleanedUpError), telling_of_cleaning():
+                return question(self.fresh().search())
+        with telling_of_cleaning():
+            return question(self.fresh().search())
+
+    def only_nodes(self, rows: Any) -> Any:
+        """Those of Arrow rows that are nodes: that have an id and a vector."""
+        import pyarrow.compute
+
+        for column in (self.id, self.vector):
+            if rows[column].null_count:
+                rows = rows.filter(pyarrow.compute.is_valid(rows[column]))
+        return rows
 
     def among(self, ids: Sequence[str]) -> str:
         """The SQL condition for the rows of ``ids``; quotes inside names and values are doubled."""
@@ -87,11 +149,12 @@ class LanceTable:
         reader = pyarrow.RecordBatchReader.from_batches
         return int(retried(lambda: merge.execute(reader(schema, batches()))).version)
 
-    def as_column(self, column: str, rows: FloatArray) -> Any:
-        """Vectors (n, d) as an Arrow array of the column's type."""
+    def as_column(self, column: str, rows: FloatArray, held: BoolArray | None = None) -> Any:
+        """Vectors (n, d) as an Arrow array of the column's type, null in rows that are not ``held``."""
         import pyarrow
 
-        values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+        mask = None if held is None or held.all() else pyarrow.array(~held)
+        values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1], mask=mask)
         return values.cast(self.table.schema.field(column).type)
 
     def as_of(self, version: int) -> LanceTable:

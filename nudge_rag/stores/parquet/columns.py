@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, FloatArray
 
-__all__ = ["NodeColumns"]
+__all__ = ["EMPTY", "NodeColumns"]
 
 DTYPES = {"halffloat": np.float16, "float": np.float32, "double": np.float64}
+# The type of a column that no row of a file has a value for, if its writer did not know another.
+EMPTY = "null"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class NodeColumns:
     Attributes:
         id: the name of the column of ids.
         vector: the name of the column of vectors.
-        number: Arrow's name of the type of their numbers: ``halffloat``, ``float`` or ``double``.
+        number: Arrow's name of the type of their numbers: ``halffloat``, ``float`` or ``double``; ``null`` in a file
+            without vectors.
         dimension: length of the vectors; None if that is not known yet.
     """
 
@@ -41,8 +44,9 @@ class NodeColumns:
         import pyarrow
 
         for column in (id_column, vector_column):
-            if column not in schema.names:
-                raise ValueError(f"there is no column {column!r}, the columns are {', '.join(schema.names)}")
+            if schema.names.count(column) != 1:
+                told = f"more than one column {column!r}" if column in schema.names else f"no column {column!r}"
+                raise ValueError(f"there is {told}, the columns are {', '.join(schema.names)}")
         ids = schema.field(id_column).type
         plain = ids.value_type if pyarrow.types.is_dictionary(ids) else ids
         if not (
@@ -50,10 +54,13 @@ class NodeColumns:
             or pyarrow.types.is_large_string(plain)
             or pyarrow.types.is_string_view(plain)
             or pyarrow.types.is_integer(plain)
+            or pyarrow.types.is_null(plain)
         ):
             raise ValueError(f"column {id_column!r} must hold strings or integers, it holds {ids}: cast it to strings")
         kind = schema.field(vector_column).type
         kind = getattr(kind, "storage_type", kind)
+        if pyarrow.types.is_null(kind):
+            return cls(id_column, vector_column, EMPTY, None)
         fixed = pyarrow.types.is_fixed_size_list(kind)
         listed = fixed or pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
         if not listed or str(kind.value_type) not in DTYPES:
@@ -62,6 +69,20 @@ class NodeColumns:
                 f" holds {kind}: write it as one of those"
             )
         return cls(id_column, vector_column, str(kind.value_type), kind.list_size if fixed else None)
+
+    def check(self, schema: Any) -> None:
+        """Check the columns of another file of the store.
+
+        Raises:
+            ValueError: they are missing, or hold numbers of another type, or vectors of another length.
+        """
+        found = NodeColumns.of(schema, self.id, self.vector)
+        if found.number not in (self.number, EMPTY):
+            told = f"holds {found.number}s, in other files {self.number}s: write all files with one type"
+            raise ValueError(f"column {self.vector!r} {told}")
+        if self.dimension is not None and found.dimension not in (None, self.dimension):
+            told = f"holds vectors of {found.dimension} numbers, in other files of {self.dimension}"
+            raise ValueError(f"column {self.vector!r} {told}")
 
     @property
     def names(self) -> list[str]:
@@ -95,10 +116,10 @@ class NodeColumns:
         """
         complete = not batch.column(self.id).null_count and not batch.column(self.vector).null_count
         rows = None if complete and chosen is None else self.present(batch)
-        if rows is not None:
-            batch = batch.filter(_mask(rows if chosen is None else rows & chosen))
-        names: list[str] = self.ids(batch).to_pylist()
-        return names, self.matrix(batch.column(self.vector), names)
+        if rows is not None and chosen is not None:
+            rows = rows & chosen
+        names, vectors = self._rows_of(batch, rows)
+        return cast("list[str]", names), vectors
 
     def valid(self, batch: Any) -> BoolArray:
         """Say which rows have a vector."""
@@ -111,9 +132,16 @@ class NodeColumns:
         Raises:
             ValueError: as for `nodes`.
         """
-        batch = batch.filter(_mask(chosen))
-        names: list[str | None] = self.ids(batch).to_pylist()
-        return names, self.matrix(batch.column(self.vector), names)
+        return self._rows_of(batch, chosen)
+
+    def _rows_of(self, batch: Any, chosen: BoolArray | None) -> tuple[list[str | None], FloatArray]:
+        """Ids and vectors of the ``chosen`` rows, or of all; other columns are not looked at."""
+        ids, vectors = self.ids(batch), batch.column(self.vector)
+        if chosen is not None:
+            mask = _mask(chosen)
+            ids, vectors = ids.filter(mask), vectors.filter(mask)
+        names: list[str | None] = ids.to_pylist()
+        return names, self.matrix(vectors, names)
 
     def matrix(self, column: Any, names: Sequence[str | None]) -> FloatArray:
         """Vectors without a null, (n, d); they may share memory with ``column``."""
@@ -121,11 +149,13 @@ class NodeColumns:
         import pyarrow.compute
 
         column = getattr(column, "storage", column)
+        if not len(column):
+            return np.zeros((0, self.dimension or 0), dtype=self.dtype)
         lengths = None
         if not pyarrow.types.is_fixed_size_list(column.type):
             lengths = pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False)
         dimension = self.dimension
-        if lengths is not None and len(lengths):
+        if lengths is not None:
             dimension = int(lengths[0]) if dimension is None else dimension
             wrong = lengths != dimension
             if wrong.any():

@@ -68,7 +68,8 @@ class SourceFiles:
                 found = sorted(inside, key=lambda info: str(info.path))
         missing = [info.path for info in found if info.type != FileType.File]
         if missing or not found:
-            raise ValueError(f"there is no Parquet file at {missing[0] if missing else self.root}")
+            where = missing[0] if missing else f"{self.root}: names of files end in {', '.join(ENDINGS)}"
+            raise ValueError(f"there is no Parquet file at {where}")
         return {info.path: state_of(self.filesystem, info) for info in found}
 
     def _counts(self, path: str) -> bool:

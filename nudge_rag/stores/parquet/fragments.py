@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,16 @@ from nudge_rag.errors import StoreError
 from nudge_rag.stores.parquet.columns import NodeColumns
 from nudge_rag.stores.parquet.files import FileState, forget, state_of
 
-__all__ = ["ChangedError", "ParquetFragment", "fetch_nodes", "find_names", "group_sizes", "is_complete"]
+__all__ = [
+    "ChangedError",
+    "ParquetFragment",
+    "fetch_nodes",
+    "find_names",
+    "group_sizes",
+    "is_complete",
+    "naming",
+    "told_of",
+]
 
 # Pages are read as they are needed, some megabytes at a time: a row group may be larger than memory.
 BYTES_PER_READ = 4_000_000
@@ -34,6 +43,42 @@ class ChangedError(StoreError):
 
     def __str__(self) -> str:
         return f"{self.path} was changed or removed while the store was read: read it again"
+
+
+@contextmanager
+def naming(path: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Name the file in errors of Arrow.
+
+    Args:
+        path: the file's.
+        check: raises what is the reason if the file is another one by now.
+
+    Raises:
+        ValueError: it is no Parquet file, or is damaged.
+        OSError: it cannot be read; of the same kind as Arrow's, since what a network has failed at is tried again.
+        StoreError: it is not there any more.
+    """
+    import pyarrow
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise ChangedError(path) from None
+    except pyarrow.ArrowException as error:
+        check()
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    except OSError as error:
+        check()
+        raise OSError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def told_of(path: str) -> Iterator[None]:
+    """Name the file in an error of what it holds."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +117,12 @@ class ParquetFragment:
         """
         passing = None if self.where is None else self.ids_that_pass()
         with self.open() as file:
-            for batch in file.iter_batches(batch_size, list(self.groups), self.columns.names, use_threads=False):
+            for batch in self.read(file, batch_size, self.groups, self.columns.names):
                 chosen = None
                 if passing is not None:
                     chosen = np.array([name in passing for name in self.columns.ids(batch).to_pylist()], dtype=np.bool_)
-                names, vectors = self.columns.nodes(batch, chosen)
+                with told_of(self.path):
+                    names, vectors = self.columns.nodes(batch, chosen)
                 if names:
                     yield names, vectors
 
@@ -95,16 +141,32 @@ class ParquetFragment:
         """
         import pyarrow.parquet
 
+        self._check_unchanged()
+        with naming(self.path, self._check_unchanged):
+            source = self.file.open()
+        with source:
+            with naming(self.path, self._check_unchanged):
+                file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BYTES_PER_READ)
+            with file:
+                yield file
+        # What was written over in the middle of it may have been read as rows of before.
+        self._check_unchanged()
+
+    def read(self, file: Any, batch_size: int, groups: Sequence[int], names: list[str] | None = None) -> Iterator[Any]:
+        """Arrow batches of some row groups of the open file; all columns if none are named.
+
+        Raises:
+            StoreError: the file was changed since the store was listed.
+            ValueError: it is damaged.
+        """
+        with naming(self.path, self._check_unchanged):
+            yield from file.iter_batches(batch_size, list(groups), names, use_threads=False)
+
+    def _check_unchanged(self) -> None:
         forget(self.file.filesystem)
         info = self.file.filesystem.get_file_info(self.path)
         if state_of(self.file.filesystem, info) != self.state:
             raise ChangedError(self.path)
-        try:
-            source = self.file.open()
-        except FileNotFoundError:
-            raise ChangedError(self.path) from None
-        with source, pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BYTES_PER_READ) as file:
-            yield file
 
     def group(self, number: int) -> ParquetFragment:
         """One of its row groups."""
@@ -139,9 +201,10 @@ def fetch_nodes(fragment: ParquetFragment, names: frozenset[str]) -> tuple[list[
         for group in fragment.groups:
             if not _matches(file, fragment, group, names):
                 continue
-            for batch in file.iter_batches(ROWS_PER_READ, [group], columns.names, use_threads=False):
+            for batch in fragment.read(file, ROWS_PER_READ, [group], columns.names):
                 among = pyarrow.compute.is_in(columns.ids(batch), value_set=wanted)
-                part, rows = columns.nodes(batch.filter(among))
+                with told_of(fragment.path):
+                    part, rows = columns.nodes(batch, np.asarray(among.to_numpy(zero_copy_only=False), dtype=np.bool_))
                 found += part
                 if part:
                     vectors.append(rows.copy())
@@ -155,7 +218,7 @@ def _matches(file: Any, fragment: ParquetFragment, group: int, names: frozenset[
 
     wanted = pyarrow.array(sorted(names), pyarrow.string())
     found: list[str] = []
-    for batch in file.iter_batches(ROWS_PER_READ, [group], [fragment.columns.id], use_threads=False):
+    for batch in fragment.read(file, ROWS_PER_READ, [group], [fragment.columns.id]):
         ids = fragment.columns.ids(batch)
         found += ids.filter(pyarrow.compute.is_in(ids, value_set=wanted)).to_pylist()
     return [name for name in found if name is not None]

@@ -16,7 +16,7 @@ from nudge_rag.common.files import sync_folder
 from nudge_rag.stores.checks import check_replacement
 from nudge_rag.stores.parquet.columns import NodeColumns
 from nudge_rag.stores.parquet.files import create_file
-from nudge_rag.stores.parquet.fragments import ParquetFragment
+from nudge_rag.stores.parquet.fragments import ParquetFragment, told_of
 
 __all__ = ["Changes", "Rewrite", "change_file", "map_file"]
 
@@ -110,9 +110,10 @@ def _rewrite(task: Rewrite, change: Callable[[list[str], FloatArray], FloatArray
     with task.fragment.open() as file, _writer(task, file) as writer:
         schema = file.schema_arrow
         place = schema.get_field_index(columns.vector)
-        for batch in file.iter_batches(ROWS_PER_STEP, use_threads=False):
+        for batch in task.fragment.read(file, ROWS_PER_STEP, range(file.num_row_groups)):
             valid = columns.valid(batch)
-            names, vectors = columns.rows(batch, valid)
+            with told_of(task.fragment.path):
+                names, vectors = columns.rows(batch, valid)
             # A row without an id is no node: its vector stays.
             nodes = [row for row, name in enumerate(names) if name is not None]
             if nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,19 @@ from nudge_rag.stores.lake.executors import map_fragments
 from nudge_rag.stores.lake.mapping import VectorMap
 from nudge_rag.stores.lake.scanning import scan
 from nudge_rag.stores.location import StoreLocation, hide_secrets
-from nudge_rag.stores.parquet.columns import NodeColumns
+from nudge_rag.stores.parquet.columns import EMPTY, NodeColumns
 from nudge_rag.stores.parquet.files import FileState, place_of, resolve, state_of, uris_of
-from nudge_rag.stores.parquet.fragments import ChangedError, ParquetFragment, fetch_nodes, find_names, group_sizes
+from nudge_rag.stores.parquet.fragments import (
+    ChangedError,
+    ParquetFragment,
+    fetch_nodes,
+    find_names,
+    group_sizes,
+    naming,
+    told_of,
+)
 from nudge_rag.stores.parquet.rewriting import Changes, Rewrite, change_file, map_file
-from nudge_rag.stores.parquet.snapshots import LIVE, Replacement, SnapshotFolder, scope_of
+from nudge_rag.stores.parquet.snapshots import LIVE, Replacement, SnapshotFolder, Snapshots, scope_of
 
 __all__ = ["ParquetStore"]
 
@@ -419,23 +427,24 @@ class ParquetStore(StoreAdapter):
     def _counting(self) -> dict[str, tuple[str, FileState]]:
         """Of each of the user's files, the path and state of the one that counts: it, or ours that was made from it."""
         states = self._source.now()
-        view: Mapping[str, Replacement] = {} if self._folder is None else self._folder.load().view(self._label)
-        known = {path: view[self._key_of(path)] for path in states if self._key_of(path) in view}
-        ours = {known[path].file: path for path in known if known[path].of == states[path]}
         found = {path: (path, state) for path, state in states.items()}
-        for info in self._source.filesystem.get_file_info(list(ours)) if ours else []:
-            found[ours[info.path]] = (info.path, state_of(self._source.filesystem, info))
+        snapshots = Snapshots() if self._folder is None else self._folder.load()
+        while self._folder is not None:
+            view = snapshots.view(self._label)
+            known = {path: view[self._key_of(path)] for path in states if self._key_of(path) in view}
+            ours = {known[path].file: path for path in known if known[path].of == states[path]}
+            there = [info for info in self._source.filesystem.get_file_info(list(ours)) if info.is_file] if ours else []
+            before = snapshots
+            # One that was deleted counts no more, unless others count by now, in whose place it was deleted.
+            if len(there) == len(ours) or (snapshots := self._folder.load()) == before:
+                found |= {ours[info.path]: (info.path, state_of(self._source.filesystem, info)) for info in there}
+                break
         return found
 
     def _fragment_of_each(self, where: Any = None) -> dict[str, ParquetFragment]:
         """Of each of the user's files, the fragment of all of the file that counts."""
-        import pyarrow.dataset
-
         counting = self._counting()
-        options = {} if self._source.root is None else {"partition_base_dir": self._source.root}
-        dataset = pyarrow.dataset.dataset(
-            list(counting), filesystem=self._source.filesystem, format="parquet", partitioning="hive", **options
-        )
+        dataset = self._dataset(list(counting))
         found = {}
         for given in dataset.get_fragments():
             path, state = counting[given.path]
@@ -447,6 +456,22 @@ class ParquetStore(StoreAdapter):
             )
         return {path: found[path] for path in counting}
 
+    def _dataset(self, paths: list[str]) -> Any:
+        """Files as one dataset of Arrow, which knows their partitions."""
+        import pyarrow.dataset
+
+        options = pyarrow.dataset.FileSystemFactoryOptions(
+            partitioning=pyarrow.dataset.HivePartitioning.discover(), partition_base_dir=self._source.root
+        )
+        form = pyarrow.dataset.ParquetFileFormat()
+        factory = pyarrow.dataset.FileSystemDatasetFactory(self._source.filesystem, paths, form, options)
+        with naming(paths[0]):
+            of_file, *others = factory.inspect_schemas()
+        # A column may be in the files and in the names of their folders, in different types: the files' is what counts.
+        names = set(of_file.names)
+        fields = [field for schema in others for field in schema if field.name not in names]
+        return factory.finish(pyarrow.schema([*of_file, *fields]))
+
     def _files(self, where: Any = None) -> list[ParquetFragment]:
         return list(self._fragment_of_each(where).values())
 
@@ -454,10 +479,12 @@ class ParquetStore(StoreAdapter):
         """Rows of each row group, and whether all of them are nodes; the end of a file is read once."""
         known = file.path, file.state
         if known not in self._sizes:
-            try:
-                self._sizes[known] = group_sizes(file.file.metadata, self._columns)
-            except FileNotFoundError:
-                raise ChangedError(file.path) from None
+            with naming(file.path):
+                metadata = file.file.metadata
+                schema = metadata.schema.to_arrow_schema()
+            with told_of(file.path):
+                self._columns.check(schema)
+            self._sizes[known] = group_sizes(metadata, self._columns)
         return self._sizes[known]
 
     def _split(self, file: ParquetFragment) -> Iterator[ParquetFragment]:
@@ -476,13 +503,20 @@ class ParquetStore(StoreAdapter):
         """The columns, with the dimension that the first vector has if the type does not say it."""
         import pyarrow.parquet
 
+        filesystem = self._source.filesystem
         columns: NodeColumns | None = None
         for path in self._source.now():
-            with pyarrow.parquet.ParquetFile(path, filesystem=self._source.filesystem, pre_buffer=False) as file:
-                found = NodeColumns.of(file.schema_arrow, id_column, vector_column)
-                columns = columns or found
+            with naming(path), filesystem.open_input_file(path) as stream:
+                file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False)
+                with told_of(path):
+                    found = NodeColumns.of(file.schema_arrow, id_column, vector_column)
+                if found.number == EMPTY and columns is not None:
+                    continue
+                if columns is None or columns.number == EMPTY:
+                    columns = found
                 for batch in file.iter_batches(1, columns=found.names) if columns.dimension is None else ():
-                    _, vectors = columns.nodes(batch)
+                    with told_of(path):
+                        _, vectors = columns.nodes(batch)
                     if len(vectors):
                         return replace(columns, dimension=vectors.shape[1])
             if columns.dimension is not None:
