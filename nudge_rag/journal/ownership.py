@@ -18,7 +18,7 @@ from uuid import uuid4
 from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
-from nudge_rag.journal.origins import refuse_left_behind
+from nudge_rag.journal.origins import refuse_left_behind, refuse_pushed_in_memory
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -133,6 +133,8 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
     if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
         raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
     mark = None if own is None else read_json(own, ELSEWHERE)
+    if own is not None:
+        refuse_pushed_in_memory(store, own)
     if versions is None:
         if own is None:
             return Home(FolderStorage(Path(DEFAULT_VERSIONS) / key), None, key)

@@ -37,6 +37,7 @@ from nudge_rag.journal.writes import Written, undo_writes, write_over
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
+from nudge_rag.stores.history import ProcessStorage
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 
@@ -147,6 +148,15 @@ def _receipt(
     if version is None:
         return PushReceipt(False, 0, None, "no node is left to write", changed, missing)
     where = " beside the live version, for switch() to make live" if mode == SIDE_BY_SIDE else ""
+    if isinstance(journal.storage, ProcessStorage):
+        where += ", in the memory of this process alone"
+        if not journal.storage.is_told:
+            journal.storage.is_told = True
+            warn_caller(
+                f"this {journal.store.name} store has no file: what was pushed, and the originals, end with this"
+                " process, and if its framework saves it now, the nudge cannot be undone there. If it is saved"
+                " anywhere, roll back and push again with persist_path="
+            )
     logger.info("pushed %d vectors to %s as version %s%s", n_written, journal.name, version.name, where)
     return PushReceipt(True, n_written, version.name, f"pushed as version {version.name}{where}", changed, missing)
 
@@ -330,7 +340,7 @@ def _write_all(journal: Journal, version: Version, live: Version | None, known: 
     except Exception as error:
         if journal.is_transactional:
             raise
-        raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
+        raise PushError(f"{store.name} failed while vectors were written ({error}): {_undo(store, version)}") from error
     if written.refused:
         undone = "nothing was changed" if journal.is_transactional else _undo(store, version)
         raise PushError(f"{store.name} did not keep the vectors as they were written: {undone}")
@@ -358,7 +368,7 @@ def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Ver
     try:
         written = write_over(store, version.ids, version.before, version.after)
     except Exception as error:
-        raise PushError(f"{store.name} failed while vectors were written: {_undo(store, version)}") from error
+        raise PushError(f"{store.name} failed while vectors were written ({error}): {_undo(store, version)}") from error
     if written.refused:
         raise PushError(f"{store.name} did not keep the vectors as they were written: {_undo(store, version)}")
     try:

@@ -11,8 +11,10 @@ import numpy as np
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError
+from nudge_rag.journal.blocks import BlockRecord
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import COMMITTED, LIVE, NAME, SUPERSEDED, SWITCHED
+from nudge_rag.journal.origins import LeftBehind, find_left_behind
 from nudge_rag.journal.ownership import (
     DEFAULT_VERSIONS,
     ELSEWHERE,
@@ -25,7 +27,7 @@ from nudge_rag.journal.ownership import (
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage, NeighboringStorage
 
 __all__ = ["take_over"]
 
@@ -36,12 +38,14 @@ def take_over(
     """Bring the history of ``store`` into the store, whose own it is from then on.
 
     A folder's history is moved. From the store that this one was copied from, or from a folder that has gone on with
-    another copy, the one version that this store holds is copied, with its originals: the other keeps what it has.
+    another copy, the one version that this store holds is copied, with its originals: the other keeps what it has. So
+    is the version of a table or collection in the same database that this store was made of, which may be gone.
 
     Args:
         store: the vector store.
         versions: the folder that pushes were given, or the one inside it that is of this store; or the store that this
-            one was copied from.
+            one was copied from. By default the folder ``nudge-versions``, or else what the store has left behind in
+            its database.
         force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, let
             the rest be their nodes' own; otherwise that is an error.
 
@@ -60,6 +64,11 @@ def take_over(
         raise JournalError(f"this {store.name} store has a history already, in {own.location}: nothing was taken over")
     if not isinstance(versions, str | Path):
         return _copy_from_origin(store, own, versions)
+    left = _left_behind(store, own, Path(versions))
+    if left is not None:
+        identity = Home(left.live.storage, left.live.storage, store.key).identity()
+        _write_one(store, own, left.live, identity, left.live.storage.location)
+        return (left.live.name,)
     folder = _folder_of(store, Path(versions))
     journal = Journal(store, Home(folder, None, store.key))
     with journal.lock():
@@ -76,6 +85,13 @@ def take_over(
     return tuple(version.name for version in journal.versions)
 
 
+def _left_behind(store: EmbeddingStore, own: BlobStorage, versions: Path) -> LeftBehind | None:
+    """What the store left behind in its database, unless a folder is given or the store has the mark of one."""
+    if versions != Path(DEFAULT_VERSIONS) or not isinstance(own, NeighboringStorage) or own.names():
+        return None
+    return find_left_behind(store, own)
+
+
 def _copy_from_origin(store: EmbeddingStore, own: BlobStorage, origin: EmbeddingStore) -> tuple[str, ...]:
     """Copy the live version of the store that this one was copied from."""
     journal = Journal.open(origin)
@@ -84,7 +100,7 @@ def _copy_from_origin(store: EmbeddingStore, own: BlobStorage, origin: Embedding
         live = journal.live
         if live is not None:
             live.load()
-    if live is None or not _moved_rows(store, live, held=True):
+    if live is None or not _is_held(store, live, moved=True):
         what = "nothing is pushed to it" if live is None else f"no node holds what its version {live.name} wrote"
         raise JournalError(f"this {store.name} store is no copy of {origin.key}: {what}; nothing was taken over")
     _write_one(store, own, live, journal.home.identity(), f"{origin.name} {origin.key}")
@@ -103,7 +119,7 @@ def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal
     """Copy the newest version of which this store holds a node, and take the mark away."""
     states = (*LIVE, SUPERSEDED, SWITCHED)
     kept = [one for one in reversed(journal.versions) if one.state in states and not one.is_thinned]
-    found = next((one for one in kept if _moved_rows(store, one, held=True)), None)
+    found = next((one for one in kept if _is_held(store, one, moved=True)), None)
     unknown = _unexplained(store, kept, found)
     if (unknown or not kept) and not force:
         which = f"{len(unknown)} node(s) ({preview(unknown)})" if unknown else "nodes"
@@ -136,11 +152,17 @@ def _unexplained(store: EmbeddingStore, kept: Sequence[Version], found: Version 
 
 def _write_one(store: EmbeddingStore, own: BlobStorage, version: Version, identity: str | None, origin: str) -> None:
     """Record ``version`` as the only one of this store, pushed in place: copies beside it did not come along."""
-    dropped = ("mode", "label", "base", "thinned", "arrays", "arrays_sha256", "before_like", PREVIOUS, "n_nodes")
+    dropped = ["mode", "label", "base", "thinned", "arrays", "arrays_sha256", "before_like", PREVIOUS]
+    dropped += [] if version.is_streamed else ["n_nodes"]
     manifest = {name: value for name, value in version.manifest.items() if name not in dropped}
     manifest |= {"state": COMMITTED, FRESH: True, "ids": list(version.ids)}
     with own.lock():
         Home(own, own, store.key).describe(store, origin, identity)
+        if version.is_streamed:
+            with writing_to(own, "written to"):
+                for blob in version.storage.names(f"{version.name}/"):
+                    if BlockRecord.owns(blob.rpartition("/")[2]):
+                        own.write(blob, version.storage.read(blob))
         Version(own, version.name, manifest).write(version.load())
 
 
@@ -170,23 +192,22 @@ def _is_journal(path: Path) -> bool:
 def _refuse_another_store(journal: Journal) -> None:
     """A history none of whose live nodes is in the store, or holds a vector that it knows, is another store's."""
     live = journal.live
-    if live is not None and not _moved_rows(journal.store, live, held=False):
+    if live is not None and not _is_held(journal.store, live, moved=False):
         raise JournalError(
             f"{journal.storage.location} is the history of another store, or its push is no longer in this one: none of"
             f" the {len(live.ids)} nodes of version {live.name} holds what it wrote; nothing was taken over"
         )
 
 
-def _moved_rows(store: EmbeddingStore, version: Version, *, held: bool) -> list[int]:
-    """Rows of ``version`` whose nodes hold what it wrote; with ``held`` only of those that it has moved."""
-    moved = (version.after != version.originals).any(axis=1) if held else np.ones(len(version.ids), dtype=np.bool_)
-    rows = [row for row in range(len(version.ids)) if moved[row]]
-    with reading(store, "its nodes were compared with the history"):
-        present, _ = read_present(store, [version.ids[row] for row in rows])
-    return [
-        row
-        for row in rows
-        if version.ids[row] in present
-        and present[version.ids[row]].shape == version.after[row].shape
-        and same_vectors(store, present[version.ids[row]], version.after[row])
-    ]
+def _is_held(store: EmbeddingStore, version: Version, *, moved: bool) -> bool:
+    """Whether a node of ``store`` holds what ``version`` wrote; with ``moved``, only those count that it has moved."""
+    for block in version.parts():
+        after = block.vectors.after
+        rows = np.flatnonzero((after != block.vectors.originals).any(axis=1)) if moved else range(len(block.ids))
+        with reading(store, "its nodes were compared with the history"):
+            present, _ = read_present(store, [block.ids[row] for row in rows])
+        for row in rows:
+            vector = present.get(block.ids[row])
+            if vector is not None and vector.shape == after[row].shape and same_vectors(store, vector, after[row]):
+                return True
+    return False

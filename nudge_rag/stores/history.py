@@ -20,6 +20,7 @@ from nudge_rag.errors import CorruptArchiveError, LockedError, StoreError
 
 __all__ = [
     "BlobStorage",
+    "FiledStorage",
     "FolderStorage",
     "HistoryStore",
     "NeighboringStorage",
@@ -97,6 +98,17 @@ class PlacedStorage(Protocol):
     def place(self) -> Path | None:
         """The file or folder; None if it is a server's, or in memory."""
         ...
+
+
+@runtime_checkable
+class FiledStorage(Protocol):
+    """A storage beside a file, to whose store somebody may have pushed before he named the file.
+
+    Attributes:
+        in_memory: the history of such pushes.
+    """
+
+    in_memory: BlobStorage
 
 
 @runtime_checkable
@@ -231,6 +243,9 @@ class FolderStorage:
 class ProcessStorage:
     """Blobs in the memory of this process, for a store that is nowhere else.
 
+    Attributes:
+        is_told: whether somebody was warned that they end with the process.
+
     Example:
         >>> storage = ProcessStorage()
         >>> storage.write("0001/manifest.json", b"{}")
@@ -243,6 +258,7 @@ class ProcessStorage:
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self.is_told = False
 
     @classmethod
     def of(cls, owner: Any) -> ProcessStorage:
@@ -298,10 +314,10 @@ def local_path(place: str | None) -> Path | None:
 
 
 def copy_advice(origin: str) -> str:
-    """How the history of ``origin`` comes to a copy of it."""
+    """How the history of ``origin`` comes to a copy of it, whether the origin is still there or not."""
     return (
-        f"If it is a copy of {origin}, call nudge_rag.take_over(store, origin), with the store of that opened as"
-        " origin: its originals are copied"
+        f"If it is a copy of {origin}, or that under another name, call nudge_rag.take_over(store): its originals are"
+        " copied"
     )
 
 

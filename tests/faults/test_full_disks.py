@@ -114,7 +114,7 @@ def test_no_space_for_the_store(kind, how, tmp_path, disk, killer, record_proper
     kinds, message = setting.attempt("push", **options)
     ballast.unlink(missing_ok=True)
     assert "PushError" in kinds
-    assert "failed while vectors were written: the vectors that were there before are back" in message
+    assert "failed while vectors were written (" in message
     assert is_whole(setting.store, IDS, FIRST)
     assert [version.state for version in versions(setting.store, setting.root)] == ["committed", "rolled back"]
     kinds, message = setting.attempt("rollback", **options)

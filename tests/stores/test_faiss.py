@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import faiss
 import numpy as np
@@ -102,7 +103,10 @@ def test_a_rebuilt_index_keeps_its_parameters_training_and_direct_map():
 @pytest.mark.parametrize("make", [lambda: filled(faiss.IndexFlatL2(8)), hnsw, ivf])
 def test_memory_is_put_back_where_the_file_cannot_be_written(make, tmp_path):
     index = make()
-    store = FaissStore(index, dict(enumerate("abc")), persist_path=tmp_path / "no folder" / "index.faiss")
+    (folder := tmp_path / "folder").mkdir()
+    faiss.write_index(index, str(folder / "index.faiss"))
+    store = FaissStore(index, dict(enumerate("abc")), persist_path=folder / "index.faiss")
+    shutil.rmtree(folder)
     with pytest.raises((RuntimeError, OSError)):
         store.replace(["b"], np.ones((1, 8)))
     assert index.reconstruct_n(0, 50).tobytes() == ROWS.tobytes()

@@ -34,6 +34,7 @@ class DuckDBHistory:
         schema: the schema of the nodes' table.
         table: the nodes' table.
         scope: tells the stores in that table apart: the column of vectors.
+        owner: the mark of its table, for a history whose table may be gone; by default the table's comment has it.
     """
 
     def __init__(
@@ -44,7 +45,10 @@ class DuckDBHistory:
         schema: str,
         table: str,
         scope: str,
+        *,
+        owner: str | None = None,
     ) -> None:
+        self._known_owner = owner
         self._transaction, self._cursor = transaction, cursor
         self._place, self._scope = place, scope
         self._schema, self._nodes = schema, table
@@ -100,19 +104,29 @@ class DuckDBHistory:
         return local_path(self._place)
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the schema, from one of which this table may have been made."""
+        """The histories of other tables of the schema, from one of which this table may have been made.
+
+        Those of tables that are gone, or whose comments were written over, are among them.
+        """
         with self._cursor() as cursor:
             if not self._exists(cursor):
                 return []
             own = self._owner(cursor) or ""
             rows = cursor.execute(
-                f"SELECT DISTINCT t.table_name, h.scope FROM {self._table} h JOIN duckdb_tables() t ON"
-                " contains(t.comment, '[nudge-rag ' || h.owner || ']') WHERE database_name = current_database()"
-                " AND schema_name = ? AND NOT (h.owner = ? AND h.scope = ?) ORDER BY 1, 2",
+                f"SELECT DISTINCT h.owner, h.scope, t.table_name FROM {self._table} h LEFT JOIN (SELECT * FROM"
+                " duckdb_tables() WHERE database_name = current_database() AND schema_name = ?) t ON"
+                " contains(t.comment, '[nudge-rag ' || h.owner || ']') WHERE NOT (h.owner = ? AND h.scope = ?)"
+                " ORDER BY 3, 1, 2",
                 [self._schema, own, self._scope],
             ).fetchall()
         parts = self._transaction, self._cursor, self._place, self._schema
-        return [(DuckDBHistory(*parts, table, scope), copy_advice(f"the table {table}")) for table, scope in rows]
+        return [
+            (
+                DuckDBHistory(*parts, table or self._nodes, scope, owner=owner),
+                copy_advice(f"the table {table}" if table else "a table that is gone"),
+            )
+            for owner, scope, table in rows
+        ]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -132,6 +146,8 @@ class DuckDBHistory:
         return self._comment(cursor, TABLE) is not None
 
     def _owner(self, cursor: Any) -> str | None:
+        if self._known_owner is not None:
+            return self._known_owner
         found = MARK.search(self._comment(cursor, self._nodes) or "")
         return None if found is None else found[1]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.files import FileState, file_state, load_whole
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
@@ -22,7 +22,7 @@ from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import check_file, file_guard, history_of, save_over, until_unchanged
+from nudge_rag.stores.memory.files import file_guard, file_of, history_of, save_over, until_unchanged
 
 __all__ = ["FaissStore"]
 
@@ -71,8 +71,8 @@ class FaissStore(StoreAdapter):
         rows = FaissIndex(index)
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
-        self._path = check_file(persist_path)
-        self._state: FileState | None = None
+        self._path = file_of(self._owner, persist_path)
+        self._saved: _Saved | None = None
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -95,7 +95,7 @@ class FaissStore(StoreAdapter):
         known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
         index, state = load_whole(path, _read_index)
         store = cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
-        store._state = state
+        store._remember(state)
         return store
 
     @classmethod
@@ -198,7 +198,7 @@ class FaissStore(StoreAdapter):
         try:
             index.put(places, after)
             if self._path is not None:
-                self._state = save_over(self._path, index_writer(index.index), self._state)
+                self._remember(save_over(self._path, index_writer(index.index), self._state))
         except BaseException:
             index.put(places, before)
             raise
@@ -211,7 +211,7 @@ class FaissStore(StoreAdapter):
 
     def history(self) -> BlobStorage:
         """The store's history: a folder next to the file; without a file in this process, with what holds the index."""
-        return history_of(self._path, self._index if self._held_by is None else self._held_by[0])
+        return history_of(self._path, self._owner)
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
@@ -291,7 +291,7 @@ class FaissStore(StoreAdapter):
         state = versions.make_live(label, self._state)
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
-        self._state = state
+        self._remember(state)
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -304,28 +304,54 @@ class FaissStore(StoreAdapter):
     def _catch_up(self) -> None:
         """Take over the vectors that another process has written to the file since it was last read or written here.
 
+        Node ids are in other files, which are not read: if these were written too, vectors may be of other nodes.
+
         Raises:
-            StoreError: it has added nodes, or removed any, whose ids are not known here.
+            StoreError: file and memory hold other nodes, or other vectors of which it cannot be told whose are newer.
         """
         state = None if self._path is None else file_state(self._path)
-        if self._path is None or state is None or state == self._state:
+        live = FaissIndex(self.index)
+        if self._path is None or state is None:
+            return
+        if self._saved is not None and state == self._saved.state:
+            if not np.array_equal(self._saved.labels, live.labels()):
+                raise self._other_nodes(self._path)
             return
         try:
             loaded, state = load_whole(self._path, _read_index)
         except RuntimeError as error:
             raise StoreError(f"{self._path} cannot be read: {error}; nothing was written") from error
-        stored, live = FaissIndex(loaded), FaissIndex(self.index)
-        known = self._state is not None
-        same_nodes = np.array_equal(stored.labels(), live.labels())
-        if (known and not same_nodes) or not set(stored.labels().tolist()) <= set(live.labels().tolist()):
-            raise StoreError(
-                f"another process has written other nodes to {self._path} since it was opened here: load the index and"
-                " its node ids anew; nothing was written"
-            )
-        # Another adapter of this index may have put them there; a graph that is searched is not built again.
-        if known and not np.array_equal(stored.vectors(), live.vectors()):
+        stored = FaissIndex(loaded)
+        if not np.array_equal(stored.labels(), live.labels()):
+            raise self._other_nodes(self._path)
+        # A graph that is searched is not built again if nothing has changed.
+        if not np.array_equal(stored.vectors(), live.vectors()):
+            if self._saved is None or self._saved.ids != _ids_state(self._path):
+                raise StoreError(
+                    f"{self._path} holds other vectors than memory, and whose are newer cannot be told: load the index"
+                    " and its node ids anew, or save it by its framework; nothing was written"
+                )
             live.put(list(range(len(live.labels()))), stored.vectors())
-        self._state = state
+        self._remember(state)
+
+    def _other_nodes(self, path: Path) -> StoreError:
+        return StoreError(
+            f"another process has written other nodes to {path} since it was opened here, or nodes were changed here"
+            " and not saved: load the index and its node ids anew, or save it by its framework; nothing was written"
+        )
+
+    @property
+    def _state(self) -> FileState | None:
+        return None if self._saved is None else self._saved.state
+
+    def _remember(self, state: FileState | None) -> None:
+        """Note that memory holds what the file held in that state."""
+        if self._path is not None:
+            self._saved = _Saved(state, FaissIndex(self.index).labels(), _ids_state(self._path))
+
+    @property
+    def _owner(self) -> Any:
+        return self._index if self._held_by is None else self._held_by[0]
 
     def _versions(self) -> Copies[FaissCopy]:
         owner, path = self._holder()[0], self._path
@@ -347,6 +373,21 @@ class FaissStore(StoreAdapter):
 
 def _read_index(path: Path) -> Any:
     return imported().read_index(str(path))
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """The file as it was when memory held the same: its state, FAISS ids, and the states of files of node ids."""
+
+    state: FileState | None
+    labels: IntArray
+    ids: tuple[FileState | None, ...]
+
+
+def _ids_state(path: Path) -> tuple[FileState | None, ...]:
+    """The states of the files beside an index that may hold its node ids."""
+    places = (path.with_suffix(".pkl"), path.with_name("id_map.json"), path.with_name("index_store.json"))
+    return tuple(file_state(place) for place in places)
 
 
 @dataclass

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +24,7 @@ __all__ = [
     "FileChanges",
     "check_file",
     "file_guard",
+    "file_of",
     "history_of",
     "merge_changes",
     "save_over",
@@ -30,28 +34,30 @@ __all__ = [
 T = TypeVar("T")
 SUFFIX = ".nudge-rag"
 _GUARDS: dict[Path, Any] = {}
+# By the id of a framework's object: the file that it was opened with last in this process.
+_FILES: dict[int, Path] = {}
 
 
 def history_of(path: Path | None, owner: Any) -> BlobStorage:
-    """Return the history of ``owner``: the folder ``<path>.nudge-rag``, or in this process if there is no file.
-
-    A link leads to the history of the file that it stands for.
-    """
+    """Return the history of ``owner``: the folder ``<path>.nudge-rag``, or in this process if there is no file."""
     if path is None:
         return ProcessStorage.of(owner)
-    return FileHistory(path.resolve())
+    return FileHistory(path, ProcessStorage.of(owner))
 
 
 class FileHistory(FolderStorage):
     """The history of a file, in a folder next to it that is open to those to whom the file is.
 
+    What was pushed before the file was known, and is over, is taken over from memory with the first lock.
+
     Args:
         file: the file.
+        in_memory: the history of pushes to the same object that were made without the file.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, in_memory: BlobStorage) -> None:
         super().__init__(file.with_name(file.name + SUFFIX))
-        self._file_path = file
+        self._file_path, self.in_memory = file, in_memory
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the folder, which is made with the first one."""
@@ -59,14 +65,20 @@ class FileHistory(FolderStorage):
         self._make()
         super().write(name, content)
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Lock a file in the folder, waiting for it at most ten seconds.
 
         Raises:
             LockedError: another process or thread still holds it.
         """
         self._make()
-        return super().lock()
+        with super().lock():
+            if not self.names():
+                for name in self.in_memory.names():
+                    self.write(name, self.in_memory.read(name))
+                    self.in_memory.delete(name)
+            yield
 
     def place(self) -> Path | None:
         """The folder."""
@@ -86,17 +98,44 @@ class FileHistory(FolderStorage):
             self.path.chmod(0o700 | mode | (mode & 0o444) >> 2)
 
 
+def file_of(owner: Any, path: str | Path | None) -> Path | None:
+    """The file that changes of ``owner`` are written through to; without a path, the one it was opened with before.
+
+    So a path that is forgotten once leads to no second history.
+
+    Args:
+        owner: the framework's object.
+        path: as `check_file` takes it.
+    """
+    file = check_file(path)
+    if file is None:
+        known = _FILES.get(id(owner))
+        return known if known is not None and known.is_file() and not ProcessStorage.of(owner).names() else None
+    if id(owner) not in _FILES:
+        weakref.finalize(owner, _FILES.pop, id(owner), None)
+    _FILES[id(owner)] = file
+    return file
+
+
 def check_file(path: str | Path | None) -> Path | None:
-    """The path of a file that an index is, or is to be, written to.
+    """The path of a file that an index was saved to, whatever the working folder will be; links are followed.
 
     Raises:
-        ValueError: it is a folder.
+        TypeError: it is no path.
+        ValueError: it is a folder, or there is no such file.
     """
     if path is None:
         return None
-    if Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"persist_path must be a string or a path, got {type(path).__name__}")
+    file = Path(path).resolve()
+    if file.is_dir():
         raise ValueError(f"persist_path must name a file, {str(path)!r} is a folder")
-    return Path(path)
+    if not file.is_file():
+        raise ValueError(
+            f"persist_path names {str(path)!r}, and there is no such file: save the store there by its framework first"
+        )
+    return file
 
 
 def file_guard(path: Path | None) -> AbstractContextManager[Any]:
@@ -167,7 +206,7 @@ def merge_changes(
         base: nodes when the two were the same the last time; None if that is not known.
 
     Raises:
-        StoreError: a node that is different in both, and who is right cannot be told.
+        StoreError: a node is different in both, or in memory alone, and who is right cannot be told.
 
     Example:
         >>> merge_changes(Path("x.json"), {"a": 1, "b": 2}, {"a": 9, "c": 3}, {"a": 1, "b": 2})
@@ -176,18 +215,35 @@ def merge_changes(
     taken: list[str] = []
     dropped: list[str] = []
     conflicts: list[str] = []
+    unsaved: list[str] = []
     for node_id in {**ours, **theirs}:
         mine, other = ours.get(node_id), theirs.get(node_id)
-        if mine == other or (base is None and other is None):
+        if mine == other:
+            continue
+        if base is None and other is None:
+            unsaved.append(node_id)
             continue
         before = None if base is None else base.get(node_id)
         if mine == before:
             (dropped if other is None else taken).append(node_id)
-        elif other != before:
+        elif other != before and _as_saved(mine) != _as_saved(other):
             conflicts.append(node_id)
     if conflicts:
         raise StoreError(
             f"another process has changed {len(conflicts)} node(s) of {path} that were changed in memory too:"
             f" {preview(conflicts)}; load the store anew; nothing was written"
         )
+    if unsaved:
+        raise StoreError(
+            f"{len(unsaved)} node(s) are in memory and not in {path}: {preview(unsaved)}. Another process has deleted"
+            " them, or they were never saved: load the store anew, or save it by its framework; nothing was written"
+        )
     return FileChanges(taken, dropped)
+
+
+def _as_saved(entry: Any) -> Any:
+    """What a file keeps of an entry: a tuple is a list, and NaN is itself."""
+    try:
+        return json.dumps(entry, sort_keys=True)
+    except (TypeError, ValueError):
+        return entry

@@ -24,8 +24,8 @@ from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.memory.copies import Copies, versions_of
 from nudge_rag.stores.memory.files import (
-    check_file,
     file_guard,
+    file_of,
     history_of,
     merge_changes,
     save_over,
@@ -50,7 +50,7 @@ class FrameworkDictStore(MappingStore, ABC):
 
     def __init__(self, vector_store: Any, name: str, persist_path: str | Path | None, key: str) -> None:
         self.vector_store = vector_store
-        path = check_file(persist_path)
+        path = file_of(vector_store, persist_path)
         self._path = path
         self._state: FileState | None = None
         self._base: dict[str, Any] | None = None

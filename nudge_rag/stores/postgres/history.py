@@ -22,10 +22,18 @@ CREATE TABLE IF NOT EXISTS {table} (owner regclass NOT NULL, scope text NOT NULL
 content bytea NOT NULL, PRIMARY KEY (owner, scope, name))
 """
 WRITE = """
-INSERT INTO {table} (owner, scope, name, content) VALUES (to_regclass(%s), %s, %s, %s)
+INSERT INTO {table} (owner, scope, name, content) VALUES (%s::bigint::oid, %s, %s, %s)
 ON CONFLICT (owner, scope, name) DO UPDATE SET content = excluded.content
 """
-OWN = "FROM {table} WHERE owner = to_regclass(%s) AND scope = %s"
+OWN = "FROM {table} WHERE owner = %s::bigint::oid AND scope = %s"
+# Schemas with a table of that name that belongs to whom the nodes' table does, or to the role that asks: a table moved
+# to another schema has left its history there. What is in another role's table may be hostile.
+SCHEMAS = """
+SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = %s AND c.relkind = 'r' AND has_schema_privilege(n.oid, 'USAGE')
+AND has_table_privilege(c.oid, 'SELECT') AND (pg_get_userbyid(c.relowner) = current_user
+OR c.relowner = (SELECT relowner FROM pg_class WHERE oid = %s::bigint::oid)) ORDER BY 1
+"""
 NO_RIGHT = "42501"
 
 
@@ -39,24 +47,25 @@ class PostgresHistory:
         connections: to the database.
         table: the nodes' table, quoted.
         scope: tells the stores in that table apart.
+        owner: the number of a table that may be gone, whose history is in the schema of ``table``.
     """
 
-    def __init__(self, connections: Connections, table: str, scope: str) -> None:
-        self._connections, self._owner, self._scope = connections, table, scope
+    def __init__(self, connections: Connections, table: str, scope: str, *, owner: int | None = None) -> None:
+        self._connections, self._nodes, self._scope, self._owner = connections, table, scope, owner
 
     @property
     def location(self) -> str:
         """The table."""
-        return f"the table {TABLE} in the schema of {self._owner}"
+        return f"the table {TABLE} in the schema of {self._nodes}"
 
     def write(self, name: str, content: bytes) -> None:
         """Write or replace a row; the table is made with the first one."""
         check_blob_name(name)
-        with self._cursor("written to") as (cursor, table):
+        with self._cursor("written to") as (cursor, table, owner):
             if table is None:
                 table = self._quoted(cursor)
                 cursor.execute(CREATE.format(table=table.replace("%%", "%")))
-            cursor.execute(WRITE.format(table=table), [self._owner, self._scope, name, content])
+            cursor.execute(WRITE.format(table=table), [owner, self._scope, name, content])
 
     def read(self, name: str) -> bytes:
         """Read the content of a row.
@@ -76,19 +85,22 @@ class PostgresHistory:
     def delete(self, name: str) -> None:
         """Delete a row, if it is there."""
         check_blob_name(name)
-        with self._cursor("written to") as (cursor, table):
+        with self._cursor("written to") as (cursor, table, owner):
             if table is not None:
-                cursor.execute(f"DELETE {OWN} AND name = %s".format(table=table), [self._owner, self._scope, name])
+                cursor.execute(f"DELETE {OWN} AND name = %s".format(table=table), [owner, self._scope, name])
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the schema, from one of which this table may have been made."""
+        """The histories of other tables of the schema, also of those that are gone: this one may be made of one."""
         query = (
-            "SELECT DISTINCT h.owner::text, h.scope FROM {table} h JOIN pg_class c ON c.oid = h.owner"
-            " WHERE NOT (h.owner = to_regclass(%s) AND h.scope = %s) ORDER BY 1, 2"
+            "SELECT DISTINCT h.owner::oid::bigint, h.scope, c.oid::regclass::text FROM {table} h LEFT JOIN pg_class c"
+            " ON c.oid = h.owner WHERE NOT (h.owner = %s::bigint::oid AND h.scope = %s) ORDER BY 3, 1, 2"
         )
         return [
-            (PostgresHistory(self._connections, owner, scope), copy_advice(f"the table {owner}"))
-            for owner, scope in self._rows(query, [])
+            (
+                PostgresHistory(self._connections, table or self._nodes, scope, owner=owner),
+                copy_advice(f"the table {table}" if table else "a table that is gone"),
+            )
+            for owner, scope, table in self._rows(query, [])
         ]
 
     @contextmanager
@@ -116,24 +128,22 @@ class PostgresHistory:
 
     def _lock_key(self, cursor: Any) -> int:
         """A number of 64 bits for the table and the scope, the same by whatever name the table goes."""
-        owner = cursor.execute("SELECT to_regclass(%s)::oid::bigint", [self._owner]).fetchone()[0]
-        digest = hashlib.sha256(f"nudge-rag {owner} {self._scope}".encode()).digest()
+        digest = hashlib.sha256(f"nudge-rag {self._number(cursor)} {self._scope}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
-        with self._cursor("read") as (cursor, table):
+        with self._cursor("read") as (cursor, table, owner):
             if table is None:
                 return []
-            return list(cursor.execute(query.format(table=table), [self._owner, self._scope, *values]).fetchall())
+            return list(cursor.execute(query.format(table=table), [owner, self._scope, *values]).fetchall())
 
     @contextmanager
-    def _cursor(self, what: str) -> Iterator[tuple[Any, str | None]]:
-        """A cursor in a transaction, and the history's table, quoted; None if there is none."""
+    def _cursor(self, what: str) -> Iterator[tuple[Any, str | None, int | None]]:
+        """A cursor in a transaction, the history's table, quoted (None if there is none), and the nodes' table."""
         try:
             with self._connections.cursor() as cursor:
-                quoted = self._quoted(cursor)
-                found = cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted.replace("%%", "%")]).fetchone()
-                yield cursor, quoted if found == (True,) else None
+                owner = self._number(cursor)
+                yield cursor, self._table(cursor, owner), owner
         except Exception as error:
             if not _lacks_a_right(error):
                 raise
@@ -143,14 +153,37 @@ class PostgresHistory:
                 " folder with versions=PATH"
             ) from error
 
+    def _number(self, cursor: Any) -> int | None:
+        """The number by which the database knows the nodes' table."""
+        if self._owner is not None:
+            return self._owner
+        number = cursor.execute("SELECT to_regclass(%s)::oid::bigint", [self._nodes]).fetchone()[0]
+        return None if number is None else int(number)
+
+    def _table(self, cursor: Any, owner: int | None) -> str | None:
+        """The table in the schema of the nodes' table, or the one that has this table's history in another schema."""
+        own = self._quoted(cursor)
+        found = cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [own.replace("%%", "%")]).fetchone() == (True,)
+        if found and self._holds(cursor, own, owner):
+            return own
+        for (schema,) in cursor.execute(SCHEMAS, [TABLE, owner]).fetchall():
+            other = f"{schema}.{TABLE}".replace("%", "%%")
+            if other != own and self._holds(cursor, other, owner):
+                return other
+        return own if found else None
+
+    def _holds(self, cursor: Any, table: str, owner: int | None) -> bool:
+        row = cursor.execute(f"SELECT EXISTS (SELECT 1 {OWN})".format(table=table), [owner, self._scope]).fetchone()
+        return bool(row == (True,))
+
     def _quoted(self, cursor: Any) -> str:
         query = (
             "SELECT quote_ident(nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE c.oid = to_regclass(%s)"
         )
-        row = cursor.execute(query, [self._owner]).fetchone()
+        row = cursor.execute(query, [self._nodes]).fetchone()
         if row is None:
-            raise StoreError(f"there is no table {self._owner} any more")
+            raise StoreError(f"there is no table {self._nodes} any more")
         return f"{row[0]}.{TABLE}".replace("%", "%%")
 
 

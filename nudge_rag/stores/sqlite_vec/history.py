@@ -31,6 +31,7 @@ class SQLiteHistory:
         path: the database's file; empty if it is in memory.
         table: the nodes' table.
         scope: tells the stores in that table apart.
+        holder: the table of the history, if the nodes' table may be gone; by default its trigger names it.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class SQLiteHistory:
         path: str,
         table: str,
         scope: str,
+        *,
+        holder: str | None = None,
     ) -> None:
+        self._holder = holder
         self._transaction, self._execute = transaction, rows
         self._path, self._nodes, self._scope = path, table, scope
 
@@ -92,15 +96,22 @@ class SQLiteHistory:
         return local_path(self._path)
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the database, from one of which this table may have been made."""
-        query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ? ORDER BY 2"
+        """The histories of other tables of the database, from one of which this table may have been made.
+
+        Those of tables that are gone, and their triggers with them, are among them.
+        """
+        query = (
+            "SELECT t.name, (SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name = t.name)"
+            " FROM sqlite_master t WHERE t.type = 'table' AND substr(t.name, 1, ?) = ? ORDER BY 2, 1"
+        )
         found: list[tuple[BlobStorage, str]] = []
         for name, table in self._execute(query, [len(PREFIX), PREFIX]):
             scopes = [row[0] for row in self._execute(f"SELECT DISTINCT scope FROM {sql_name(str(name))}", [])]
             for scope in sorted(map(str, scopes)):
-                if (str(table).lower(), scope) != (self._nodes.lower(), self._scope):
-                    storage = SQLiteHistory(self._transaction, self._execute, self._path, str(table), scope)
-                    found.append((storage, copy_advice(f"the table {table}")))
+                if table is None or (str(table).lower(), scope) != (self._nodes.lower(), self._scope):
+                    parts = self._transaction, self._execute, self._path, str(table or self._nodes), scope
+                    origin = "a table that is gone" if table is None else f"the table {table}"
+                    found.append((SQLiteHistory(*parts, holder=str(name)), copy_advice(origin)))
         return found
 
     @contextmanager
@@ -127,6 +138,8 @@ class SQLiteHistory:
 
     def _table(self) -> str | None:
         """The history's table, quoted; None if there is none."""
+        if self._holder is not None:
+            return sql_name(self._holder)
         query = (
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
             " AND substr(name, 1, ?) = ?"
