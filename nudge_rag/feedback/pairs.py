@@ -150,11 +150,12 @@ class LabeledPairs:
             encoding: that of the file; without it, what its byte order mark says, else UTF-8.
 
         Raises:
-            ValueError: a bad row, with file and line; no row that could be read.
+            ValueError: a bad row, with file and line; no row that could be read; votes or grades under a key that
+                is not read, in rows without a grade.
             TypeError: a value of the wrong type, with file and line.
 
         Warns:
-            UserWarning: rows that were skipped; keys that nobody reads.
+            UserWarning: rows that were skipped; other keys that nobody reads.
         """
         log = RowLog(str(path), errors)
         return cls._read(gather_rows(formats.read_jsonl(Path(path), log, encoding), log), log, COLUMNS)
@@ -176,11 +177,12 @@ class LabeledPairs:
             delimiter: between cells.
 
         Raises:
-            ValueError: a bad row, with file and line; a header without query and node_id; no row that could be read.
+            ValueError: a bad row, with file and line; a header without query and node_id; no row that could be read;
+                votes or grades in a column that is not read, if there is no ``grade``.
             TypeError: a value of the wrong type, with file and line.
 
         Warns:
-            UserWarning: rows that were skipped; columns that nobody reads.
+            UserWarning: rows that were skipped; other columns that nobody reads.
         """
         log = RowLog(str(path), errors)
         rows = formats.read_csv(Path(path), log, encoding, delimiter)
@@ -204,7 +206,8 @@ class LabeledPairs:
 
         Raises:
             TypeError: no table, or a value of the wrong type, with its row.
-            ValueError: a column that the table lacks; a bad row; no row that could be read.
+            ValueError: a column that the table lacks; a bad row; no row that could be read; votes or grades in a column
+                that is not read, if there is no grade and ``columns`` is not given.
 
         Example:
             >>> table = {"question": ["reset my password", "log in"], "doc": [7, 9], "rating": [1, -1]}

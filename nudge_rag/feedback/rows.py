@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nudge_rag.feedback.reading import RowLog, checked_id, checked_text, parsed_grade
+from nudge_rag.feedback.votes import VoteColumns
 
 __all__ = ["COLUMNS", "LabelSet", "Labels", "Qrels", "fold", "gather_rows", "normalise", "tuple_rows"]
 
@@ -57,16 +58,22 @@ def gather_rows(rows: Iterable[Numbered], log: RowLog) -> Labels:
 
     Rows without a query id are told apart by their text. So are all rows if one id has two texts: ids such as ``q0``
     are then those of several files, written one behind the other.
+
+    Raises:
+        ValueError: a bad row, if ``log`` says so; votes or grades under a name that is not read.
     """
     checked: list[_Row] = []
+    votes = VoteColumns(COLUMNS)
     for line, row in rows:
         log.n_rows += 1
         for name in row.keys() - set(COLUMNS):
             log.ignored[name] += 1
+        votes.look(row)
         try:
             checked.append(_checked(row))
         except (TypeError, ValueError) as error:
             log.bad(line, str(error), type(error))
+    votes.refuse(log.source)
     return _summed(checked, _query_ids(checked))
 
 

@@ -10,13 +10,10 @@ from nudge_rag.feedback.log import Feedback, ShownNode
 from nudge_rag.feedback.reading import checked_id, checked_text
 from nudge_rag.feedback.records import loaded
 from nudge_rag.feedback.tables import is_missing
+from nudge_rag.feedback.votes import DOWN, UP
 
 __all__ = ["RunTree", "about", "documents_shown", "optional_text", "pick", "query_text", "vote"]
 
-UP = {"relevant", "thumbs_up", "thumbs up", "up", "positive", "good", "correct", "yes", "true", "like", "helpful"}
-UP |= {"\N{THUMBS UP SIGN}"}
-DOWN = {"irrelevant", "not relevant", "not_relevant", "unrelated", "thumbs_down", "thumbs down", "down", "negative"}
-DOWN |= {"bad", "incorrect", "no", "false", "dislike", "unhelpful", "\N{THUMBS DOWN SIGN}"}
 QUERY_KEYS = ("query", "question", "input", "user_input", "prompt", "text")
 TEXT_KEYS = ("page_content", "content", "text")
 

@@ -104,13 +104,75 @@ def test_errors_takes_two_words(tmp_path):
         LabeledPairs.from_pairs([("a", "b")], errors="ignore")
 
 
-def test_unknown_columns_are_warned_of(tmp_path):
-    path = tmp_path / "thumbs.csv"
-    path.write_text("query,node_id,thumb\na,n,up\nb,n,down\n")
-    with pytest.warns(UserWarning, match=r"thumbs.csv: ignored unknown column\(s\) 'thumb' \(2 rows\)") as caught:
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("thumb", ("up", "down")),
+        ("Feedback", ("\N{THUMBS UP SIGN}", "\N{THUMBS DOWN SIGN}\U0001f3fd")),
+        ("helpful?", (" Yes", "NO")),
+        ("opinion", ("like", "dislike")),
+        ("x", ("thumbs_up", "n/a")),
+        ("y", ("+1", "-1")),
+        ("z", ("+1", "")),
+        ("solved", ("true", "False")),
+        ("userRating", ("3.5", "4")),
+        ("n_clicks", ("17", "0")),
+        ("GRADE", ("1", "2")),
+    ],
+)
+def test_votes_under_a_name_that_is_not_read_are_refused(tmp_path, column, cells):
+    (tmp_path / "night.csv").write_text(f"query,node_id,{column}\na,n,{cells[0]}\nb,n,{cells[1]}\n")
+    (tmp_path / "night.jsonl").write_text(
+        "".join(json.dumps({"query": "a", "node_id": "n", column: cell}) + "\n" for cell in cells)
+    )
+    for form in ("csv", "jsonl"):
+        for errors in ("raise", "skip"):
+            with pytest.raises(ValueError, match=rf"night.{form}: column .* looks like votes") as raised:
+                getattr(LabeledPairs, f"from_{form}")(tmp_path / f"night.{form}", errors=errors)
+            assert repr(column) in str(raised.value)
+            assert "that are read: query, node_id, grade, query_id, synthetic." in str(raised.value)
+    columns = {"query": ["a", "b"], "node_id": ["n", "n"], column: list(cells)}
+    with pytest.raises(ValueError, match="looks like votes"):
+        LabeledPairs.from_dataframe(columns)
+    # Who names the columns has left the others out.
+    named = {"query": "query", "node_id": "node_id"}
+    assert plain(LabeledPairs.from_dataframe(columns, named)) == {"a": {"n": 1}, "b": {"n": 1}}
+
+
+@pytest.mark.parametrize("row", [{"vote": True}, {"vote": 1}, {"vote": -1, "grade": -1}, {"grade": -1}])
+def test_one_vote_without_a_grade_is_enough(tmp_path, row):
+    path = tmp_path / "night.jsonl"
+    rows = [{"query": "a", "node_id": "n", "grade": 2}, {"query": "b", "node_id": "n", **row}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if "grade" not in row:
+        with pytest.raises(ValueError, match="column 'vote' looks like votes"):
+            LabeledPairs.from_jsonl(path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if len(row) == 1 else "ignore")
+        assert plain(LabeledPairs.from_jsonl(path)) == {"a": {"n": 2}, "b": {"n": -1}}
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("shelf", ("up", "left")),
+        ("rank", ("1", "2")),
+        ("is_new", ("0", "1")),
+        ("clicked_at", ("1700000000", "1700000001")),
+        ("release", ("3", "4")),
+        ("comment", ("", " ")),
+        ("label", ("billing", "login")),
+    ],
+)
+def test_other_unknown_columns_are_warned_of(tmp_path, column, cells):
+    path = tmp_path / "night.csv"
+    path.write_text(f"query,node_id,{column}\na,n,{cells[0]}\nb,n,{cells[1]}\n")
+    with pytest.warns(UserWarning, match=rf"night.csv: ignored unknown column\(s\) '{column}' \(2 rows\)") as caught:
         pairs = LabeledPairs.from_csv(path)
     assert caught[0].filename == __file__
-    assert pairs.report.ignored == {"thumb": 2}
+    assert pairs.report.ignored == {column: 2}
+    assert plain(pairs) == {"a": {"n": 1}, "b": {"n": 1}}
 
 
 def test_an_empty_grade_is_not_an_answer(tmp_path):
