@@ -37,13 +37,19 @@ def read_csv(path: Path, log: RowLog, encoding: str | None = None, delimiter: st
     """
     header, rows = csv_rows(path, log, encoding, delimiter)
     if not {"query", "node_id"} <= set(header):
-        raise ValueError(f"{path} must have the columns query and node_id, it has {header}")
+        raise ValueError(f"{path} must have the columns query and node_id, it has {header}{_delimiter_hint(header)}")
     for line, cells in rows:
         if len(cells) != len(header):
             log.n_rows += 1
             log.bad(line, f"expected {len(header)} columns, got {len(cells)}")
             continue
         yield line, dict(zip(header, cells, strict=True))
+
+
+def _delimiter_hint(header: list[str]) -> str:
+    """What to do if all names are in one cell."""
+    found = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), None)
+    return "" if found is None else f": pass delimiter={found!r} (on the command line, --format tsv for tabs)"
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -120,7 +126,8 @@ def read_finetune_dataset(dataset: Any, log: RowLog, encoding: str | None = None
     fields = dataset if isinstance(dataset, Mapping) else {name: getattr(dataset, name, None) for name in names}
     queries, relevant, negative = (fields.get(name) for name in names)
     if not isinstance(queries, Mapping) or not isinstance(relevant, Mapping):
-        raise TypeError(f"{where}expected queries and relevant_docs, both mappings, got {type(dataset).__name__}")
+        shown = f"{type(queries).__name__} and {type(relevant).__name__} of a {type(dataset).__name__}"
+        raise TypeError(f"{where}expected queries and relevant_docs, both mappings, got {shown}")
     if negative is not None and not isinstance(negative, Mapping):
         raise TypeError(f"{where}negative_docs must be a mapping of query ids to nodes, got {type(negative).__name__}")
     texts: dict[str, str] = {}
@@ -158,7 +165,7 @@ def _node_grades(nodes: Any, grade: float, what: str) -> dict[str, float]:
         return given if grade > 0 else {node: min(g, -g, grade) if g else grade for node, g in given.items()}
     if isinstance(nodes, str | int):
         nodes = [nodes]
-    if not isinstance(nodes, Iterable):
+    if isinstance(nodes, bytes | bytearray) or not isinstance(nodes, Iterable):
         raise TypeError(f"{what} must be node ids or a mapping of them to grades, got {nodes!r:.200}")
     return {checked_id(node, f"a node of {what}"): grade for node in nodes}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -131,7 +132,7 @@ def checked_text(value: object, what: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a string, got {value!r:.200}")
-    if not value.strip():
+    if not value.strip() or (not value.isascii() and _shows_nothing(value)):
         raise ValueError(f"{what} is empty")
     if not value.isascii() and any("\ud800" <= mark <= "\udfff" for mark in value):
         raise ValueError(
@@ -139,6 +140,11 @@ def checked_text(value: object, what: str) -> str:
             "(--encoding on the command line), or save the file as UTF-8"
         )
     return value
+
+
+def _shows_nothing(text: str) -> bool:
+    """Tell a text of spaces and of characters that show nothing, such as zero-width spaces and byte order marks."""
+    return all(mark.isspace() or unicodedata.category(mark) == "Cf" for mark in text)
 
 
 def checked_id(value: object, what: str) -> str:

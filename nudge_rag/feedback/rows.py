@@ -13,6 +13,11 @@ from nudge_rag.feedback.votes import VoteColumns
 __all__ = ["COLUMNS", "LabelSet", "Labels", "Qrels", "fold", "gather_rows", "normalise", "tuple_rows"]
 
 COLUMNS = ("query", "node_id", "grade", "query_id", "synthetic")
+# Marks as keyboards have them; those that end a sentence in other scripts, and those that begin one in Spanish.
+KEYBOARD = str.maketrans(dict.fromkeys("\u2018\u2019\u201a\u201b\u2032`\u00b4", "'"))
+KEYBOARD |= str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'))
+KEYBOARD |= str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
+CLOSING, OPENING = " ?!.,;:\u3002\u3001\u061f\u060c\u061b\u06d4\u0964", "\u00bf\u00a1 "
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 Qrels = Mapping[str, Mapping[str, float]]
@@ -102,14 +107,18 @@ def fold(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Reduce a text to what tells it apart: its words as `fold` gives them, without closing punctuation.
+    """Reduce a text to what tells it apart: its words as `fold` gives them, without punctuation at the ends.
+
+    Quotation marks and dashes of a word processor or a telephone are those of a keyboard.
 
     Example:
         >>> normalise("  Cancel  my plan? ") == normalise("cancel my plan")
         True
+        >>> normalise("What\u2019s new?") == normalise("what's new")
+        True
     """
-    words = fold(text)
-    return words.rstrip(" ?!.,;:") or words
+    words = fold(text).translate(KEYBOARD)
+    return words.rstrip(CLOSING).lstrip(OPENING) or words
 
 
 def _checked(row: Mapping[str, Any]) -> _Row:

@@ -42,11 +42,17 @@ class AdapterSearch:
     store: EmbeddingStore
 
     def check_options(self, search_type: str, options: Mapping[str, Any]) -> None:
-        """Refuse options that the adapter cannot honour.
+        """Refuse options that the adapter cannot honour, and searches that rank by more than one vector of each node.
 
         Raises:
-            ValueError: such an option; the message names it.
+            ValueError: such an option or search; the message names it.
         """
+        otherwise = self.database.ranks_otherwise(self.vectorstore, options)
+        if otherwise is not None:
+            raise ValueError(
+                f"{otherwise} of {type(self.vectorstore).__name__} cannot be honoured with an overlay, score_key,"
+                " query_embeddings or a map of queries: push the nudge first, and let NudgeEmbeddings map queries"
+            )
         taken = OF_SEARCH[search_type] | self.database.carried_options | {self.database.filter_option}
         # The framework's similarity search ignores options of its other searches, in most databases.
         ignored = SEARCH_OPTIONS - ({"score_threshold"} if self.database.thresholds_scores else set())

@@ -366,3 +366,71 @@ def test_queries_that_differ_by_invisible_characters_stay_in_one_part(spelling):
         split = pairs.split(seed=seed)
         parts = [set(part.queries.values()) for part in (split.train, split.val, split.test)]
         assert sorted(len(part & {"cancel it", spelling}) for part in parts) == [0, 0, 2]
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+def test_csv_files_behind_each_other_have_a_header_each(tmp_path):
+    path = tmp_path / "both.csv"
+    path.write_bytes(MARK + b"query,node_id\ncancel,n1\n" + MARK + b"query,node_id\r\npay,n2\r\ncancel,n1\r\n")
+    assert plain(LabeledPairs.from_csv(path)) == {"cancel": {"n1": 2}, "pay": {"n2": 1}}
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "queries.jsonl").write_bytes(MARK + b'{"_id": "1", "text": "a"}\n' + MARK + b'{"_id": "2", "text": "b"}')
+    header = b"query-id\tcorpus-id\tscore\n"
+    (folder / "qrels" / "train.tsv").write_bytes(header + b"1\tn\t1\n" + MARK + header + b"2\tn\t-1\n")
+    assert plain(LabeledPairs.from_beir(folder)) == {"a": {"n": 1}, "b": {"n": -1}}
+
+
+def test_jsonl_files_behind_each_other_need_no_line_break_and_may_have_marks(tmp_path):
+    path = tmp_path / "both.jsonl"
+    rows = [json.dumps({"query": query, "node_id": "n"}).encode() for query in "abc"]
+    path.write_bytes(MARK + rows[0] + MARK + rows[1] + b"\n" + MARK + b"\n" + MARK + rows[2])
+    assert plain(LabeledPairs.from_jsonl(path)) == {query: {"n": 1} for query in "abc"}
+    for torn in (b'{"query": "a", ' + rows[1], rows[0] + b",", rows[0] + b" 17"):
+        path.write_bytes(b"\n" + torn)
+        with pytest.raises(ValueError, match=r"both\.jsonl, line 2: not JSON"):
+            LabeledPairs.from_jsonl(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"query,node_id,grade,grade\na,n,1,-1\n", "a.csv: the column 'grade' stands twice in the header"),
+        (b"query;node_id\na;n\n", "it has .'query;node_id'.: pass delimiter=';'"),
+        ("query,node_id\na,n\n".encode("utf-16-le"), "a.csv: every other byte is zero.*pass encoding='utf-16-le'"),
+        ("query,node_id\n\u200b\ufeff ,n\n".encode(), "a.csv, line 2: query is empty"),
+    ],
+)
+def test_files_that_would_be_misread_say_what_to_do(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        LabeledPairs.from_csv(tmp_path / "a.csv")
+
+
+def test_node_ids_of_finetune_datasets_are_no_bytes():
+    content = {"queries": {"q": "text"}, "relevant_docs": {"q": b"d1"}}
+    with pytest.raises(TypeError, match="query 'q': relevant_docs must be node ids or a mapping"):
+        LabeledPairs.from_finetune_dataset(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "variant"),
+    [
+        ("what's new", "What\u2019s new?"),
+        ('the "all" plan', "The \u201call\u201d plan"),
+        ("a - b", "a \u2013 b"),
+        *[("cancel", variant) for variant in ("\u00bfCancel?", "cancel\u3002", "CANCEL\uff01", "cancel\u061f")],
+    ],
+)
+def test_queries_as_word_processors_and_telephones_write_them_stay_in_one_part(text, variant):
+    pairs = LabeledPairs.from_pairs([(text, "a"), (variant, "a"), *[(f"other {i}", "b") for i in range(10)]])
+    for seed in range(10):
+        parts = [set(part.queries.values()) for part in pairs.split(seed=seed)]
+        assert sorted(len(part & {text, variant}) for part in parts) == [0, 0, 2]
+
+
+@pytest.mark.parametrize(("one", "other"), [("c#", "c"), (".net", "net"), ("c++", "c"), ("-5", "5"), ("it's", "its")])
+def test_signs_that_tell_queries_apart_are_kept(one, other):
+    assert normalise(one) != normalise(other)

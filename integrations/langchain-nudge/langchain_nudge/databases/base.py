@@ -62,6 +62,10 @@ class Database:
         """Tell whether the framework's own search answers, with every option honoured and ids in the documents."""
         return True
 
+    def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
+        """Name what makes the framework's own search rank by more than one vector of each node, or return None."""
+        return None
+
     def drop_ignored(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Leave out the options that the framework's own search ignores."""
         if self.own_options is None:

@@ -47,8 +47,12 @@ class ElasticsearchDatabase(Database):
         return [hit_document(hit, inner.text_field) for hit in answer["hits"]["hits"]]
 
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
-        """Its documents are fetched by id, with their ids in them."""
-        return False
+        """Only hybrid searches: other documents are fetched by id, with their ids in them."""
+        return self.ranks_otherwise(vectorstore, options) is not None
+
+    def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
+        """A hybrid strategy ranks by words, too."""
+        return "hybrid retrieval" if getattr(vectorstore._store.retrieval_strategy, "hybrid", False) else None
 
 
 DATABASE = ElasticsearchDatabase()

@@ -50,6 +50,12 @@ class MilvusDatabase(Database):
         if given is not None and not isinstance(given, str):
             raise TypeError(f"filter for Milvus is an expression, such as 'year > 2020', got {type(given).__name__}")
 
+    def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
+        """Several vectors, or words, may rank together."""
+        if vectorstore._is_multi_vector:
+            return f"a search by {', '.join(map(repr, vectorstore.vector_fields))} together"
+        return "a search by words alone" if vectorstore._is_sparse else None
+
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Not if it leaves the id out, or searches less far than it is asked to; nor by its asynchronous client."""
         too_far = options.get("k", 4) > DEFAULT_EFFORT and _searches_by_default(vectorstore) and "param" not in options

@@ -63,6 +63,11 @@ class PgVectorStoreDatabase(Database):
         """Its synchronous calls need an engine with a loop in the background."""
         return is_async or _loop(vectorstore) is not None
 
+    def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
+        """A hybrid search ranks by words, too."""
+        config = options.get("hybrid_search_config", _inner(vectorstore).hybrid_search_config)
+        return "hybrid_search_config" if config else None
+
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents by id; the integration's own call needs an engine with a loop in the background."""
         from psycopg import sql

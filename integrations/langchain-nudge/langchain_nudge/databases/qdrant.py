@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ class QdrantDatabase(Database):
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its collection and named vector."""
         return QdrantStore(vectorstore.client, vectorstore.collection_name, vector_name=vectorstore.vector_name or None)
+
+    def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
+        """Sparse and hybrid retrieval rank by words, too."""
+        mode = vectorstore.retrieval_mode.value
+        return None if mode == "dense" else f"retrieval_mode {mode!r}"
 
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents by id; Qdrant tells integers from strings."""
