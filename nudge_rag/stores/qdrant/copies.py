@@ -14,7 +14,7 @@ from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import CopyNotes, NodesOfCopy, unknown_copy
 from nudge_rag.stores.late_writes import Record, Records, bring_noted, switch_collections
 
-__all__ = ["QdrantCopies", "QdrantRecords", "aliases_of"]
+__all__ = ["QdrantCopies", "QdrantRecords", "aliases_of", "vector_named"]
 
 POINTS_PER_CALL = 500
 PARTS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
@@ -190,15 +190,21 @@ class QdrantRecords:
 
     def _record(self, point: Any) -> Record:
         vectors = point.vector or {}
-        vector = vectors if self._vector_name is None else vectors.get(self._vector_name)
+        vector = vector_named(self._vector_name, vectors)
         if vector is None:
             raise StoreError(f"point {point.id} has no vector {self._vector_name!r}: it cannot be copied")
-        others = {} if self._vector_name is None else {k: repr(v) for k, v in vectors.items() if k != self._vector_name}
+        named = vectors if isinstance(vectors, dict) else {}
+        others = {name: repr(other) for name, other in named.items() if name != (self._vector_name or "")}
         content = json.dumps([point.payload or {}, others], sort_keys=True, default=repr)
         return Record(str(point.id), np.array(vector, dtype=np.float32), content, point)
 
     def _with(self, vectors: Any, vector: list[float]) -> Any:
-        return vector if self._vector_name is None else {**vectors, self._vector_name: vector}
+        return {**vectors, self._vector_name or "": vector} if isinstance(vectors, dict) else vector
+
+
+def vector_named(name: str | None, vectors: Any) -> Any:
+    """Choose a point's vector; the unnamed one (None) stands alone, or under an empty name beside sparse ones."""
+    return (vectors or {}).get(name or "") if name is not None or isinstance(vectors, dict) else vectors
 
 
 def aliases_of(client: Any) -> dict[str, str]:

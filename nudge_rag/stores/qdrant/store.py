@@ -20,7 +20,7 @@ from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
-from nudge_rag.stores.qdrant.copies import QdrantCopies, QdrantRecords, aliases_of
+from nudge_rag.stores.qdrant.copies import QdrantCopies, QdrantRecords, aliases_of, vector_named
 from nudge_rag.stores.qdrant.history import QdrantHistory, history_name
 
 __all__ = ["QdrantStore"]
@@ -277,7 +277,7 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         return True if self.vector_name is None else [self.vector_name]
 
     def _vector_of(self, point: Any) -> Any:
-        vector = point.vector if self.vector_name is None else (point.vector or {}).get(self.vector_name)
+        vector = vector_named(self.vector_name, point.vector)
         if vector is None:
             raise ValueError(f"node {str(point.id)!r} has no vector {self.vector_name!r} in {self.name}")
         return vector
@@ -291,10 +291,14 @@ def _vector_params(client: Any, collection: str, vector_name: str | None) -> tup
             raise ValueError(f"collection {collection!r} has one unnamed vector, not {vector_name!r}")
         name, params = None, vectors
     else:
+        if not vectors:
+            raise ValueError(f"collection {collection!r} has no dense vectors, which nudges move")
         name = vector_name if vector_name is not None or len(vectors) != 1 else next(iter(vectors))
         if name not in vectors:
             raise ValueError(f"vector_name must be one of {', '.join(map(repr, vectors))}, got {vector_name!r}")
         params = vectors[name]
+        # LangChain makes collections of one vector with an empty name, which is the unnamed one.
+        name = name or None
     kind = str(getattr(params.datatype, "value", params.datatype) or "float32")
     if kind != "float32" or params.multivector_config is not None:
         raise ValueError(f"vectors of collection {collection!r} must be single float32 vectors, they are {kind}")

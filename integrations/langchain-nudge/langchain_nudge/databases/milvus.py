@@ -32,7 +32,7 @@ class MilvusDatabase(Database):
             vectorstore.collection_name,
             vector_field=field if isinstance(field, str) else None,
             # Its own defaults find no more than 10 with HNSW: the server's fit k.
-            search_params=None if _searches_by_default(vectorstore) else vectorstore.search_params.get("params"),
+            search_params=None if _searches_by_default(vectorstore) else _search_params(vectorstore),
         )
 
     def is_made(self, vectorstore: Any) -> bool:
@@ -58,6 +58,8 @@ class MilvusDatabase(Database):
 
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Not if it leaves the id out, or searches less far than it is asked to; nor by its asynchronous client."""
+        if self.ranks_otherwise(vectorstore, options) is not None:
+            return not is_async
         too_far = options.get("k", 4) > DEFAULT_EFFORT and _searches_by_default(vectorstore) and "param" not in options
         return not (is_async or vectorstore._metadata_field or (too_far and self.is_made(vectorstore)))
 
@@ -85,8 +87,17 @@ class MilvusDatabase(Database):
 
 
 def _searches_by_default(vectorstore: Any) -> bool:
-    given = (vectorstore.search_params or {}).get("params")
+    given = _search_params(vectorstore)
     return given in (None, *(entry["params"] for entry in vectorstore.default_search_params.values()))
+
+
+def _search_params(vectorstore: Any) -> Any:
+    """Those of the vector that nudges move; of several vectors, each has its own."""
+    given = vectorstore.search_params or {}
+    if isinstance(given, list):
+        dense = [one for one in given if one.get("metric_type") in ("COSINE", "IP", "L2")]
+        given = dense[0] if len(dense) == 1 else {}
+    return given.get("params")
 
 
 def _has_integers(vectorstore: Any) -> bool:
