@@ -18,15 +18,19 @@ from langchain_nudge import NudgeRetriever, embedding_store, tune
 from langchain_postgres import PGEngine, PGVector, PGVectorStore
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import AssertionPool, NullPool, SingletonThreadPool, StaticPool
 
-from nudge_rag.stores import PgVectorStore
+from nudge_rag.stores import PgVectorStore, StoreError
 from tests.support.builders.postgres import new_database, with_driver
 
 numbers = itertools.count()
 SYNC = ("psycopg", "psycopg2")
 ASYNC = ("psycopg", "asyncpg")
-POOLS = ({}, {"poolclass": NullPool}, {"poolclass": StaticPool}, {"pool_size": 1, "max_overflow": 0})
+POOLS = (
+    {},
+    *({"poolclass": pool} for pool in (NullPool, StaticPool, SingletonThreadPool, AssertionPool)),
+    {"pool_size": 1, "max_overflow": 0, "pool_timeout": 3},
+)
 
 
 @pytest.fixture
@@ -60,10 +64,8 @@ def rows_of(address, query, *values):
 
 
 @pytest.mark.parametrize("driver", SYNC)
-@pytest.mark.parametrize(
-    "pool", [{}, {"poolclass": NullPool}, {"poolclass": StaticPool}, {"pool_size": 1, "max_overflow": 0}]
-)
-def test_every_engine_and_pool_is_used_as_it_is(address, world, monkeypatch, tmp_path, driver, pool):
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: getattr(pool.get("poolclass"), "__name__", "QueuePool"))
+def test_every_engine_and_pool_is_used_as_it_is(address, world, monkeypatch, driver, pool):
     engine = sqlalchemy.create_engine(with_driver(address, driver), **pool)
     made = []
     event.listen(engine, "connect", lambda connection, record: made.append(connection))
@@ -74,7 +76,7 @@ def test_every_engine_and_pool_is_used_as_it_is(address, world, monkeypatch, tmp
     before = adapter.read([world.node_id(3)])
     assert np.array_equal(before[0], np.array(world.vector("topic 3"), dtype=np.float32))
     assert {node for ids, _ in adapter.scan(7) for node in ids} == {row[0] for row in world.rows}
-    nudge = tune(store, pairs_of(world), versions=tmp_path)
+    nudge = tune(store, pairs_of(world))  # its history is in the store, behind a lock
     overlay = NudgeRetriever(vectorstore=store, overlay=nudge)
     served = [overlay.invoke(query) for query in world.queries[:5]]
     assert nudge.push().pushed
@@ -85,6 +87,36 @@ def test_every_engine_and_pool_is_used_as_it_is(address, world, monkeypatch, tmp
     monkeypatch.undo()
     if driver == "psycopg":
         assert adapter.key == PgVectorStore(address, "langchain_pg_embedding", only=adapter._options["only"]).key
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", SYNC)
+@pytest.mark.parametrize("moment", ["connect", "checkout", "begin"])
+def test_listeners_may_begin_a_transaction(address, world, driver, moment):
+    engine = sqlalchemy.create_engine(with_driver(address, driver))
+    if moment == "begin":
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("SET LOCAL app.tenant = 'a'"))
+    else:
+        event.listen(engine, moment, lambda connection, *_: connection.cursor().execute("SET app.tenant = 'a'"))
+    store = PGVector(world.langchain, connection=engine)
+    store.add_documents(documents(world))
+    nudge = tune(store, pairs_of(world), solver="nudge-n")
+    assert nudge.push(force=True).pushed
+    assert nudge_rag.status(nudge.store).version == "0001"
+    assert nudge.rollback().exact
+    engine.dispose()
+
+
+def test_a_pool_of_one_connection_says_what_needs_a_second(address, world):
+    engine = sqlalchemy.create_engine(with_driver(address, "psycopg"), pool_size=1, max_overflow=0, pool_timeout=0.1)
+    store = PGVector(world.langchain, connection=engine)
+    store.add_documents(documents(world))
+    batches = embedding_store(store).scan(7)
+    next(batches)
+    with pytest.raises(StoreError, match="the engine's QueuePool gives no second connection"):
+        embedding_store(store).count()
+    batches.close()
+    assert embedding_store(store).count() == len(world.rows)
     engine.dispose()
 
 

@@ -11,6 +11,8 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
+from nudge_rag.errors import StoreError
+
 __all__ = ["Connections", "connections_of"]
 
 T = TypeVar("T")
@@ -118,13 +120,15 @@ class EngineConnections:
             with cursor.transaction():
                 yield cursor
             return
-        connection = self._of_thread.connection = self._call(self._connect)
+        kept = getattr(self._of_thread, "kept", None)
+        connection = self._of_thread.connection = self._call(self._connect) if kept is None else kept
         try:
             with _transaction(self._call, connection.begin):
                 yield EngineCursor(connection, self._call)
         finally:
             self._of_thread.connection = None
-            self._call(connection.close)
+            if kept is None:
+                self._call(connection.close)
 
     def stream(self, query: Any, batch_size: int) -> Iterator[list[Any]]:
         """The rows of a query, through a cursor on the server if the driver has such."""
@@ -138,16 +142,31 @@ class EngineConnections:
             self._call(connection.close)
 
     @contextmanager
-    def session(self) -> Iterator[EngineCursor]:
-        """A cursor on a connection of its own, in which each statement is a transaction."""
-        connection = self._call(lambda: self._engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
+    def session(self) -> Iterator[SessionCursor]:
+        """A cursor of which each statement is a transaction, on a connection that all cursors of this thread share.
+
+        A pool need not have a second one for them. Listeners that begin a transaction find it as they left it.
+        """
+        if getattr(self._of_thread, "kept", None) is not None:
+            yield SessionCursor(self)
+            return
+        kept = self._of_thread.kept = self._call(self._connect)
         try:
-            yield EngineCursor(connection, self._call)
+            yield SessionCursor(self)
         finally:
-            self._call(connection.close)
+            self._of_thread.kept = None
+            self._call(kept.close)
 
     def _connect(self) -> Any:
-        connection = self._engine.connect()
+        from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+        try:
+            connection = self._engine.connect()
+        except (PoolTimeoutError, AssertionError) as error:
+            raise StoreError(
+                f"the engine's {type(self._engine.pool).__name__} gives no second connection, which reading a table"
+                f" beside other statements needs: let it have two ({str(error).partition(chr(10))[0]})"
+            ) from error
         levels = (
             self._engine.get_execution_options().get("isolation_level"),
             self._engine.dialect._on_connect_isolation_level,
@@ -241,6 +260,24 @@ class EngineCursor:
             )
         except DBAPIError as error:
             raise _as_psycopg(error) from error
+
+
+class SessionCursor:
+    """Statements that are a transaction each, on the connection that this thread keeps."""
+
+    def __init__(self, connections: EngineConnections) -> None:
+        self._connections = connections
+        self._rows: list[tuple[Any, ...]] = []
+
+    def execute(self, query: Any, values: Sequence[Any] | None = None) -> SessionCursor:
+        """Run one statement that gives rows, and commit it."""
+        with self._connections.cursor() as cursor:
+            self._rows = cursor.execute(query, values).fetchall()
+        return self
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, or None."""
+        return self._rows.pop(0) if self._rows else None
 
 
 @contextmanager
