@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 import time
@@ -47,6 +48,8 @@ def write_synced(path: Path, content: bytes) -> None:
     A link in the way of the temporary file is removed, never followed.
     """
     temporary = path.with_name(path.name + ".tmp")
+    if temporary.is_dir() and not temporary.is_symlink():
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _open_new(temporary) as file:
             file.write(content)
@@ -149,6 +152,8 @@ def save_through(
             raise PermissionError(errno.EACCES, "it may not be written to", str(place))
     temporary, model = path.with_name(path.name + TEMPORARY), like or path
     try:
+        # A link that somebody has planted there would be followed.
+        _open_new(temporary).close()
         write(str(temporary))
         if model.exists():
             shutil.copymode(model, temporary)

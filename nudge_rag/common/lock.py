@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +38,11 @@ def locked_file(path: Path, what: str) -> Iterator[None]:
 
     Raises:
         LockedError: another process, or another thread of this one, still holds it.
+        OSError: there is something else than a regular file, such as a link that somebody has planted.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file: remove it", str(path))
     with path.open("a+b") as file:
         _wait_for(file, what, time.monotonic() + SECONDS_TO_WAIT)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.away import BLOB
 from nudge_rag.journal.ingested import FOLDER
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.ownership import find_home
+from nudge_rag.journal.ownership import ELSEWHERE, STORE, find_home, has_versions, own_history, read_json, write_json
 from nudge_rag.journal.recovery import recover
 from nudge_rag.journal.versions import writing_to
+from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage
 
 __all__ = ["RepairReport", "repair"]
 
@@ -55,12 +57,15 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
         >>> print(repair(MappingStore({"a": [1.0, 0.0]}), tempfile.mkdtemp()))
         nothing was to be repaired
     """
+    told: list[str] = _mend_marks(store, versions)
     home = find_home(store, versions)
-    told: list[str] = []
     aside: list[str] = []
-    with writing_to(home.storage, "locked"):
-        lock = home.storage.lock()
-    with lock:
+    with ExitStack() as stack:
+        with writing_to(home.storage, "locked"):
+            stack.enter_context(home.storage.lock())
+        if _is_damaged(home.storage, STORE):
+            _set_aside(home.storage, STORE)
+            told.append(f"{STORE}: it is damaged and set aside; the store gets another identity with the next push")
         while True:
             name, why = _damaged(store, versions)
             if name is None:
@@ -72,6 +77,46 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
         told += recover(journal)
         journal.mark()
     return RepairReport(tuple(told), tuple(aside))
+
+
+def _mend_marks(store: EmbeddingStore, versions: str | Path | None) -> list[str]:
+    """Set a damaged mark of a folder aside if the history is known without it; without a mark, no history is found.
+
+    Raises:
+        JournalError: only the mark could tell where the history is.
+    """
+    with reading(store, "its journal was looked for"):
+        own, key = own_history(store), store.key
+    if own is None:
+        return []
+    told, folder = [], None if versions is None else FolderStorage(Path(versions) / key)
+    if _is_damaged(own, ELSEWHERE):
+        if folder is None and not has_versions(own):
+            raise JournalError(
+                f"the mark in this {store.name} store is damaged, which named the folder of its history: pass that"
+                " folder as versions=, or an empty one if it is gone; nothing was changed"
+            )
+        _set_aside(own, ELSEWHERE)
+        told.append(f"{ELSEWHERE}: it is damaged and set aside; the history is {(folder or own).location}")
+    mark = read_json(own, ELSEWHERE)
+    if mark is not None and folder is not None and _is_damaged(folder, STORE):
+        _set_aside(folder, STORE)
+        # As the mark tells of it.
+        described = {"identity": mark.get("identity"), "name": store.name, "key": key, "turns": [mark.get("turn")]}
+        write_json(folder, STORE, described)
+        told.append(f"{STORE} in {folder.location}: it was damaged, and is written anew")
+    return told
+
+
+def _is_damaged(storage: BlobStorage, name: str) -> bool:
+    """Whether there is a blob of that name, or something else in its place, that is not ours."""
+    try:
+        if read_json(storage, name) is not None:
+            return False
+    except CorruptArchiveError:
+        return True
+    with writing_to(storage, "read"):
+        return any(blob == name or blob.startswith(f"{name}/") for blob in storage.names(name))
 
 
 def _damaged(store: EmbeddingStore, versions: str | Path | None) -> tuple[str | None, str]:

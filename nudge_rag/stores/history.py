@@ -201,9 +201,12 @@ class FolderStorage:
         return sorted(name for name in self._names() if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
-        """Remove a file, and its folder if that is empty then."""
+        """Remove a file, or an empty folder, and its folder if that is empty then."""
         target = self._file(name)
-        target.unlink(missing_ok=True)
+        if target.is_dir() and not target.is_symlink():
+            target.rmdir()
+        else:
+            target.unlink(missing_ok=True)
         if target.parent != self.path:
             with contextlib.suppress(OSError):
                 target.parent.rmdir()
