@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_states", "compare_stores", "name_states", "passes_gate"]
 
+QUERIES_AT_ONCE = 1_000
+
 
 def compare_states(arguments: argparse.Namespace, metrics: Sequence[str]) -> RetrieverComparison:
     """Evaluate the store as the arguments of ``eval`` say."""
@@ -126,8 +128,26 @@ def _dimension(store: EmbeddingStore) -> int:
 
 
 def _searcher(store: EmbeddingStore, vectors: dict[str, Any], k: int) -> Callable[[str], list[str]]:
+    """A function that answers a text, and asks the store for many at once: files are read whole for each call."""
     dtype = store.capabilities.dtype
-    return lambda text: list(store.search(np.asarray(vectors[text], dtype=dtype)[None], k).ids[0])
+    texts = list(vectors)
+    block_of = {text: number // QUERIES_AT_ONCE for number, text in enumerate(texts)}
+    answers: dict[str, list[str]] = {}
+
+    def ask(asked: list[str]) -> None:
+        found = store.search(np.stack([np.asarray(vectors[text], dtype=dtype) for text in asked]), k)
+        answers.update(zip(asked, map(list, found.ids), strict=True))
+
+    def search(text: str) -> list[str]:
+        if text not in answers:
+            first = block_of[text] * QUERIES_AT_ONCE
+            try:
+                ask(texts[first : first + QUERIES_AT_ONCE])
+            except Exception:
+                ask([text])  # a query that the store fails on fails alone
+        return answers[text]
+
+    return search
 
 
 def passes_gate(found: RetrieverComparison, gate: str) -> tuple[bool, str]:

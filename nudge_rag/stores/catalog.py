@@ -110,7 +110,7 @@ RECORDS: tuple[StoreRecord, ...] = (
         atomic_switch=DEPENDS,
         beside="where opened at the latest version",
         adapter="nudge_rag.stores.lance.store:LanceStore",
-        url=UrlOptions((), ("table", "id", "vector")),
+        url=UrlOptions((), ("table", "id", "vector", "similarity", "filesystem")),
     ),
     StoreRecord(
         "parquet",

@@ -19,7 +19,8 @@ def open_store(url: str) -> EmbeddingStore:
     ``chroma://host:8000?collection=docs``         a server; ``ssl=true``, ``tenant=``, ``database=``
     ``qdrant:///data/qdrant?collection=docs``      a folder of the client's local mode; ``vector=`` a named vector
     ``qdrant://host:6333?collection=docs``         a server; ``ssl=true``, ``api_key=``, ``vector=``
-    ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns
+    ``lance:///data/lance?table=docs``             a folder; ``id=`` and ``vector=`` columns, ``similarity=`` without
+                                                   an index; ``filesystem=s3`` and the like
     ``lance:///data/docs.lance``                   a Lance dataset, with the same options
     ``parquet:///data/docs``                       a folder of files, or one; ``id=`` and ``vector=`` columns (``id``,
                                                    ``embedding``), ``similarity=``; ``filesystem=s3`` and the like

@@ -142,6 +142,32 @@ def test_a_list_of_uris_is_written_to_beside(bucket):
         ParquetStore(uris, beside="file:///tmp/ours")
 
 
+def test_a_whole_bucket_is_read_and_written_to_with_a_folder_of_ours(bucket):
+    name = bucket.docs.partition("/")[0]
+    store = ParquetStore(f"s3://{name}")
+    assert store.read(IDS).tobytes() == VECTORS.tobytes()
+    with pytest.raises(ValueError, match=r"a whole bucket has nothing beside it: give beside="):
+        store.replace(["n1"], np.ones((1, 4)))
+    ours = ParquetStore(f"s3://{name}", beside=f"s3://{name}/_ours")
+    ours.replace(["n1"], np.ones((1, 4)))
+    assert (ours.count(), ours.read(["n1"]).tolist()) == (40, [[1, 1, 1, 1]])
+
+
+def test_signs_in_paths_are_those_of_the_url(bucket):
+    """A path is decoded once, and may hold what a URI has to write in another way."""
+    table = pyarrow.table({"id": ["x"], "embedding": pyarrow.array([[1.0, 0.0]], VECTOR_TYPE)})
+    with bucket.arrow.open_output_stream(f"{bucket.docs}/a b/ü%20/part 1.parquet") as stream:
+        pyarrow.parquet.write_table(table, stream)
+    for store in (
+        open_store(f"parquet:///{bucket.docs}/a%20b/%C3%BC%2520?filesystem=s3"),
+        ParquetStore(f"s3://{bucket.docs}/a%20b/%C3%BC%2520"),
+        ParquetStore(f"{bucket.docs}/a b/ü%20", filesystem=bucket.arrow),
+    ):
+        assert store.files() == [f"{bucket.docs}/a b/ü%20/part 1.parquet"]
+    with pytest.raises(ValueError, match="a space in one is %20"):
+        ParquetStore(f"s3://{bucket.docs}/a b")
+
+
 @pytest.mark.parametrize(
     "uri",
     [

@@ -68,6 +68,23 @@ def test_a_dataset_is_opened_with_an_executor(dataset, tmp_path, monkeypatch):
         LanceStore.open(tmp_path / "others.lance")
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_a_dataset_without_an_index_ranks_as_the_application_does(dataset, similarity):
+    store = open_store(f"{url(dataset)}&similarity={similarity}")
+    memory = MappingStore(dict(zip(IDS[:500], VECTORS.tolist(), strict=False)), similarity=similarity)
+    assert store.capabilities.similarity == similarity
+    assert store.search(QUERIES, 9, where="number < 500").ids == memory.search(QUERIES, 9).ids
+    with pytest.raises(ValueError, match="similarity must be one of cosine, dot, l2, got 'near'"):
+        open_store(f"{url(dataset)}&similarity=near")
+
+
+def test_an_index_says_how_a_dataset_ranks(dataset):
+    dataset.create_index("v", "IVF_FLAT", num_partitions=1, metric="cosine")
+    assert open_store(f"{url(dataset)}&similarity=cosine").capabilities.similarity == "cosine"
+    with pytest.raises(ValueError, match="similarity is 'dot', and the index over 'v' ranks by 'cosine'"):
+        open_store(f"{url(dataset)}&similarity=dot")
+
+
 WITHOUT_ID, WITHOUT_VECTOR = (3, 260), (5, 6, 270)
 
 

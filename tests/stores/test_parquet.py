@@ -561,6 +561,25 @@ def test_a_list_of_files_is_read_and_written_to_beside(folder, tmp_path):
     assert writing.key == ParquetStore(paths, beside=tmp_path / "ours").key
 
 
+@pytest.mark.parametrize("inside", ["", "ours", "lang=de/ours"])
+def test_a_folder_of_ours_that_would_count_as_theirs_is_refused(folder, inside):
+    with pytest.raises(ValueError, match=r"is in .*docs, and its files would count as yours: begin its name with _ or"):
+        ParquetStore(folder, beside=folder / inside)
+
+
+@pytest.mark.parametrize("beside", ["_ours", "lang=de/.ours", "x.nudge-rag"])
+def test_a_hidden_folder_in_theirs_may_be_ours(folder, beside):
+    store = ParquetStore(folder, beside=folder / beside)
+    store.replace(["n1"], ONES)
+    assert (store.count(), store.read(["n1"]).tolist()) == (40, ONES.tolist())
+
+
+def test_what_is_beside_a_folder_does_not_count_in_the_one_above(folder):
+    ParquetStore(folder).replace(["n1"], ONES)
+    above = ParquetStore(folder.parent)
+    assert (above.count(), above.files()) == (40, [str(path) for path in sorted(folder.iterdir())])
+
+
 def test_another_file_system_holds_everything(folder):
     """As on an object store: no locks of the operating system, and the history in files of that file system."""
     elsewhere = fsspec.implementations.local.LocalFileSystem()

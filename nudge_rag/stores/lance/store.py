@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -47,10 +48,10 @@ ENDING = ".lance"
 class LanceStore(StoreAdapter):
     """Adapter for a ``lancedb`` table with an id column and a column of float32 or float64 vectors.
 
-    Ranks as LanceDB does: by the metric of the vector index if there is one, by Euclidean distance otherwise; scores
-    are larger-is-better (minus the squared distance for l2). With an index the search is approximate: more ``nprobes``
-    find more, ``refine_factor`` scores that many times k candidates by their full vectors. ``where`` is an SQL
-    condition. Every write is a version of the table.
+    Ranks as LanceDB does: by the metric of the vector index if there is one, else by ``similarity``. Scores are
+    larger-is-better (minus the squared distance for l2). With an index the search is approximate: more ``nprobes`` find
+    more, ``refine_factor`` scores that many times k candidates by their full vectors. ``where`` is an SQL condition.
+    Every write is a version of the table. Rows without an id or a vector are no nodes, and stay as they are.
 
     Args:
         table: the table.
@@ -61,6 +62,7 @@ class LanceStore(StoreAdapter):
         nprobes: partitions that an indexed search looks at.
         refine_factor: how many times k candidates an indexed search scores by their full vectors.
         executor: scans the table fragment by fragment, which needs ``pylance``; None for this process, batch by batch.
+        similarity: how the application ranks if there is no index; None for Euclidean distance, LanceDB's default.
 
     Raises:
         TypeError: anything but a table.
@@ -80,6 +82,7 @@ class LanceStore(StoreAdapter):
         nprobes: int = 64,
         refine_factor: int = 4,
         executor: Executor | None = None,
+        similarity: Similarity | None = None,
     ) -> None:
         if not all(hasattr(table, part) for part in ("merge_insert", "list_indices", "search", "schema")):
             raise TypeError(f"expected a lancedb table, got {type(table).__name__}")
@@ -89,10 +92,14 @@ class LanceStore(StoreAdapter):
         metric = index_metric(table, vector_column)
         if metric not in (None, *SIMILARITY):
             raise ValueError(f"LanceDB metric {metric!r} is not one of {', '.join(SIMILARITY)}")
+        if similarity not in (None, *SIMILARITY):
+            raise ValueError(f"similarity must be one of {', '.join(SIMILARITY)}, got {similarity!r}")
+        if similarity is not None and metric not in (None, similarity):
+            raise ValueError(f"similarity is {similarity!r}, and the index over {vector_column!r} ranks by {metric!r}")
         self._exact = exact or metric is None
         self._nprobes, self._refine = nprobes, refine_factor
         self._capabilities = Capabilities(
-            SIMILARITY[metric or "l2"],
+            SIMILARITY[metric or similarity or "l2"],
             dtype=self._rows.dtype,
             exact_search=self._exact,
             persistent=True,
@@ -140,12 +147,14 @@ class LanceStore(StoreAdapter):
         Raises:
             ValueError: no table is named, and the folder is not one of a dataset; there is no such folder.
         """
-        chosen = location.chosen({"id": "id_column", "vector": "vector_column"})
+        chosen = location.chosen({"id": "id_column", "vector": "vector_column", "similarity": "similarity"})
         path, table = location.needed_path, location.options.get("table")
+        if scheme := location.options.get("filesystem"):
+            path = f"{scheme}://{quote(path.lstrip('/'))}"  # a bucket comes first
         if not table and not path.rstrip("/").endswith(ENDING):
             raise ValueError(
-                "a lance:// URL misses table; its options are table, id, vector (a path that ends in .lance needs"
-                " no table)"
+                "a lance:// URL misses table; its options are table, id, vector, similarity, filesystem (a path that"
+                " ends in .lance needs no table)"
             )
         return cls.open(path, table or None, **chosen)
 

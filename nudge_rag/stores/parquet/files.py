@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,25 @@ from nudge_rag.errors import StoreError
 from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.parquet import tables
 
-__all__ = ["FileState", "SourceFiles", "create_file", "forget", "place_of", "resolve", "state_of", "uris_of"]
+__all__ = [
+    "OF_ARROW",
+    "FileState",
+    "SourceFiles",
+    "create_file",
+    "forget",
+    "place_of",
+    "resolve",
+    "state_of",
+    "uris_of",
+]
 
 NANOSECONDS = 1_000_000_000
 WHOLE_SECONDS = ("abfs", "gcs", "s3")
+# What is written beside files is in a folder with their name and this.
+BESIDE = ".nudge-rag"
+HIDDEN = ("_", ".")
+# In whose paths a bucket comes first; by pyarrow, and by fsspec.
+WITH_BUCKETS = re.compile(r"abfs|gcs|s3|py::fsspec\+.*\b(abfs|abfss|adl|az|gcs|gs|oss|r2|s3|s3a)\b.*")
 ENDINGS = (".parquet", ".parq", ".pq")
 # Whose URIs pyarrow reads; another package that it refuses one to might take a login in it for a name.
 OF_ARROW = ("abfs", "abfss", "gcs", "gs", "hdfs", "s3", "viewfs")
@@ -73,9 +89,27 @@ class SourceFiles:
         return {info.path: state_of(self.filesystem, info) for info in found}
 
     def _counts(self, path: str) -> bool:
-        """Whether a file is of the data: what begins with _ or . is not, as for Arrow and Spark."""
-        inside = self._inside(path).split("/")
-        return path.lower().endswith(ENDINGS) and not any(part.startswith(("_", ".")) for part in inside)
+        return path.lower().endswith(ENDINGS) and self._is_data(path)
+
+    def _is_data(self, path: str) -> bool:
+        """Whether a path is of the data: what begins with _ or . is not, as for Arrow and Spark, nor what is ours."""
+        return not any(part.startswith(HIDDEN) or part.endswith(BESIDE) for part in self._inside(path).split("/"))
+
+    def place_beside(self, beside: str | Path | None) -> str | None:
+        """The folder for what is written: the one that is given, or one beside the files; None if there is no such.
+
+        Raises:
+            ValueError: one on another file system, or where what is in it would be taken for the user's.
+        """
+        if beside is None:
+            has_none = self.root is None or ("/" not in self.root and WITH_BUCKETS.fullmatch(self.filesystem.type_name))
+            return None if has_none else f"{self.root}{BESIDE}"
+        place = place_of(beside, self.filesystem)
+        if self.root is not None and f"{place}/".startswith(f"{self.root}/") and self._is_data(place):
+            raise ValueError(
+                f"beside={place} is in {self.root}, and its files would count as yours: begin its name with _ or ."
+            )
+        return place
 
     def check_tables(self) -> None:
         """Check that the files are all that there is to say about them: that no table marks rows of them as deleted.
@@ -192,7 +226,8 @@ def _located(path: str, filesystem: Any) -> tuple[Any, str]:
         return found, inside.rstrip("/")
     except pyarrow.ArrowInvalid as error:
         if scheme in OF_ARROW:
-            raise ValueError(f"this is no URI of {scheme}:// for pyarrow: {error}") from error
+            told = f"{error} (a space in one is %20, a percent sign %25)"
+            raise ValueError(f"this is no URI of {scheme}:// for pyarrow: {told}") from error
     except NotImplementedError:
         pass
     try:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from nudge_rag.stores.lake.mapping import VectorMap
 from nudge_rag.stores.lake.scanning import scan
 from nudge_rag.stores.location import StoreLocation, hide_secrets
 from nudge_rag.stores.parquet.columns import EMPTY, NodeColumns
-from nudge_rag.stores.parquet.files import FileState, place_of, resolve, state_of, uris_of
+from nudge_rag.stores.parquet.files import OF_ARROW, FileState, resolve, state_of, uris_of
 from nudge_rag.stores.parquet.fragments import (
     ChangedError,
     ParquetFragment,
@@ -44,7 +45,6 @@ SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 ROWS_PER_FRAGMENT = 250_000
 TRIES = 5
 NODES_PER_STEP = 5_000
-FOLDER = ".nudge-rag"
 WITH_PATHS = ("file", "hdfs", "local", "memory", "viewfs")
 
 
@@ -104,11 +104,9 @@ class ParquetStore(StoreAdapter):
         with hide_secrets(*uris_of(source), *uris_of([beside])):
             self._source = resolve(source, filesystem)
             self._source.check_tables()
-            root = self._source.root and self._source.root + FOLDER
-            if beside is not None:
-                root = place_of(beside, self._source.filesystem)
+            root = self._source.place_beside(beside)
             self._columns = self._columns_of(id_column, vector_column)
-        self._place = f"{root or self._source.listed}/{scope_of(vector_column)}"
+        self._place = f"{root or self._source.root or self._source.listed}/{scope_of(vector_column)}"
         self._folder = SnapshotFolder(self._source.filesystem, self._place) if root else None
         self._capabilities = Capabilities(
             similarity,
@@ -125,7 +123,8 @@ class ParquetStore(StoreAdapter):
         path, scheme = location.needed_path, location.options.get("filesystem")
         if scheme:
             # A bucket comes first, a path begins with a stroke.
-            path = f"{scheme}://{path if scheme in WITH_PATHS else path.lstrip('/')}"
+            path = path if scheme in WITH_PATHS else path.lstrip("/")
+            path = f"{scheme}://{quote(path) if scheme in ('file', *OF_ARROW) else path}"
         return cls(path, **chosen)
 
     @property
@@ -417,7 +416,8 @@ class ParquetStore(StoreAdapter):
 
     def _beside(self) -> SnapshotFolder:
         if self._folder is None:
-            raise ValueError("a list of files has no folder beside it: give beside=, a folder for what is written")
+            what = "a list of files has no folder" if self._source.root is None else "a whole bucket has nothing"
+            raise ValueError(f"{what} beside it: give beside=, a folder for what is written")
         return self._folder
 
     def _require_copy(self, label: str) -> None:
