@@ -17,15 +17,16 @@ from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_mod
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import FoundNode, find_by_text
 from nudge_rag.journal.node_map import describe_unmapped, unmapped_ids
+from nudge_rag.journal.orphans import read_orphans
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.push_all import add_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.returned import among
-from nudge_rag.journal.status import find_status
+from nudge_rag.journal.status import Status, find_status
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import write_over
-from nudge_rag.stores.access import read_present, reading, same_rows
+from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["reapply"]
@@ -47,7 +48,8 @@ def reapply(
 
     With ``texts``, nodes that are in the store under new ids, as after an index was built anew, are found by the hashes
     that were recorded, and get the nudge too, if their embeddings are still those of before. That is recorded as a new
-    version, or with the live one if that was switched to, so that a rollback knows them.
+    version, or with the live one if that was switched to, so that a rollback knows them. So it is if the table or
+    collection itself was dropped and built anew, and its database still has the history.
 
     If all nodes were mapped (``tune(reach="nodes")``), those that were added or embedded again since are mapped too,
     and recorded with the version that is live.
@@ -79,22 +81,47 @@ def reapply(
         >>> reapply(store, folder, texts=lambda ids: [text for _ in ids]), table["new"]
         (('new',), [0.6, 0.8])
     """
+    written: tuple[str, ...] = ()
     with locked_journal(store, versions) as journal:
-        live = journal.live
+        live, moved, is_rebuilt = journal.live, dict[int, FoundNode](), journal.live is None
+        if is_rebuilt and texts is not None:
+            live, moved = _find_rebuilt(journal, texts)
         if live is None:
             return ()
         if embed_queries is not None:
             _check_model(live, embed_queries)
-        written = (*_reapply_to_lost(journal, live), *_reapply_to_returned(journal, live))
-        moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
-        if moved and live.is_beside:
+        if not is_rebuilt:
+            status = find_status(journal)
+            written = (*_reapply_to_lost(journal, status), *_reapply_to_returned(journal, live, status))
+            moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
+        if moved and live.is_beside and not is_rebuilt:
             # A push over a version that a switch made live could not be switched back.
             written = (*written, *_record_moved(journal, live, moved))
             moved = {}
-    if moved:
-        written = (*written, *_push_to_moved(store, live, moved, versions))
+    if moved or is_rebuilt:
+        written = (*written, *_push_to_moved(store, live, moved, versions, all_nodes=is_rebuilt))
     with locked_journal(store, versions) as journal:
         return (*written, *_map_new(journal))
+
+
+def _find_rebuilt(journal: Journal, texts: TextsOf) -> tuple[Version | None, dict[int, FoundNode]]:
+    """Find the version that was live in a store that is gone, if this one holds its nodes, and those with new ids."""
+    store = journal.store
+    for orphan in read_orphans(journal):
+        live = orphan.live
+        if live is None or live.is_streamed:
+            continue
+        moved = _find_moved(journal, live, texts)
+        present, _ = read_present(store, live.ids)
+        originals = dict(zip(live.ids, live.originals, strict=True))
+        same = [one for one, now in present.items() if same_vectors(store, now, originals[one].astype(now.dtype))]
+        if moved or same:
+            warn_caller(
+                f"version {live.name} of a store that is gone is pushed to this one, which holds"
+                f" {len(moved) + len(same)} of its nodes"
+            )
+            return live, moved
+    return None, {}
 
 
 def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
@@ -104,8 +131,8 @@ def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
         raise PushError(f"version {live.name} was made for {differing}: nothing was written")
 
 
-def _reapply_to_lost(journal: Journal, live: Version) -> tuple[str, ...]:
-    store, lost = journal.store, find_status(journal).lost
+def _reapply_to_lost(journal: Journal, status: Status) -> tuple[str, ...]:
+    store, lost = journal.store, status.lost
     kept: list[str] = []
     for first in range(0, len(lost), NODES_PER_STEP):
         part = lost[first : first + NODES_PER_STEP]
@@ -130,13 +157,12 @@ def _reapply_to_lost(journal: Journal, live: Version) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _reapply_to_returned(journal: Journal, live: Version) -> tuple[str, ...]:
+def _reapply_to_returned(journal: Journal, live: Version, status: Status) -> tuple[str, ...]:
     """Give nodes that hold a nudge of a version that is over what they are to hold while ``live`` is."""
-    if live.is_streamed:
-        return ()  # `_map_new` knows their originals, and maps them
-    store, status = journal.store, find_status(journal)
-    if not status.returned:
+    # If all nodes are mapped, `_map_new` knows their originals, and maps them.
+    if live.is_streamed or not status.returned:
         return ()
+    store = journal.store
     kept: list[str] = []
     try:
         with journal.transaction():
@@ -209,7 +235,7 @@ def _record_moved(journal: Journal, live: Version, moved: dict[int, FoundNode]) 
         originals[at] = before[at] = node.vector
     live.manifest["details"] = _renamed_details(live, moved)
     live.rebuild(ids, Vectors(originals, before, vectors.after), live.state)
-    return _reapply_to_lost(journal, live)
+    return _reapply_to_lost(journal, find_status(journal))
 
 
 def _renamed_details(live: Version, moved: dict[int, FoundNode]) -> dict[str, Any]:
@@ -223,9 +249,14 @@ def _renamed_details(live: Version, moved: dict[int, FoundNode]) -> dict[str, An
 
 
 def _push_to_moved(
-    store: EmbeddingStore, live: Version, moved: dict[int, FoundNode], versions: str | Path | None
+    store: EmbeddingStore,
+    live: Version,
+    moved: dict[int, FoundNode],
+    versions: str | Path | None,
+    *,
+    all_nodes: bool = False,
 ) -> tuple[str, ...]:
-    """Push the live version again with the ids that its nodes have now."""
+    """Push a version again with the ids that its nodes have now; gives those with new ids that got it, or all."""
     present = store.matching(live.ids, None)
     rows = [at for at, node_id in enumerate(live.ids) if node_id in present or at in moved]
     ids = [moved[at].id if at in moved else live.ids[at] for at in rows]
@@ -233,4 +264,5 @@ def _push_to_moved(
     details = _renamed_details(live, moved)
     receipt = push_vectors(store, ids, originals, live.after[rows], versions=versions, details=details)
     left = {*receipt.changed_since, *receipt.missing}
-    return tuple(node.id for node in moved.values() if receipt.pushed and node.id not in left)
+    asked = ids if all_nodes else [node.id for node in moved.values()]
+    return tuple(node_id for node_id in asked if receipt.pushed and node_id not in left)

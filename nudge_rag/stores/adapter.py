@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,13 +169,27 @@ class StoreAdapter(ABC):
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare and set, chunk by chunk: ids that were not written."""
         skipped: list[str] = []
+        write = self._prepare_write(names, rows)
         for first in track(range(0, len(names), NODES_PER_STEP), "writing vectors"):
             chunk = names[first : first + NODES_PER_STEP]
             unchanged = self._unchanged(chunk, expected[first : first + NODES_PER_STEP])
-            kept = [name for name, same in zip(chunk, unchanged, strict=True) if same]
+            kept = [first + int(place) for place in np.flatnonzero(unchanged)]
+            if kept:
+                skipped += write(kept)
             skipped += [name for name, same in zip(chunk, unchanged, strict=True) if not same]
-            skipped += self._write_present(kept, rows[first : first + NODES_PER_STEP][unchanged])
         return skipped
+
+    def _prepare_write(self, names: list[str], rows: FloatArray) -> Callable[[list[int]], list[str]]:
+        """Make ready what can be before nodes are looked at: who writes between the look and the write is overwritten.
+
+        Args:
+            names: ids of nodes.
+            rows: (len(names), d) their new vectors.
+
+        Returns:
+            A function that writes some of them, given by their places, and returns the ids of those that are gone.
+        """
+        return lambda places: self._write_present([names[place] for place in places], rows[places])
 
     def _write_present(self, names: list[str], rows: FloatArray) -> list[str]:
         """Overwrite vectors of nodes that were there a moment ago: ids of those that are gone."""

@@ -24,6 +24,7 @@ __all__ = [
     "FolderStorage",
     "HistoryStore",
     "NeighboringStorage",
+    "OrphanedStorage",
     "PlacedStorage",
     "ProcessStorage",
     "TransactionalStore",
@@ -88,6 +89,15 @@ class NeighboringStorage(Protocol):
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """Histories that the store may have left behind, each with a sentence on how to bring it to the store."""
+        ...
+
+
+@runtime_checkable
+class OrphanedStorage(Protocol):
+    """A storage in a database that keeps the histories of tables or collections that are gone."""
+
+    def orphans(self) -> list[BlobStorage]:
+        """Histories whose stores were dropped: this one may have been built anew in the place of one."""
         ...
 
 

@@ -220,7 +220,13 @@ def hide_secrets(*urls: str) -> Iterator[None]:
 
 def _chain_shows(error: BaseException, secrets: list[str]) -> bool:
     """Whether an error that led to this one, which a traceback prints as well, shows a secret."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is None:
-        return False
-    return hide(str(cause), secrets) != str(cause) or _chain_shows(cause, secrets)
+    seen = {id(error)}
+    while True:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        # A client may raise an error from one that came of it (pymilvus does).
+        if cause is None or id(cause) in seen:
+            return False
+        if hide(str(cause), secrets) != str(cause):
+            return True
+        seen.add(id(cause))
+        error = cause

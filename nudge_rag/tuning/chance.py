@@ -11,11 +11,14 @@ from nudge_rag.evaluation.runs import evaluate_run
 
 __all__ = ["find_chance"]
 
-# A baseline of at most this many times what answers to other queries score is near chance.
+# A baseline of at most this many times what answers to other queries score is near chance, if that is little.
 NEAR = 2.0
+LITTLE = 0.1
+# If it is more (as in a small store), so is one that is no more than so many standard errors above it.
+ERRORS = 2.0
 # Fewer queries, or answers to others that score this well (as in a tiny store), tell nothing.
 FEWEST_QUERIES = 10
-LARGEST_CHANCE = 0.1
+LARGEST_CHANCE = 0.5
 SHUFFLES = 5
 
 
@@ -55,7 +58,9 @@ def find_chance(
         shuffled = {query: run[names[other]] for query, other in zip(names, others, strict=True)}
         shuffles.append(evaluate_run(qrels, shuffled, metrics))
     for metric in metrics:
-        chance = float(np.mean([each.mean(metric) for each in shuffles]))
-        if chance > LARGEST_CHANCE or own.mean(metric) > NEAR * chance:
+        scores = np.array([each.values[metric] for each in shuffles])
+        chance, error = float(scores.mean()), float(scores.std()) / len(names) ** 0.5
+        near = NEAR * chance if chance <= LITTLE else chance + ERRORS * error
+        if chance > LARGEST_CHANCE or own.mean(metric) > near:
             return None
     return own.mean(metrics[0]), float(np.mean([each.mean(metrics[0]) for each in shuffles]))

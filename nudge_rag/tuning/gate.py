@@ -9,6 +9,7 @@ from typing import Any
 from nudge_rag.common.archive import is_number
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.evaluation.runs import Evaluation
+from nudge_rag.feedback.rows import normalise
 from nudge_rag.journal.text_hashes import hash_text
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "LiveComparison",
     "compare_with_live",
     "count_forgotten",
+    "find_seen",
     "hash_queries",
+    "hash_query",
     "live_queries",
 ]
 
@@ -108,7 +111,28 @@ def hash_queries(texts: Iterable[str]) -> tuple[str, ...]:
         >>> hash_queries(["some text", "some text"])
         ('b94f6f125c79e3a5',)
     """
-    return tuple(sorted({hash_text(text) for text in texts}))
+    return tuple(sorted({hash_query(text) for text in texts}))
+
+
+def hash_query(text: str) -> str:
+    """Return the hash of a query, which is the same for all ways to write it that are one question.
+
+    Example:
+        >>> hash_query("Some  text?") == hash_query("some text")
+        True
+    """
+    return hash_text(normalise(text))
+
+
+def find_seen(texts: Mapping[str, str], known: Collection[str]) -> set[str]:
+    """Return the ids of the queries (id to text) that a version was made from, of which ``known`` are the hashes.
+
+    Example:
+        >>> sorted(find_seen({"q1": "Some text", "q2": "other text"}, hash_queries(["some text"])))
+        ['q1']
+    """
+    # Earlier records have hashes of texts as they are written.
+    return {query for query, text in texts.items() if hash_query(text) in known or hash_text(text) in known}
 
 
 def count_forgotten(details: Mapping[str, Any], query_hashes: Collection[str]) -> tuple[int, int]:

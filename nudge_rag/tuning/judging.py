@@ -11,12 +11,11 @@ from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.evaluation.retrievers import evaluate_retrievers
 from nudge_rag.feedback.pairs import LabeledPairs
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore, SearchResult
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.tuning.adapters import live_adapter
-from nudge_rag.tuning.gate import LiveComparison, live_queries
+from nudge_rag.tuning.gate import LiveComparison, find_seen, live_queries
 from nudge_rag.tuning.judge import LIVE, NEW, ORIGINALS, Judge, Judgement
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.overlays import lay_over
@@ -89,7 +88,8 @@ def judge_nudge(nudge: Nudge, judge: Judge) -> Nudge:
     views[NEW] = view_store(nudge, nudge)
     held_out = nudge.split.test if nudge.split.test.n_queries else nudge.split.val
     learned = set() if live is None else live_queries(live.manifest["details"])
-    fair = [query for query, text in held_out.queries.items() if hash_text(text) not in learned]
+    seen = find_seen(held_out.queries, learned)
+    fair = [query for query in held_out.queries if query not in seen]
     pairs: LabeledPairs = held_out.subset(fair) if fair else held_out
     rows = () if nudge.comparison is None else nudge.comparison.rows
     metrics = list(dict.fromkeys(str(row.metric) for row in rows)) or [str(nudge.curve.metric)]

@@ -10,6 +10,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import find_by_text
+from nudge_rag.journal.orphans import read_orphans
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -72,9 +73,13 @@ def match_labels(
 
 
 def recorded_hashes(store: EmbeddingStore, versions: Path | None) -> dict[str, str]:
-    """Return the hashes of node texts that pushes to a store have recorded, the newest of each node."""
+    """Return the hashes of node texts that pushes to a store have recorded, the newest of each node.
+
+    If there were none, those of pushes to stores that are gone: this one may be one of them, built anew.
+    """
     hashes: dict[str, str] = {}
-    for version in Journal.open(store, versions).versions:
+    journal = Journal.open(store, versions)
+    for version in [one for each in (*read_orphans(journal), journal) for one in each.versions]:
         others = version.manifest["details"].get(LABEL_HASHES, {})
         known = {**(others if isinstance(others, dict) else {}), **version.text_hashes}
         hashes |= {node_id: hashed for node_id, hashed in known.items() if isinstance(hashed, str)}

@@ -11,9 +11,8 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.journal.fingerprints import differing_models
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.tuning.adapters import ADAPTER, unpack_adapter
-from nudge_rag.tuning.gate import live_queries
+from nudge_rag.tuning.gate import find_seen, live_queries
 from nudge_rag.tuning.trial import Trial
 
 __all__ = ["with_live"]
@@ -59,5 +58,5 @@ def with_live(
         live=read_current(),
         live_adapter=None if packed is None else unpack_adapter(packed),
         live_version=live.name,
-        seen={query for query, text in held_out.items() if hash_text(text) in known},
+        seen=find_seen(held_out, known),
     )

@@ -16,13 +16,13 @@ from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.node_map import mapped_store, untouched_store
-from nudge_rag.journal.text_hashes import hash_text, hash_texts
+from nudge_rag.journal.text_hashes import hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
-from nudge_rag.tuning.gate import hash_queries, live_queries
+from nudge_rag.tuning.gate import find_seen, hash_queries, live_queries
 from nudge_rag.tuning.generated import refuse_generated
 from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.label_matching import describe_strangers, example_ids, match_labels
@@ -222,7 +222,8 @@ def _split_known(
     if isinstance(pairs, LabeledPairs):
         live = Journal.open(store, settings.versions).live
         known_hashes = set() if live is None else live_queries(live.manifest["details"])
-        learned = [text for text in known_parts[0].queries.values() if hash_text(text) in known_hashes]
+        texts = known_parts[0].queries
+        learned = [texts[query] for query in find_seen(texts, known_hashes)]
         return known_parts[0].split(*settings.split, seed=settings.seed, learned=learned)
     return Split(*known_parts)
 

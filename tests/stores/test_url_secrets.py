@@ -7,7 +7,8 @@ import traceback
 import pytest
 
 from nudge_rag import open_store
-from nudge_rag.stores.location import secrets_in
+from nudge_rag.stores import StoreError
+from nudge_rag.stores.location import hide_secrets, secrets_in
 
 SECRET = "Sw0rdf1sh"
 # Nothing listens on port 1.
@@ -91,9 +92,40 @@ def test_no_secret_is_shown(url, tmp_path, monkeypatch, caplog, capfd, recwarn, 
     assert printed == 0
 
 
+def test_errors_that_led_to_each_other_are_followed_once():
+    first, second = OSError("no server"), OSError("not reached")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(OSError, match="no server"), hide_secrets(f"milvus://host?token={SECRET}"):
+        raise first
+    second.args = (f"with {SECRET}",)
+    with pytest.raises(StoreError, match="no server") as caught, hide_secrets(f"milvus://host?token={SECRET}"):
+        raise first
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
 def test_public_parts_are_shown():
     with pytest.raises(ValueError, match=r"there is no DuckDB database at '/no/such.duckdb'"):
         open_store("duckdb:///no/such.duckdb?table=docs")
     with pytest.raises(ValueError, match=r"has unknown options colour; its options are table, id, vector"):
         open_store("lance:///data?table=docs&colour=red")
     assert secrets_in("chroma://host:8000?collection=docs&ssl=true&tenant=t") == []
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        f"postgresql://me:{SECRET}%zz@127.0.0.1:1/x",
+        f"postgresql://me:{SECRET}@[::1/x",
+        f"host=127.0.0.1 password={SECRET} {SECRET}",
+        f"host=127.0.0.1 password='{SECRET}",
+        f"postgresql://me:{SECRET}@127.0.0.1:1/x?{SECRET}=1",
+    ],
+)
+def test_a_connection_string_that_cannot_be_parsed_is_not_shown(conninfo):
+    from nudge_rag.stores import PgVectorStore
+
+    with pytest.raises(ValueError, match="psycopg does not take this connection string") as caught:
+        PgVectorStore(conninfo, "docs")
+    assert SECRET.lower() not in "".join(traceback.format_exception(caught.value)).lower()
+    with pytest.raises(ValueError, match="it has an unknown option, passwort"):
+        PgVectorStore(f"host=127.0.0.1 passwort={SECRET}", "docs")

@@ -50,6 +50,17 @@ class ChromaHistory(RecordStorage):
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """The histories of other collections, from one of which this collection may have been made."""
+        return [
+            (ChromaHistory(self._nodes, origin), copy_advice(f"the collection {name or origin!r}"))
+            for origin, name in self._others()
+        ]
+
+    def orphans(self) -> list[BlobStorage]:
+        """The histories of collections that are gone."""
+        return [ChromaHistory(self._nodes, origin) for origin, name in self._others() if name is None]
+
+    def _others(self) -> list[tuple[str, str | None]]:
+        """The ids of other collections that have a history, and their names; None for those that are gone."""
         from chromadb.errors import AuthorizationError, ChromaError
 
         try:
@@ -58,11 +69,7 @@ class ChromaHistory(RecordStorage):
             # Without the right to list collections there is nothing to compare with.
             return []
         origins = [name.removeprefix(PREFIX) for name in names.values() if name.startswith(PREFIX)]
-        return [
-            (ChromaHistory(self._nodes, origin), copy_advice(f"the collection {names.get(origin, origin)!r}"))
-            for origin in sorted(origins)
-            if origin != self._origin
-        ]
+        return [(origin, names.get(origin)) for origin in sorted(origins) if origin != self._origin]
 
     def put(self, records: Sequence[BlobRecord]) -> None:
         """Write or replace records, whose vectors say nothing."""

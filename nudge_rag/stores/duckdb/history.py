@@ -108,6 +108,17 @@ class DuckDBHistory:
 
         Those of tables that are gone, or whose comments were written over, are among them.
         """
+        return [
+            (storage, copy_advice(f"the table {table}" if table else "a table that is gone"))
+            for storage, table in self._others()
+        ]
+
+    def orphans(self) -> list[BlobStorage]:
+        """The histories of tables that are gone."""
+        return [storage for storage, table in self._others() if table is None]
+
+    def _others(self) -> list[tuple[BlobStorage, str | None]]:
+        """The histories of other tables, and the names of these; None for those that are gone."""
         with self._cursor() as cursor:
             if not self._exists(cursor):
                 return []
@@ -120,13 +131,7 @@ class DuckDBHistory:
                 [self._schema, own, self._scope],
             ).fetchall()
         parts = self._transaction, self._cursor, self._place, self._schema
-        return [
-            (
-                DuckDBHistory(*parts, table or self._nodes, scope, owner=owner),
-                copy_advice(f"the table {table}" if table else "a table that is gone"),
-            )
-            for owner, scope, table in rows
-        ]
+        return [(DuckDBHistory(*parts, name or self._nodes, scope, owner=own), name) for own, scope, name in rows]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -61,10 +61,25 @@ def connections_of(given: Any, loop: Any = None) -> Connections:
     raise TypeError(f"expected a connection string or an SQLAlchemy engine, got {type(given).__name__}")
 
 
+def _check_conninfo(conninfo: str) -> None:
+    """Raise ValueError if psycopg cannot parse a connection string: it would show a part, such as a password."""
+    import psycopg
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        unknown = re.fullmatch(
+            r'invalid (?:connection option|URI query parameter):? "([a-z_]{1,20})"', str(error).strip()
+        )
+        why = f"it has an unknown option, {unknown[1]}" if unknown else "it is neither a URL nor name=value pairs"
+        raise ValueError(f"psycopg does not take this connection string: {why}") from None
+
+
 class AddressConnections:
     """Connections of psycopg's, by address: one that is kept, and one for each stream."""
 
     def __init__(self, conninfo: str) -> None:
+        _check_conninfo(conninfo)
         self._conninfo = conninfo
         self._lock = threading.RLock()
         self._kept: Any = None

@@ -91,15 +91,23 @@ class PostgresHistory:
 
     def neighbors(self) -> list[tuple[BlobStorage, str]]:
         """The histories of other tables of the schema, also of those that are gone: this one may be made of one."""
+        return [
+            (storage, copy_advice(f"the table {table}" if table else "a table that is gone"))
+            for storage, table in self._others()
+        ]
+
+    def orphans(self) -> list[BlobStorage]:
+        """The histories of tables that are gone."""
+        return [storage for storage, table in self._others() if table is None]
+
+    def _others(self) -> list[tuple[BlobStorage, str | None]]:
+        """The histories of other tables, and the names of these; None for those that are gone."""
         query = (
             "SELECT DISTINCT h.owner::oid::bigint, h.scope, c.oid::regclass::text FROM {table} h LEFT JOIN pg_class c"
             " ON c.oid = h.owner WHERE NOT (h.owner = %s::bigint::oid AND h.scope = %s) ORDER BY 3, 1, 2"
         )
         return [
-            (
-                PostgresHistory(self._connections, table or self._nodes, scope, owner=owner),
-                copy_advice(f"the table {table}" if table else "a table that is gone"),
-            )
+            (PostgresHistory(self._connections, table or self._nodes, scope, owner=owner), table)
             for owner, scope, table in self._rows(query, [])
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.packages import import_package
-from nudge_rag.common.progress import track
-from nudge_rag.stores.adapter import NODES_PER_STEP, StoreAdapter
+from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
 from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
@@ -191,20 +190,16 @@ class QdrantStore(CopiesMixin, StoreAdapter):
         for first in range(0, len(points), IDS_PER_CALL):
             self.client.update_vectors(collection, points[first : first + IDS_PER_CALL], wait=True)
 
-    def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
-        """Compare and set, some nodes at a time; all is made ready first: who writes between the two is overwritten."""
+    def _prepare_write(self, names: list[str], rows: FloatArray) -> Callable[[list[int]], list[str]]:
+        """Make all points ready, which takes longer than the look at them and the write."""
         known = [row for row, name in enumerate(names) if _canonical(name) is not None]
         points = dict(zip(known, self._points([names[row] for row in known], rows[known]), strict=True))
-        skipped: list[str] = []
-        for first in track(range(0, len(names), NODES_PER_STEP), "writing vectors"):
-            part = slice(first, first + NODES_PER_STEP)
-            unchanged = self._unchanged(names[part], expected[part])
-            kept = [first + int(place) for place in np.flatnonzero(unchanged)]
-            if kept:
-                chosen = [names[row] for row in kept]
-                skipped += self._update_present(chosen, [points[row] for row in kept], rows[kept])
-            skipped += [name for name, same in zip(names[part], unchanged, strict=True) if not same]
-        return skipped
+
+        def write(places: list[int]) -> list[str]:
+            chosen = [names[place] for place in places]
+            return self._update_present(chosen, [points[place] for place in places], rows[places])
+
+        return write
 
     def _update_present(self, names: list[str], points: list[Any], rows: FloatArray) -> list[str]:
         """Overwrite vectors of nodes that were there a moment ago: ids of those that were not written.

@@ -100,18 +100,28 @@ class SQLiteHistory:
 
         Those of tables that are gone, and their triggers with them, are among them.
         """
+        return [
+            (storage, copy_advice("a table that is gone" if table is None else f"the table {table}"))
+            for storage, table in self._others()
+        ]
+
+    def orphans(self) -> list[BlobStorage]:
+        """The histories of tables that are gone."""
+        return [storage for storage, table in self._others() if table is None]
+
+    def _others(self) -> list[tuple[BlobStorage, str | None]]:
+        """The histories of other tables, and the names of these; None for those that are gone."""
         query = (
             "SELECT t.name, (SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name = t.name)"
             " FROM sqlite_master t WHERE t.type = 'table' AND substr(t.name, 1, ?) = ? ORDER BY 2, 1"
         )
-        found: list[tuple[BlobStorage, str]] = []
+        found: list[tuple[BlobStorage, str | None]] = []
         for name, table in self._execute(query, [len(PREFIX), PREFIX]):
             scopes = [row[0] for row in self._execute(f"SELECT DISTINCT scope FROM {sql_name(str(name))}", [])]
             for scope in sorted(map(str, scopes)):
                 if table is None or (str(table).lower(), scope) != (self._nodes.lower(), self._scope):
                     parts = self._transaction, self._execute, self._path, str(table or self._nodes), scope
-                    origin = "a table that is gone" if table is None else f"the table {table}"
-                    found.append((SQLiteHistory(*parts, holder=str(name)), copy_advice(origin)))
+                    found.append((SQLiteHistory(*parts, holder=str(name)), table))
         return found
 
     @contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 from nudge_rag.common.archive import CorruptArchiveError
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.feedback.pairs import LabeledPairs
-from nudge_rag.journal.text_hashes import hash_text
 from nudge_rag.solvers.targets import summable_queries
+from nudge_rag.tuning.gate import hash_query
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery
 
 __all__ = ["PARTS", "RunningLabels", "TrainingQuery"]
@@ -90,7 +90,7 @@ class RunningLabels:
 
     def give_up(self, texts: Iterable[str]) -> None:
         """Remember queries whose nodes are not in the store: they are not forgotten, they cannot be learned."""
-        self.unanswerable.update(hash_text(text) for text in texts if self.part_of(text) is None)
+        self.unanswerable.update(hash_query(text) for text in texts if self.part_of(text) is None)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Give what is known of nodes to the ids that they have now; lists of unlabelled nodes begin anew.

@@ -152,6 +152,18 @@ def test_a_baseline_near_chance_is_said_to_be_one(tmp_path):
     assert "chance" not in right.summary
 
 
+def test_a_baseline_near_chance_is_told_of_a_small_store(tmp_path):
+    """30 nodes, of which ten are a third: chance itself finds many."""
+    texts = {f"n{i}": f"node {i}" for i in range(30)}
+    nodes = dict(zip(texts, FIRST(list(texts.values())).tolist(), strict=True))
+    pairs = LabeledPairs.from_pairs((f"{texts[node]} of {word}", node) for node in texts for word in "abcd")
+    with pytest.warns(UserWarning, match="before tuning, nDCG@10 is near chance"):
+        tune(MappingStore(nodes, key="blind"), pairs, OTHER, solver="nudge-n", versions=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tune(MappingStore(nodes, key="seeing"), pairs, FIRST, solver="nudge-n", versions=tmp_path)
+
+
 def test_few_queries_and_tiny_stores_tell_nothing():
     metrics = [parse_metric("Recall@2")]
     few = {str(number): {f"n{number}": 1.0} for number in range(9)}
