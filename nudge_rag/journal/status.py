@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nudge_rag.common.deprecation import renamed_argument
+from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import unmapped_ids
 from nudge_rag.journal.returned import among
@@ -92,7 +93,11 @@ def status(store: EmbeddingStore, versions: str | Path | None = None, *, texts: 
         >>> print(status(MappingStore({"a": [1.0, 0.0]}, key="new")))
         nothing is pushed
     """
-    return find_status(Journal.open(store, versions), texts)
+    try:
+        return find_status(Journal.open(store, versions), texts)
+    except CorruptArchiveError:
+        # Nothing is locked: another process may have removed the record that was read. What is damaged stays so.
+        return find_status(Journal.open(store, versions), texts)
 
 
 def live_version(store: EmbeddingStore, versions: str | Path | None = None) -> str | None:

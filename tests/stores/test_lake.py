@@ -205,6 +205,14 @@ class Inline(Executor):
         return future
 
 
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_an_executor_that_was_shut_down_is_said_to_be(folder, kind):
+    with kind(1) as pool:
+        store = ParquetStore(folder, executor=pool)
+    with pytest.raises(StoreError, match=r"takes no calls \(cannot schedule .*\): give one that was not shut down"):
+        scan(store, QUERIES, 5)
+
+
 def test_any_executor_will_do(folder):
     assert scan(ParquetStore(folder), QUERIES, 5, Inline()).ids == scan(in_memory("cosine"), QUERIES, 5).ids
 

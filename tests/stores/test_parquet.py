@@ -25,6 +25,7 @@ from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ParquetStore, StoreError, UnknownIdError
+from nudge_rag.stores.parquet import store as store_module
 from nudge_rag.stores.urls import open_store
 
 VECTORS = np.random.default_rng(0).normal(size=(40, 4))
@@ -198,16 +199,15 @@ def test_files_without_a_vector_have_no_nodes(tmp_path, name, kind):
     place = tmp_path / "docs"
     write(place / "part-1.parquet", kind=kind)
     pyarrow.parquet.write_table(pyarrow.table({"id": ["x", "y"], "embedding": pyarrow.nulls(2)}), place / name)
-    write(place / "part-2.parquet", pyarrow.array([], pyarrow.string()), [], kind)
+    for empty, type_of_theirs in (("part-00.parquet", pyarrow.list_(pyarrow.float32())), ("part-2.parquet", kind)):
+        write(place / empty, pyarrow.array([], pyarrow.string()), [], type_of_theirs)
     store = ParquetStore(place)
     assert (store.count(), store.dimension) == (40, 4)
     assert [one for names, _ in store.scan() for one in names] == IDS
     copy = store.map_to_copy(np.negative, "turned")
     assert copy.read(IDS).tobytes() == (-VECTORS.astype(np.float32)).tobytes()
-    assert pyarrow.parquet.read_table(copy.files()[0 if name == "part-0.parquet" else 2])["id"].to_pylist() == [
-        "x",
-        "y",
-    ]
+    (path,) = [path for path in copy.files() if path.endswith(name)]
+    assert pyarrow.parquet.read_table(path)["id"].to_pylist() == ["x", "y"]
 
 
 def test_columns_of_string_views_are_read_and_stay(tmp_path):
@@ -422,6 +422,25 @@ def test_a_scan_of_files_that_change_in_the_middle_says_so(folder):
     write(folder / "part-1.parquet", IDS[20:], VECTORS[20:] + 1)
     with pytest.raises(StoreError, match=r"part-1\.parquet was changed or removed while the store was read"):
         list(batches)
+
+
+def test_a_file_that_a_pipeline_removes_in_the_middle_of_a_write_is_not_waited_for(folder, monkeypatch):
+    """Others are written, as if it had never been there."""
+    store = ParquetStore(folder)
+    write(folder / "part-2.parquet", ["x"], ONES)
+    wrapped, times = store_module.find_names, []
+
+    def find(fragment, names):
+        if not times:
+            (folder / "part-2.parquet").unlink()
+        times.append(fragment.path)
+        return wrapped(fragment, names)
+
+    monkeypatch.setattr(store_module, "find_names", find)
+    store.replace(["n3"], ONES)
+    assert len(times) > 3
+    assert store.read(["n3"]).tolist() == ONES.tolist()
+    assert store.count() == 40
 
 
 def test_whoever_reads_while_others_write_sees_one_version(folder):

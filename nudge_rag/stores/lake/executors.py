@@ -54,7 +54,7 @@ def map_fragments(
         executor: calls it; None for this process, one fragment after the other.
 
     Raises:
-        StoreError: the workers of a fragment died, or it could not be read, three times.
+        StoreError: the workers of a fragment died, or it could not be read, three times; the executor was shut down.
         Exception: whatever ``function`` raises of `ValueError`, `TypeError` and our own errors.
 
     Example:
@@ -118,6 +118,8 @@ class _Calls:
                 future = executor.submit(function, *arguments, next(self._numbers))
             except BrokenExecutor as error:
                 self._replace(executor, error)
+            except RuntimeError as error:
+                raise StoreError(f"the executor takes no calls ({error}): give one that was not shut down") from error
             else:
                 break
         self._pending[number] = _Call((function, *arguments), executor, future)

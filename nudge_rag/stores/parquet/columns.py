@@ -151,11 +151,11 @@ class NodeColumns:
         column = getattr(column, "storage", column)
         if not len(column):
             return np.zeros((0, self.dimension or 0), dtype=self.dtype)
-        lengths = None
-        if not pyarrow.types.is_fixed_size_list(column.type):
-            lengths = pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False)
         dimension = self.dimension
-        if lengths is not None:
+        if pyarrow.types.is_fixed_size_list(column.type):
+            dimension = column.type.list_size
+        else:
+            lengths = pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False)
             dimension = int(lengths[0]) if dimension is None else dimension
             wrong = lengths != dimension
             if wrong.any():

@@ -381,27 +381,42 @@ class ParquetStore(StoreAdapter):
         Returns:
             The function's results.
         """
-        folder = self._beside()
         for _ in range(TRIES):
-            states, files = self._source.now(), self._fragment_of_each()
-            chosen = affected(files)
-            paths = [path for path in files if chosen is None or path in chosen]
-            new = folder.new_folder()
-            targets = [f"{new}/{self._name_of(path)}" for path in paths]
-            tasks = [Rewrite(files[path], target) for path, target in zip(paths, targets, strict=True)]
-            results = [result for _, result in sorted(map_fragments(function, tasks, question, executor))]
-            now = self._source.now()
-            if all(now.get(path) == states.get(path) for path in paths):
-                snapshots = folder.load()
-                made = {
-                    self._key_of(path): Replacement(target, states[path])
-                    for path, target, result in zip(paths, targets, results, strict=True)
-                    if result or chosen is None
-                }
-                base = {} if chosen is None else snapshots.view(label)
-                folder.save(snapshots.changed({**snapshots.views, label: {**base, **made}}))
-                return results
+            with contextlib.suppress(ChangedError):
+                results = self._try_to_rewrite(affected, function, question, label, executor)
+                if results is not None:
+                    return results
         raise StoreError(f"others write to the files of {self._source.root} again and again: nothing was written")
+
+    def _try_to_rewrite(
+        self,
+        affected: Callable[[dict[str, ParquetFragment]], set[str] | None],
+        function: Callable[[Rewrite, Any], Any],
+        question: Any,
+        label: str,
+        executor: Executor | None,
+    ) -> list[Any] | None:
+        """As `_rewrite`; None if somebody else wrote to one of the files meanwhile."""
+        folder = self._beside()
+        states, files = self._source.now(), self._fragment_of_each()
+        chosen = affected(files)
+        paths = [path for path in files if chosen is None or path in chosen]
+        new = folder.new_folder()
+        targets = [f"{new}/{self._name_of(path)}" for path in paths]
+        tasks = [Rewrite(files[path], target) for path, target in zip(paths, targets, strict=True)]
+        results = [result for _, result in sorted(map_fragments(function, tasks, question, executor))]
+        now = self._source.now()
+        if any(now.get(path) != states.get(path) for path in paths):
+            return None
+        snapshots = folder.load()
+        made = {
+            self._key_of(path): Replacement(target, states[path])
+            for path, target, result in zip(paths, targets, results, strict=True)
+            if result or chosen is None
+        }
+        base = {} if chosen is None else snapshots.view(label)
+        folder.save(snapshots.changed({**snapshots.views, label: {**base, **made}}))
+        return results
 
     def _key_of(self, path: str) -> str:
         """What one of the user's files is called in the list of those that ours stand for."""

@@ -22,6 +22,7 @@ from nudge_rag import (
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.push import PushError, push_vectors
+from nudge_rag.journal.status import find_status
 from nudge_rag.stores import MappingStore
 from nudge_rag.stores.history import FolderStorage, ProcessStorage
 
@@ -629,3 +630,16 @@ def test_root_is_a_deprecated_name_of_versions(table, tmp_path, old):
     with pytest.warns(DeprecationWarning, match=r"\(root=\) is deprecated: use versions=") as caught:
         old(store, root=tmp_path)
     assert caught[0].filename == __file__
+
+
+def test_a_status_that_reads_while_another_process_removes_the_record_looks_again(tmp_path, monkeypatch):
+    store = MappingStore({"a": [1.0, 0.0]})
+    push_vectors(store, ["a"], store.read(["a"]), np.array([[0.6, 0.8]]), versions=tmp_path)
+    opened = [Journal.open(store, tmp_path), Journal.open]
+    rollback(store, versions=tmp_path)
+    assert prune(store, versions=tmp_path) == ("0001",)
+    with pytest.raises(CorruptArchiveError, match="arrays.npz is missing"):
+        find_status(opened[0])
+    # As it was before, for the first one that asks.
+    monkeypatch.setattr(Journal, "open", lambda *where: opened.pop(0) if len(opened) > 1 else opened[0](*where))
+    assert status(store, tmp_path).version is None
