@@ -638,7 +638,7 @@ def test_a_status_that_reads_while_another_process_removes_the_record_looks_agai
     opened = [Journal.open(store, tmp_path), Journal.open]
     rollback(store, versions=tmp_path)
     assert prune(store, versions=tmp_path) == ("0001",)
-    with pytest.raises(CorruptArchiveError, match="arrays.npz is missing"):
+    with pytest.raises(CorruptArchiveError, match=r"arrays\.npz is missing"):
         find_status(opened[0])
     # As it was before, for the first one that asks.
     monkeypatch.setattr(Journal, "open", lambda *where: opened.pop(0) if len(opened) > 1 else opened[0](*where))
