@@ -18,6 +18,7 @@ from nudge_rag.stores.mapped import MappedStore
 from nudge_rag.stores.overlay import OverlayStore
 from nudge_rag.tuning.label_matching import describe_strangers
 from nudge_rag.tuning.queries import embed_texts
+from nudge_rag.tuning.spelling import spell_pairs
 
 if TYPE_CHECKING:
     from nudge_rag.common.arrays import FloatArray
@@ -113,6 +114,7 @@ def compare_stores(
 
 def _known_pairs(store: EmbeddingStore, pairs: LabeledPairs) -> LabeledPairs:
     """Leave out labels of nodes that are not in the store, as `tune` does: no retriever can find them."""
+    pairs = spell_pairs(pairs, store)
     known, unknown = pairs.restrict_to(store.matching(list(pairs.node_ids), None))
     if not known.n_queries:
         raise UsageError(describe_strangers(pairs.node_ids, store))

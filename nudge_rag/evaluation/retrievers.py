@@ -22,6 +22,7 @@ from nudge_rag.evaluation.searches import (
     run_coroutine,
 )
 from nudge_rag.feedback.pairs import LabeledPairs
+from nudge_rag.feedback.renaming import spell_as
 
 __all__ = ["DEFAULT_MEASURES", "OnFailure", "aevaluate_retrievers", "evaluate_retrievers"]
 
@@ -44,6 +45,8 @@ def evaluate_retrievers(
     concurrency: int = 1,
 ) -> RetrieverComparison:
     """Ask every retriever every query of ``pairs``, and compare each with the baseline on the same queries.
+
+    Labels whose node ids are other spellings of ids that are found (a UUID without hyphens, "007") are those nodes'.
 
     The values come from ir-measures if it is installed (``pip install 'nudge-rag[evaluation]'``), else from our own
     metrics, which agree with it. Differences have paired bootstrap intervals and a paired randomization test; within a
@@ -180,7 +183,8 @@ def _compare(
             f"no query is left to evaluate: every one failed for some retriever ({name}: "
             f"{next(iter(run.failures.values()))})"
         )
-    judged = pairs.subset(left)
+    found = {node for run in runs.values() for ranking in run.rankings.values() for node in ranking}
+    judged = spell_as(pairs.subset(left), found)
     measured = {name: measure_rankings(judged.qrels, run.rankings, measures) for name, run in runs.items()}
     first = next(iter(runs))
     return compare_systems(

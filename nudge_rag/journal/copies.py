@@ -32,7 +32,7 @@ from nudge_rag.journal.manifest import (
 from nudge_rag.journal.push_all import fill_copy, keep_originals
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
-from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
+from nudge_rag.stores.access import read_present, reading, require_store, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
 from nudge_rag.stores.copies import CatchingUpStore, MovedNodes, NodesOfCopy, StoreOfCollections
 
@@ -70,6 +70,7 @@ def require_copies(store: EmbeddingStore) -> SideBySideStore:
     Raises:
         ValueError: it does not.
     """
+    require_store(store)
     if not store.capabilities.side_by_side or not isinstance(store, SideBySideStore):
         raise ValueError(
             f"this {store.name} store does not hold two versions of its vectors: use mode={IN_PLACE!r}. Side by side"

@@ -20,7 +20,7 @@ from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.origins import refuse_left_behind, refuse_pushed_in_memory
 from nudge_rag.journal.versions import Version, writing_to
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FolderStorage, PlacedStorage
 
@@ -124,9 +124,11 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
 
     Raises:
         JournalError: there is one elsewhere; names it.
+        TypeError: no store.
         ValueError: a store whose key would lead out of the folder.
         StoreError: the store failed when it was asked for the place.
     """
+    require_store(store)
     with reading(store, "its journal was looked for"):
         key = store.key
         own = own_history(store)
@@ -171,6 +173,7 @@ def marked_versions(store: EmbeddingStore) -> Path | None:
 
 def own_history(store: EmbeddingStore) -> BlobStorage | None:
     """The storage that a store offers, if it does."""
+    require_store(store)
     offer = getattr(store, "history", None)
     return offer() if callable(offer) else None
 

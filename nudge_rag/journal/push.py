@@ -34,7 +34,7 @@ from nudge_rag.journal.restore import describe_left_alone
 from nudge_rag.journal.returned import among, match_over
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, undo_writes, write_over
-from nudge_rag.stores.access import read_present, reading, same_vectors
+from nudge_rag.stores.access import read_present, reading, require_store, same_vectors, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
 from nudge_rag.stores.history import ProcessStorage
@@ -111,12 +111,14 @@ def push_vectors(
         LockedError: another push or rollback is under way.
         CorruptArchiveError: the record of an earlier push is damaged.
     """
+    require_store(store)
     check_mode(store, mode)
     names, moved = check_replacement(ids, vectors, dimension=None, dtype=store.capabilities.dtype)
     if not names and NODE_MAP in (details or {}):
         moved = np.zeros((0, unpack_adapter((details or {})[NODE_MAP]).dimension), dtype=store.capabilities.dtype)
         originals = moved
     check_replacement(ids, originals, dimension=moved.shape[1], dtype=store.capabilities.dtype)
+    _require_writes(store)
     with locked_journal(store, versions) as journal:
         require_not_switched(journal.live)
         _check_fits(journal.live, details or {}, moved.shape[1])
@@ -167,6 +169,12 @@ def check_mode(store: EmbeddingStore, mode: str) -> None:
         raise ValueError(f"mode must be {IN_PLACE!r} or {SIDE_BY_SIDE!r}, got {mode!r}")
     if mode == SIDE_BY_SIDE:
         require_copies(store)
+
+
+def _require_writes(store: EmbeddingStore) -> None:
+    problem = write_problem_of(store)
+    if problem is not None:
+        raise PushError(f"{problem}: nothing was written; an overlay serves the nudge")
 
 
 def _check_fits(live: Version | None, details: Mapping[str, Any], dimension: int) -> None:

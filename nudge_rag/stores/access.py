@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,12 +17,16 @@ __all__ = [
     "read_present",
     "reading",
     "replace_vectors_if",
+    "require_store",
     "same_rows",
     "same_vectors",
     "write_and_compare",
+    "write_problem_of",
 ]
 
 NODES_PER_WRITE = 2_000
+# What tells a store from a framework's object, whose attributes are not asked for.
+METHODS = ("read", "scan", "search", "matching", "replace")
 
 
 @runtime_checkable
@@ -36,6 +40,33 @@ class ConditionalStore(Protocol):
             The ids that were not written, absent or changed.
         """
         ...
+
+
+def write_problem_of(store: EmbeddingStore) -> str | None:
+    """Say why no vector of ``store`` can be replaced; None if they can, or the store does not tell."""
+    problem: str | None = getattr(store, "write_problem", None)
+    return problem
+
+
+def require_store(given: Any) -> None:
+    """Refuse anything but a store, and say what a framework's object is to be passed to.
+
+    Raises:
+        TypeError: it is no `EmbeddingStore`.
+    """
+    if all(callable(getattr(given, method, None)) for method in METHODS):
+        return
+    kind = type(given)
+    roots = [base.__module__.partition(".")[0] for base in kind.__mro__]
+    advice = "see nudge_rag.stores and nudge_rag.open_store"
+    if any(root.startswith("langchain") for root in roots):
+        advice = "langchain_nudge has the same for a vector store, or pass langchain_nudge.embedding_store(vectorstore)"
+    elif "llama_index" in roots:
+        package = "llama_index.retrievers.nudge"
+        advice = f"{package} has the same for an index, or pass {package}.embedding_store(index)"
+    elif isinstance(given, str):
+        advice = "pass nudge_rag.open_store(url)"
+    raise TypeError(f"expected a store (an EmbeddingStore), got {kind.__name__}: {advice}")
 
 
 @contextmanager

@@ -94,6 +94,11 @@ class StoreAdapter(ABC):
         """Search as an application does that sets no options of the index; `search` may look more widely."""
         return self.search(queries, k)
 
+    @property
+    def write_problem(self) -> str | None:
+        """Why no vector of this store can be replaced, whatever it is; None if they can."""
+        return None
+
     def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> EmbeddingStore | None:
         """Return a store that searches as this one would after `replace`, of which nothing is written.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nudge_rag.stores.access import require_store
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["store_retriever"]
@@ -23,6 +24,7 @@ def store_retriever(
         k: how many nodes a search returns.
 
     Raises:
+        TypeError: no store.
         ValueError: ``k`` below 1.
 
     Example:
@@ -31,6 +33,7 @@ def store_retriever(
         >>> search("which?")
         ['b']
     """
+    require_store(store)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k!r}")
 

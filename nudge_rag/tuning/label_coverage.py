@@ -13,6 +13,8 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import MissingPackageError
 from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.stores.access import require_store
+from nudge_rag.tuning.spelling import spell_pairs
 
 if TYPE_CHECKING:
     from nudge_rag.common.embedding import EmbedQueries
@@ -169,6 +171,8 @@ def coverage(
         2 of 2 nodes have a label, 3 labels in all (labels a node: nodes; 1: 1, 2: 1)
         about 33 % of the questions to come have an answer without a label
     """
+    require_store(store)
+    pairs = spell_pairs(pairs, store)
     parts = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
     labels = Counter(
         node for part in parts for grades in part.qrels.values() for node, grade in grades.items() if grade > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.text import preview
 from nudge_rag.feedback.pairs import LabeledPairs, Split
+from nudge_rag.feedback.renaming import rename_nodes
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import find_by_text
 from nudge_rag.journal.orphans import read_orphans
@@ -18,7 +19,7 @@ from nudge_rag.tuning.document_labels import MARGINS, label_chunks
 from nudge_rag.tuning.gate import LABEL_HASHES
 from nudge_rag.tuning.queries import EmbedQueries
 
-__all__ = ["describe_strangers", "example_ids", "match_labels", "recorded_hashes", "rename_nodes"]
+__all__ = ["describe_strangers", "example_ids", "match_labels", "recorded_hashes"]
 
 SCAN_BATCH = 1_000
 SHOWN = 3
@@ -84,23 +85,6 @@ def recorded_hashes(store: EmbeddingStore, versions: Path | None) -> dict[str, s
         known = {**(others if isinstance(others, dict) else {}), **version.text_hashes}
         hashes |= {node_id: hashed for node_id, hashed in known.items() if isinstance(hashed, str)}
     return hashes
-
-
-def rename_nodes(pairs: LabeledPairs, names: Mapping[str, str]) -> LabeledPairs:
-    """Replace node ids; grades of nodes that become one add up.
-
-    Example:
-        >>> pairs = rename_nodes(LabeledPairs.from_pairs([("leave", "old"), ("leave", "new")]), {"old": "new"})
-        >>> [dict(grades) for grades in pairs.qrels.values()]
-        [{'new': 2.0}]
-    """
-    qrels: dict[str, dict[str, float]] = {}
-    for query, grades in pairs.qrels.items():
-        merged = qrels[query] = {}
-        for node, grade in grades.items():
-            name = names.get(node, node)
-            merged[name] = merged.get(name, 0.0) + grade
-    return LabeledPairs(pairs.queries, qrels, pairs.synthetic, pairs.report)
 
 
 def example_ids(store: EmbeddingStore) -> str:

@@ -24,6 +24,7 @@ from nudge_rag.journal.rollback import RollbackReceipt, rollback
 from nudge_rag.journal.switch import SwitchReceipt, switch
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers import Candidate, QueryAdapter, ValidationCurve
+from nudge_rag.stores.access import require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
@@ -284,6 +285,9 @@ class Nudge:
             >>> nudge.refusal()
             'gamma is 0: no step helped on the validation queries'
         """
+        problem = write_problem_of(self.store)
+        if problem is not None:
+            return f"{problem}; an overlay serves the nudge"
         if not self._changes_something:
             if any(not setting.allowed and setting.gamma for setting in self.tried):
                 return (
@@ -394,6 +398,7 @@ class Nudge:
             ValueError: the nudge was made for another store.
             nudge_rag.StoreError: the store failed while it was compared.
         """
+        require_store(store)
         manifest, arrays = read_folder(Path(folder))
         fields = parse_nudge(folder, manifest, arrays)
         what = f"the nudge in {folder}"

@@ -19,7 +19,7 @@ from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.journal.text_hashes import hash_texts
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver, resolve_solver
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import reading, require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
 from nudge_rag.tuning.gate import find_seen, hash_queries, live_queries
@@ -118,7 +118,8 @@ def tune(
 
     Warns:
         UserWarning: labels that name unknown nodes, by name and count; a store whose search misses many nodes; what is
-            live was made for another embedding model; answers that do not depend on the queries.
+            live was made for another embedding model; answers that do not depend on the queries; a store that cannot be
+            written to.
 
     Example:
         >>> import numpy as np, nudge_rag
@@ -129,6 +130,7 @@ def tune(
         >>> nudge.ids, nudge.gamma > 0, nudge.improves
         (('exit',), True, True)
     """
+    require_store(store)
     settings = TuneSettings.from_options("tune", options)
     similarity = store.capabilities.similarity
     solver = resolve_solver(
@@ -143,6 +145,9 @@ def tune(
     if not isinstance(pairs, LabeledPairs | Split):
         raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
     spelled, texts_of, documents_of = spell_pairs(pairs, store), settings.texts, settings.documents
+    problem = write_problem_of(store)
+    if problem is not None:
+        warn_caller(f"what is tuned cannot be pushed, only served by an overlay: {problem}")
     pairs = match_labels(store, spelled, embed_queries, settings.versions, texts=texts_of, documents=documents_of)
     nodes = _read_nodes(store, pairs, settings.versions)
     split = _split_known(pairs, nodes, settings, store)

@@ -9,7 +9,7 @@ import pytest
 from llama_index.core import VectorStoreIndex
 
 pytest.importorskip("llama_index.vector_stores.qdrant")
-from llama_index.retrievers.nudge import NudgeRetriever, TuningState, tune
+from llama_index.retrievers.nudge import NudgeRetriever, TuningState, evaluate, status, tune
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
@@ -80,3 +80,61 @@ def test_points_with_numbers_for_ids(world, tmp_path):
         assert [one.node.get_content() for one in found] == [one.node.get_content() for one in pushed]
         np.testing.assert_allclose([one.score for one in found], [one.score for one in pushed], atol=1e-5)
     assert nudge.rollback().exact
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_evaluation_finds_nodes_that_labels_spell_otherwise(spelling, world, tmp_path):
+    index = make_index("qdrant-Cosine", world, tmp_path)
+    expected = evaluate(index, respelled(world, str), ["nDCG@10"]).mean("index", "nDCG@10")
+    assert expected > 0.5
+    assert evaluate(index, respelled(world, SPELLINGS[spelling]), ["nDCG@10"]).mean("index", "nDCG@10") == expected
+
+
+def test_rows_of_milvus_with_numbers_for_ids(world, tmp_path):
+    milvus = pytest.importorskip("llama_index.vector_stores.milvus")
+    from pymilvus import DataType, MilvusClient
+
+    path = str(tmp_path / "milvus.db")
+    client = MilvusClient(path)
+    schema = client.create_schema(enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=16)
+    indexes = client.prepare_index_params()
+    indexes.add_index("embedding", index_type="FLAT", metric_type="IP")
+    client.create_collection("numbered", schema=schema, index_params=indexes)
+    rows = [
+        {"id": number, "embedding": world.vector(text), "text": text, "doc_id": "", **metadata}
+        for number, (_, text, metadata) in enumerate(world.rows)
+    ]
+    client.insert("numbered", rows)
+    client.close()
+    store = milvus.MilvusVectorStore(
+        path, collection_name="numbered", dim=16, text_key="text", use_async_client=False, output_fields=["number"]
+    )
+    index = VectorStoreIndex.from_vector_store(store, embed_model=world.llama_index)
+    pairs = nudge_rag.LabeledPairs.from_pairs(
+        (f"question {turn} about {number}", f"{number:03}") for number in range(40) for turn in range(8)
+    )
+    nudge = tune(index, pairs, solver="nudge-n")
+    own = [one.node.get_content() for one in index.as_retriever(similarity_top_k=5).retrieve(world.queries[3])]
+    plain = NudgeRetriever(index, 5).retrieve(world.queries[3])
+    assert [one.node.get_content() for one in plain] == own
+    assert [f"topic {one.node_id}" for one in plain] == own, "where the integration makes up ids"
+    served = NudgeRetriever(index, 5, overlay=nudge).retrieve(world.queries[3])
+    assert [f"topic {one.node_id}" for one in served] == [one.node.get_content() for one in served]
+    assert nudge.push(force=True).pushed
+    pushed = NudgeRetriever(index, 5).retrieve(world.queries[3])
+    assert [(one.node_id, one.node.metadata) for one in pushed] == [(one.node_id, one.node.metadata) for one in served]
+    assert nudge.rollback().exact
+    store.client.close()
+
+
+def test_what_is_no_index_is_told(world, tmp_path):
+    index = make_index("qdrant-Cosine", world, tmp_path)
+    for asks in (index.as_retriever(), NudgeRetriever(index)):
+        with pytest.raises(TypeError, match="Retriever asks an index: pass the VectorStoreIndex itself"):
+            status(asks)
+    with pytest.raises(
+        TypeError, match=r"got VectorStoreIndex: llama_index.retrievers.nudge has the same for an index"
+    ):
+        nudge_rag.status(index)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from langchain_nudge.databases.registry import embeddings_of
+from langchain_nudge.databases.registry import database_of, embeddings_of
 from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.embedding import ModelQueries, model_name_of
@@ -37,7 +38,15 @@ def embed_queries_with(vectorstore: Any, embeddings: Embeddings | None = None) -
     Raises:
         ValueError: no embeddings were given and the vector store has none.
     """
-    return queries_of_model(model_of(vectorstore, embeddings))
+    model, database = model_of(vectorstore, embeddings), database_of(vectorstore)
+    queries = queries_of_model(model)
+    if database is None:
+        return queries
+
+    def as_searched(texts: list[str]) -> FloatArray:
+        return database.as_searched(vectorstore, np.asarray(queries(texts)))
+
+    return ModelQueries(model, as_searched, probe=probe_queries_with(model))
 
 
 def queries_of_model(model: Embeddings) -> EmbedQueries:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 
-from langchain_nudge.databases.base import SEARCH_OPTIONS, Database
+from langchain_nudge.databases.base import ROUNDING, SEARCH_OPTIONS, Database
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore
@@ -79,6 +79,7 @@ class AdapterSearch:
         """
         self.check_options(search_type, options)
         k = options.get("k", self.database.default_k(self.vectorstore))
+        vector = self.database.as_searched(self.vectorstore, np.array(vector, dtype=np.float64)).tolist()
         if search_type == "mmr":
             fetch_k, lambda_mult = self.database.mmr_options(self.vectorstore, options)
             found = self._diverse(vector, self._nearest(search_type, vector, fetch_k, options), k, lambda_mult)
@@ -122,9 +123,12 @@ class AdapterSearch:
         if threshold is None:
             return found
         similarity = self.store.capabilities.similarity
-        sign = -1 if similarity == "l2" else 1
         own_scores = [self.database.framework_score(score, similarity) for _, score in found]
-        return [pair for pair, score in zip(found, own_scores, strict=True) if sign * score >= sign * threshold]
+        return [
+            pair
+            for pair, score in zip(found, own_scores, strict=True)
+            if self.database.is_good_enough(self.vectorstore, score, threshold, similarity)
+        ]
 
     def _relevant(self, found: list[tuple[str, float]], threshold: float | None) -> list[tuple[str, float]]:
         """Those that the framework finds relevant enough, by its own function of its own scores."""
@@ -135,7 +139,7 @@ class AdapterSearch:
             warnings.warn(f"Relevance scores must be between 0 and 1, got {relevances}", stacklevel=2)
         if threshold is None:
             return found
-        return [pair for pair, value in zip(found, relevances, strict=True) if value >= threshold]
+        return [pair for pair, value in zip(found, relevances, strict=True) if value >= threshold - ROUNDING]
 
     def _documents(self, found: list[tuple[str, float]]) -> list[tuple[Document, float]]:
         """Documents in the order of ``found``; one that was deleted since is left out."""

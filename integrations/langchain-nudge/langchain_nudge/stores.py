@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStore
 
 from langchain_nudge.databases.registry import DATABASES, database_of
 from nudge_rag.journal.text_hashes import TextsOf
@@ -42,6 +43,9 @@ def embedding_store(vectorstore: Any, *, persist_path: str | Path | None = None)
         return vectorstore
     if database is not None:
         return database.make_adapter(vectorstore)
+    if isinstance(inner := getattr(vectorstore, "vectorstore", None), VectorStore):
+        name = type(inner).__name__
+        raise TypeError(f"{type(vectorstore).__name__} is a retriever: pass its vector store (.vectorstore, a {name})")
     raise TypeError(
         f"{type(vectorstore).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store,"
         " implement the nudge_rag.stores.EmbeddingStore protocol and pass that"

@@ -246,8 +246,9 @@ class TuningState(nudge_rag.TuningState):
         persist_path: str | Path | None = None,
         **options: Unpack[StateOptions],
     ) -> None:
+        store = _open(vectorstore, persist_path)
         embed = embed_queries or embed_queries_with(vectorstore, embeddings)
-        super().__init__(_open(vectorstore, persist_path), embed, **_with_texts(vectorstore, options))
+        super().__init__(store, embed, **_with_texts(vectorstore, options))
 
     @classmethod
     def load(

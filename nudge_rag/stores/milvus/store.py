@@ -173,10 +173,9 @@ class MilvusStore(StoreAdapter):
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors by upserts, each row in its partition; refuse a collection with auto_id."""
-        if self._schema.auto_id:
-            raise ValueError(f"{self.collection!r} has auto_id: Milvus would give each node that it replaces a new id")
-        if not self._merges and self._schema.opaque:
-            raise ValueError(f"rows with {', '.join(self._schema.opaque)} need Milvus 2.6.2 to have a vector replaced")
+        problem = self.write_problem
+        if problem is not None:
+            raise ValueError(problem)
         place = self._place(pinned=True)
         self._require(names, self._vectors(place, names))
         new = dict(zip(names, rows, strict=True))
@@ -185,6 +184,15 @@ class MilvusStore(StoreAdapter):
         for partition, members in self._by_partition(place, names):
             for chunk in chunks(members, size):
                 self._upsert(place, partition, {node_id: new[node_id] for node_id in chunk})
+
+    @property
+    def write_problem(self) -> str | None:
+        """Name ids that Milvus makes, or fields that an older server would lose."""
+        if self._schema.auto_id:
+            return f"{self.collection!r} has auto_id: Milvus would give each node that it replaces a new id"
+        if not self._merges and self._schema.opaque:
+            return f"rows with {', '.join(self._schema.opaque)} need Milvus 2.6.2 to have a vector replaced"
+        return None
 
     def history(self) -> BlobStorage:
         """The store's history: a collection of its own, the same by the collection's name and by its aliases."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.packages import import_package
+from nudge_rag.common.spelling import other_spellings
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
@@ -307,6 +308,11 @@ def _location(client: Any) -> str:
 
 def _canonical(name: str) -> str | None:
     """An id as Qdrant gives it back: a decimal integer or a hyphenated UUID, or None if it is neither."""
+    plain = _plain(name)
+    return plain if plain is not None else next(filter(None, map(_plain, other_spellings(name))), None)
+
+
+def _plain(name: str) -> str | None:
     if name.isascii() and name.isdigit():
         return str(int(name))
     try:

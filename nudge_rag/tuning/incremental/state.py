@@ -20,6 +20,7 @@ from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.journal.text_hashes import hash_texts
 from nudge_rag.solvers.labels import LabeledQueries, QuerySums
 from nudge_rag.solvers.registry import resolve_solver
+from nudge_rag.stores.access import require_store
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.competitors import Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.gate import hash_queries
@@ -90,6 +91,7 @@ class TuningState:
 
     @renamed_argument("candidates", "competitors")
     def __init__(self, store: EmbeddingStore, embed_queries: EmbedQueries, **options: Unpack[StateOptions]) -> None:
+        require_store(store)
         settings = TuneSettings.from_options("TuningState", {"solver": "nudge-n", **options})
         self.store = store
         self.embed_queries = embed_queries

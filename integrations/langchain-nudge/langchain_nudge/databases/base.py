@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
@@ -13,8 +14,10 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore
 
-__all__ = ["SEARCH_OPTIONS", "Database"]
+__all__ = ["ROUNDING", "SEARCH_OPTIONS", "Database"]
 
+# How far scores of a database in float32 may be off: a node that is the query itself has a relevance of 1.
+ROUNDING = 1e-6
 # Options that every search of ours takes besides the filter.
 SEARCH_OPTIONS = frozenset({"k", "fetch_k", "lambda_mult", "score_threshold"})
 
@@ -33,6 +36,8 @@ class Database:
         own_options: what else the framework's own search looks at; it ignores all others. None if that is not known.
         thresholds_scores: whether ``score_threshold`` is one of its own scores in a plain similarity search, too.
         sorts_diverse: whether documents that MMR chose come in the order of their scores, not of the choice.
+        query_dtype: in which MMR compares the query: a query that is a node's text leaves it to choose among rounding.
+        lists_vectors: whether MMR is given vectors as lists of numbers.
     """
 
     keeps_file = False
@@ -42,6 +47,8 @@ class Database:
     own_options: frozenset[str] | None = None
     thresholds_scores = False
     sorts_diverse = False
+    query_dtype = "float32"
+    lists_vectors = False
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the `EmbeddingStore` of a vector store; ``persist_path`` is an option of those that keep a file."""
@@ -61,6 +68,10 @@ class Database:
     def honours(self, vectorstore: Any, options: Mapping[str, Any], is_async: bool) -> bool:
         """Tell whether the framework's own search answers, with every option honoured and ids in the documents."""
         return True
+
+    def as_searched(self, vectorstore: Any, queries: FloatArray) -> FloatArray:
+        """Return queries as the framework's own search gives them to the database."""
+        return queries
 
     def ranks_otherwise(self, vectorstore: Any, options: Mapping[str, Any]) -> str | None:
         """Name what makes the framework's own search rank by more than one vector of each node, or return None."""
@@ -100,12 +111,17 @@ class Database:
         self, query: FloatArray, vectors: FloatArray, k: int, lambda_mult: float, similarity: Similarity
     ) -> list[int]:
         """Return the rows that maximal marginal relevance chooses, by the framework's own function."""
-        rows: list[int] = maximal_marginal_relevance(query, list(vectors), lambda_mult=lambda_mult, k=k)
+        held = list(vectors.astype(np.float64)) if self.lists_vectors else list(vectors)
+        rows: list[int] = maximal_marginal_relevance(query.astype(self.query_dtype), held, lambda_mult=lambda_mult, k=k)
         return sorted(rows) if self.sorts_diverse else rows
 
     def prefetch(self, search_type: str, options: Mapping[str, Any]) -> int | None:
         """Return how many documents are found before they are filtered; None if all that pass are looked at."""
         return None
+
+    def is_good_enough(self, vectorstore: Any, score: float, threshold: float, similarity: Similarity) -> bool:
+        """Compare a score of the framework's own with a threshold of it."""
+        return score <= threshold + ROUNDING if similarity == "l2" else score >= threshold - ROUNDING
 
     def add_score(self, document: Document, score: float) -> Document:
         """Put the score into the metadata, if the framework's own search does so."""

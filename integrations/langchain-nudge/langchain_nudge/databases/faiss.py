@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 
-from langchain_nudge.databases.base import Database
+from langchain_nudge.databases.base import ROUNDING, Database
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, FaissStore
 
@@ -54,6 +56,13 @@ class FaissDatabase(Database):
         """Without fetch_k it filters the 20 nearest documents alone, and finds fewer than there are."""
         return options.get("filter") is None or "fetch_k" in options
 
+    def as_searched(self, vectorstore: Any, queries: FloatArray) -> FloatArray:
+        """At unit length, if the integration was told so (``normalize_L2``)."""
+        if not vectorstore._normalize_L2:
+            return queries
+        norms = np.linalg.norm(queries, axis=-1, keepdims=True)
+        return queries / np.where(norms > 0, norms, 1)
+
     def fetch_documents(self, vectorstore: Any, ids: list[str]) -> list[Document]:
         """Fetch documents from its docstore."""
         found = {node_id: vectorstore.docstore.search(node_id) for node_id in ids}
@@ -64,6 +73,11 @@ class FaissDatabase(Database):
         if options.get("filter") is None or "fetch_k" not in options:
             return None
         return int(options["fetch_k"]) * (2 if search_type == "mmr" else 1)
+
+    def is_good_enough(self, vectorstore: Any, score: float, threshold: float, similarity: Similarity) -> bool:
+        """As the integration compares: by what it was told of the index."""
+        larger = getattr(vectorstore.distance_strategy, "name", "") in ("MAX_INNER_PRODUCT", "JACCARD")
+        return score >= threshold - ROUNDING if larger else score <= threshold + ROUNDING
 
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """FAISS' own: the squared distance, or the inner product."""

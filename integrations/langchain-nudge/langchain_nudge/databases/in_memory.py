@@ -18,6 +18,7 @@ class InMemoryDatabase(Database):
     """LangChain's own vector store, in the memory of this process."""
 
     keeps_file = True
+    lists_vectors = True
 
     def make_adapter(self, vectorstore: Any, *, persist_path: Any = None, **options: Any) -> EmbeddingStore:
         """Make the adapter of its dictionary."""

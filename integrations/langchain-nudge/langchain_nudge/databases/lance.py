@@ -26,6 +26,7 @@ class LanceDatabase(Database):
     carried_options = frozenset({"prefilter"})
     own_options = OWN_OPTIONS
     sorts_diverse = True
+    lists_vectors = True
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its table."""

@@ -23,6 +23,8 @@ class MilvusDatabase(Database):
     """Milvus Lite, or a server."""
 
     filter_option = "expr"
+    query_dtype = "float64"
+    lists_vectors = True
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its collection and vector field."""

@@ -37,6 +37,7 @@ class PgVectorStoreDatabase(Database):
     """PGVectorStore and AsyncPGVectorStore, the second of langchain-postgres."""
 
     sorts_diverse = True
+    lists_vectors = True
 
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """Make the adapter of its table, on the connections of the application's own engine."""

@@ -43,27 +43,25 @@ class QdrantDatabase(Database):
     def choose_diverse(
         self, query: FloatArray, vectors: FloatArray, k: int, lambda_mult: float, similarity: Similarity
     ) -> list[int]:
-        """As Qdrant itself chooses: by its own distance, and what the integration calls lambda is diversity."""
+        """As Qdrant itself chooses: what the integration calls lambda is diversity, and distances are squared."""
         wide = np.asarray(vectors, dtype=np.float64)
-        relevance = _qdrant_scores(query[None, :], wide, similarity)[0]
-        likeness = _qdrant_scores(wide, wide, similarity)
+        relevance = score_matrix(query[None, :], wide, similarity)[0]
+        likeness = score_matrix(wide, wide, similarity)
         chosen: list[int] = []
         left = list(range(len(wide)))
         while left and len(chosen) < k:
             redundancy = likeness[:, chosen].max(axis=1) if chosen else np.zeros(len(wide))
             values = (1 - lambda_mult) * relevance - lambda_mult * redundancy if chosen else relevance
-            chosen.append(max(left, key=values.__getitem__))
-            left.remove(chosen[-1])
+            # Of equal values the last one, and the last one left takes the place of the chosen.
+            place = max(range(len(left)), key=lambda place: (values[left[place]], place))
+            chosen.append(left[place])
+            left[place] = left[-1]
+            left.pop()
         return chosen
 
     def framework_score(self, score: float, similarity: Similarity) -> float:
         """Qdrant's own score: the cosine, the inner product, or the distance."""
         return math.sqrt(max(-score, 0.0)) if similarity == "l2" else score
-
-
-def _qdrant_scores(queries: FloatArray, vectors: FloatArray, similarity: Similarity) -> FloatArray:
-    scores = score_matrix(queries, vectors, similarity)
-    return -np.sqrt(np.maximum(-scores, 0)) if similarity == "l2" else scores
 
 
 DATABASE = QdrantDatabase()

@@ -154,7 +154,7 @@ class Answers:
             result: VectorStoreQueryResult = self._vector_store.query(asked, **options)
         except Exception as error:
             return self._search_after(error, asked, options)
-        return result
+        return self._database.complete(result)
 
     async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Answer as `query`; whatever is synchronous runs in a thread, so that the event loop does not wait."""
@@ -170,7 +170,7 @@ class Answers:
             result: VectorStoreQueryResult = await self._vector_store.aquery(asked, **options)
         except Exception as error:
             return await asyncio.to_thread(self._search_after, error, asked, options)
-        return result
+        return self._database.complete(result)
 
     def _as_meant(self, query: VectorStoreQuery) -> VectorStoreQuery:
         """Leave out the node ids of the whole index if the framework's own search ignores node ids."""
@@ -246,6 +246,8 @@ class Answers:
         depth = int(options.get("mmr_prefetch_k") or k * options.get("mmr_prefetch_factor", PREFETCH_FACTOR))
         depth = store.count() if self._database.mmr_prefetch == "all" else max(depth, k)
         result = store.search(self._vectors_of(query), max(depth, 1))
+        if self._database.mmr_needs_k and len(result.ids[0]) < k:
+            return result.ids[0], self._as_given(result.scores[0])
         score_of = dict(zip(result.ids[0], self._as_given(result.scores[0]), strict=True))
         threshold = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
         scores, ids = get_top_k_mmr_embeddings(

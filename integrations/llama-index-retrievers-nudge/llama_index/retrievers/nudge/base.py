@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.retrievers.nudge.answers import Answers, History, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
+from llama_index.retrievers.nudge.queries import model_of
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from nudge_rag import Nudge
@@ -153,4 +154,4 @@ def _index_of(index: Any, embed_model: BaseEmbedding | None) -> VectorStoreIndex
         raise TypeError(f"NudgeRetriever takes a VectorStoreIndex or a supported vector store, got {name}")
     if not database.stores_text:
         raise TypeError(f"{name} keeps no texts: pass the VectorStoreIndex that it belongs to")
-    return VectorStoreIndex.from_vector_store(index, embed_model=embed_model)
+    return VectorStoreIndex.from_vector_store(index, embed_model=embed_model or model_of(index))

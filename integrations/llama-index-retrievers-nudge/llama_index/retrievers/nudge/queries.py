@@ -17,11 +17,25 @@ __all__ = ["embed_queries_with", "model_name_of", "model_of"]
 
 
 def model_of(index_or_store: Any, embed_model: BaseEmbedding | None = None) -> BaseEmbedding:
-    """Return the given model, the index's own, or that of ``Settings``, without the map of a nudge."""
+    """Return the given model, the index's own, or that of ``Settings``, without the map of a nudge.
+
+    Raises:
+        ValueError: none is given, and ``Settings`` has none.
+    """
     model = embed_model
     if model is None:
-        model = index_or_store._embed_model if isinstance(index_or_store, VectorStoreIndex) else Settings.embed_model
+        model = index_or_store._embed_model if isinstance(index_or_store, VectorStoreIndex) else _default_model()
     return model._embed_model if isinstance(model, NudgeEmbedding) else model
+
+
+def _default_model() -> BaseEmbedding:
+    try:
+        return Settings.embed_model
+    except ImportError as error:  # LlamaIndex' own default is in a package that is not installed
+        raise ValueError(
+            "a vector store has no embedding model of its own: pass embed_model=, set Settings.embed_model, or pass the"
+            " index"
+        ) from error
 
 
 def embed_queries_with(index_or_store: Any, embed_model: BaseEmbedding | None = None) -> EmbedQueries:

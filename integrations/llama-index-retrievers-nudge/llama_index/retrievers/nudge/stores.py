@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_index.core import VectorStoreIndex
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.nudge.databases.registry import DATABASES, database_of
@@ -46,6 +48,8 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
     database = database_of(store)
     if database is not None:
         return database.make_adapter(store)
+    if isinstance(store, BaseRetriever | BaseQueryEngine):
+        raise TypeError(f"{type(store).__name__} asks an index: pass the VectorStoreIndex itself")
     raise TypeError(
         f"{type(store).__name__} is not supported; supported are {', '.join(DATABASES)}. For another store, implement"
         " the nudge_rag.stores.EmbeddingStore protocol and pass that"

@@ -244,8 +244,9 @@ class TuningState(nudge_rag.TuningState):
         persist_path: str | Path | None = None,
         **options: Unpack[StateOptions],
     ) -> None:
+        store = _open(index_or_store, persist_path)
         embed = embed_queries or embed_queries_with(index_or_store, embed_model)
-        super().__init__(_open(index_or_store, persist_path), embed, **_with_texts(index_or_store, options))
+        super().__init__(store, embed, **_with_texts(index_or_store, options))
 
     @classmethod
     def load(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.schema import BaseNode
-from llama_index.core.vector_stores import VectorStoreQuery
+from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
 from nudge_rag.common.arrays import FloatArray
@@ -56,6 +56,7 @@ class Database:
         carried_options: those of them that ``search`` and ``match`` honour, or that change no answer.
         own_restrictions: ``node_ids`` and ``doc_ids``, as far as the framework's search honours them.
         mmr_prefetch: nodes that MMR chooses among: ``"factor"`` (a multiple of top-k), ``"all"`` nodes, None: no MMR.
+        mmr_needs_k: whether fewer nodes than asked for are not chosen from, but given as the search found them.
         mmr_keeps_scores: whether nodes that MMR chose keep the scores of the search.
     """
 
@@ -66,6 +67,7 @@ class Database:
     carried_options: frozenset[str] = frozenset()
     own_restrictions: frozenset[str] = frozenset()
     mmr_prefetch: str | None = None
+    mmr_needs_k = False
     mmr_keeps_scores = False
 
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
@@ -102,6 +104,10 @@ class Database:
     def nodes_by_id(self, vector_store: Any, ids: list[str]) -> dict[str, BaseNode]:
         """Fetch nodes by the id that the store knows them by."""
         return {node.node_id: node for node in self.fetch_nodes(vector_store, ids)}
+
+    def complete(self, result: VectorStoreQueryResult) -> VectorStoreQueryResult:
+        """Give what the framework's own search found ids, if it leaves any out."""
+        return result
 
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
         """Turn scores of the adapter into those that the framework's own search gives."""

@@ -21,6 +21,7 @@ class Chroma(Database):
     # ``include`` chooses the fields that the database sends along; nodes are made of the same fields anyway.
     carried_options = frozenset({"where", "where_document", "include"})
     mmr_prefetch = "factor"
+    mmr_needs_k = True
     mmr_keeps_scores = True
 
     def make_adapter(self, vector_store: Any) -> ChromaStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.schema import BaseNode, TextNode
-from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import FilterOperator
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from llama_index.retrievers.nudge.databases.base import MMR_OPTIONS, Database, Options, Request
@@ -15,6 +15,7 @@ from llama_index.retrievers.nudge.filters.safety import is_plain
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.stores import EmbeddingStore, MilvusStore
+from nudge_rag.stores.milvus.schema import among, schema_of
 
 __all__ = ["DATABASE"]
 
@@ -76,14 +77,32 @@ class Milvus(Database):
         )
 
     def fetch_nodes(self, vector_store: Any, ids: list[str]) -> list[BaseNode]:
-        """Fetch nodes by id: the integration leaves ids unquoted (version 1.2)."""
+        """Fetch nodes by the id of their row."""
+        return list(self.nodes_by_id(vector_store, ids).values())
+
+    def nodes_by_id(self, vector_store: Any, ids: list[str]) -> dict[str, BaseNode]:
+        """Fetch nodes by the id of their row, maybe a number: the integration leaves ids unquoted (version 1.2)."""
+        schema = schema_of(
+            vector_store.client.describe_collection(vector_store.collection_name), vector_store.embedding_field
+        )
         rows = vector_store.client.query(
             vector_store.collection_name,
-            filter=milvus_among("id", ids),
-            output_fields=vector_store.output_fields or ["*"],
+            filter=among(schema.id_field, schema.keys(ids).values()),
+            output_fields=["*"],  # the texts too, whatever the integration was told to give as metadata
             consistency_level="Strong",
         )
-        return [_make_node(vector_store, row) for row in rows]
+        nodes = {}
+        for row in rows:
+            # A node that another tool has written has no id of its own.
+            nodes[str(row[schema.id_field])] = _make_node(vector_store, row, str(row[schema.id_field]))
+        return nodes
+
+    def complete(self, result: VectorStoreQueryResult) -> VectorStoreQueryResult:
+        """Give nodes of other tools the id of their row: the integration makes one up at every search."""
+        for node, row_id in zip(result.nodes or (), result.ids or (), strict=False):
+            if node.node_id != str(row_id):
+                node.id_ = str(row_id)
+        return result
 
     def framework_scores(self, scores: FloatArray, similarity: Similarity) -> FloatArray:
         """Milvus gives the squared distance itself if it ranks by it: the smaller, the nearer."""
@@ -98,12 +117,12 @@ def _translate(filters: MetadataFilters, trusting: bool) -> str:
     return str(_to_milvus_filter(filters))
 
 
-def _make_node(vector_store: Any, row: dict[str, Any]) -> BaseNode:
+def _make_node(vector_store: Any, row: dict[str, Any], node_id: str) -> BaseNode:
     text = row.get(vector_store.text_key)
     if "_node_content" in row:
         return metadata_dict_to_node(row, text=text)
     metadata = {key: row.get(key) for key in vector_store.output_fields}
-    return TextNode(id_=row["id"], text=text or "", metadata=metadata)
+    return TextNode(id_=node_id, text=text or "", metadata=metadata)
 
 
 DATABASE = Milvus()
