@@ -31,6 +31,7 @@ class Postgres(Database):
     options = SEARCH_OPTIONS | MMR_OPTIONS
     carried_options = SEARCH_OPTIONS
     mmr_prefetch = "factor"
+    mmr_needs_k = True
 
     def make_adapter(self, vector_store: Any) -> EmbeddingStore:
         """Make the adapter of its table, on its own engine."""
