@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.dataset
+import pyarrow.fs
 import pyarrow.parquet
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 
 from nudge_rag import reapply, rollback, status, switch
 from nudge_rag.common import files
@@ -610,6 +612,47 @@ def test_another_file_system_holds_everything(folder):
     assert again.history().names("0001/")
     assert rollback(again).exact
     assert store.read(IDS).tobytes() == originals.tobytes()
+
+
+def spelled(folder):
+    """Ways to open one folder."""
+    arrow, local = pyarrow.fs.LocalFileSystem(), fsspec.implementations.local.LocalFileSystem()
+    (folder.parent / "link").symlink_to(folder)
+    within = DirFileSystem(str(folder.parent), local)
+    yield from ((place, None) for place in ("docs", "./docs/", "link", folder.as_uri(), f"local://{folder}"))
+    for place in ("docs", "docs/../docs/", str(folder.parent / "link"), f"{folder.parent}//docs"):
+        yield from ((place, filesystem) for filesystem in (arrow, local))
+    yield folder.as_uri(), local
+    yield "docs", pyarrow.fs.SubTreeFileSystem(str(folder.parent), arrow)
+    yield from (("docs", within), ("docs", pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(within))))
+
+
+def test_a_folder_has_one_history_however_it_is_spelled_and_by_whatever_file_system(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    store, before = ParquetStore(folder), VECTORS.astype(np.float32)
+    push_vectors(store, ["n3"], before[3:4], before[3:4] + 1)
+    found = [ParquetStore(place, filesystem=filesystem) for place, filesystem in spelled(folder)]
+    assert len(found) == 17
+    assert {(other.key, status(other).version, *other.files()) for other in found} == {
+        (store.key, "0001", *store.files())
+    }
+
+
+def test_a_folder_for_what_is_written_is_on_the_file_system_that_was_given(folder):
+    above = pyarrow.fs.SubTreeFileSystem(str(folder.parent), pyarrow.fs.LocalFileSystem())
+    ParquetStore("docs", filesystem=above, beside="ours").replace(["n1"], ONES)
+    assert (folder.parent / "ours").is_dir()
+    assert ParquetStore(folder, beside=folder.parent / "ours").read(["n1"]).tolist() == ONES.tolist()
+
+
+def test_hudi_tables_are_refused(folder):
+    (folder / ".hoodie").mkdir()
+    (folder / "de").mkdir()
+    write(folder / "de" / "part.parquet")
+    refusal = r"Hudi table.*: its timeline says which files count.*HoodieSnapshotExporter"
+    for source in (folder, folder / "de", [folder / "part-0.parquet"]):
+        with pytest.raises(ValueError, match=refusal):
+            ParquetStore(source, beside=folder.parent / "ours")
 
 
 def test_a_remote_file_system_is_no_local_folder():

@@ -19,7 +19,6 @@ __all__ = [
     "SourceFiles",
     "create_file",
     "forget",
-    "place_of",
     "resolve",
     "state_of",
     "uris_of",
@@ -95,8 +94,12 @@ class SourceFiles:
         """Whether a path is of the data: what begins with _ or . is not, as for Arrow and Spark, nor what is ours."""
         return not any(part.startswith(HIDDEN) or part.endswith(BESIDE) for part in self._inside(path).split("/"))
 
-    def place_beside(self, beside: str | Path | None) -> str | None:
+    def place_beside(self, beside: str | Path | None, filesystem: Any = None) -> str | None:
         """The folder for what is written: the one that is given, or one beside the files; None if there is no such.
+
+        Args:
+            beside: on ``filesystem``, or a URI.
+            filesystem: as it was given; None if none was.
 
         Raises:
             ValueError: one on another file system, or where what is in it would be taken for the user's.
@@ -104,7 +107,7 @@ class SourceFiles:
         if beside is None:
             has_none = self.root is None or ("/" not in self.root and WITH_BUCKETS.fullmatch(self.filesystem.type_name))
             return None if has_none else f"{self.root}{BESIDE}"
-        place = place_of(beside, self.filesystem)
+        place = _place_of(beside, self.filesystem, self.filesystem if filesystem is None else filesystem)
         if self.root is not None and f"{place}/".startswith(f"{self.root}/") and self._is_data(place):
             raise ValueError(
                 f"beside={place} is in {self.root}, and its files would count as yours: begin its name with _ or ."
@@ -185,18 +188,15 @@ def resolve(source: str | Path | Sequence[str | Path], filesystem: Any = None) -
     return SourceFiles(found[0][0], paths[0]) if one else SourceFiles(found[0][0], None, paths)
 
 
-def place_of(path: str | Path, filesystem: Any) -> str:
-    """A folder's path on the file system of the files: of a URI, or as it is.
+def _place_of(path: str | Path, filesystem: Any, given: Any) -> str:
+    """A folder's path on the file system of the files: of a URI, or on the one that was given.
 
     Raises:
         ValueError: a URI of another file system.
     """
-    import pyarrow.fs
-
-    given = str(path)
-    if "://" not in given:
-        return str(Path(given).resolve()) if isinstance(filesystem, pyarrow.fs.LocalFileSystem) else given.rstrip("/")
-    found, inside = _located(given, None)
+    if "://" not in str(path):
+        return _unwrapped(given, str(path))[1]
+    found, inside = _located(str(path), None)
     if found.type_name != filesystem.type_name:
         raise ValueError(
             f"beside must be on the file system of the files, {filesystem.type_name}, not {found.type_name}"
@@ -210,14 +210,34 @@ def uris_of(source: Any) -> list[str]:
     return [str(one) for one in given if "://" in str(one)]
 
 
+def _unwrapped(filesystem: Any, path: str) -> tuple[Any, str]:
+    """Arrow's file system and a path in it, spelled in one way, whatever is wrapped around it: it names the history."""
+    import pyarrow.fs
+
+    fsspec = _fsspec_of(filesystem) if isinstance(filesystem, pyarrow.fs.FileSystem) else filesystem
+    if fsspec is not None:
+        path = str(fsspec._strip_protocol(path))
+        protocols = (fsspec.protocol,) if isinstance(fsspec.protocol, str) else tuple(fsspec.protocol)
+        if "dir" in protocols and hasattr(fsspec, "fs"):
+            return _unwrapped(fsspec.fs, f"{fsspec.path}/{path}")
+        local = "file" in protocols
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fsspec))
+    elif isinstance(filesystem, pyarrow.fs.SubTreeFileSystem):
+        return _unwrapped(filesystem.base_fs, f"{filesystem.base_path.rstrip('/')}/{path}")
+    else:
+        local = isinstance(filesystem, pyarrow.fs.LocalFileSystem)
+        path = filesystem.normalize_path(path)
+    if local:
+        return pyarrow.fs.LocalFileSystem(), str(Path(path).resolve())
+    return filesystem, path.rstrip("/")
+
+
 def _located(path: str, filesystem: Any) -> tuple[Any, str]:
     import pyarrow
     import pyarrow.fs
 
     if filesystem is not None:
-        if not isinstance(filesystem, pyarrow.fs.FileSystem):
-            filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
-        return filesystem, path.rstrip("/")
+        return _unwrapped(filesystem, path)
     if "://" not in path:
         return pyarrow.fs.LocalFileSystem(), str(Path(path).resolve())
     scheme = path.partition("://")[0]
@@ -238,4 +258,4 @@ def _located(path: str, filesystem: Any) -> tuple[Any, str]:
         raise StoreError(f"neither pyarrow nor an installed package of fsspec opens {scheme}:// ({error})") from error
     if ":" in path.partition("://")[2].rpartition("@")[0] and hide(inside, secrets_in(path)) != inside:
         raise ValueError(f"a login in a URI of {scheme}:// would be part of every path: give filesystem= instead")
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(found)), inside.rstrip("/")
+    return _unwrapped(found, inside)

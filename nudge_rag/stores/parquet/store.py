@@ -104,7 +104,7 @@ class ParquetStore(StoreAdapter):
         with hide_secrets(*uris_of(source), *uris_of([beside])):
             self._source = resolve(source, filesystem)
             self._source.check_tables()
-            root = self._source.place_beside(beside)
+            root = self._source.place_beside(beside, filesystem)
             self._columns = self._columns_of(id_column, vector_column)
         self._place = f"{root or self._source.root or self._source.listed}/{scope_of(vector_column)}"
         self._folder = SnapshotFolder(self._source.filesystem, self._place) if root else None

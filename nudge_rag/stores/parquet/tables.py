@@ -1,4 +1,4 @@
-"""Tables that are more than their files: Iceberg and Delta, whose metadata says which files and rows count."""
+"""Tables that are more than their files: Iceberg, Delta and Hudi, whose metadata says which files and rows count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 __all__ = ["check_above", "check_files", "check_folder"]
 
-DELTA_LOG, ICEBERG_METADATA = "_delta_log", "metadata"
+DELTA_LOG, HUDI_TIMELINE, ICEBERG_METADATA = "_delta_log", ".hoodie", "metadata"
 METADATA_FILE = re.compile(r"[^/]*\.metadata\.json(\.gz)?")
 # A commit, a compacted range of them (the last counts), or a checkpoint, by its number.
 LOG_FILE = re.compile(r"(\d+)(?:\.(\d+)\.compacted)?\..*(json|parquet)")
@@ -29,6 +29,8 @@ def check_folder(inside: Iterable[str], root: str) -> None:
     for path in inside:
         if path == DELTA_LOG or path.startswith(f"{DELTA_LOG}/"):
             raise _delta_folder(root, root)
+        if path == HUDI_TIMELINE or path.startswith(f"{HUDI_TIMELINE}/"):
+            raise _hudi_folder(root, root)
         if re.fullmatch(f"{ICEBERG_METADATA}/{METADATA_FILE.pattern}", path):
             raise _iceberg_folder(root, root)
 
@@ -40,7 +42,7 @@ def check_above(filesystem: Any, path: str) -> None:
         ValueError: it is; says which list of files to give instead.
     """
     for table, kind in _tables_above(filesystem, [path.rpartition("/")[0]]):
-        raise (_delta_folder if kind == DELTA_LOG else _iceberg_folder)(path, table)
+        raise FOLDERS[kind](path, table)
 
 
 def check_files(filesystem: Any, paths: Sequence[str]) -> None:
@@ -52,6 +54,8 @@ def check_files(filesystem: Any, paths: Sequence[str]) -> None:
     for folder, kind in _tables_above(filesystem, sorted({path.rpartition("/")[0] for path in paths})):
         if kind == ICEBERG_METADATA:
             _check_iceberg(filesystem, folder)
+        elif kind == HUDI_TIMELINE:
+            raise _hudi_folder(folder, folder)
         else:
             _check_delta(filesystem, folder, [path for path in paths if path.startswith(f"{folder}/")])
 
@@ -71,6 +75,16 @@ def _iceberg_folder(root: str, table: str) -> ValueError:
     )
 
 
+def _hudi_folder(root: str, table: str) -> ValueError:
+    return ValueError(
+        f"{root} is {_part_of('Hudi', root, table)}: its timeline says which files count, and older ones are there too."
+        " Export a snapshot of the table (HoodieSnapshotExporter), and give that folder"
+    )
+
+
+FOLDERS = {DELTA_LOG: _delta_folder, HUDI_TIMELINE: _hudi_folder, ICEBERG_METADATA: _iceberg_folder}
+
+
 def _part_of(kind: str, root: str, table: str) -> str:
     article = "an" if kind == "Iceberg" else "a"
     return f"{article} {kind} table" if root == table else f"a part of the {kind} table {table}"
@@ -81,13 +95,13 @@ def _tables_above(filesystem: Any, folders: Sequence[str]) -> Iterator[tuple[str
     from pyarrow.fs import FileType
 
     above = dict.fromkeys(part for folder in folders for part in _ancestors(folder))
-    kinds = [(folder, kind) for folder in above for kind in (DELTA_LOG, ICEBERG_METADATA)]
+    kinds = [(folder, kind) for folder in above for kind in (DELTA_LOG, HUDI_TIMELINE, ICEBERG_METADATA)]
     found: list[Any] = []
     # Whoever may read the data alone is not asked for what is above it.
     with contextlib.suppress(OSError):
         found = filesystem.get_file_info([f"{folder}/{kind}" for folder, kind in kinds])
     for (folder, kind), info in zip(kinds, found, strict=False):
-        if info.type == FileType.Directory and (kind == DELTA_LOG or _metadata_files(filesystem, folder)):
+        if info.type == FileType.Directory and (kind != ICEBERG_METADATA or _metadata_files(filesystem, folder)):
             yield folder, kind
 
 
