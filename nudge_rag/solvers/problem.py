@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ __all__ = ["Problem", "check_gamma", "make_problem"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Checked input of a solver: labels, covered rows, their originals and unit targets.
+    """Checked input of a solver: labels, covered rows and their originals.
 
     ``embeddings`` may be an array of another library than numpy; everything else is numpy's.
     """
@@ -28,7 +29,14 @@ class Problem:
     val: PreparedLabels | None
     rows: IntArray
     originals: FloatArray
-    targets: Float64Array
+    summed: QuerySums | None = None
+
+    @cached_property
+    def targets(self) -> Float64Array:
+        """The unit direction of the sum of each covered node's training queries, (c, d); zeros if they cancel out."""
+        if self.summed is not None:
+            return unit_directions(self.summed.sums, self.summed.counts)
+        return np.zeros((0, 0)) if self.train is None else covered_targets(self.train)[1]
 
     def as_given(self, vectors: FloatArray) -> Any:
         """``vectors`` as an array of the library, and on the device, of the embeddings."""
@@ -54,8 +62,13 @@ def make_problem(
     nodes: Any = as_device_matrix(embeddings, "embeddings") if foreign else as_matrix(embeddings, "embeddings")
     dtype = numpy_dtype(nodes) if foreign else nodes.dtype
     size: dict[str, Any] = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": dtype}
-    learned = None if isinstance(train, QuerySums) else prepare_labels(train, "training", **size)
-    rows, targets = covered_targets(learned) if learned else _summed_targets(train, nodes)
+    learned, summed = None, None
+    if isinstance(train, QuerySums):
+        summed = _checked_sums(train, nodes)
+        rows = summed.rows
+    else:
+        learned = prepare_labels(train, "training", **size)
+        rows = np.unique(learned.node_of_pair)
     if not len(rows):
         raise ValueError("the training set has no query with an answer: there is nothing to learn from")
     checked = None if val is None else prepare_labels(val, "validation", **size)
@@ -67,15 +80,15 @@ def make_problem(
         )
     originals: FloatArray = to_numpy(take(nodes, rows)) if foreign else np.asarray(nodes[rows])
     _check_covered(originals, rows)
-    return Problem(nodes, learned, checked, rows, originals, targets)
+    return Problem(nodes, learned, checked, rows, originals, summed)
 
 
-def _summed_targets(train: Any, nodes: Any) -> tuple[IntArray, Float64Array]:
+def _checked_sums(train: QuerySums, nodes: Any) -> QuerySums:
     if train.sums.shape != (len(train.rows), nodes.shape[1]) or train.counts.shape != train.rows.shape:
         raise ValueError(
             f"training sums have shape {train.sums.shape} for {len(train.rows)} rows and dimension {nodes.shape[1]}"
         )
-    return train.rows, unit_directions(train.sums, train.counts)
+    return train
 
 
 def _check_covered(originals: FloatArray, rows: IntArray) -> None:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray
-from nudge_rag.common.similarity import Similarity
-from nudge_rag.evaluation.metrics import Metric
-from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
-from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver, query_vectors_of
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
+from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver
+from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
 from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
-from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
+from nudge_rag.solvers.contrastive.offset import lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
-from nudge_rag.solvers.result import Candidate, NudgeFit
+from nudge_rag.solvers.result import NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["SolverTrials", "map_space"]
-
-logger = logging.getLogger(__name__)
 
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.12)
@@ -41,37 +37,10 @@ FEW_TAUS, FEW_STRENGTHS = (0.05, 0.03), (30.0, 3.0)
 # as hold so many nodes.
 MANY = 1_000_000
 FEW_FOLDS, MAP_FOLDS, ENOUGH_NODES = 5, 2, 200
-# The labels know nothing of documents that are to come: at least so many of tomorrow's queries are taken to ask for
-# what nobody labelled, unless the user knows better.
-LEAST_SHARE = 0.2
 # With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
 ENOUGH_QUERIES = 500
-# Standard errors on either side of a mean that its 95 % interval takes in.
-NORMAL = 1.96
 # Of more validation queries a sample chooses the setting; the final solution learns from all.
 MOST_JUDGED = 5_000
-
-
-class Chooser(Protocol):
-    """What the trials ask of the solver that chooses."""
-
-    metric: Metric
-    similarity: Similarity
-    tolerance: float | None
-    uncovered_share: float | None
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """The labels and the nodes where queries are searched from and found, and the scorers for that."""
-
-    train: LabelsLike
-    val: LabelsLike
-    held: HeldOutNodes
-    scorer: ValidationScorer
-    nodes: FloatArray
-    background: Any
-    prefix: str = ""
 
 
 class SolverTrials:
@@ -93,9 +62,6 @@ class SolverTrials:
         val = sample_labels(val, MOST_JUDGED)
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         labelled = prepare_labels(self._both, "labelled", **size)
-        self._rare = share_of_uncovered(labelled)
-        given = chooser.uncovered_share
-        self._uncovered = max(self._rare, LEAST_SHARE) if given is None else given
         self._many = labelled.n_queries * len(np.unique(labelled.node_of_pair)) > MANY
         # Every solver moves the same rows: the nodes that have a training label.
         learned = prepare_labels(train, "training", **size)
@@ -103,7 +69,6 @@ class SolverTrials:
         judged = prepare_labels(val, "validation", **size)
         if not judged.n_queries:
             raise ValueError("the validation set has no query with an answer: no solver can be chosen")
-        self._covered = _covered_queries(judged.query_of_pair, np.isin(judged.node_of_pair, self._rows))
         self._few = judged.n_queries < ENOUGH_QUERIES and not self._many
         held = HeldOutNodes(
             nodes,
@@ -115,8 +80,9 @@ class SolverTrials:
             enough_nodes=ENOUGH_NODES if self._many else None,
             covered_too=self._few,
         )
-        self._plain = _Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
-        self._before = self._plain.scorer.per_query(nodes[self._rows])
+        self._plain = Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
+        before = self._plain.scorer.per_query(nodes[self._rows])
+        self._measures = Measures(chooser, labelled, judged, self._rows, before)
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
         self._point: tuple[float, float] | None = None
 
@@ -150,7 +116,8 @@ class SolverTrials:
             mapped.nodes, mapped.train, background=mapped.background
         )
         name = f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}"
-        yield self._measured(mapped, name, replace(untouched, solver=mapped.prefix, vectors=still), 0.0, None, None)
+        alone = replace(untouched, solver=mapped.prefix, vectors=still)
+        yield self._measures.measure(mapped, name, alone, 0.0, None, None)
         yield from self._contrastive(mapped, keep_lengths=True)
 
     def final_adapter(self) -> QueryAdapter:
@@ -163,17 +130,17 @@ class SolverTrials:
             raise ValueError("no map was chosen: run with_map first")
         return self._map.fit_at(self._nodes, self._both, *self._point)[0]
 
-    def _with_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> _Geometry:
+    def _with_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
         train, val = map_labels(self._plain.train, adapter), map_labels(self._plain.val, adapter)
         held = self._plain.held.with_adapters(of_folds)
         scorer = self._scorer(val, self._nodes, self._background)
-        return _Geometry(train, val, held, scorer, self._nodes, self._background, "map")
+        return Geometry(train, val, held, scorer, self._nodes, self._background, "map")
 
-    def _with_nodes(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> _Geometry:
+    def _with_nodes(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
         nodes, background = map_space(self._nodes, self._background, adapter)
         train, val = without_scores(self._plain.train), without_scores(self._plain.val)
         held = self._plain.held.with_mapped_nodes(of_folds)
-        return _Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background, "node map")
+        return Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background, "node map")
 
     def _scorer(self, val: LabelsLike, nodes: FloatArray, background: Any) -> ValidationScorer:
         judged = prepare_labels(val, "validation", n_nodes=nodes.shape[0], dimension=nodes.shape[1], dtype=nodes.dtype)
@@ -184,7 +151,7 @@ class SolverTrials:
         plain, similarity = self._plain, self._chooser.similarity
         first = solver.fit(self._nodes, plain.train, plain.val, background=self._background)
         if not first.gamma:
-            yield self._measured(plain, name, first, 0.0, None, None)
+            yield self._measures.measure(plain, name, first, 0.0, None, None)
             return
         for share in SHARES:
             fixed = kind(gamma=share * first.gamma, similarity=similarity)
@@ -194,7 +161,7 @@ class SolverTrials:
                 plain, name, fit, fixed, plain.held.solutions(fixed), keep_lengths=name != "nudge-m"
             )
 
-    def _contrastive(self, geometry: _Geometry, *, keep_lengths: bool) -> Iterator[TriedSetting]:
+    def _contrastive(self, geometry: Geometry, *, keep_lengths: bool) -> Iterator[TriedSetting]:
         """What validation chooses, and if that is small other points; of much validation without negatives too.
 
         Nudges that learn nothing of nodes that nobody labelled do not learn to win against them: they are tried if a
@@ -208,23 +175,30 @@ class SolverTrials:
         )
         fit = solver.fit(geometry.nodes, geometry.train, geometry.val, background=geometry.background)
         if not fit.averaged and not self._few:
-            yield self._measured(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
+            yield self._measures.measure(geometry, _name_of(keep_lengths), fit, 0.0, None, None)
             return
         for points in self._points(fit):
             fixed = solver.at_points(points)
             # Validation has solved at its own points.
             whole = fit if points == fit.averaged else self._solved(geometry, fixed, fit)
-            bold = list(self._averaged(geometry, fixed, whole, _name_of(keep_lengths)))
+            solutions = geometry.held.solutions(self._of_folds(fixed))
+            bold = list(self._averaged(geometry, fixed, whole, solutions))
             yield from bold
             if not self._few and min(bold[0].candidate.uncovered or 0.0, bold[0].candidate.new_nodes or 0.0) < 0:
                 careful = solver.at_points(points, negatives=0)
-                whole = self._solved(geometry, careful, fit)
-                yield from self._averaged(geometry, careful, whole, f"{_name_of(keep_lengths)}, labelled negatives")
+                whole = self._solved(geometry, careful.starting_from(whole.rows, whole.vectors), fit)
+                solutions = geometry.held.solutions_from(self._of_folds(careful), solutions)
+                yield from self._averaged(geometry, careful, whole, solutions)
 
-    def _solved(self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit) -> NudgeFit:
+    def _solved(self, geometry: Geometry, solver: NudgeContrastive, fit: NudgeFit) -> NudgeFit:
         """The record ``fit`` with what ``solver`` learns from the training labels."""
         whole = solver.fit(geometry.nodes, geometry.train, background=geometry.background)
         return replace(fit, vectors=whole.vectors, gamma=whole.gamma, averaged=whole.averaged)
+
+    def _of_folds(self, solver: NudgeContrastive) -> NudgeContrastive:
+        """The solver of folds: of many labels at the best point alone, an average of several costs others no more."""
+        points = list(zip(solver.taus, solver.strength or (), strict=True))
+        return solver.at_points(points[:1]) if self._many else solver
 
     def _points(self, fit: NudgeFit) -> list[tuple[tuple[float, float], ...]]:
         """Temperatures and strengths to average the solutions of: what validation chose, and if that is small more."""
@@ -234,17 +208,21 @@ class SolverTrials:
         return [*(tuple((tau, strength) for tau in FEW_TAUS) for strength in FEW_STRENGTHS), *chosen]
 
     def _averaged(
-        self, geometry: _Geometry, solver: NudgeContrastive, fit: NudgeFit, name: str
+        self, geometry: Geometry, solver: NudgeContrastive, fit: NudgeFit, solutions: Sequence[FloatArray]
     ) -> Iterator[TriedSetting]:
         """The average of the solutions at the points of ``solver``."""
-        # Of many labels, folds are solved at the best point alone: an average of several costs others no more.
-        solutions = geometry.held.solutions(solver.at_points(fit.averaged[:1]) if self._many else solver)
+        name = _name_of(solver.keep_lengths)
+        name = name if solver.negatives else f"{name}, labelled negatives"
         name = f"{name}, strength {1 / fit.gamma:g}" if self._few else name
-        yield from self._lowered(geometry, name, fit, solver, solutions, keep_lengths=solver.keep_lengths)
+        # The final solution starts from this one; not of few labels, where solving anew costs nothing, nor after a map,
+        # which is learned anew as well.
+        anew = self._few or bool(geometry.prefix)
+        final = solver if anew else solver.starting_from(fit.rows, fit.vectors)
+        yield from self._lowered(geometry, name, fit, final, solutions, keep_lengths=solver.keep_lengths)
 
     def _lowered(
         self,
-        geometry: _Geometry,
+        geometry: Geometry,
         name: str,
         fit: NudgeFit,
         solver: FixedSolver,
@@ -253,8 +231,7 @@ class SolverTrials:
         keep_lengths: bool,
     ) -> Iterator[TriedSetting]:
         """A solution with the scores of moved nodes lowered by each offset: that costs next to nothing."""
-        direction = common_direction(query_vectors_of(geometry.train))
-        directions = [common_direction(vectors) for vectors in geometry.held.training_vectors]
+        direction, directions = geometry.directions
 
         def lowered(offset: float) -> TriedSetting:
             moved = [
@@ -264,7 +241,7 @@ class SolverTrials:
             shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
             final = LoweredSolver(solver, offset, keep_lengths) if offset else solver
             label = f"{name}, offset {offset:g}" if offset else name
-            return self._measured(geometry, label, shown, fit.gamma, final, moved)
+            return self._measures.measure(geometry, label, shown, fit.gamma, final, moved)
 
         tried = {offset: lowered(offset) for offset in OFFSETS}
         yield from tried.values()
@@ -276,84 +253,11 @@ class SolverTrials:
             yield one
             harmful, harmless = (harmful, middle) if harms_nobody(one.candidate) else (middle, harmless)
 
-    def _measured(
-        self,
-        geometry: _Geometry,
-        name: str,
-        fit: NudgeFit,
-        gamma: float,
-        final: Any,
-        solutions: Sequence[FloatArray] | None,
-    ) -> TriedSetting:
-        """``solutions`` are those of the folds; None if no node moves there."""
-        values = geometry.scorer.per_query(fit.vectors)
-        mapped = bool(geometry.prefix)
-        effects = geometry.held.effects(solutions)
-        if mapped and not name.startswith(geometry.prefix):
-            name = f"{geometry.prefix} + {name}"
-        aside = np.zeros(0) if effects is None else effects.covered
-        gains = np.concatenate([(values - self._before)[self._covered], aside])
-        candidate = self._candidate(name, gamma, float(values.mean()), gains, effects)
-        logger.info("%s", candidate)
-        solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
-        return TriedSetting(solver, candidate, gains, final, replace(fit, solver=solver), mapped)
-
-    def _expected(self, covered: float, uncovered: float, new_nodes: float) -> float:
-        """The change over tomorrow's queries; those without labelled answers ask for rare nodes or for new ones."""
-        rare = min(self._rare, self._uncovered)
-        return (1 - self._uncovered) * covered + rare * uncovered + (self._uncovered - rare) * new_nodes
-
-    def _candidate(
-        self, name: str, gamma: float, validation: float, gains: Float64Array, effects: GroupEffects | None
-    ) -> Candidate:
-        covered = float(gains.mean())
-        half = NORMAL * float(gains.std()) / np.sqrt(len(gains))
-        candidate = Candidate(
-            name,
-            gamma,
-            validation,
-            covered=covered,
-            covered_low=covered - half,
-            covered_high=covered + half,
-            expected=covered,
-            allowed=True,
-            note=_note(effects),
-        )
-        if effects is None:
-            return candidate
-        uncovered, new = effects.uncovered, effects.new_nodes
-        return replace(
-            candidate,
-            uncovered=uncovered.change,
-            low=uncovered.low,
-            high=uncovered.high,
-            held_out_nodes=uncovered.n_nodes,
-            new_nodes=new.change,
-            new_low=new.low,
-            new_high=new.high,
-            expected=self._expected(covered, uncovered.change, new.change),
-            allowed=effects.within(self._chooser.tolerance),
-        )
-
 
 def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:
     """All nodes mapped, and those that only compete, a block at a time."""
     return adapter.apply_to_nodes(nodes), None if background is None else MappedBlocks(background, adapter)
 
 
-def _covered_queries(query_of_pair: Any, known: BoolArray) -> BoolArray:
-    """Whether each query has an answer with a training label; all queries if none has."""
-    covered = np.bincount(query_of_pair, weights=known) > 0
-    return covered if covered.any() else np.ones_like(covered)
-
-
 def _name_of(keep_lengths: bool) -> str:
     return "nudge-contrastive" if keep_lengths else "nudge-contrastive, lengths free"
-
-
-def _note(effects: GroupEffects | None) -> str:
-    if effects is None:
-        return "too few labelled nodes to estimate the effect on uncovered queries"
-    if effects.uncovered.n_nodes < FEW_NODES:
-        return f"only {effects.uncovered.n_nodes} labelled nodes: too few to tell the effect on uncovered queries"
-    return ""

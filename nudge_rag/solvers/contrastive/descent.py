@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
+from nudge_rag.common.blas_threads import one_blas_thread
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.contrastive.groups import (
     QueryGroups,
@@ -78,7 +80,8 @@ class ContrastiveDescent:
             raise TypeError("NudgeContrastive needs the training queries themselves")
         self._train, self._similarity, self._bounds = problem.train, similarity, None
         if is_cheaper_in_groups(problem.train.n_queries, len(problem.rows)):
-            order, self._bounds = group_queries(query_vectors(problem.train, "cosine"))
+            with one_blas_thread():
+                order, self._bounds = group_queries(query_vectors(problem.train, "cosine"))
             self._train = reorder_queries(problem.train, order)
         self._given, self._uncovered_weight = problem.originals, uncovered_weight
         self._sphere = keep_lengths
@@ -126,16 +129,28 @@ class ContrastiveDescent:
 
     def at(self, tau: float, strength: float, iterations: int, start: Float64Array | None = None) -> Point:
         """From the untouched nodes, or from a solution for the same nodes, to one strength; of no known value."""
-        objective, taken, asked = self._objective(tau), 0, 0
+        objective, taken, asked, warm = self._objective(tau), 0, 0, start is not None
         if start is None:
             start = objective.originals
             if self._bounds is not None:
                 grouped = self._grouped_at_originals(objective)
-                found, _ = _descend(grouped, start, strength, min(STEPS_BEFORE_REFRESH, iterations))
+                first = min(STEPS_BEFORE_REFRESH, iterations)
+                found, _ = _descend(grouped, start, strength, first)
                 start, taken, asked = found.point, found.iterations, found.evaluations
-        found, record = _descend(self._refreshed(objective, start), start, strength, max(1, iterations - taken))
+        objective, left = self._refreshed(objective, start), max(1, iterations - taken)
+        found, record = _descend(objective, start, strength, left, by_node=warm)
         record = replace(record, iterations=record.iterations + taken, evaluations=record.evaluations + asked)
         return Point(self._as_given(found.point), float("nan"), record, found.point)
+
+    def start_at(self, rows: IntArray, vectors: FloatArray) -> Float64Array:
+        """The untouched nodes, those of increasing ``rows`` moved to ``vectors``, as a descent begins."""
+        places = covered_columns(rows, self._rows)
+        moved: Float64Array = vectors[places >= 0].astype(np.float64)
+        if self._sphere:
+            moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        start = self._originals.copy()
+        start[places[places >= 0]] = moved
+        return start
 
     def averaged(self, solutions: Sequence[FloatArray]) -> FloatArray:
         """The mean of ``solutions``; for cosine and l2 its direction, at the nodes' own lengths.
@@ -193,14 +208,15 @@ class ContrastiveDescent:
             at = nodes / np.linalg.norm(nodes, axis=1, keepdims=True)
             at = at * self._lengths if self._similarity == "dot" else at
         rejecting, columns, _ = self._rejected_covered()
-        return select_columns(
-            self._queries,
-            bounds,
-            at.astype(self._queries.dtype),
-            (self._train.query_of_pair, self._columns),
-            (rejecting, columns),
-            seed,
-        )
+        with one_blas_thread():
+            return select_columns(
+                self._queries,
+                bounds,
+                at.astype(self._queries.dtype),
+                (self._train.query_of_pair, self._columns),
+                (rejecting, columns),
+                seed,
+            )
 
     def _rejected_covered(self) -> tuple[IntArray, IntArray, Float64Array]:
         covered = self._rejected_columns >= 0
@@ -255,16 +271,22 @@ def _descend(
     start: Float64Array,
     strength: float,
     iterations: int,
+    by_node: bool = False,
 ) -> tuple[Minimum, Descent]:
-    """L-BFGS from ``start`` (c, d)."""
-    found = minimize(
-        lambda vectors: objective.value_and_gradient(vectors, strength),
-        start,
-        curvature=objective.curvature(strength),
-        iterations=iterations,
-        tolerance=TOLERANCE,
-        memory=MEMORY,
-    )
+    """L-BFGS from ``start`` (c, d), with one guess of the curvature or one for each node.
+
+    The latter pays from a solution for much the same labels: what is left to do differs by node.
+    """
+    # Products of groups are small.
+    with one_blas_thread() if objective.groups is not None else nullcontext():
+        found = minimize(
+            lambda vectors: objective.value_and_gradient(vectors, strength),
+            start,
+            curvature=objective.curvatures(strength) if by_node else objective.curvature(strength),
+            iterations=iterations,
+            tolerance=TOLERANCE,
+            memory=MEMORY,
+        )
     largest = float(np.abs(found.gradient).max(initial=0.0))
     record = Descent(
         objective.tau, strength, found.iterations, found.evaluations, found.value, largest, found.converged

@@ -47,7 +47,7 @@ def minimize(
     function: Callable[[Float64Array], tuple[float, Float64Array]],
     start: Float64Array,
     *,
-    curvature: float,
+    curvature: float | Float64Array,
     iterations: int,
     tolerance: float,
     memory: int = 5,
@@ -61,7 +61,8 @@ def minimize(
     Args:
         function: of an array of the shape of ``start``.
         start: where to begin, float64.
-        curvature: a positive guess of the second derivative, by which the first step is divided.
+        curvature: a positive guess of the second derivative, by which the first step is divided; or one for each
+            coordinate, in any shape that spreads over the point's: later steps keep their proportions.
         iterations: at most so many steps.
         tolerance: end after a step that improves the function by less than this, relative to its value.
         memory: how many steps are remembered.
@@ -94,7 +95,7 @@ def minimize(
 
 
 def _times_inverse(
-    gradient: Float64Array, steps: deque[tuple[Float64Array, Float64Array, float]], curvature: float
+    gradient: Float64Array, steps: deque[tuple[Float64Array, Float64Array, float]], curvature: float | Float64Array
 ) -> Float64Array:
     """The gradient times the inverse of the Hessian that the remembered steps speak of."""
     rest, shares = gradient.copy(), []
@@ -102,10 +103,10 @@ def _times_inverse(
         share = float(np.vdot(step, rest)) / along
         shares.append(share)
         rest -= share * change
+    rest /= curvature
     if steps:
         _, change, along = steps[-1]
-        curvature = float(np.vdot(change, change)) / along
-    rest /= curvature
+        rest *= along / float(np.vdot(change, change / curvature))
     for (step, change, along), share in zip(steps, reversed(shares), strict=True):
         rest += step * (share - float(np.vdot(change, rest)) / along)
     return rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -89,100 +90,137 @@ class ContrastiveObjective:
         along = (gradient * units).sum(axis=1, keepdims=True)
         return loss, (gradient - along * units) / norms + 2 * strength * (norms - 1) * units
 
-    def _at_lengths(self, rows: Float64Array) -> Float64Array:
-        return rows if self.lengths is None else rows * self.lengths
+    def _at_lengths(self, rows: Float64Array, nodes: IntArray | slice = slice(None)) -> Float64Array:
+        return rows if self.lengths is None else rows * self.lengths[nodes]
 
     def curvature(self, strength: float) -> float:
         """A rough guess of the second derivative by a node's vector at the originals, for a first step's length."""
         per_node = len(self.queries) / max(1, len(self.originals))
         return 2 * strength + COMMON_SHARE * (1 + self.uncovered_weight) * per_node / self.tau**2
 
+    def curvatures(self, strength: float) -> Float64Array:
+        """The same for each node by its labels, (c, 1).
+
+        A node is drawn by its own labels, and repelled by queries of others, by about as many of them at every node.
+        """
+        labels = np.bincount(self.column_of_pair, weights=self.weights, minlength=len(self.originals))
+        queries = (labels + labels.mean()) / 2
+        common = COMMON_SHARE * (1 + self.uncovered_weight) * queries[:, None] / self.tau**2
+        return np.asarray(2 * strength + common)
+
     def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
         dtype = self.queries.dtype
         scaled = np.ascontiguousarray(nodes / self.tau, dtype=dtype)
-        originals = np.ascontiguousarray(self._at_lengths(self.originals) / self.tau, dtype=dtype)
-        gradient, loss = np.zeros(nodes.shape, dtype=np.float64), 0.0
-        for queries, columns, log_counts in self._blocks(len(nodes)):
-            block = self.queries[queries]
-            part = self._pairs_of(queries, columns)
-            logits = block @ (scaled if columns is None else scaled[columns]).T
-            loss -= float((part.weights * logits[part.rows, part.columns]).sum())
-            if log_counts is not None:
-                logits += log_counts
-            rejecting, rejected, extra = self._rejected_by(queries, columns)
-            logits[rejecting, rejected] += extra.astype(dtype)
-            others = self.others[queries].astype(dtype)
-            if self.uncovered_weight:
-                original = np.einsum("pd,pd->p", block[part.rows], originals[self._columns_of(queries)])
-                loss += self._both_sums(logits, others, part, original)
+        gradient, loss = np.zeros(nodes.shape, dtype=dtype), 0.0
+        for block in self._blocks:
+            logits = block.queries @ (scaled if block.columns is None else scaled.take(block.columns, axis=0)).T
+            flat = logits.reshape(-1)
+            loss -= float(block.weights @ flat[block.pairs])
+            if block.log_counts is not None:
+                logits += block.log_counts
+            flat[block.rejected] += block.extra
+            loss += self._both_sums(logits, block) if self.uncovered_weight else _log_sum(logits, block.others)
+            flat[block.pairs] -= block.weights
+            if block.columns is None:
+                gradient += logits.T @ block.queries
             else:
-                loss += _log_sum(logits, others)
-            logits[part.rows, part.columns] -= part.weights.astype(dtype)
-            if columns is None:
-                gradient += logits.T @ block
-            else:
-                gradient[columns] += logits.T @ block
-        return loss, gradient / self.tau
+                gradient[block.columns] += logits.T @ block.queries
+        return loss, gradient.astype(np.float64) / self.tau
 
-    def _blocks(self, n_nodes: int) -> Iterator[tuple[slice, IntArray | None, FloatArray | None]]:
-        """Queries that are looked at together, with the columns of their sums (None: all) and what these stand for."""
+    @cached_property
+    def _blocks(self) -> tuple[_Block, ...]:
+        """Queries that are looked at together, with all of them that is the same at every V."""
+        return tuple(self._block(*part) for part in self._parts())
+
+    def _parts(self) -> Iterator[tuple[slice, IntArray | None, FloatArray | None]]:
+        """Queries that are looked at together, the columns of their sums (None: all) and what these stand for."""
         if self.groups is not None:
             yield from self.groups
             return
-        step = max(1, LOGITS_PER_BLOCK // max(1, n_nodes))
+        step = max(1, LOGITS_PER_BLOCK // max(1, len(self.originals)))
         for first in range(0, len(self.queries), step):
             yield slice(first, min(first + step, len(self.queries))), None, None
 
-    def _pairs_of(self, queries: slice, columns: IntArray | None) -> _Pairs:
-        """Labels of a block; their nodes as places in ``columns``."""
-        pairs = self._slice_of(self.query_of_pair, queries)
-        nodes = self.column_of_pair[pairs]
-        places = nodes if columns is None else np.searchsorted(columns, nodes)
-        return _Pairs(self.query_of_pair[pairs] - queries.start, places, self.weights[pairs])
+    def _block(self, queries: slice, columns: IntArray | None, log_counts: FloatArray | None) -> _Block:
+        dtype, width = self.queries.dtype, len(self.originals if columns is None else columns)
 
-    def _columns_of(self, queries: slice) -> IntArray:
-        return self.column_of_pair[self._slice_of(self.query_of_pair, queries)]
+        def places(rows: IntArray, nodes: IntArray) -> IntArray:
+            at: IntArray = nodes if columns is None else np.searchsorted(columns, nodes)
+            return np.asarray((rows - queries.start) * width + at)
 
-    def _rejected_by(self, queries: slice, columns: IntArray | None) -> tuple[IntArray, IntArray, Float64Array]:
-        pairs = self._slice_of(self.rejected[0], queries)
-        rows, nodes, extra = self.rejected[0][pairs], self.rejected[1][pairs], self.rejected[2][pairs]
-        return rows - queries.start, nodes if columns is None else np.searchsorted(columns, nodes), extra
+        pairs, rejecting = _slice_of(self.query_of_pair, queries), _slice_of(self.rejected[0], queries)
+        rows, nodes = self.query_of_pair[pairs], self.column_of_pair[pairs]
+        return _Block(
+            self.queries[queries],
+            columns,
+            log_counts,
+            self.others[queries].astype(dtype),
+            rows - queries.start,
+            nodes,
+            places(rows, nodes),
+            self.weights[pairs],
+            places(self.rejected[0][rejecting], self.rejected[1][rejecting]),
+            self.rejected[2][rejecting].astype(dtype),
+        )
 
-    @staticmethod
-    def _slice_of(query_of_pair: IntArray, queries: slice) -> slice:
-        return slice(*np.searchsorted(query_of_pair, [queries.start, queries.stop]))
-
-    def _both_sums(self, logits: FloatArray, others: FloatArray, part: _Pairs, original: FloatArray) -> float:
+    def _both_sums(self, logits: FloatArray, block: _Block) -> float:
         """The logarithms of both sums; ``logits`` become their gradient, that of the labels aside."""
-        highest = np.maximum(logits.max(axis=1), others)
-        np.maximum.at(highest, part.rows, original)
+        originals = (self._at_lengths(self.originals[block.nodes], block.nodes) / self.tau).astype(logits.dtype)
+        original = np.einsum("pd,pd->p", block.queries[block.rows], originals)
+        highest, flat = np.maximum(logits.max(axis=1), block.others), logits.reshape(-1)
+        np.maximum.at(highest, block.rows, original)
         np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
-        moved = logits[part.rows, part.columns]
-        logits[part.rows, part.columns] = 0
-        rest = logits.sum(axis=1) + np.exp(others - highest)
+        moved = flat[block.pairs]
+        flat[block.pairs] = 0
+        rest = logits.sum(axis=1) + np.exp(block.others - highest)
         total, unmoved = (
-            rest + np.bincount(part.rows, weights=each, minlength=len(rest))
-            for each in (moved, np.exp(original - highest[part.rows]))
+            rest + np.bincount(block.rows, weights=each, minlength=len(rest))
+            for each in (moved, np.exp(original - highest[block.rows]))
         )
         logits *= (1 / total + self.uncovered_weight / unmoved).astype(logits.dtype)[:, None]
-        logits[part.rows, part.columns] = moved / total[part.rows]
+        flat[block.pairs] = moved / total[block.rows]
         first = float((highest + np.log(total)).sum(dtype=np.float64))
         return first + self.uncovered_weight * float((highest + np.log(unmoved)).sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """The labels of a block of queries."""
+class _Block:
+    """Queries that are looked at together, and the labels and rejections of theirs.
 
+    Attributes:
+        queries: (b, d) rows.
+        columns: of the nodes that their sums run over; None: all.
+        log_counts: how many nodes each column stands for, logarithms; None: one.
+        others: (b,) as those of the objective.
+        rows: (p,) the place in the block of each label's query.
+        nodes: (p,) each label's node.
+        pairs: (p,) the place of each label among the logits, counted row by row.
+        weights: (p,) of the labels.
+        rejected: the place of each rejection among the logits.
+        extra: what is added there.
+    """
+
+    queries: FloatArray
+    columns: IntArray | None
+    log_counts: FloatArray | None
+    others: FloatArray
     rows: IntArray
-    columns: IntArray
+    nodes: IntArray
+    pairs: IntArray
     weights: Float64Array
+    rejected: IntArray
+    extra: FloatArray
+
+
+def _slice_of(query_of_pair: IntArray, queries: slice) -> slice:
+    return slice(*np.searchsorted(query_of_pair, [queries.start, queries.stop]))
 
 
 def _log_sum(logits: FloatArray, others: FloatArray) -> float:
     """The summed logarithm of the sums of exponentials; ``logits`` become the shares in them."""
     highest = np.maximum(logits.max(axis=1), others)
-    np.exp(np.subtract(logits, highest[:, None], out=logits), out=logits)
+    logits -= highest[:, None]
+    np.exp(logits, out=logits)
     total = logits.sum(axis=1) + np.exp(others - highest)
-    logits /= total[:, None]
+    logits *= (1 / total)[:, None]
     return float((highest + np.log(total)).sum(dtype=np.float64))

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.contrastive.descent import ContrastiveDescent, Point
+from nudge_rag.solvers.contrastive.paths import gammas_of, search_paths, worth_averaging
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import LabelsLike, QuerySums, join_labels
 from nudge_rag.solvers.needs import SolverNeeds
@@ -28,8 +29,6 @@ __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 # From nearly nothing moved to nearly free, each a warm start for the next.
 DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 DEFAULT_TAUS = (0.05, 0.03, 0.08, 0.02)
-# The best strength hardly depends on the temperature: after the first path, only these multiples of it are tried.
-NEARBY = (10 / 3, 1.0, 0.3)
 # A fixed strength is come to without a path, and gets so many times the iterations of a point.
 WITHOUT_PATH = 2
 
@@ -134,7 +133,7 @@ class NudgeContrastive:
         self.strength = fixed
         self.negatives, self.iterations, self.rejection = int(negatives), int(iterations), float(rejection)
         self.keep_lengths = similarity != "dot" if keep_lengths is None else bool(keep_lengths)
-        self._starts: tuple[Float64Array, ...] = ()
+        self._start: tuple[IntArray, FloatArray] | None = None
 
     @property
     def needs(self) -> SolverNeeds:
@@ -185,16 +184,14 @@ class NudgeContrastive:
             whole = final.fit(embeddings, join_labels(train, val), background=background)
         return replace(fit, rows=whole.rows, vectors=whole.vectors, descents=fit.descents + whole.descents)
 
-    def at_points(
-        self, points: Sequence[tuple[float, float]], offset: float | None = None, negatives: int | None = None
-    ) -> NudgeContrastive:
+    def at_points(self, points: Sequence[tuple[float, float]], negatives: int | None = None) -> NudgeContrastive:
         """This solver at fixed points of its paths, (tau, strength) each, whose solutions are averaged."""
         return NudgeContrastive(
             metric=self.metric,
             similarity=self.similarity,
             taus=[tau for tau, _ in points],
             uncovered_weight=self.uncovered_weight,
-            offset=self.offset if offset is None else offset,
+            offset=self.offset,
             strength=[strength for _, strength in points],
             negatives=self.negatives if negatives is None else negatives,
             rejection=self.rejection,
@@ -202,68 +199,40 @@ class NudgeContrastive:
             keep_lengths=self.keep_lengths,
         )
 
-    def solve(self, embeddings: FloatArray, labels: LabelsLike, background: Any = None) -> list[Point]:
-        """The solutions at this solver's fixed strengths, not averaged yet.
-
-        Raises:
-            ValueError: this solver has no fixed strengths.
-        """
-        if self.strength is None:
-            raise ValueError("solve() needs fixed strengths: make the solver with strength=")
-        return self._points(self._descent(make_problem(embeddings, labels, None, needs_validation=False), background))
-
-    def starting_from(self, points: Sequence[Point]) -> NudgeContrastive:
-        """This solver, starting from solutions for the same nodes, one for each of its temperatures."""
+    def starting_from(self, rows: IntArray, vectors: FloatArray) -> NudgeContrastive:
+        """This solver at its fixed points, descending from the ``vectors`` of increasing ``rows``."""
         warm = copy(self)
-        warm._starts = tuple(point.solution for point in points if point.solution is not None)
+        warm._start = rows, vectors
         return warm
 
     def _points(self, descent: ContrastiveDescent) -> list[Point]:
-        starts = self._starts or (None,) * len(self.taus)
+        """The solutions at the fixed points."""
+        start = None if self._start is None else descent.start_at(*self._start)
         return [
             descent.at(tau, strength, WITHOUT_PATH * self.iterations, start)
-            for tau, strength, start in zip(self.taus, self.strength or (), starts, strict=True)
+            for tau, strength in zip(self.taus, self.strength or (), strict=True)
         ]
 
     def _chosen(self, problem: Problem, judge: ValidationScorer, background: Any) -> NudgeFit:
         descent = self._descent(problem, background)
-        paths = self._paths(descent, judge)
+        paths = search_paths(descent, judge, self.taus, self.strengths, self.iterations)
         tops = [path[first_best([point.value for point in path])] for path in paths]
         order = sorted(range(len(paths)), key=lambda index: -tops[index].value)  # stable: the first of equals
         path, best = paths[order[0]], tops[order[0]]
         values = np.array([point.value for point in path])
-        parts = _worth_averaging(descent, judge, [tops[index] for index in order])
+        parts = worth_averaging(descent, judge, [tops[index] for index in order])
         vectors = descent.averaged([part.vectors for part in parts])
         strength = 0.0 if best.descent is None else best.descent.strength
         return self._result(
             problem,
             descent.lower_scores(vectors, self.offset) if strength else problem.originals,
             gamma=1 / strength if strength else 0.0,
-            curve=ValidationCurve(_gammas(path), values, str(self.metric)),
+            curve=ValidationCurve(gammas_of(path), values, str(self.metric)),
             improved=bool(best.value > values[0] + SAME_VALUE),
             at_edge=strength == self.strengths[-1],
             descents=[point.descent for path in paths for point in path if point.descent is not None],
             points=parts,
         )
-
-    def _paths(self, descent: ContrastiveDescent, judge: ValidationScorer) -> list[list[Point]]:
-        """One path for each temperature: the whole of it for the first, near its best strength for the others.
-
-        A temperature beyond one that is worse than the first is left out.
-        """
-        paths = [descent.path(self.taus[0], self.strengths, self.iterations, judge)]
-        best = paths[0][first_best([point.value for point in paths[0]])]
-        strengths = self.strengths
-        if best.descent is not None:
-            strengths = tuple(share * best.descent.strength for share in NEARBY)
-        worse: list[float] = []
-        for tau in self.taus[1:]:
-            if any(tau < bound < self.taus[0] or self.taus[0] < bound < tau for bound in worse):
-                continue
-            paths.append(descent.path(tau, strengths, self.iterations, judge, best.solution, patience=1))
-            if max(point.value for point in paths[-1]) < best.value - SAME_VALUE:
-                worse.append(tau)
-        return paths
 
     def _at_fixed_strengths(
         self, strengths: Sequence[float], embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, others: Any
@@ -282,15 +251,8 @@ class NudgeContrastive:
         )
 
     def _descent(self, problem: Problem, background: Any) -> ContrastiveDescent:
-        return ContrastiveDescent(
-            problem,
-            background,
-            self.similarity,
-            self.uncovered_weight,
-            self.negatives,
-            self.rejection,
-            self.keep_lengths,
-        )
+        weights = self.uncovered_weight, self.negatives, self.rejection
+        return ContrastiveDescent(problem, background, self.similarity, *weights, self.keep_lengths)
 
     def _result(
         self,
@@ -319,22 +281,6 @@ class NudgeContrastive:
             averaged=tuple((one.tau, one.strength) for one in made_of),
             **problem.without_answers(),
         )
-
-
-def _worth_averaging(descent: ContrastiveDescent, judge: ValidationScorer, tops: Sequence[Point]) -> list[Point]:
-    """The best of ``tops``, which come from the best down, and every further one that validation gains by."""
-    parts, value = [tops[0]], tops[0].value
-    for point in tops[1:]:
-        if tops[0].descent is None or point.descent is None:
-            break
-        together = judge.value(descent.averaged([part.vectors for part in [*parts, point]]))
-        if together > value + SAME_VALUE:
-            parts, value = [*parts, point], together
-    return parts
-
-
-def _gammas(path: Sequence[Point]) -> Float64Array:
-    return np.array([0.0 if point.descent is None else 1 / point.descent.strength for point in path])
 
 
 def _fixed_strengths(strength: float | Sequence[float] | None, n_taus: int) -> tuple[float, ...] | None:

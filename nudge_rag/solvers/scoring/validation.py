@@ -10,7 +10,7 @@ from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity, score_matrix
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks, tie_margin
+from nudge_rag.solvers.scoring.blocks import covered_columns, most_telling_scores, pair_blocks, tie_margin
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
 
 __all__ = ["ValidationScorer"]
@@ -40,6 +40,7 @@ class ValidationScorer:
         ignored: tuple[IntArray, IntArray] | None = None,
     ) -> None:
         self._labels, self._metric, self._similarity = labels, metric, similarity
+        self._queries = query_vectors(labels, similarity)
         self._fixed = fixed_scores(labels, embeddings, rows, background, depth=metric.k, similarity=similarity)
         self._columns = covered_columns(labels.node_of_pair, rows)
         queries, nodes = ignored if ignored is not None else (np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -52,7 +53,7 @@ class ValidationScorer:
 
     def per_query(self, vectors: FloatArray) -> Float64Array:
         """The metric of each query, (m,)."""
-        labels, queries = self._labels, query_vectors(self._labels, self._similarity)
+        labels, queries = self._labels, self._queries
         ranks = np.empty(len(self._columns), dtype=np.int64)
         for part, pairs in pair_blocks(labels, len(vectors)):
             scores = score_matrix(queries[part], vectors, self._similarity)
@@ -63,6 +64,7 @@ class ValidationScorer:
             here = (self._ignored[0] >= part.start) & (self._ignored[0] < part.stop)
             scores[self._ignored[0][here] - part.start, self._ignored[1][here]] = -np.inf
             own = own + (tie_margin(queries.dtype) * (1 + np.abs(own))).astype(own.dtype)
+            scores = most_telling_scores(scores, self._metric.k, len(rows))
             ranks[pairs] = (scores[rows] > own[:, None]).sum(axis=1)
             ranks[pairs] += (self._fixed.best[part][rows] > own[:, None]).sum(axis=1)
         return self._metric.per_query(ranks, labels.grades, labels.query_of_pair, labels.n_queries)

@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
+from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.scoring.blocks import covered_columns, pair_blocks, tie_margin
+from nudge_rag.solvers.scoring.blocks import (
+    covered_columns,
+    is_worth_selecting,
+    most_telling_scores,
+    pair_blocks,
+    tie_margin,
+)
 from nudge_rag.solvers.scoring.fixed_scores import FixedScores, query_vectors
 from nudge_rag.solvers.step_search.arcs import Arcs
 from nudge_rag.solvers.step_search.paths import Paths
@@ -44,7 +51,11 @@ def ranks_along_paths(val: PreparedLabels, arcs: Arcs, paths: Paths, fixed: Fixe
         own[:, covered] = block.scores(rows[covered], columns[pairs][covered])
         own += (tie_margin(dtype) * (1 + np.abs(own))).astype(dtype)
         still = (fixed.best[part][rows] > own[:, :, None]).sum(axis=2)
-        ranks[pairs] = (block.count_greater(rows, own, products.scores_at_once) + still).T
+        if is_worth_selecting(len(rows), part.stop - part.start) and not is_foreign(block.pairs.a):
+            greater = block.count_best_greater(rows, own, fixed.best.shape[1])
+        else:
+            greater = block.count_greater(rows, own, products.scores_at_once)
+        ranks[pairs] = (greater + still).T
     return ranks
 
 
@@ -62,6 +73,16 @@ class _Block:
         moved = a * self.cos[:, columns]
         moved += b * self.sin[:, columns]
         return np.asarray(moved + self.pairs.bias[columns])
+
+    def count_best_greater(self, rows: IntArray, own: FloatArray, depth: int) -> IntArray:
+        """As `count_greater`, up to ``depth``: the best scores of each row alone are compared with its many pairs."""
+        counts = np.zeros(own.shape, dtype=np.int64)
+        for step, (cos, sin) in enumerate(zip(self.cos, self.sin, strict=True)):
+            moved = self.pairs.a * cos
+            moved += self.pairs.b * sin
+            best = most_telling_scores(moved + self.pairs.bias, depth, len(rows))
+            counts[step] = (best[rows] > own[step][:, None]).sum(axis=1)
+        return counts
 
     def count_greater(self, rows: IntArray, own: FloatArray, scores_at_once: int) -> IntArray:
         """How many columns score above ``own`` (G, p), in the row of each pair, at every step: (G, p).

@@ -12,7 +12,9 @@ import pytest
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
-from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, _folds, _of_rarest, share_of_uncovered
+from nudge_rag.solvers.auto.effects import NodeMeans, are_rarest
+from nudge_rag.solvers.auto.folds import divide_labels
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import LoweredSolver
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
 from nudge_rag.solvers.auto.trials import OFFSETS
@@ -53,7 +55,7 @@ def test_folds_leave_no_label_of_a_held_out_node_in_training():
     rng = np.random.default_rng(3)
     answers = [sorted(rng.choice(20, size=rng.integers(1, 4), replace=False).tolist()) for _ in range(50)]
     labels = prepare_labels((rng.normal(size=(50, 4)), answers), "t", n_nodes=20, dimension=4, dtype=np.dtype(float))
-    folds = _folds(labels, 20, seed=0)
+    folds = divide_labels(labels, 20, seed=0)
     judged = 0
     for fold in folds:
         held = set(fold.held.node_of_pair.tolist())
@@ -74,7 +76,7 @@ def test_folds_keep_the_rejections_of_their_training_queries():
     answers = [[int(row), int((row + 1) % 8)] for row in rng.integers(0, 8, size=40)]
     labels = LabeledQueries(rng.normal(size=(40, 4)), answers, [[1.0, -2.0]] * 40)
     prepared = prepare_labels(labels, "t", n_nodes=8, dimension=4, dtype=np.dtype(float))
-    for fold in _folds(prepared, 8, seed=0):
+    for fold in divide_labels(prepared, 8, seed=0):
         held = set(fold.held.node_of_pair.tolist())
         for vector, rows, grades in zip(fold.train.vectors, fold.train.answers, fold.train.grades, strict=True):
             own = answers[int(np.flatnonzero((labels.vectors == vector).all(axis=1))[0])]
@@ -110,7 +112,7 @@ def test_folds_are_taken_until_enough_nodes_are_held_out(monkeypatch):
     nodes, train, _, _, _ = confusing()
     few = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=6, enough_nodes=7)
     assert [len(np.unique(fold.nodes)) for fold in few._folds] == [4, 4]
-    monkeypatch.setattr("nudge_rag.solvers.auto.held_out_nodes.MOST_JUDGED", 5)
+    monkeypatch.setattr("nudge_rag.solvers.auto.folds.MOST_JUDGED", 5)
     sampled = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=6)
     assert [fold.held.n_queries for fold in sampled._folds] == [5] * 6
     assert [len(fold.train.answers) for fold in sampled._folds] == [120] * 6  # what is learned from is all there
@@ -136,11 +138,34 @@ def test_nodes_with_the_fewest_labels_are_enough():
     nodes = np.concatenate([np.arange(60), np.repeat(np.arange(60, 65), 3)])
     changes = np.where(nodes < 60, 0.0, -1.0)
     counts = np.bincount(nodes)
-    effect = _of_rarest(changes, nodes, counts)
+    rarest = are_rarest(nodes, counts)
+    effect = NodeMeans(nodes[rarest]).effect(changes[rarest])
     assert (effect.change, effect.n_nodes) == (0.0, 60)
     # 40 of them are too few: those with more labels count as well.
-    few = _of_rarest(changes[20:], nodes[20:], counts)
+    assert are_rarest(nodes[20:], counts).all()
+    few = NodeMeans(nodes[20:]).effect(changes[20:])
     assert (few.change, few.n_nodes) == (pytest.approx(-15 / 55), 45)
+
+
+def test_intervals_are_those_of_nodes_drawn_anew(monkeypatch):
+    rng = np.random.default_rng(2)
+    nodes = np.repeat(np.arange(30), rng.integers(1, 5, size=30))
+    changes = rng.normal(size=30)[nodes] + 0.1 * rng.normal(size=len(nodes))
+    means = NodeMeans(nodes)
+    effect = means.effect(changes)
+    drawn = []
+    for _ in range(4_000):
+        queries = np.concatenate([np.flatnonzero(nodes == node) for node in rng.integers(30, size=30)])
+        drawn.append(changes[queries].mean())
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (effect.low, effect.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+    assert means.effect(changes) == effect
+    # Without keeping what was drawn.
+    monkeypatch.setattr("nudge_rag.solvers.auto.effects.KEPT", 0)
+    assert NodeMeans(nodes).effect(changes) == effect
+    monkeypatch.setattr("nudge_rag.solvers.auto.effects.DRAWN_AT_ONCE", 70)
+    few_at_once = NodeMeans(nodes).effect(changes)
+    assert few_at_once.low == pytest.approx(low, abs=0.05 * (high - low))
 
 
 def test_the_estimate_foretells_what_uncovered_queries_lose():

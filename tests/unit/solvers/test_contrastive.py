@@ -334,3 +334,23 @@ def test_bad_input():
         NudgeContrastive().fit(nodes, train)
     with pytest.raises(ValueError, match="names node 99"):
         NudgeContrastive().fit(nodes, (train[0][:1], [[99]]), val)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_descent_from_another_solution_ends_where_that_from_the_originals_does(similarity):
+    nodes, (queries, answers), _, _ = problem()
+    nodes = nodes * np.random.default_rng(1).uniform(0.9, 1.1, size=(len(nodes), 1))
+    solver = NudgeContrastive(similarity=similarity, taus=[0.1], strength=3.0)
+    whole = solver.fit(nodes, (queries, answers))
+    # A solution for fewer labels, of a node that the others lack too.
+    fewer = solver.fit(nodes, (np.concatenate([queries[:90], nodes[40:41]]), [*answers[:90], [40]]))
+    warm = solver.starting_from(fewer.rows, fewer.vectors).fit(nodes, (queries, answers))
+    assert warm.rows.tolist() == whole.rows.tolist()
+    assert warm.descents[0].objective == pytest.approx(whole.descents[0].objective, rel=5e-3)
+    moved = np.linalg.norm(whole.vectors - nodes[whole.rows], axis=1).mean()
+    assert np.linalg.norm(warm.vectors - whole.vectors, axis=1).mean() < 0.1 * moved
+    assert warm.descents[0].evaluations < whole.descents[0].evaluations
+    lengths = np.linalg.norm(nodes[warm.rows], axis=1)
+    assert np.allclose(np.linalg.norm(warm.vectors, axis=1), lengths) == (similarity == "cosine")
+    again = solver.starting_from(whole.rows, whole.vectors).fit(nodes, (queries, answers))
+    assert again.descents[0].evaluations <= 3

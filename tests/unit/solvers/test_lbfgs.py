@@ -51,6 +51,26 @@ def test_quadratics(seed, n, condition, guess):
     assert found.evaluations == len(function.values) > found.iterations
 
 
+def test_a_guess_of_the_curvature_for_each_row():
+    """Of rows whose curvatures lie a factor of 10,000 apart: right guesses lead there at once, one for all does not."""
+    curvature = np.array([[1.0], [100.0], [10_000.0]])
+    centre = np.array([[1.0, 2.0], [-3.0, 0.5], [0.1, 4.0]])
+
+    def function(point):
+        off = point - centre
+        return 0.5 * float((curvature * off**2).sum()), curvature * off
+
+    options = {"iterations": 50, "tolerance": 1e-12}
+    found = minimize(function, np.zeros((3, 2)), curvature=curvature, **options)
+    np.testing.assert_allclose(found.point, centre, rtol=1e-9)
+    assert found.iterations <= 2
+    assert minimize(function, np.zeros((3, 2)), curvature=100.0, **options).iterations > 5
+    # The guesses' proportions outlive a wrong scale.
+    scaled = minimize(function, np.zeros((3, 2)), curvature=7 * curvature, **options)
+    np.testing.assert_allclose(scaled.point, centre, rtol=1e-9)
+    assert scaled.iterations <= 3
+
+
 def test_a_valley_that_is_not_convex():
     found = minimize(rosenbrock, np.array([-1.2, 1.0]), curvature=1.0, iterations=200, tolerance=0.0)
     np.testing.assert_allclose(found.point, [1, 1], atol=1e-6)

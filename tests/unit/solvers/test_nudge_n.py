@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nudge_rag.common.similarity import score_matrix
+from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import LabeledQueries, NudgeN
+from nudge_rag.solvers.labels import prepare_labels
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 
 def unit(rows):
@@ -95,6 +98,23 @@ def test_background_competes_and_is_never_returned():
     assert parts.curve.values.tolist() == whole.curve.values.tolist()
     assert parts.embeddings().shape == (40, 6)
     assert (parts.embeddings() == whole.embeddings()[:40]).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_many_answers_a_query_rank_as_few_do(similarity, monkeypatch):
+    nodes, train, val = problem(5, n=80, train=60, val=40, answers=60)
+    nodes = nodes * np.random.default_rng(1).uniform(0.8, 1.2, size=(80, 1))
+    fits, scores = [], []
+    for enough in (0, 10**9):
+        monkeypatch.setattr("nudge_rag.solvers.scoring.blocks.WORTH_SELECTING", enough)
+        fits.append(NudgeN(metric="nDCG@5", similarity=similarity).fit(nodes, train, val))
+        size = {"n_nodes": 80, "dimension": nodes.shape[1], "dtype": nodes.dtype}
+        judged, rows = prepare_labels(val, "validation", **size), np.arange(0, 80, 2)
+        scorer = ValidationScorer(judged, nodes, rows, None, parse_metric("nDCG@5"), similarity)
+        scores.append(scorer.per_query(nodes[rows] + 0.1 * np.random.default_rng(2).normal(size=(40, nodes.shape[1]))))
+    assert fits[0].curve.values.tolist() == fits[1].curve.values.tolist()
+    assert scores[0].tolist() == scores[1].tolist()
+    assert scores[0].std() > 0
 
 
 def test_result_does_not_depend_on_block_sizes(monkeypatch):

@@ -1,0 +1,154 @@
+"""Measure a setting: what covered queries gain by it on the validation part, and others on held-out nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from nudge_rag.common.similarity import Similarity
+from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
+from nudge_rag.solvers.auto.lowered import query_vectors_of
+from nudge_rag.solvers.auto.selection import TriedSetting
+from nudge_rag.solvers.contrastive.offset import common_direction
+from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.result import Candidate, NudgeFit
+from nudge_rag.solvers.scoring.validation import ValidationScorer
+
+__all__ = ["Chooser", "Geometry", "Measures"]
+
+logger = logging.getLogger(__name__)
+
+# The labels know nothing of documents that are to come: at least so many of tomorrow's queries are taken to ask for
+# what nobody labelled, unless the user knows better.
+LEAST_SHARE = 0.2
+# Standard errors on either side of a mean that its 95 % interval takes in.
+NORMAL = 1.96
+
+
+class Chooser(Protocol):
+    """What the trials ask of the solver that chooses."""
+
+    metric: Metric
+    similarity: Similarity
+    tolerance: float | None
+    uncovered_share: float | None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The labels and the nodes where queries are searched from and found, and the scorers for that."""
+
+    train: LabelsLike
+    val: LabelsLike
+    held: HeldOutNodes
+    scorer: ValidationScorer
+    nodes: FloatArray
+    background: Any
+    prefix: str = ""
+
+    @cached_property
+    def directions(self) -> tuple[Float64Array, list[Float64Array]]:
+        """What lowers the scores of moved nodes: the common direction of the training queries, and of each fold's."""
+        of_folds = [common_direction(vectors) for vectors in self.held.training_vectors]
+        return common_direction(query_vectors_of(self.train)), of_folds
+
+
+class Measures:
+    """Turns solutions into tried settings, each with its change of every group of queries and the expected one.
+
+    Args:
+        chooser: tolerance, and share of uncovered queries.
+        labelled: all labels.
+        judged: the validation queries.
+        rows: increasing rows of the nodes that may move.
+        before: (m,) the metric of the validation queries as all nodes are.
+    """
+
+    def __init__(
+        self, chooser: Chooser, labelled: PreparedLabels, judged: PreparedLabels, rows: IntArray, before: Float64Array
+    ) -> None:
+        self._before, self._tolerance = before, chooser.tolerance
+        self._covered = _covered_queries(judged.query_of_pair, np.isin(judged.node_of_pair, rows))
+        self._rare = share_of_uncovered(labelled)
+        given = chooser.uncovered_share
+        self._uncovered = max(self._rare, LEAST_SHARE) if given is None else given
+
+    def measure(
+        self,
+        geometry: Geometry,
+        name: str,
+        fit: NudgeFit,
+        gamma: float,
+        final: Any,
+        solutions: Sequence[FloatArray] | None,
+    ) -> TriedSetting:
+        """The setting that ``fit`` is by; ``solutions`` are those of the folds, None if no node moves there."""
+        values = geometry.scorer.per_query(fit.vectors)
+        mapped = bool(geometry.prefix)
+        effects = geometry.held.effects(solutions)
+        if mapped and not name.startswith(geometry.prefix):
+            name = f"{geometry.prefix} + {name}"
+        aside = np.zeros(0) if effects is None else effects.covered
+        gains = np.concatenate([(values - self._before)[self._covered], aside])
+        candidate = self._candidate(name, gamma, float(values.mean()), gains, effects)
+        logger.info("%s", candidate)
+        solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
+        return TriedSetting(solver, candidate, gains, final, replace(fit, solver=solver), mapped)
+
+    def _expected(self, covered: float, uncovered: float, new_nodes: float) -> float:
+        """The change over tomorrow's queries; those without labelled answers ask for rare nodes or for new ones."""
+        rare = min(self._rare, self._uncovered)
+        return (1 - self._uncovered) * covered + rare * uncovered + (self._uncovered - rare) * new_nodes
+
+    def _candidate(
+        self, name: str, gamma: float, validation: float, gains: Float64Array, effects: GroupEffects | None
+    ) -> Candidate:
+        covered = float(gains.mean())
+        half = NORMAL * float(gains.std()) / np.sqrt(len(gains))
+        candidate = Candidate(
+            name,
+            gamma,
+            validation,
+            covered=covered,
+            covered_low=covered - half,
+            covered_high=covered + half,
+            expected=covered,
+            allowed=True,
+            note=_note(effects),
+        )
+        if effects is None:
+            return candidate
+        uncovered, new = effects.uncovered, effects.new_nodes
+        return replace(
+            candidate,
+            uncovered=uncovered.change,
+            low=uncovered.low,
+            high=uncovered.high,
+            held_out_nodes=uncovered.n_nodes,
+            new_nodes=new.change,
+            new_low=new.low,
+            new_high=new.high,
+            expected=self._expected(covered, uncovered.change, new.change),
+            allowed=effects.within(self._tolerance),
+        )
+
+
+def _covered_queries(query_of_pair: IntArray, known: BoolArray) -> BoolArray:
+    """Whether each query has an answer with a training label; all queries if none has."""
+    covered = np.bincount(query_of_pair, weights=known) > 0
+    return covered if covered.any() else np.ones_like(covered)
+
+
+def _note(effects: GroupEffects | None) -> str:
+    if effects is None:
+        return "too few labelled nodes to estimate the effect on uncovered queries"
+    if effects.uncovered.n_nodes < FEW_NODES:
+        return f"only {effects.uncovered.n_nodes} labelled nodes: too few to tell the effect on uncovered queries"
+    return ""
