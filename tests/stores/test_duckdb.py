@@ -10,7 +10,21 @@ duckdb = pytest.importorskip("duckdb")
 from nudge_rag import open_store  # noqa: E402
 from nudge_rag.stores import DuckDBStore, UnknownIdError  # noqa: E402
 
-HOSTILE = ['no"des; DROP TABLE keep; --', "no'des", "nodes)", "%s", "{kind}", "$k", "naïve ☃", "n", "v", "given"]
+HOSTILE = [
+    'no"des; DROP TABLE keep; --',
+    "no'des",
+    "nodes)",
+    "%s",
+    "{kind}",
+    "$k",
+    "naïve ☃",
+    "n",
+    "v",
+    "given",
+    "t",
+    "q",
+    "s",
+]
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 IDS = ["a'b", 'a"b', "%s", "a\\b", "'); DROP TABLE keep; --", "é"]
 

@@ -16,7 +16,7 @@ import pytest
 from pymilvus import MilvusClient
 from qdrant_client import QdrantClient, models
 
-from nudge_rag import open_store
+from nudge_rag import StoreError, open_store
 from nudge_rag.stores.urls import SCHEMES
 
 ROWS = [[1.0, 2.0], [3.0, 4.0]]
@@ -182,3 +182,12 @@ def test_an_option_that_psycopg_does_not_know_is_named_with_ours():
     pytest.importorskip("psycopg")
     with pytest.raises(ValueError, match=r'"nope"; options of ours are table, schema, id, vector, similarity'):
         open_store("postgresql://localhost:1/db?table=docs&nope=3")
+
+
+@pytest.mark.parametrize("address", ["localhost:99999/db", "127.0.0.1:1/db", "127.0.0.1:1/db?connect_timeout=soon"])
+def test_a_postgresql_url_that_cannot_be_opened_says_why(address):
+    pytest.importorskip("psycopg")
+    sign = "&" if "?" in address else "?"
+    with pytest.raises(StoreError, match=r"the postgresql:// URL cannot be opened: .*(port|connect)") as caught:
+        open_store(f"postgresql://user:secret@{address}{sign}table=docs")
+    assert "secret" not in str(caught.value)

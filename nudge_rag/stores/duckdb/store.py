@@ -143,11 +143,12 @@ class DuckDBStore(StoreAdapter):
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
         zero = f"{[0] * (self._dimension or 0)}::{self._kind}"
+        # A table may have any short name.
         query = f"""
-            WITH q AS (SELECT n, v, v = {zero} AS zero FROM ({self._given})),
-            t AS (SELECT id, v, v = {zero} AS zero FROM ({self._nodes(where)})),
-            s AS (SELECT n, id, {self._score()} AS score FROM t, q)
-            SELECT n, max_by(id, score, $k), max(score, $k) FROM s GROUP BY n
+            WITH nudge_queries AS (SELECT n, v, v = {zero} AS zero FROM ({self._given})),
+            nudge_nodes AS (SELECT id, v, v = {zero} AS zero FROM ({self._nodes(where)})),
+            nudge_scores AS (SELECT n, id, {self._score()} AS score FROM nudge_nodes AS t, nudge_queries AS q)
+            SELECT n, max_by(id, score, $k), max(score, $k) FROM nudge_scores GROUP BY n
         """
         most = max(1, min(k, self.count()))
         for first in range(0, len(checked), QUERIES_PER_CALL):

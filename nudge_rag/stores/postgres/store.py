@@ -126,7 +126,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
             raise ValueError(
                 f"psycopg does not take this postgresql:// URL: {str(error).strip()}; options of ours are {known}"
             ) from None
-        return cls(conninfo, location.options["table"], **location.chosen(names))
+        try:
+            return cls(conninfo, location.options["table"], **location.chosen(names))
+        except psycopg.Error as error:  # a bad value of an option, or nobody who answers
+            raise StoreError(f"the postgresql:// URL cannot be opened: {str(error).strip()}") from error
 
     @property
     def key(self) -> str:
