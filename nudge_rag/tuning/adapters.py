@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -26,6 +27,7 @@ __all__ = [
     "ADAPTER",
     "LiveAdapter",
     "OnUnreadable",
+    "OpenedStore",
     "live_adapter",
     "map_query",
     "pack_adapter",
@@ -110,6 +112,21 @@ def map_query(adapter: QueryAdapter | None, vector: Sequence[float]) -> list[flo
     return mapped
 
 
+@dataclass(frozen=True)
+class OpenedStore:
+    """Gives a store that is open, where one is asked for that opens it.
+
+    Attributes:
+        store: the store.
+    """
+
+    store: EmbeddingStore
+
+    def __call__(self) -> EmbeddingStore:
+        """Give the store."""
+        return self.store
+
+
 class LiveAdapter:
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
@@ -151,6 +168,16 @@ class LiveAdapter:
         self._looked: float | None = None
         self._warned = False
         self._checked: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lock, and when was looked last: a copy, maybe in another process, looks itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_looked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin to look anew."""
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._looked = None
 
     def start(self) -> None:
         """Look for the first time. A store that cannot be opened yet, such as one without a table, has no history.

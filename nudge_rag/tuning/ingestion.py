@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,16 @@ class DocumentMap:
         self._lock = threading.Lock()
         self._looked: float | None = None
         self._map: MapVectors | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lock, and when was looked last: a copy looks itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_looked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin to look anew."""
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._looked = None
 
     def __call__(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
         """Map embeddings of documents, as frameworks pass them.

@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
-from langchain_nudge import NudgeRetriever, embedding_store, tune
+from langchain_nudge import NudgeEmbeddings, NudgeRetriever, embedding_store, tune
 from pydantic import ValidationError
 
 from tests.integrations.test_langchain import ids, make_store, make_vectorstore
@@ -192,3 +192,22 @@ def test_another_spelling_of_an_id_in_qdrant(world, tmp_path):
 def test_embeddings_of_its_own_are_named_in_the_trace(store, world):
     retriever = NudgeRetriever(vectorstore=store, query_embeddings=DeterministicFakeEmbedding(size=16))
     assert retriever._get_ls_params()["ls_embedding_provider"] == "DeterministicFakeEmbedding"
+
+
+@pytest.mark.parametrize("maps_documents", [False, True])
+def test_embeddings_that_look_up_what_is_live_are_copied(maps_documents, store, world):
+    embeddings = NudgeEmbeddings(world.langchain, store, map_documents=maps_documents)
+    for copied in (pickle.loads(pickle.dumps(embeddings)), copy.deepcopy(embeddings)):
+        assert copied.embed_query("question 1 about 2") == world.vector("question 1 about 2")
+        assert copied.embed_documents(["topic 2"]) == [world.vector("topic 2")]
+
+
+@pytest.mark.parametrize("kind", here({"faiss": "faiss"}))
+def test_a_nudge_of_faiss_is_pickled_with_its_store(kind, world, tmp_path, servers):
+    store = make_vectorstore(kind, world, tmp_path, servers)
+    store.add_documents([Document(id=node, page_content=text) for node, text, _ in world.rows])
+    nudge = tune(store, world.pairs, solver="nudge-n")
+    again = pickle.loads(pickle.dumps(nudge))
+    assert again.store.read(list(nudge.ids)).tobytes() == nudge.store.read(list(nudge.ids)).tobytes()
+    retriever = NudgeRetriever(vectorstore=store, overlay=nudge, k=5)
+    assert pickle.loads(pickle.dumps(retriever)).invoke(world.queries[1]) == retriever.invoke(world.queries[1])

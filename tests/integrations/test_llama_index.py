@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
-from llama_index.retrievers.nudge import NudgeRetriever, embedding_store, texts_of, tune
+from llama_index.retrievers.nudge import NudgeEmbedding, NudgeRetriever, embedding_store, texts_of, tune
 
 import nudge_rag
 from nudge_rag.stores import SimpleStore
@@ -429,3 +431,53 @@ def test_redis_filters(world, tmp_path, servers):
     assert numbers_found(filters=MetadataFilters(condition="not", filters=nested)) == set(range(0, 60, 2))
     with pytest.raises(ValueError, match=r"FilterOperator.ANY not supported for parity"):
         by(key="parity", value=["odd"], operator="any")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity_top_k": "3"}, "similarity_top_k must be an integer, got '3'"),
+        ({"filters": {"parity": "even"}}, "filters must be a MetadataFilters, got dict"),
+        ({"embed_model": "local"}, "embed_model must be a BaseEmbedding, got str"),
+        ({"overlay": "nudge"}, "overlay must be a Nudge, got str"),
+        ({"interleave": 1}, "interleave must be a Nudge, got int"),
+        ({"node_ids": "abc"}, "node_ids must be a list of ids, got str"),
+        ({"doc_ids": "abc"}, "doc_ids must be a list of ids, got str"),
+    ],
+)
+def test_options_of_another_type_are_told(options, message, world, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        NudgeRetriever(make_index("simple", world, tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    "kind", here({kind: KINDS[kind] for kind in ("simple", "chroma", "duckdb", "faiss", "milvus")})
+)
+def test_a_number_that_numpy_counted_is_a_number(kind, world, tmp_path, servers):
+    index = make_index(kind, world, tmp_path, servers)
+    nudge = tune(index, world.pairs, solver="nudge-n")
+    for overlay in (None, nudge):
+        found = NudgeRetriever(index, np.int64(3), overlay=overlay).retrieve(world.queries[1])
+        assert ids(found) == ids(NudgeRetriever(index, 3, overlay=overlay).retrieve(world.queries[1]))
+
+
+@pytest.mark.parametrize("kind", here({kind: KINDS[kind] for kind in ("simple", "faiss", "faiss-map")}))
+def test_nudges_and_retrievers_with_one_are_pickled_with_their_store(kind, world, tmp_path, servers):
+    index = make_index(kind, world, tmp_path, servers)
+    nudge = tune(index, world.pairs, solver="nudge-n")
+    again = pickle.loads(pickle.dumps(nudge))
+    assert again.store.read(list(nudge.ids)).tobytes() == nudge.store.read(list(nudge.ids)).tobytes()
+    assert (again.ids, str(again)) == (nudge.ids, str(nudge))
+    retriever = NudgeRetriever(index, 5, overlay=nudge)
+    expected = ids(retriever.retrieve(world.queries[1]))
+    for copied in (pickle.loads(pickle.dumps(retriever)), copy.deepcopy(retriever)):
+        assert ids(copied.retrieve(world.queries[1])) == expected
+
+
+@pytest.mark.parametrize("maps_documents", [False, True])
+def test_embedding_models_that_look_up_what_is_live_are_copied(maps_documents, world, tmp_path):
+    index = make_index("simple", world, tmp_path)
+    model = NudgeEmbedding(world.llama_index, index, map_documents=maps_documents)
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model.model_copy()):
+        assert copied.get_query_embedding("question 1 about 2") == world.vector("question 1 about 2")
+        assert copied.get_text_embedding("topic 2") == world.vector("topic 2")

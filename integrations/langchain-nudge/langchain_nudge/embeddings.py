@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, OpenedStore, map_query, warn_of_other_model
 from nudge_rag.tuning.ingestion import DocumentMap
 
 __all__ = ["NudgeEmbeddings", "probe_queries_with"]
@@ -71,9 +72,9 @@ class NudgeEmbeddings(Embeddings):
         else:
             store = embedding_store(source)
             probe = probe_queries_with(embeddings)
-            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
+            self._adapter = LiveAdapter(OpenedStore(store), versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
-            self._documents = DocumentMap(lambda: store, versions) if map_documents else None
+            self._documents = DocumentMap(OpenedStore(store), versions) if map_documents else None
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents as the model does, and map them if that was asked for and a map of all nodes is live."""
@@ -101,4 +102,8 @@ class NudgeEmbeddings(Embeddings):
 
 def probe_queries_with(model: Embeddings) -> EmbedQueries:
     """Make the function that embeds the few query texts a model is known by, with the model itself."""
-    return ModelQueries(model, lambda texts: [model.embed_query(text) for text in texts])
+    return ModelQueries(model, partial(_embed_each, model))
+
+
+def _embed_each(model: Embeddings, texts: list[str]) -> list[list[float]]:
+    return [model.embed_query(text) for text in texts]

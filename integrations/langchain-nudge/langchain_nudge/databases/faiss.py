@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from nudge_rag.stores import EmbeddingStore, FaissStore
 __all__ = ["DATABASE"]
 
 
+def _ids_of(vectorstore: Any) -> Any:
+    return vectorstore.index_to_docstore_id
+
+
 class FaissDatabase(Database):
     """FAISS, by langchain-community."""
 
@@ -27,7 +32,7 @@ class FaissDatabase(Database):
         """Make the adapter of its index."""
         return FaissStore(
             vectorstore.index,
-            lambda: vectorstore.index_to_docstore_id,
+            partial(_ids_of, vectorstore),  # a function of the module: a nudge of the store is pickled with it
             persist_path=persist_path,
             held_by=(vectorstore, "index"),
         )

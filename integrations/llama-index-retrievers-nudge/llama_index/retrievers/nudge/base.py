@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
 from llama_index.retrievers.nudge.answers import Answers, History, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
@@ -54,7 +55,7 @@ class NudgeRetriever(VectorIndexRetriever):
             over is handed over here.
 
     Raises:
-        TypeError: an index over a store that is not supported; an option that no retriever takes.
+        TypeError: an index over a store that is not supported; an option that no retriever takes, or of another type.
         ValueError: ``vector_store_kwargs`` that the store's search does not take; a query mode or an option that an
             overlay cannot honour.
         nudge_rag.JournalError: the history cannot be read.
@@ -81,6 +82,15 @@ class NudgeRetriever(VectorIndexRetriever):
         on_unreadable: OnUnreadable = "raise",
         **options: Any,
     ) -> None:
+        similarity_top_k = _checked_top_k(similarity_top_k)
+        _check_types(
+            overlay=(overlay, Nudge),
+            interleave=(interleave, Nudge),
+            embed_model=(embed_model, BaseEmbedding),
+            filters=(options.get("filters"), MetadataFilters),
+            node_ids=(options.get("node_ids"), list | tuple),
+            doc_ids=(options.get("doc_ids"), list | tuple),
+        )
         if not 0 <= interleave_share <= 1:
             raise ValueError(f"interleave_share must be between 0 and 1, got {interleave_share!r}")
         if scores not in get_args(Scores):
@@ -133,6 +143,20 @@ class NudgeRetriever(VectorIndexRetriever):
         if self._rival is None or not is_interleaved(_user(), self._interleave_share):
             return found
         return serve_interleaved(query_bundle.query_str, found, await self._rival._aretrieve(query_bundle), _id_of)
+
+
+def _checked_top_k(given: Any) -> int:
+    """Whatever numpy counted becomes Python's own integer, which databases take."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"similarity_top_k must be an integer, got {given!r}")
+    return int(given)
+
+
+def _check_types(**given: tuple[Any, Any]) -> None:
+    for name, (value, kind) in given.items():
+        if value is not None and not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", "list of ids")
+            raise TypeError(f"{name} must be a {wanted}, got {type(value).__name__}")
 
 
 def _id_of(node: NodeWithScore) -> str:

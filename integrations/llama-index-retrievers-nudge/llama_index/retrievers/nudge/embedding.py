@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from llama_index.retrievers.nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.common.embedding import EmbedQueries, ModelQueries
 from nudge_rag.solvers import QueryAdapter
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, OpenedStore, map_query, warn_of_other_model
 from nudge_rag.tuning.ingestion import DocumentMap
 
 __all__ = ["NudgeEmbedding", "probe_queries_with"]
@@ -80,9 +81,9 @@ class NudgeEmbedding(BaseEmbedding):
         else:
             store = embedding_store(source)
             probe = probe_queries_with(embed_model)
-            self._adapter = LiveAdapter(lambda: store, versions, on_unreadable=on_unreadable, embed_queries=probe)
+            self._adapter = LiveAdapter(OpenedStore(store), versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
-            self._documents = DocumentMap(lambda: store, versions) if map_documents else None
+            self._documents = DocumentMap(OpenedStore(store), versions) if map_documents else None
 
     @classmethod
     def class_name(cls) -> str:
@@ -123,4 +124,8 @@ def probe_queries_with(model: BaseEmbedding) -> EmbedQueries:
 
     No events are sent and no cache is asked: nobody has asked these queries.
     """
-    return ModelQueries(model, lambda texts: [model._get_query_embedding(text) for text in texts])
+    return ModelQueries(model, partial(_embed_each, model))
+
+
+def _embed_each(model: BaseEmbedding, texts: list[str]) -> list[list[float]]:
+    return [model._get_query_embedding(text) for text in texts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def embedding_store(index_or_store: Any, *, persist_path: str | Path | None = No
     if isinstance(store, SimpleVectorStore):
         return SimpleStore(store, persist_path=persist_path)
     if type(store).__name__ in ("FaissMapVectorStore", "FaissVectorStore"):
-        ids = _ids_in_map(store) if hasattr(store, "_faiss_id_to_node_id_map") else _ids_by_position(index_or_store)
+        # Functions of the module, so that a nudge of such a store is pickled with it.
+        if hasattr(store, "_faiss_id_to_node_id_map"):
+            ids = partial(_ids_in_map, store)
+        else:
+            _require_index(index_or_store)
+            ids = partial(_ids_by_position, index_or_store)
         return FaissStore(store.client, ids, persist_path=persist_path, held_by=(store, "_faiss_index"))
     if persist_path is not None:
         raise ValueError(f"persist_path is for SimpleVectorStore and FAISS; {type(store).__name__} keeps its own data")
@@ -125,12 +131,15 @@ def _nodes_by_id(index_or_store: Any) -> Callable[[list[str]], dict[str, BaseNod
     return fetch
 
 
-def _ids_in_map(store: Any) -> Callable[[], dict[int, str]]:
-    return lambda: dict(store._faiss_id_to_node_id_map)
+def _ids_in_map(store: Any) -> dict[int, str]:
+    return dict(store._faiss_id_to_node_id_map)
 
 
-def _ids_by_position(index: Any) -> Callable[[], dict[int, str]]:
+def _require_index(index: Any) -> None:
     """A FaissVectorStore knows positions only; the node ids are in the index that it belongs to."""
     if not isinstance(index, VectorStoreIndex):
         raise TypeError("a FaissVectorStore holds no node ids: pass the VectorStoreIndex that it belongs to")
-    return lambda: {int(position): node_id for position, node_id in index.index_struct.nodes_dict.items()}
+
+
+def _ids_by_position(index: Any) -> dict[int, str]:
+    return {int(position): node_id for position, node_id in index.index_struct.nodes_dict.items()}
