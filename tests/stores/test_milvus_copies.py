@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
+from nudge_rag import drop_copies, rollback, switch, versions
+from nudge_rag.journal.manifest import SIDE_BY_SIDE
+from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MilvusStore, SideBySideStore, StoreError
 from tests.stores.test_milvus import FIELDS, IDS, VECTORS, everything, make
 from tests.support.builders.milvus import release
@@ -256,3 +259,16 @@ def test_an_alias_of_a_collection_that_milvus_lite_had_half_renamed_is_nothing(c
     assert store.copy_labels() == ["v1", "v2"]
     store.switch("v2")
     assert store.read(IDS).tobytes() == VECTORS.tobytes()
+
+
+def test_collections_that_are_not_loaded_after_a_restart_are_looked_at_all_the_same(client):
+    store = opened(client)
+    push_vectors(store, IDS, VECTORS, -VECTORS, mode=SIDE_BY_SIDE)
+    for collection in client.list_collections():
+        client.release_collection(collection)
+    switch(opened(client))
+    for collection in client.list_collections():
+        client.release_collection(collection)
+    assert drop_copies(opened(client)) == (versions(opened(client))[-1].name,)
+    assert rollback(opened(client)).exact
+    assert opened(client).read(IDS).tobytes() == VECTORS.tobytes()

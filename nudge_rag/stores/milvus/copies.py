@@ -79,29 +79,22 @@ class MilvusCopies:
     def switch(self, label: str) -> None:
         """Swap the collections of the alias and of ``label``."""
         self._settle()
-        new, live = self.collection_of(label), self._target(self.alias)
+        new, live = self._load(self.collection_of(label)), self._load(self._target(self.alias))
         self._same_rows(live, new)
         self._swap(label, live, new)
 
     def catch_up_and_switch(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int:
         """Bring rows that were added, changed or deleted into the other collection, and re-point the alias."""
         self._settle()
-        new, live, records = (
-            self.collection_of(label),
-            self._target(self.alias),
-            MilvusRecords(self.client, self.schema),
-        )
-        self.client.load_collection(new)
+        new, live = self._load(self.collection_of(label)), self._load(self._target(self.alias))
+        records = MilvusRecords(self.client, self.schema)
         return switch_collections(records, live, new, moved, notes, lambda: self._swap(label, live, new))
 
     def bring_late(self, label: str, moved: NodesOfCopy, notes: CopyNotes) -> int | None:
         """Bring what was written to the other collection since it was live to the live one."""
         self._settle()
-        copy, live, records = (
-            self.collection_of(label),
-            self._target(self.alias),
-            MilvusRecords(self.client, self.schema),
-        )
+        copy, live = self._load(self.collection_of(label)), self._load(self._target(self.alias))
+        records = MilvusRecords(self.client, self.schema)
         return bring_noted(records, copy, live, moved.reversed(), notes)
 
     def _swap(self, label: str, live: str, new: str) -> None:
@@ -138,6 +131,12 @@ class MilvusCopies:
             # Milvus Lite renames a collection and its aliases in two steps.
             if not self.client.has_collection(self._target(self._beside + label)):
                 self.client.drop_alias(self._beside + label)
+
+    def _load(self, collection: str) -> str:
+        """Load a collection for reading, if it is not: Milvus Lite forgets it when its last process ends."""
+        if getattr(self.client.get_load_state(collection)["state"], "name", "") != "Loaded":
+            self.client.load_collection(collection)
+        return collection
 
     def _same_rows(self, live: str, copy: str) -> None:
         id_field, changed = self.schema.id_field, []
