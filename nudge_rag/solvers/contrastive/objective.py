@@ -81,14 +81,20 @@ class ContrastiveObjective:
             loss, gradient = self._cross_entropy(vectors)
             moved = vectors - self.originals
             return loss + strength * float((moved**2).sum()), gradient + 2 * strength * moved
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        norms = np.sqrt(_row_products(vectors, vectors))
         units = vectors / norms
-        loss, gradient = self._cross_entropy(self._at_lengths(units))
+        loss, by_place = self._cross_entropy(self._at_lengths(units))
+        gradient = self._at_lengths(by_place)
         moved = units - self.originals
-        loss += strength * (float((moved**2).sum()) + float(((norms - 1) ** 2).sum()))
-        gradient = self._at_lengths(gradient) + 2 * strength * moved
-        along = (gradient * units).sum(axis=1, keepdims=True)
-        return loss, (gradient - along * units) / norms + 2 * strength * (norms - 1) * units
+        loss += strength * (float(np.vdot(moved, moved)) + float(((norms - 1) ** 2).sum()))
+        moved *= 2 * strength
+        gradient += moved
+        # The part across v_j over |v_j|, and the pull of lengths towards 1; in place, since rows are many.
+        outward = 2 * strength * (norms - 1) - _row_products(gradient, units) / norms
+        gradient /= norms
+        units *= outward
+        gradient += units
+        return loss, gradient
 
     def _at_lengths(self, rows: Float64Array, nodes: IntArray | slice = slice(None)) -> Float64Array:
         return rows if self.lengths is None else rows * self.lengths[nodes]
@@ -210,6 +216,11 @@ class _Block:
     weights: Float64Array
     rejected: IntArray
     extra: FloatArray
+
+
+def _row_products(rows: Float64Array, others: Float64Array) -> Float64Array:
+    """The product of each row with that of the other array, (c, 1)."""
+    return np.asarray(np.einsum("cd,cd->c", rows, others)[:, None])
 
 
 def _slice_of(query_of_pair: IntArray, queries: slice) -> slice:
