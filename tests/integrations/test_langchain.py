@@ -390,6 +390,22 @@ def test_redis_filters(world, tmp_path, servers):
         numbers_found({"parity": "odd"})
 
 
+@pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
+def test_redis_chooses_diverse_documents_as_the_framework_does(metric, world, servers):
+    pytest.importorskip("langchain_redis")
+    from tests.support.builders.redis_langchain import vectorstore_on
+
+    store = vectorstore_on(servers.address("redis_langchain"), world.langchain, 16, distance_metric=metric)
+    store.add_documents([Document(id=node, page_content=text) for node, text, _ in world.rows])
+    # The last question is a node's text: as near to the others as the query, where rounding chooses.
+    for question, options in itertools.product(
+        (*world.queries[:4], "topic 12"), ({"k": 4, "fetch_k": 12}, {"k": 6, "fetch_k": 30, "lambda_mult": 0.8})
+    ):
+        own = store.as_retriever(search_type="mmr", search_kwargs=options).invoke(question)
+        found = NudgeRetriever(vectorstore=store, search_type="mmr", search_kwargs=options).invoke(question)
+        assert [one.page_content for one in found] == [one.page_content for one in own]
+
+
 def test_redis_indexes_that_share_their_keys(world, servers):
     pytest.importorskip("langchain_redis")
     from tests.support.builders.redis_langchain import vectorstore_on

@@ -14,6 +14,9 @@ __all__ = ["DATABASE"]
 class RedisDatabase(Database):
     """Redis, by langchain-redis."""
 
+    query_dtype = "float64"
+    lists_vectors = True
+
     def make_adapter(self, vectorstore: Any, **options: Any) -> EmbeddingStore:
         """The adapter of its index; as the integration itself, it looks at nodes that name this index only."""
         from redisvl.query.filter import Text
