@@ -136,11 +136,12 @@ def explain_candidates(candidates: Sequence[Candidate]) -> list[tuple[str, str, 
     """Return name, validation value and reason of every setting, and whether it was chosen, the chosen one first."""
     chosen = next((one for one in candidates if one.chosen), None)
     best = None if chosen is None else chosen.validation
+    still = max((one.validation for one in candidates if one.validation is not None and _is_still(one)), default=None)
     return [
         (
             _name(candidate),
             "-" if candidate.validation is None else f"{candidate.validation:.3f}",
-            _reason(candidate, best),
+            _reason(candidate, best, still),
             candidate.chosen,
         )
         for candidate in sorted(candidates, key=_order)
@@ -157,7 +158,12 @@ def _name(candidate: Candidate) -> str:
     return name if candidate.validation is None else f"{name}, gamma {candidate.gamma:.3g}"
 
 
-def _reason(candidate: Candidate, best: float | None) -> str:
+def _is_still(candidate: Candidate) -> bool:
+    """Whether a setting leaves every vector as it is; a map has no gamma."""
+    return candidate.gamma == 0 and not candidate.solver.startswith("map")
+
+
+def _reason(candidate: Candidate, best: float | None, still: float | None) -> str:
     if candidate.validation is None:
         return printable(candidate.note) or "not measured"
     effect = describe_effects(candidate)
@@ -167,7 +173,13 @@ def _reason(candidate: Candidate, best: float | None) -> str:
         return f"loses too much: {effect}" if effect else printable(candidate.note) or "not allowed"
     if best is not None and candidate.validation < best:
         return f"validation is {best - candidate.validation:.3f} lower"
-    return printable(candidate.note) or "as good on validation, but moves nodes further or was tried later"
+    if candidate.note:
+        return printable(candidate.note)
+    if best is None and _is_still(candidate):
+        return "moves no node"
+    if best is None and still is not None and candidate.validation <= still:
+        return "no better on validation than the vectors as they are"
+    return "as good on validation, but moves nodes further or was tried later"
 
 
 def describe_effects(candidate: Candidate) -> str:

@@ -10,7 +10,7 @@ from nudge_rag import LabeledPairs, PushReceipt, RollbackReceipt, SwitchReceipt
 from nudge_rag.evaluation.comparison import Comparison, ComparisonRow
 from nudge_rag.solvers import Candidate
 from nudge_rag.stores.memory.mapping import MappingStore
-from nudge_rag.tuning.printing import describe_candidates, describe_decision, describe_reaches
+from nudge_rag.tuning.printing import describe_candidates, describe_decision, describe_reaches, explain_candidates
 
 
 def compared(before, after, low, high):
@@ -58,6 +58,22 @@ def test_settings_are_sorted_and_each_has_a_reason():
         "needs more labels",
     ]
     assert lines[1].startswith("* ")
+
+
+def test_if_no_setting_is_chosen_each_says_why():
+    candidates = [
+        Candidate("nudge-n", 0.0, 0.80, allowed=True),
+        Candidate("nudge-contrastive", 0.3, 0.80, allowed=True),
+        Candidate("map, tau 0.05", 0.0, 0.70, allowed=True),
+        Candidate("nudge-n, offset 0.1", 0.2, 0.79, allowed=True, note="lowers moved nodes"),
+    ]
+    told = {name: reason for name, _, reason, _ in explain_candidates(candidates)}
+    assert told == {
+        "nudge-n, gamma 0": "moves no node",
+        "nudge-contrastive, gamma 0.3": "no better on validation than the vectors as they are",
+        "map, tau 0.05, gamma 0": "no better on validation than the vectors as they are",
+        "nudge-n, offset 0.1, gamma 0.2": "lowers moved nodes",
+    }
 
 
 def test_of_many_settings_the_best_are_shown_and_the_others_counted():
