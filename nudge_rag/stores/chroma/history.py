@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +21,8 @@ PART_SIZE = 500_000
 PREFIX = "nudge-rag."
 FIELDS = ("kind", "name", "version", "content")
 RECORDS_PER_CALL = 100
+# The database's file of each embedded client, when it was seen first: a relative path may mean another one later.
+_FILES: weakref.WeakKeyDictionary[Any, Path] = weakref.WeakKeyDictionary()
 
 
 class ChromaHistory(RecordStorage):
@@ -140,7 +144,10 @@ def embedded_file(api: Any) -> Path | None:
     settings = api.get_settings() if hasattr(api, "get_settings") else None
     if settings is None or settings.chroma_server_host or not settings.is_persistent:
         return None
-    return Path(settings.persist_directory).resolve() / "chroma.sqlite3"
+    file = Path(settings.persist_directory).resolve() / "chroma.sqlite3"
+    with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
+        _FILES.setdefault(api, file)
+    return file
 
 
 def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[None]] | None:
@@ -149,4 +156,19 @@ def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[No
     if file is None:
         return None
     path = file.with_name(f"nudge-rag.{origin}.lock")
-    return lambda: lock.locked_file(path, "a push or rollback")
+    return lambda: _lock_of_file(api, file, path)
+
+
+def _lock_of_file(api: Any, file: Path, path: Path) -> AbstractContextManager[None]:
+    """Lock the folder of an embedded client.
+
+    Raises:
+        StoreError: it is another one by now, in which the client makes its next connections.
+    """
+    known = _FILES.get(api, file)
+    if known != file:
+        raise StoreError(
+            f"the working folder has changed since the Chroma client opened {known.parent}: give it an absolute path;"
+            " nothing was written"
+        )
+    return lock.locked_file(path, "a push or rollback")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -156,10 +158,33 @@ def _local_lock(client: Any, place: str | None) -> Callable[[], AbstractContextM
     if place is None:
         return None
     # Local mode locks its folder against other processes itself: only threads are left to exclude.
-    path = Path(place).resolve()
-    if place == ":memory:" or not path.is_dir():
+    if place == ":memory:":
         return _nothing
-    return lambda: lock.locked_file(path / "nudge-rag.lock", "a push or rollback")
+    return lambda: _lock_of_folder(client, place)
+
+
+def _lock_of_folder(client: Any, place: str) -> AbstractContextManager[None]:
+    """Lock the folder of a client.
+
+    Raises:
+        StoreError: it is another one by now: a new collection, and the list of all, would be written there.
+    """
+    path, opened = Path(place).resolve(), _opened_folder(client)
+    if opened is not None and opened != path:
+        raise StoreError(
+            f"the working folder has changed since the Qdrant client opened {place!r}, in {opened.parent}: give it an"
+            " absolute path; nothing was written"
+        )
+    return lock.locked_file(path / "nudge-rag.lock", "a push or rollback") if path.is_dir() else _nothing()
+
+
+def _opened_folder(client: Any) -> Path | None:
+    """The folder that a client of local mode has its collections open in; None if it has none, or hides it."""
+    for collection in client._client.collections.values():
+        with contextlib.suppress(AttributeError, TypeError, sqlite3.Error):
+            file = collection.storage.storage.execute("PRAGMA database_list").fetchone()[2]
+            return Path(file).parents[2].resolve()
+    return None
 
 
 def _nothing() -> AbstractContextManager[None]:
