@@ -57,6 +57,14 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     repair.add_argument("--yes", action="store_true", help="do not ask; needed if standard input is no terminal")
     repair.set_defaults(run=_repair)
 
+    take_over = commands.add_parser(
+        "take-over", help="bring a store its history: of a folder, or one that it has left behind", parents=[common]
+    )
+    add_store(take_over)
+    take_over.add_argument("--force", action="store_true", help="also if a folder no longer has all originals")
+    take_over.add_argument("--yes", action="store_true", help="do not ask; needed if standard input is no terminal")
+    take_over.set_defaults(run=_take_over)
+
 
 def _status(arguments: argparse.Namespace) -> Outcome:
     """Compare what was pushed with what the store holds; ends with 1 if nothing is pushed, 4 if nodes are not so."""
@@ -210,3 +218,16 @@ def _repair(arguments: argparse.Namespace) -> Outcome:
     report = repair(store, **journal_of(arguments))
     code = PARTLY if report.set_aside else DONE if report.found else NO
     return Outcome(str(report), {"found": list(report.found), "set_aside": list(report.set_aside)}, code)
+
+
+def _take_over(arguments: argparse.Namespace) -> Outcome:
+    """Bring a history to the store; ends with 1 if no version came with it."""
+    from nudge_rag import take_over
+    from nudge_rag.common.text import preview
+
+    store = open_named_store(arguments.store)
+    if not confirm(arguments, f"Take over the history of {store.name}?"):
+        return Outcome("Nothing was taken over.", {"versions": []}, NO)
+    names = take_over(store, force=arguments.force, **journal_of(arguments))
+    text = f"{len(names)} version(s) taken over: {preview(names)}." if names else "No version was taken over."
+    return Outcome(text, {"versions": list(names)}, DONE if names else NO)

@@ -12,6 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import NudgeError
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.ownership import own_history
 from nudge_rag.stores.access import read_present, reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore
 
@@ -44,7 +45,7 @@ def check_same_store(
     """Raise unless ``store`` is the one that something was saved for.
 
     The identity of a history decides, whatever address the store is opened by. If either side has none, the same key
-    will do, and otherwise the original vectors of some nodes.
+    will do, but in memory, and otherwise the original vectors of some nodes.
 
     Args:
         what: was saved, for messages.
@@ -73,8 +74,12 @@ def check_same_store(
         if then == now:
             return
         raise ValueError(f"{what} was made for {saved['store']}, not for {store.key}: their histories are not the same")
-    if saved["store"] != store.key and not _holds(store, versions, *nodes):
-        raise ValueError(f"{what} was made for {saved['store']}, not for {store.key}")
+    same_key = saved["store"] == store.key
+    # All stores in memory that a framework made have one key.
+    is_told = store.capabilities.persistent or own_history(store) is None or not len(nodes[0])
+    if not (same_key and is_told) and not _holds(store, versions, *nodes):
+        which = "another store in memory" if same_key else saved["store"]
+        raise ValueError(f"{what} was made for {which}, not for {store.key}")
 
 
 def _journal(store: EmbeddingStore, versions: str | Path | None) -> Journal | None:

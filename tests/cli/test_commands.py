@@ -78,6 +78,18 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     assert command.answer("repair", application, "--yes", code=1) == {"found": [], "set_aside": []}
 
 
+def test_a_history_in_a_folder_is_brought_to_the_store(command, application, tmp_path):
+    before = vectors(tmp_path)
+    command.answer("tune", application, *TUNE, "--push", "--yes", "--versions", "old")
+    refused = command("status", application)
+    assert refused.returncode > 1
+    assert "take_over" in refused.stderr
+    assert command.answer("take-over", application, "--versions", "old", "--yes") == {"versions": ["0001"]}
+    assert command.answer("status", application)["version"] == "0001"
+    assert command.answer("rollback", application, "--yes")["restored"] == 48
+    assert vectors(tmp_path) == before
+
+
 def test_tune_push_at_once_and_part_of_a_rollback(command, application, tmp_path):
     result = command("tune", application, *TUNE, "--push", "--yes")
     assert result.returncode == 0, result.stderr

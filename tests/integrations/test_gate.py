@@ -12,6 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_nudge import NudgeEmbeddings
 from langchain_nudge import NudgeRetriever as LangChainRetriever
+from langchain_nudge import load_nudge as load_langchain
 from langchain_nudge import reapply as reapply_langchain
 from langchain_nudge import tune as tune_langchain
 from llama_index.core import VectorStoreIndex
@@ -19,6 +20,7 @@ from llama_index.core.embeddings import BaseEmbedding
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.retrievers.nudge import NudgeEmbedding
 from llama_index.retrievers.nudge import NudgeRetriever as LlamaIndexRetriever
+from llama_index.retrievers.nudge import load_nudge as load_llama_index
 from llama_index.retrievers.nudge import reapply as reapply_llama_index
 from llama_index.retrievers.nudge import tune as tune_llama_index
 
@@ -192,3 +194,19 @@ def test_labels_may_name_documents(world):
         nudge = tuned(world, BY_DOCUMENT)
     assert set(nudge.ids) <= {f"old-{at}" for at in range(N)}
     assert nudge.improves
+
+
+def test_what_was_saved_for_a_store_in_memory_is_not_taken_for_another(world, tmp_path):
+    """Neither has a file or a push, by which it would be known."""
+    nudge = tuned(world)
+    nudge.save(tmp_path / "nudge")
+    other = type(world)()
+    assert load(world, tmp_path / "nudge", other.store).ids == nudge.ids, "it holds the same nodes"
+    store = other.tune(other.store, PAIRS, solver="nudge-n").store
+    store.replace(list(nudge.ids), store.read(list(nudge.ids)) * 2)
+    with pytest.raises(ValueError, match="was made for another store in memory"):
+        load(world, tmp_path / "nudge", other.store)
+
+
+def load(world, folder, store):
+    return (load_langchain if isinstance(world, LangChain) else load_llama_index)(folder, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -169,11 +170,18 @@ def copy_redis(store):
     from nudge_rag.stores import RedisStore
 
     client, prefix = store.client, store._prefix.decode()
+    if b"copied" in client.execute_command("FT._LIST"):
+        client.execute_command("FT.DROPINDEX", "copied", "DD")
+    for key in client.scan_iter("nudge-rag:copied:*"):
+        client.delete(key)
     for key in list(client.scan_iter(f"{prefix}*")):
         client.copy(key, b"copied:" + key.removeprefix(prefix.encode()))
     kind = ("VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", store.dimension, "DISTANCE_METRIC", "COSINE")
     client.execute_command("FT.CREATE", "copied", "ON", "HASH", "PREFIX", 1, "copied:", "SCHEMA", "embedding", *kind)
-    return RedisStore(client, "copied", prefix="copied:")
+    copied = RedisStore(client, "copied", prefix="copied:")
+    while copied.count() < store.count():  # Redis fills an index in the background
+        time.sleep(0.01)
+    return copied
 
 
 COPIES = {
@@ -250,7 +258,7 @@ DROPS = {
     "milvus-langchain": drop_milvus,
     "postgres-llama-index": drop_postgres,
     "qdrant-langchain-euclid": lambda store: store.client.delete_collection(store.collection),
-    "redis-langchain": lambda store: store.client.execute_command("FT.DROPINDEX", store.index, "DD"),
+    "redis-langchain": lambda store: store.client.execute_command("FT.DROPINDEX", store._index.own_name, "DD"),
     "sqlite-vec-langchain": drop_table,
 }
 
