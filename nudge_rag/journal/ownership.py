@@ -201,7 +201,7 @@ def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[st
         return folder
     raise JournalError(
         f"the history of this {store.name} store is in the folder {marked}, not in {given.path}: pass"
-        f" versions={str(marked.parent)!r}"
+        f" versions={str(marked.parent)!r}, or see nudge_rag.take_over if it is lost"
     )
 
 

@@ -46,8 +46,8 @@ def take_over(
         versions: the folder that pushes were given, or the one inside it that is of this store; or the store that this
             one was copied from. By default the folder ``nudge-versions``, or else what the store has left behind in
             its database.
-        force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, let
-            the rest be their nodes' own; otherwise that is an error.
+        force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, or if
+            it is lost, let the rest be their nodes' own; otherwise that is an error.
 
     Returns:
         The names of the versions that were taken over.
@@ -69,7 +69,13 @@ def take_over(
         identity = Home(left.live.storage, left.live.storage, store.key).identity()
         _write_one(store, own, left.live, identity, left.live.storage.location)
         return (left.live.name,)
-    folder = _folder_of(store, Path(versions))
+    try:
+        folder = _folder_of(store, Path(versions))
+    except JournalError:
+        if not force or read_json(own, ELSEWHERE) is None:
+            raise
+        _forget_mark(own)
+        return ()
     journal = Journal(store, Home(folder, None, store.key))
     with journal.lock():
         if _has_gone_on(own, folder):
@@ -131,9 +137,13 @@ def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal
     if found is not None:
         identity = journal.home.identity()
         _write_one(store, own, found, identity, str(journal.storage.location))
+    _forget_mark(own)
+    return () if found is None else (found.name,)
+
+
+def _forget_mark(own: BlobStorage) -> None:
     with own.lock(), writing_to(own, "written to"):
         own.delete(ELSEWHERE)
-    return () if found is None else (found.name,)
 
 
 def _unexplained(store: EmbeddingStore, kept: Sequence[Version], found: Version | None) -> list[str]:
@@ -180,8 +190,17 @@ def _folder_of(store: EmbeddingStore, versions: Path) -> FolderStorage:
     of_name = [name for name in others if name.startswith(store.name)]
     if len(of_name) == 1:
         return FolderStorage(versions / of_name[0])
+    lost = (
+        ""
+        if mark is None
+        else (
+            f". The store has the mark of {mark.get('folder')}: if that is lost, embed the nodes that it moved again,"
+            " then call nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
+        )
+    )
     raise JournalError(
-        f"no history of this {store.name} store ({store.key}) is in {versions}; there are {', '.join(others) or 'none'}"
+        f"no history of this {store.name} store ({store.key}) is in {versions}; there are"
+        f" {', '.join(others) or 'none'}{lost}"
     )
 
 

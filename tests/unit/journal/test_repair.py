@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nudge_rag import CorruptArchiveError, JournalError, prune, reapply, repair, rollback, status, versions
+from nudge_rag import CorruptArchiveError, JournalError, prune, reapply, repair, rollback, status, take_over, versions
 from nudge_rag.common.files import save_through
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MappingStore
@@ -100,6 +101,24 @@ def test_a_damaged_mark_asks_for_the_folder_that_it_named(store, tmp_path):
     with pytest.raises(JournalError, match="pass versions="):
         status(store)
     assert rollback(store, folder).restored == 3
+
+
+def test_a_folder_that_is_lost_is_let_go_of_by_force_alone(store, tmp_path):
+    """As after a container that had no volume for it; until then, nudges would be taken for originals."""
+    folder = tmp_path / "versions"
+    push(store, versions=folder)
+    shutil.rmtree(folder)
+    for call in (lambda: status(store), lambda: rollback(store, folder), lambda: repair(store, tmp_path / "new")):
+        with pytest.raises(JournalError, match=r"is in the folder .*versions/test"):
+            call()
+    for place in (folder, "nudge-versions"):
+        with pytest.raises(JournalError, match=r"if that is lost, embed the nodes .*take_over\(store, force=True\)"):
+            take_over(store, place)
+    store.replace(IDS, ORIGINALS)
+    assert take_over(store, force=True) == ()
+    assert status(store).version is None
+    push(store)
+    assert rollback(store).restored == 3
 
 
 def test_a_damaged_name_of_the_store_in_the_folder_of_its_history_is_written_anew(store, tmp_path):
