@@ -140,6 +140,8 @@ class ParquetStore(StoreAdapter):
     def files(self) -> list[str]:
         """Paths of the files that count now: give them to other engines in place of the folder.
 
+        They are those of the file system: in object storage the bucket comes first, without a scheme.
+
         Example:
             >>> import tempfile, pyarrow, pyarrow.parquet
             >>> folder = tempfile.mkdtemp()
