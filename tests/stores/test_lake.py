@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
-import threading
-import warnings
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -277,19 +277,34 @@ def test_tune_scans_on_the_stores_own_executor(folder, executor):
     assert there.gamma > 0
 
 
-def test_many_scans_at_once_limit_threads_once(folder):
-    """Whoever ends first does not give the others their threads back, and the last one does."""
-    import threadpoolctl
+# Prints the threads that linear algebra has before, inside and after scans of several threads in one pool.
+SCANS_AT_ONCE = """
+import sys, threading, warnings
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np, threadpoolctl
+from nudge_rag.stores import ParquetStore
+from nudge_rag.stores.lake.executors import map_fragments
+from nudge_rag.stores.lake.scanning import scan
 
-    def threads():
-        return [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
+def threads(*_):
+    return [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
 
-    before, store = threads(), ParquetStore(folder)
-    with ThreadPoolExecutor(3) as pool, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        others = [threading.Thread(target=scan, args=(store, QUERIES, 5, pool)) for _ in range(3)]
-        for other in others:
-            other.start()
-        for other in others:
-            other.join()
-    assert threads() == before
+warnings.simplefilter("error")
+store, queries, before = ParquetStore(sys.argv[1]), np.load(sys.argv[2]), threads()
+with ThreadPoolExecutor(3) as pool:
+    inside = [found for _, found in map_fragments(threads, range(9), None, pool)]
+    others = [threading.Thread(target=scan, args=(store, queries, 5, pool)) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+print(before, [each for each in inside if each != [1] * len(before)], threads())
+"""
+
+
+def test_scans_limit_threads_while_they_last_and_give_them_back(folder, tmp_path):
+    np.save(tmp_path / "queries.npy", QUERIES)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", SCANS_AT_ONCE, str(folder), str(tmp_path / "queries.npy")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert printed.strip() == "[2] [] [2]"

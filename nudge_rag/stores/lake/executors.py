@@ -11,13 +11,21 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from nudge_rag.common.blas_threads import one_blas_thread
 from nudge_rag.common.packages import import_package
 from nudge_rag.errors import NudgeError, StoreError
 
@@ -33,7 +41,6 @@ QUESTIONS_KEPT = 2
 UNKNOWN = "nudge-rag: question unknown"
 _QUESTIONS: dict[str, Any] = {}
 _LOCK = threading.Lock()
-_BLAS_USERS: list[Any] = []
 
 
 def map_fragments(
@@ -70,7 +77,9 @@ def map_fragments(
     if not isinstance(executor, Executor):
         raise TypeError(f"executor must be a concurrent.futures.Executor or None, got {type(executor).__name__}")
     import_package("threadpoolctl", "a scan on an executor", "lake")
-    with _question_file(question) as (token, place, content):
+    # Threads of this process share its limit: whoever ends first would lift it for the others.
+    limit = one_blas_thread() if isinstance(executor, ThreadPoolExecutor) else nullcontext()
+    with limit, _question_file(question) as (token, place, content):
         calls = _Calls(executor)
         try:
             for number, fragment in enumerate(fragments):
@@ -196,7 +205,7 @@ def _run(
     question = _known_question(token, place, content)
     if question is UNKNOWN:
         return UNKNOWN
-    with _one_blas_thread():
+    with one_blas_thread():
         return function(fragment, question)
 
 
@@ -213,19 +222,3 @@ def _known_question(token: str, place: str, content: bytes | None) -> Any:
             for old in list(_QUESTIONS)[:-QUESTIONS_KEPT]:
                 del _QUESTIONS[old]
         return _QUESTIONS[token]
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Let linear algebra have one thread, until the last of those who asked for it in this process is done."""
-    import threadpoolctl
-
-    with _LOCK:
-        _BLAS_USERS.append(None if _BLAS_USERS else threadpoolctl.threadpool_limits(1, user_api="blas"))
-    try:
-        yield
-    finally:
-        with _LOCK:
-            limits = _BLAS_USERS.pop()
-            if limits is not None:
-                limits.restore_original_limits()
