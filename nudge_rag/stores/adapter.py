@@ -94,6 +94,10 @@ class StoreAdapter(ABC):
         """Search as an application does that sets no options of the index; `search` may look more widely."""
         return self.search(queries, k)
 
+    def default_width(self) -> int | None:
+        """Return how many nodes `search_with_defaults` gives at most, whatever k; None if there is no such limit."""
+        return None
+
     @property
     def write_problem(self) -> str | None:
         """Why no vector of this store can be replaced, whatever it is; None if they can."""

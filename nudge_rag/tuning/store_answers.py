@@ -106,7 +106,9 @@ class StoreAnswers:
         self, queries: FloatArray, vectors: FloatArray, moved: BoolArray, exact: Sequence[Ranking], depth: int
     ) -> list[list[str]] | None:
         """Leave out of the exact rankings what the index is seen to miss."""
-        lists = [(k, self._search(self.store, queries, k)) for k in (depth, REACH)]
+        # Of what an index leaves out since it gives so many nodes and no more, nothing is known.
+        width = self.store.default_width() if isinstance(self.store, StoreAdapter) else None
+        lists = [(k, self._search(self.store, queries, k)) for k in (depth, min(REACH, width or REACH))]
         moved_rows = {self.ids[row]: row for row in np.flatnonzero(moved).tolist()}
         ranked = sorted({node_id for ranking in exact for node_id in ranking.ids if node_id in moved_rows})
         neighbours = self._neighbours({node_id: vectors[moved_rows[node_id]] for node_id in ranked})

@@ -128,6 +128,39 @@ def test_table_is_what_pgvector_with_lists_answers(servers, labelled):
         assert abs(row.after - exact.after) > 0.1
 
 
+@pytest.mark.filterwarnings("ignore:.*(finds only|fewer neighbours)")
+@pytest.mark.server
+def test_table_is_what_pgvector_with_a_sparse_graph_answers(servers):
+    """Of what HNSW leaves out since it looks at ef_search nodes and no more, nothing is said."""
+    nodes, pairs, vector_of = make_data(N)
+    address = new_database(servers)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, embedding vector({D}))")
+        with connection.cursor() as cursor:
+            rows = [(f"n{row}", str(vector.tolist())) for row, vector in enumerate(nodes)]
+            cursor.executemany("INSERT INTO nodes VALUES (%s, %s)", rows)
+        graph = "USING hnsw (embedding vector_cosine_ops) WITH (m = 3, ef_construction = 6)"
+        connection.execute(f"CREATE INDEX ON nodes {graph}")
+        for setting in ("enable_seqscan = off", "hnsw.ef_search = 12"):
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
+            connection.execute(f"SET {setting}")
+
+        def search(query, k):
+            order = "SELECT id FROM nodes ORDER BY embedding <=> %s::vector LIMIT %s"
+            return [row[0] for row in connection.execute(order, [str(query.tolist()), k])]
+
+        store = PgVectorStore(address, "nodes")
+        assert store.default_width() == 12
+        nudge = tune_on(store, pairs, vector_of)
+        row, exact = (table.row("Recall@10") for table in (nudge.comparison, nudge.exact_comparison))
+        assert row.before == pytest.approx(share_found(search, nudge, vector_of, 10))
+        assert row.before < exact.before - 0.03
+        nudge.push(force=True)
+        # What the push has replaced counts among the ef_search nodes until it is vacuumed away.
+        connection.execute("VACUUM nodes")
+        assert row.after == pytest.approx(share_found(search, nudge, vector_of, 10), abs=0.1)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("kind", ["hnsw", "ivfflat"])
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ __all__ = ["PgVectorStore"]
 OPERATORS: dict[Similarity, str] = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
 IDS_PER_CALL = 5_000
 QUERIES_PER_CALL = 128
-# pgvector's own limit on hnsw.ef_search: an index returns no more rows than that.
+# pgvector's own default of hnsw.ef_search, and its limit: an index returns no more rows than that.
+DEFAULT_EF_SEARCH = 40
 LARGEST_EF_SEARCH = 1_000
 COLUMN = """
 SELECT t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -105,6 +106,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         self._half = kind == "halfvec"
         self._operator = sql.SQL(OPERATORS[similarity])
         self._exact = exact or not indexes
+        self._indexes = indexes
         self._goes_on = indexes == ["hnsw"] and self._version() >= GOES_ON
         self._copies: PostgresCopies = PostgresCopies(self._cursor, self._regclass, vector_column, only, id_column)
         self._options: dict[str, Any] = {"id_column": id_column, "similarity": similarity, "only": only, "exact": exact}
@@ -180,14 +182,26 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """Search with the settings of pgvector that the connection has."""
         return self._search(queries, k, None, widely=False)
 
+    def default_width(self) -> int | None:
+        """The connection's hnsw.ef_search, if an HNSW index answers that does not go on searching."""
+        if self._exact or "hnsw" not in self._indexes:
+            return None
+        with self._cursor() as cursor:
+            names = ["hnsw.ef_search", "hnsw.iterative_scan"]
+            query = "SELECT current_setting(%s, true), current_setting(%s, true)"
+            width, goes_on = cursor.execute(query, names).fetchone() or (None, None)
+        return None if goes_on not in (None, "", "off") else int(width or DEFAULT_EF_SEARCH)
+
     def _search(self, queries: FloatArray, k: int, where: str | None, *, widely: bool) -> SearchResult:
         checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
         ids: list[list[str]] = []
         scores: list[Float64Array] = []
+        # OFFSET keeps the cast where it is; else each row that is looked at would parse the query anew.
         query = (
-            "SELECT q.n, t.id, t.distance FROM unnest(%s::text[]) WITH ORDINALITY AS q(v, n), LATERAL ("
-            "SELECT {id}::text AS id, {vector} {operator} q.v::{kind} AS distance FROM {table}"
-            " WHERE {only} AND {where} ORDER BY {vector} {operator} q.v::{kind} LIMIT %s) t"
+            "SELECT q.n, t.id, t.distance FROM (SELECT v::{kind} AS v, n FROM"
+            " unnest(%s::text[]) WITH ORDINALITY AS u(v, n) OFFSET 0) q, LATERAL ("
+            "SELECT {id}::text AS id, {vector} {operator} q.v AS distance FROM {table}"
+            " WHERE {only} AND {where} ORDER BY {vector} {operator} q.v LIMIT %s) t"
         )
         for first in range(0, len(checked), QUERIES_PER_CALL):
             part = checked[first : first + QUERIES_PER_CALL]
