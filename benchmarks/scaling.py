@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py                              # 5,000 x 20,000 up to 50,000 x 200,000; writes a section
     python benchmarks/scaling.py --sizes 5000 10000           # labelled nodes, four times as many queries; prints
-    python benchmarks/scaling.py --base PATH --sets attack    # the checkout in PATH and this one, one after the other
+    python benchmarks/scaling.py --base PATH                  # the checkout in PATH beside this one; writes a section
 
 Nodes lie in clusters of about 50, queries a common way off their nodes, as questions lie off the texts that answer
 them; a tenth as many more validate. What the labels bring along of unlabelled nodes, as `tune` has it from a store's
@@ -159,7 +159,8 @@ def main() -> None:
         return
     here = Path(__file__).resolve().parent.parent
     if arguments.base is not None:
-        comparison(arguments.sets, arguments.base.resolve(), here)
+        lines = comparison(arguments.sets, arguments.base.resolve(), here)
+        write_section("auto-times", 'Times of "auto", beside those of an older commit', [machine("numpy"), "", *lines])
         return
     lines = growth(arguments.sizes, here)
     if arguments.sizes == list(SIZES):
