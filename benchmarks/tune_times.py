@@ -150,6 +150,7 @@ def main() -> None:
     lines = [
         f"`benchmarks/tune_times.py`: {options.nodes:,} x {options.dimension}, {options.labelled:,} labelled nodes with"
         f" {QUERIES} queries each, nudge-n, medians of {options.rounds} rounds in turns, in seconds.",
+        "At 7a40431 queries were ranked by exact scores; now the store is asked what its own search answers.",
         machine("lancedb", "psycopg", "numpy"),
         "",
         f"| store | {commit} | now | ratio | nDCG@10, {commit} | nDCG@10, now |",

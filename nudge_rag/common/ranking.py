@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
-from nudge_rag.common.similarity import Similarity, score_matrix
+from nudge_rag.common.similarity import Similarity, scorer_of
 
 __all__ = ["rank_nodes"]
 
@@ -32,8 +32,9 @@ def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Sim
     rows = np.empty((len(queries), k), dtype=np.int64)
     best = np.empty((len(queries), k), dtype=np.result_type(queries, vectors))
     step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
+    score = scorer_of(vectors, similarity)
     for first in range(0, len(queries) if k else 0, step):
-        scores = score_matrix(queries[first : first + step], vectors, similarity)
+        scores = score(queries[first : first + step])
         for query, line in enumerate(scores, start=first):
             # Everything that ties with the k-th score may be among the best; a stable sort then keeps the lower rows.
             contenders = np.flatnonzero(line >= np.partition(line, len(line) - k)[len(line) - k])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 
-__all__ = ["Similarity", "score_matrix"]
+__all__ = ["Similarity", "score_matrix", "scorer_of"]
 
 Similarity: TypeAlias = Literal["cosine", "dot", "l2"]
 
@@ -33,12 +34,27 @@ def score_matrix(queries: FloatArray, vectors: FloatArray, similarity: Similarit
         >>> score_matrix(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]), "l2")
         array([[ -1., -13.]])
     """
+    return scorer_of(vectors, similarity)(queries)
+
+
+def scorer_of(vectors: FloatArray, similarity: Similarity) -> Callable[[FloatArray], FloatArray]:
+    """Return a function that scores queries (m, d) against ``vectors`` (n, d) as `score_matrix` does.
+
+    What depends on the vectors alone is computed once, for many blocks of queries.
+
+    Example:
+        >>> import numpy as np
+        >>> score = scorer_of(np.array([[1.0, 0.0], [0.0, 3.0]]), "cosine")
+        >>> score(np.array([[2.0, 0.0]])), score(np.array([[0.0, 5.0]]))
+        (array([[1., 0.]]), array([[0., 1.]]))
+    """
     if similarity == "dot":
-        return np.asarray(queries @ vectors.T)
+        return lambda queries: np.asarray(queries @ vectors.T)
     if similarity == "cosine":
-        return np.asarray(_unit_or_zero(queries) @ _unit_or_zero(vectors).T)
-    squares = (queries * queries).sum(1)[:, None] + (vectors * vectors).sum(1)[None, :]
-    return np.asarray(2 * (queries @ vectors.T) - squares)
+        unit = _unit_or_zero(vectors)
+        return lambda queries: np.asarray(_unit_or_zero(queries) @ unit.T)
+    squares = (vectors * vectors).sum(1)[None, :]
+    return lambda queries: np.asarray(2 * (queries @ vectors.T) - ((queries * queries).sum(1)[:, None] + squares))
 
 
 def _unit_or_zero(rows: FloatArray) -> FloatArray:

@@ -44,11 +44,17 @@ class Sieve:
         self._axes, self._kept = axes, kept
         turned = vectors @ axes
         self._head = np.ascontiguousarray(turned[:, :kept])
-        self._tails = np.linalg.norm(turned[:, kept:], axis=1) * np.float32(1 + ROUNDING)
+        self._tails = _lengths(turned[:, kept:])
 
     def bound(self, query: Float32Array) -> Float32Array:
         """Bounds (n,) on the products with a query (d,), but for the last digits of float32."""
         turned = query @ self._axes
         bounds = self._head @ turned[: self._kept]
-        bounds += np.float32((1 + ROUNDING) * np.linalg.norm(turned[self._kept :])) * self._tails
+        bounds += _lengths(turned[None, self._kept :]) * self._tails
         return np.asarray(bounds)
+
+
+def _lengths(rows: Float32Array) -> Float32Array:
+    """Lengths (n,) from above; the squares of large numbers would leave float32's range."""
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return np.asarray((1 + ROUNDING) * np.sqrt(squares), dtype=np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
-from nudge_rag.common.similarity import score_matrix
+from nudge_rag.common.similarity import scorer_of
 from nudge_rag.errors import StoreError
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import reading
@@ -189,10 +189,11 @@ def _known_found(
     """Count the known nodes that score above the last node of each list, and those of them that are in it."""
     expected = found = 0
     step = max(1, SCORES_PER_BLOCK // max(1, len(vectors)))
+    score = scorer_of(vectors, store.capabilities.similarity)
     for first in range(0, len(queries), step):
         part = lists[first : first + step]
         last = np.array([scores[-1] if len(scores) else np.inf for _, scores in part])
-        scores = score_matrix(queries[first : first + step], vectors, store.capabilities.similarity)
+        scores = score(queries[first : first + step])
         rows, columns = np.nonzero(scores > (last + ROUNDING * (1 + np.abs(last)))[:, None])
         members = [set(ids) for ids, _ in part]
         expected += len(rows)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
-from nudge_rag.common.similarity import Similarity, score_matrix
+from nudge_rag.common.similarity import Similarity, scorer_of
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.blocks import covered_columns, most_telling_scores, pair_blocks, tie_margin
@@ -55,8 +55,9 @@ class ValidationScorer:
         """The metric of each query, (m,)."""
         labels, queries = self._labels, self._queries
         ranks = np.empty(len(self._columns), dtype=np.int64)
+        score = scorer_of(vectors, self._similarity)
         for part, pairs in pair_blocks(labels, len(vectors)):
-            scores = score_matrix(queries[part], vectors, self._similarity)
+            scores = score(queries[part])
             if self._similarity == "l2":
                 scores = (scores + (queries[part] ** 2).sum(axis=1, keepdims=True)) / 2
             rows, columns = labels.query_of_pair[pairs] - part.start, self._columns[pairs]

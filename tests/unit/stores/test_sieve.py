@@ -9,16 +9,15 @@ from nudge_rag.stores import MappingStore, OverlayStore
 from nudge_rag.stores.overlay import NUMBERS_WORTH_A_SIEVE
 from nudge_rag.stores.sieve import LARGEST_ROTATED, Sieve
 
-RNG = np.random.default_rng(0)
 
-
-def nodes(kind, count, dimension):
+def nodes(kind, count, dimension, seed=0):
     """Vectors all over the space, or of a few directions mostly, of equal and unequal lengths."""
-    rows = RNG.normal(size=(count, dimension))
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(count, dimension))
     if kind != "isotropic":
         rows = rows * np.linspace(1, 0.05, dimension) + 0.5
     if kind == "lengths":
-        rows *= np.exp(RNG.normal(size=(count, 1)))
+        rows *= np.exp(rng.normal(size=(count, 1)))
     return rows.astype(np.float32)
 
 
@@ -27,11 +26,17 @@ def nodes(kind, count, dimension):
 @pytest.mark.parametrize("kind", ["isotropic", "directions", "lengths"])
 def test_no_product_is_above_its_bound(kind, dimension, scale):
     vectors = nodes(kind, 60, dimension) * np.float32(scale)
+    assert np.isfinite(vectors).all()
     sieve = Sieve(vectors)
-    for query in (vectors[3], *nodes(kind, 5, dimension), np.zeros(dimension, dtype=np.float32)):
+    for query in (vectors[3], *nodes(kind, 5, dimension, seed=1), np.zeros(dimension, dtype=np.float32)):
         exact = vectors.astype(np.float64) @ query.astype(np.float64)
         slack = 1e-5 * np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query.astype(np.float64))
         assert (sieve.bound(query) >= exact - slack).all()
+
+
+def test_lengths_whose_squares_leave_the_range_of_float32():
+    sieve = Sieve(nodes("isotropic", 9, 512) * np.float32(1e19))
+    assert sieve.bound(np.zeros(512, dtype=np.float32)).tolist() == [0] * 9
 
 
 def test_vectors_without_numbers_or_rows():
@@ -44,10 +49,11 @@ def test_vectors_without_numbers_or_rows():
 def test_an_overlay_of_many_nodes_answers_as_a_store_with_their_vectors(kind, similarity):
     dimension = 96
     count = NUMBERS_WORTH_A_SIEVE // dimension + 500
+    rng = np.random.default_rng(2)
     before = nodes(kind, count, dimension).astype(np.float64)
     after = before.copy()
-    moved = RNG.permutation(count)[: NUMBERS_WORTH_A_SIEVE // dimension + 1]
-    after[moved] += 0.3 * RNG.normal(size=(len(moved), dimension))
+    moved = rng.permutation(count)[: NUMBERS_WORTH_A_SIEVE // dimension + 1]
+    after[moved] += 0.3 * rng.normal(size=(len(moved), dimension))
     names = [f"n{row}" for row in range(count)]
     store = MappingStore(dict(zip(names, before.tolist(), strict=True)), similarity=similarity)
     written = MappingStore(dict(zip(names, after.tolist(), strict=True)), similarity=similarity)
