@@ -135,18 +135,21 @@ def _searcher(store: EmbeddingStore, vectors: dict[str, Any], k: int) -> Callabl
     texts = list(vectors)
     block_of = {text: number // QUERIES_AT_ONCE for number, text in enumerate(texts)}
     answers: dict[str, list[str]] = {}
+    failed: set[int] = set()
 
     def ask(asked: list[str]) -> None:
         found = store.search(np.stack([np.asarray(vectors[text], dtype=dtype) for text in asked]), k)
         answers.update(zip(asked, map(list, found.ids), strict=True))
 
     def search(text: str) -> list[str]:
-        if text not in answers:
-            first = block_of[text] * QUERIES_AT_ONCE
+        block = block_of[text]
+        if text not in answers and block not in failed:
             try:
-                ask(texts[first : first + QUERIES_AT_ONCE])
+                ask(texts[block * QUERIES_AT_ONCE : (block + 1) * QUERIES_AT_ONCE])
             except Exception:
-                ask([text])  # a query that the store fails on fails alone
+                failed.add(block)  # a query that the store fails on fails alone
+        if text not in answers:
+            ask([text])
         return answers[text]
 
     return search
