@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "BlobStorage",
     "FiledStorage",
     "FolderStorage",
+    "HistoriesOfTables",
     "HistoryStore",
     "NeighboringStorage",
     "OrphanedStorage",
@@ -332,6 +334,25 @@ def copy_advice(origin: str) -> str:
         f"If it is a copy of {origin}, or that under another name, call nudge_rag.take_over(store): its originals are"
         " copied"
     )
+
+
+class HistoriesOfTables(ABC):
+    """The histories of other tables, for one that lies in a table of the database beside them."""
+
+    @abstractmethod
+    def _others(self) -> list[tuple[BlobStorage, str | None]]:
+        """Return the histories of other tables, and the names of these; None for those that are gone."""
+
+    def neighbors(self) -> list[tuple[BlobStorage, str]]:
+        """The histories of other tables, also of those that are gone: from one of them this table may be made."""
+        return [
+            (storage, copy_advice("a table that is gone" if table is None else f"the table {table}"))
+            for storage, table in self._others()
+        ]
+
+    def orphans(self) -> list[BlobStorage]:
+        """The histories of tables that are gone."""
+        return [storage for storage, table in self._others() if table is None]
 
 
 def unwritable_history(location: str, error: Exception) -> StoreError:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path, unwritable_history
+from nudge_rag.stores.history import BlobStorage, HistoriesOfTables, check_blob_name, local_path, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name, sql_text
 
@@ -20,7 +20,7 @@ COLUMNS = "owner VARCHAR, scope VARCHAR, name VARCHAR, content BLOB"
 MARK = re.compile(r"\[nudge-rag ([0-9a-f]{16})\]")
 
 
-class DuckDBHistory:
+class DuckDBHistory(HistoriesOfTables):
     """Blobs as rows of ``nudge_rag_history``, a table in the schema of the nodes' table.
 
     The comment on the nodes' table names its history, and stays with the table if that is renamed. DuckDB lets one
@@ -102,20 +102,6 @@ class DuckDBHistory:
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._place)
-
-    def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the schema, from one of which this table may have been made.
-
-        Those of tables that are gone, or whose comments were written over, are among them.
-        """
-        return [
-            (storage, copy_advice(f"the table {table}" if table else "a table that is gone"))
-            for storage, table in self._others()
-        ]
-
-    def orphans(self) -> list[BlobStorage]:
-        """The histories of tables that are gone."""
-        return [storage for storage, table in self._others() if table is None]
 
     def _others(self) -> list[tuple[BlobStorage, str | None]]:
         """The histories of other tables, and the names of these; None for those that are gone."""

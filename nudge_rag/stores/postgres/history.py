@@ -10,7 +10,7 @@ from typing import Any
 
 from nudge_rag.common import lock
 from nudge_rag.errors import LockedError, StoreError
-from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice
+from nudge_rag.stores.history import BlobStorage, HistoriesOfTables, check_blob_name
 from nudge_rag.stores.postgres.connection import Connections
 
 __all__ = ["PostgresHistory"]
@@ -37,7 +37,7 @@ OR c.relowner = (SELECT relowner FROM pg_class WHERE oid = %s::bigint::oid)) ORD
 NO_RIGHT = "42501"
 
 
-class PostgresHistory:
+class PostgresHistory(HistoriesOfTables):
     """Blobs as rows of ``nudge_rag_history``, a table in the schema of the nodes' table; the lock is an advisory one.
 
     Inside ``transaction()`` of the store they are written with its vectors, or not at all. The role needs the right to
@@ -88,17 +88,6 @@ class PostgresHistory:
         with self._cursor("written to") as (cursor, table, owner):
             if table is not None:
                 cursor.execute(f"DELETE {OWN} AND name = %s".format(table=table), [owner, self._scope, name])
-
-    def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the schema, also of those that are gone: this one may be made of one."""
-        return [
-            (storage, copy_advice(f"the table {table}" if table else "a table that is gone"))
-            for storage, table in self._others()
-        ]
-
-    def orphans(self) -> list[BlobStorage]:
-        """The histories of tables that are gone."""
-        return [storage for storage, table in self._others() if table is None]
 
     def _others(self) -> list[tuple[BlobStorage, str | None]]:
         """The histories of other tables, and the names of these; None for those that are gone."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import lock
-from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path, unwritable_history
+from nudge_rag.stores.history import BlobStorage, HistoriesOfTables, check_blob_name, local_path, unwritable_history
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.sql import sql_name
 
@@ -18,7 +18,7 @@ __all__ = ["SQLiteHistory"]
 PREFIX = "nudge_rag_history_"
 
 
-class SQLiteHistory:
+class SQLiteHistory(HistoriesOfTables):
     """Blobs as rows of the table ``nudge_rag_history_<number>``.
 
     A trigger of that name on the nodes' table, which never fires, says whose history it is: SQLite renames and drops it
@@ -94,20 +94,6 @@ class SQLiteHistory:
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._path)
-
-    def neighbors(self) -> list[tuple[BlobStorage, str]]:
-        """The histories of other tables of the database, from one of which this table may have been made.
-
-        Those of tables that are gone, and their triggers with them, are among them.
-        """
-        return [
-            (storage, copy_advice("a table that is gone" if table is None else f"the table {table}"))
-            for storage, table in self._others()
-        ]
-
-    def orphans(self) -> list[BlobStorage]:
-        """The histories of tables that are gone."""
-        return [storage for storage, table in self._others() if table is None]
 
     def _others(self) -> list[tuple[BlobStorage, str | None]]:
         """The histories of other tables, and the names of these; None for those that are gone."""
