@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from nudge_rag.journal.ownership import marked_versions
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.tuning.looking import SECONDS_BETWEEN_LOOKS, Looker
 
 __all__ = [
     "ADAPTER",
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 # What is done if the history of a store cannot be read.
 OnUnreadable: TypeAlias = Literal["raise", "serve"]
 # A push by another process is noticed after so long.
-SECONDS_BETWEEN_LOOKS = 60.0
 # Its name in the details of a version, and among the arrays of a saved nudge.
 ADAPTER = "adapter"
 
@@ -127,7 +126,7 @@ class OpenedStore:
         return self.store
 
 
-class LiveAdapter:
+class LiveAdapter(Looker):
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
@@ -160,24 +159,12 @@ class LiveAdapter:
     ) -> None:
         if on_unreadable not in get_args(OnUnreadable):
             raise ValueError(f"on_unreadable must be 'raise' or 'serve', got {on_unreadable!r}")
-        self._open_store, self._versions, self._seconds = open_store, versions, seconds
+        super().__init__(open_store, versions, seconds)
         self._on_unreadable = on_unreadable
         self._embed_queries = embed_queries
-        self._lock = threading.Lock()
         self._adapter: QueryAdapter | None = None
-        self._looked: float | None = None
         self._warned = False
         self._checked: str | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the lock, and when was looked last: a copy, maybe in another process, looks itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_looked")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin to look anew."""
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-        self._looked = None
 
     def start(self) -> None:
         """Look for the first time. A store that cannot be opened yet, such as one without a table, has no history.
@@ -200,7 +187,7 @@ class LiveAdapter:
         """
         with self._lock:
             now = time.monotonic()
-            if self._looked is None or now - self._looked >= self._seconds:
+            if self._is_due(now):
                 self._adapter, self._looked = self._look(), now
             return self._adapter
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nudge_rag.journal.goal import MapVectors
 from nudge_rag.journal.packed_map import node_map_of
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.adapters import SECONDS_BETWEEN_LOOKS, open_journal
+from nudge_rag.tuning.adapters import open_journal
+from nudge_rag.tuning.looking import SECONDS_BETWEEN_LOOKS, Looker
 
 __all__ = ["DocumentMap"]
 
 logger = logging.getLogger(__name__)
 
 
-class DocumentMap:
+class DocumentMap(Looker):
     """The map of all nodes that is live in a store, applied to nodes that are about to be added to it.
 
     The vectors that the model gave are recorded in the history first, so that `nudge_rag.rollback` restores them, the
@@ -45,20 +44,8 @@ class DocumentMap:
         versions: str | Path | None = None,
         seconds: float = SECONDS_BETWEEN_LOOKS,
     ) -> None:
-        self._open_store, self._versions, self._seconds = open_store, versions, seconds
-        self._lock = threading.Lock()
-        self._looked: float | None = None
+        super().__init__(open_store, versions, seconds)
         self._map: MapVectors | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the lock, and when was looked last: a copy looks itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_looked")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin to look anew."""
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-        self._looked = None
 
     def __call__(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
         """Map embeddings of documents, as frameworks pass them.
@@ -71,7 +58,7 @@ class DocumentMap:
             return []
         store = self._open_store()
         with self._lock:
-            if self._looked is None or time.monotonic() - self._looked >= self._seconds:
+            if self._is_due(time.monotonic()):
                 node_map = node_map_of(open_journal(store, self._versions).live)
                 self._map = None if node_map is None else MapVectors(node_map)
                 self._looked = time.monotonic()

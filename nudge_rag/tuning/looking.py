@@ -1,0 +1,42 @@
+"""What looks from time to time at what is live in a store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nudge_rag.stores.base import EmbeddingStore
+
+__all__ = ["SECONDS_BETWEEN_LOOKS", "Looker"]
+
+SECONDS_BETWEEN_LOOKS = 60.0
+
+
+class Looker:
+    """Keeps what it found at its last look at a store; a copy, maybe in another process, looks itself.
+
+    Args:
+        open_store: opens the vector store.
+        versions: folder of its history; None for the store's own, or that which the store names.
+        seconds: between two looks.
+    """
+
+    def __init__(self, open_store: Callable[[], EmbeddingStore], versions: str | Path | None, seconds: float) -> None:
+        self._open_store, self._versions, self._seconds = open_store, versions, seconds
+        self._lock = threading.Lock()
+        self._looked: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lock, and when was looked last."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_looked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin to look anew."""
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._looked = None
+
+    def _is_due(self, now: float) -> bool:
+        return self._looked is None or now - self._looked >= self._seconds
