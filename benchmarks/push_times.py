@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkouts import commit_of, run_in
 from report import machine, write_section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,16 +97,9 @@ def time_one(kind: str, folder: Path, uri: str, n_nodes: int, dimension: int) ->
 def run_one(checkout: Path, kind: str, uri: str, options: argparse.Namespace) -> dict[str, float]:
     """`time_one` in a process that imports ``checkout``."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--one", kind, "--folder", f"{folder}/store", "--uri", uri]
-        command += ["--nodes", str(options.nodes), "--dimension", str(options.dimension)]
-        # The checkout first; this script's own folder has the report.
-        paths = [str(checkout), str(Path(__file__).parent)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if told.returncode:
-        sys.exit(f"{kind} in {checkout}: {told.stderr[-2000:]}")
-    seconds: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
-    return seconds
+        arguments = ["--one", kind, "--folder", f"{folder}/store", "--uri", uri]
+        arguments += ["--nodes", str(options.nodes), "--dimension", str(options.dimension)]
+        return run_in(checkout, __file__, arguments)
 
 
 def postgres_uri() -> str:
@@ -156,9 +148,7 @@ def main() -> None:
         rows.append(f"| {' | '.join(cells)} |")
         sys.stdout.write(rows[-1] + "\n")
         sys.stdout.flush()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=options.other, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = commit_of(options.other)
     lines = [
         f"`benchmarks/push_times.py`: {options.nodes:,} x {options.dimension}, medians of {options.rounds} rounds, in"
         " turns, in seconds.",

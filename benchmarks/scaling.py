@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkouts import commit_of
 from report import machine, write_section
 
 DIMENSION, QUERIES_A_NODE, CLUSTER, BYSTANDERS, DEPTH = 384, 4, 50, 2_000, 50
@@ -138,10 +139,7 @@ def comparison(sets: list[str], base: Path, here: Path) -> list[str]:
     for name in sets:
         for checkout in (base, here):
             result = in_process(["--set", name], checkout)
-            commit = subprocess.run(
-                ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            lines.append(f"| {name} | {commit} | {result['seconds']:.1f} | {100 * result['metric']:.1f} |")
+            lines.append(f"| {name} | {commit_of(checkout)} | {result['seconds']:.1f} | {100 * result['metric']:.1f} |")
             print(lines[-1], flush=True)
     return lines
 

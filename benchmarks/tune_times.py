@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkouts import commit_of, run_in
 from push_times import TABLE, fill, open_store, postgres_uri
 from report import machine, write_section
 
@@ -92,16 +91,10 @@ def time_one(kind: str, folder: Path, uri: str, options: argparse.Namespace) -> 
 
 def run_one(checkout: Path, kind: str, folder: Path, uri: str, options: argparse.Namespace) -> dict[str, Any]:
     """`time_one` in a process that imports ``checkout``."""
-    command = [sys.executable, __file__, "--one", kind, "--folder", str(folder), "--uri", uri]
+    arguments = ["--one", kind, "--folder", str(folder), "--uri", uri]
     for name in ("nodes", "dimension", "labelled"):
-        command += [f"--{name}", str(getattr(options, name))]
-    # The checkout first; this script's own folder has the report.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(checkout), str(Path(__file__).parent)])}
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder.parent)
-    if told.returncode:
-        sys.exit(f"{kind} in {checkout}: {told.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
-    return result
+        arguments += [f"--{name}", str(getattr(options, name))]
+    return run_in(checkout, __file__, arguments, cwd=folder.parent)
 
 
 def compare(kind: str, uri: str, options: argparse.Namespace) -> str:
@@ -144,9 +137,7 @@ def main() -> None:
         rows.append(compare(kind, uri, options))
         sys.stdout.write(rows[-1] + "\n")
         sys.stdout.flush()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=options.other, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = commit_of(options.other)
     lines = [
         f"`benchmarks/tune_times.py`: {options.nodes:,} x {options.dimension}, {options.labelled:,} labelled nodes with"
         f" {QUERIES} queries each, nudge-n, medians of {options.rounds} rounds in turns, in seconds.",

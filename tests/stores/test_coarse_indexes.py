@@ -31,6 +31,19 @@ def make_data(labelled):
     return nodes, pairs, vector_of
 
 
+def make_table(connection, nodes):
+    connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, embedding vector({D}))")
+    with connection.cursor() as cursor:
+        rows = [(f"n{row}", str(vector.tolist())) for row, vector in enumerate(nodes)]
+        cursor.executemany("INSERT INTO nodes VALUES (%s, %s)", rows)
+
+
+def searcher(connection):
+    """Ask the database itself, with the settings of the connection."""
+    order = "SELECT id FROM nodes ORDER BY embedding <=> %s::vector LIMIT %s"
+    return lambda query, k: [row[0] for row in connection.execute(order, [str(query.tolist()), k])]
+
+
 def tune_on(store, pairs, vector_of):
     return tune(
         store,
@@ -101,20 +114,14 @@ def test_table_is_what_pgvector_with_lists_answers(servers, labelled):
     nodes, pairs, vector_of = make_data(labelled)
     address = new_database(servers)
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, embedding vector({D}))")
-        with connection.cursor() as cursor:
-            rows = [(f"n{row}", str(vector.tolist())) for row, vector in enumerate(nodes)]
-            cursor.executemany("INSERT INTO nodes VALUES (%s, %s)", rows)
+        make_table(connection, nodes)
         connection.execute(f"CREATE INDEX ON nodes USING ivfflat (embedding vector_cosine_ops) WITH (lists = {LISTS})")
 
         # In a table this small the planner would look at every row.
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET enable_seqscan = off")
         connection.execute("SET enable_seqscan = off")
 
-        def search(query, k):
-            order = "SELECT id FROM nodes ORDER BY embedding <=> %s::vector LIMIT %s"
-            return [row[0] for row in connection.execute(order, [str(query.tolist()), k])]
-
+        search = searcher(connection)
         nudge = tune_on(PgVectorStore(address, "nodes"), pairs, vector_of)
         row, exact = (table.row("Recall@1") for table in (nudge.comparison, nudge.exact_comparison))
         assert row.before == pytest.approx(share_found(search, nudge, vector_of, 1))
@@ -135,20 +142,14 @@ def test_table_is_what_pgvector_with_a_sparse_graph_answers(servers):
     nodes, pairs, vector_of = make_data(N)
     address = new_database(servers)
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, embedding vector({D}))")
-        with connection.cursor() as cursor:
-            rows = [(f"n{row}", str(vector.tolist())) for row, vector in enumerate(nodes)]
-            cursor.executemany("INSERT INTO nodes VALUES (%s, %s)", rows)
+        make_table(connection, nodes)
         graph = "USING hnsw (embedding vector_cosine_ops) WITH (m = 3, ef_construction = 6)"
         connection.execute(f"CREATE INDEX ON nodes {graph}")
         for setting in ("enable_seqscan = off", "hnsw.ef_search = 12"):
             connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
             connection.execute(f"SET {setting}")
 
-        def search(query, k):
-            order = "SELECT id FROM nodes ORDER BY embedding <=> %s::vector LIMIT %s"
-            return [row[0] for row in connection.execute(order, [str(query.tolist()), k])]
-
+        search = searcher(connection)
         store = PgVectorStore(address, "nodes")
         assert store.default_width() == 12
         nudge = tune_on(store, pairs, vector_of)
