@@ -22,6 +22,7 @@ from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.derived import Derivation
 from nudge_rag.journal.ingested import IngestedNodes
+from nudge_rag.journal.learned_queries import QUERY_CHANGE, describe_change
 from nudge_rag.journal.manifest import (
     BASE,
     COMMITTED,
@@ -215,6 +216,8 @@ class Journal:
             "ids": list(ids),
         }
         manifest |= {FRESH: True} if self.live is None else {PREVIOUS: self.live.name}
+        if self.live is not None:
+            manifest[QUERY_CHANGE] = describe_change(self.live.manifest["details"], details)
         if streamed:
             manifest[STREAMED] = True
         if mode == SIDE_BY_SIDE:

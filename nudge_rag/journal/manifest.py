@@ -19,6 +19,7 @@ __all__ = [
     "IN_PLACE",
     "LIVE",
     "PREPARED",
+    "REBUILT",
     "ROLLED_BACK",
     "SIDE_BY_SIDE",
     "STREAMED",
@@ -50,6 +51,8 @@ KINDS = {"state": str, "created": str, "store": dict, "dimension": int, "details
 WAS_LIVE = "was_live"
 # Set if only the manifest of a version is left.
 THINNED = "thinned"
+# Set if a version is live again whose own record was not kept: what it had found is not known.
+REBUILT = "rebuilt"
 # The version that this one is stored as a difference to.
 BASE = "base"
 # Set if a push wrote all nodes of the store, a block at a time; and how many blocks there are, once all are recorded.

@@ -13,10 +13,10 @@ from nudge_rag.common.progress import track
 from nudge_rag.common.text import preview
 from nudge_rag.errors import CorruptArchiveError, PushError
 from nudge_rag.journal.blocks import Block
-from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import BLOCKS, COMMITTED, SUPERSEDED
 from nudge_rag.journal.push_all import NodeIds
+from nudge_rag.journal.rebuilding import rebuild
 from nudge_rag.journal.returned import IsKnown
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
@@ -311,7 +311,7 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
     before = version_before(journal, undone[0])
     if before is not None and not to_originals:
         if before.is_thinned:
-            _rebuild(before, undone[0])
+            rebuild(before, undone[0])
         elif before.manifest.get("base") is not None:
             before.write(before.load(), state=COMMITTED)
         else:
@@ -325,17 +325,3 @@ def close(journal: Journal, undone: Sequence[Version], *, to_originals: bool) ->
             if version.state in (SUPERSEDED, COMMITTED) and not version.is_thinned:
                 version.retire()
     journal.thin_out()
-
-
-def _rebuild(version: Version, next_one: Version) -> None:
-    """Make a version whose vectors are not kept live again, from the vectors that the one after it had found."""
-    ids: list[str] = []
-    originals, before = [], []
-    for block in next_one.parts():
-        vectors = block.vectors
-        rows = np.flatnonzero((vectors.before != vectors.originals).any(axis=1))
-        ids += [block.ids[row] for row in rows]
-        originals.append(vectors.originals[rows])
-        before.append(vectors.before[rows])
-    unmoved = np.concatenate(originals)
-    version.rebuild(ids, Vectors(unmoved, unmoved, np.concatenate(before)), COMMITTED)

@@ -14,7 +14,7 @@ from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import undo_switch
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
-from nudge_rag.journal.manifest import LIVE, SUPERSEDED
+from nudge_rag.journal.manifest import LIVE, REBUILT, SUPERSEDED
 from nudge_rag.journal.packed_map import node_map_of
 from nudge_rag.journal.restore import (
     RollbackReceipt,
@@ -123,6 +123,8 @@ def _why_not_alone(journal: Journal, version: Version) -> str | None:
     before, previous = version_before(journal, version), version.manifest.get(PREVIOUS)
     if version.manifest.get(FRESH) is True:
         return None
+    if REBUILT in version.manifest:
+        return "it is live again by a rollback of later ones, and what it had found itself is not kept"
     if before is None or previous not in (None, before.name):
         if before is None and _found_originals(version):
             # Recorded before there was a mark for it: nothing was nudged then.

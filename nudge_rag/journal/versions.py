@@ -25,6 +25,7 @@ from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.blocks import Block, BlockRecord
 from nudge_rag.journal.coding import Vectors, decode, encode
 from nudge_rag.journal.fingerprints import known_name
+from nudge_rag.journal.learned_queries import QUERY_CHANGE
 from nudge_rag.journal.manifest import (
     BASE,
     BLOCKS,
@@ -408,7 +409,7 @@ class Version:
 
 def thinned(manifest: Mapping[str, Any], n_nodes: int) -> dict[str, Any]:
     """``manifest`` without ids, coding and whatever is long in its details."""
-    dropped = ("ids", "arrays", "arrays_sha256", "before_like", BASE)
+    dropped = ("ids", "arrays", "arrays_sha256", "before_like", BASE, QUERY_CHANGE)
     short = {name: value for name, value in manifest.items() if name not in dropped}
     details = {name: value for name, value in manifest["details"].items() if _is_short(value)}
     lost = sorted({*manifest["details"], *manifest.get(LOST, ())} - {*details})

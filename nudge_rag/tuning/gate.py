@@ -10,6 +10,7 @@ from nudge_rag.common.archive import is_number
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.evaluation.runs import Evaluation
 from nudge_rag.feedback.rows import normalise
+from nudge_rag.journal.learned_queries import LIVE_QUERIES, live_queries
 from nudge_rag.journal.text_hashes import hash_text
 
 __all__ = [
@@ -24,9 +25,7 @@ __all__ = [
     "live_queries",
 ]
 
-# In the details of a version: hashes of the queries that it was made from; no text is recorded.
-LIVE_QUERIES = "query_hashes"
-# Hashes of the texts of nodes that have a label and were not moved.
+# In the details of a version: hashes of the texts of nodes that have a label and were not moved.
 LABEL_HASHES = "label_hashes"
 
 
@@ -151,9 +150,3 @@ def count_forgotten(details: Mapping[str, Any], query_hashes: Collection[str]) -
     """
     known = live_queries(details)
     return len(known.difference(query_hashes)), len(known)
-
-
-def live_queries(details: Mapping[str, Any]) -> set[str]:
-    """Return the hashes of the queries that the version with these ``details`` was made from."""
-    recorded = details.get(LIVE_QUERIES, ())
-    return {each for each in recorded if isinstance(each, str)} if isinstance(recorded, list | tuple) else set()
