@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.arrays import BoolArray, FloatArray, IntArray, as_matrix, row_norms
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
@@ -21,6 +21,8 @@ QUERIES_PER_BLOCK = 2_048
 SCORES_ON_DEVICE = 64_000_000
 # Rows this close to unit length, as models return them in float32, need no second pass over their scores.
 ALREADY_UNIT = 1e-6
+# Scores are packed before they are sorted in if no row has more than such a share of them.
+SPARSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,9 @@ def fixed_scores(
     best = _best_competitors(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
     step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
-    for first in range(0, len(embeddings), step):
-        block = np.asarray(embeddings[first : first + step])
-        norms = row_norms(block, "embeddings", first_row=first)
-        hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first
-        shown = np.delete(np.arange(len(block)), hidden)
-        if not len(shown):
-            continue
-        if len(hidden):
-            block, norms = block[shown], norms[shown]
+    for rows, block, norms in _shown_blocks(embeddings, covered, step):
         for part, scores in _score_blocks(queries, block, norms, similarity):
-            _read_answers(answer, scores, val, part, shown + first)
+            _read_answers(answer, scores, val, part, rows)
             best[part] = _merge_best(best[part], scores)
     for first, block in _background_blocks(background, step, embeddings):
         norms = row_norms(block, "background embeddings", first_row=first)
@@ -91,6 +85,36 @@ def fixed_scores(
             best[part] = _merge_best(best[part], scores)
     answer[np.isin(val.node_of_pair, covered)] = np.nan
     return FixedScores(best, answer)
+
+
+def _shown_blocks(embeddings: Any, covered: IntArray, step: int) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+    """Rows that are not ``covered``, with their embeddings and norms, about ``step`` at a time; every row is checked.
+
+    Where most are covered, what is left of many blocks goes together: a block costs time of its own.
+    """
+    waiting: list[tuple[IntArray, FloatArray, FloatArray]] = []
+    for first in range(0, len(embeddings), step):
+        block = np.asarray(embeddings[first : first + step])
+        norms = row_norms(block, "embeddings", first_row=first)
+        hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first
+        rows: IntArray = np.arange(first, first + len(block), dtype=np.int64)
+        if len(hidden):
+            shown = np.delete(rows, hidden)
+            waiting.append((shown, block[shown - first], norms[shown - first]))
+        else:
+            waiting.append((rows, block, norms))
+        if sum(len(part) for part, _, _ in waiting) >= step:
+            yield _joined(waiting)
+            waiting = []
+    if any(len(part) for part, _, _ in waiting):
+        yield _joined(waiting)
+
+
+def _joined(parts: Sequence[tuple[IntArray, FloatArray, FloatArray]]) -> tuple[IntArray, FloatArray, FloatArray]:
+    if len(parts) == 1:
+        return parts[0]
+    rows, blocks, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return rows, blocks, norms
 
 
 def _fixed_scores_on_device(
@@ -166,21 +190,29 @@ def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, p
 
 
 def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:
+    """The best of each row of ``best`` (m, depth) and ``scores`` (m, n) together, (m, depth) in no order."""
     depth = best.shape[1]
     if depth == 1:
         return np.asarray(np.maximum(best, scores.max(axis=1, keepdims=True)))
-    # Once a few blocks are behind, hardly any score beats the worst of the best: only those are sorted in.
-    worst = best.min(axis=1)
-    rows, _ = np.nonzero(scores > worst[:, None])
-    if len(rows) > scores.size // 8:
-        together = np.concatenate([best, scores], axis=1)
-        return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
-    every = np.arange(len(best))
-    rows = np.concatenate([np.repeat(every, depth), rows])
-    values = np.concatenate([best.ravel(), scores[scores > worst[:, None]]])
-    order = np.lexsort((values, rows))
-    ends = np.searchsorted(rows[order], every, side="right")
-    return np.asarray(values[order][ends[:, None] - np.arange(depth, 0, -1)])
+    # Once a few blocks are behind, hardly any score beats the worst of the best: only those are looked at.
+    above = scores > best.min(axis=1, keepdims=True)
+    counts = np.count_nonzero(above, axis=1)
+    most = int(counts.max(initial=0))
+    if not most:
+        return best
+    if most < SPARSE * scores.shape[1]:
+        scores = _packed(scores, above, counts, most)
+    together = np.concatenate([best, scores], axis=1)
+    return np.asarray(np.partition(together, together.shape[1] - depth, axis=1)[:, -depth:])
+
+
+def _packed(scores: FloatArray, kept: BoolArray, counts: IntArray, most: int) -> FloatArray:
+    """The ``kept`` scores alone, (m, most): ``counts`` in each row, then -inf."""
+    rows = np.repeat(np.arange(len(scores)), counts)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    packed = np.full((len(scores), most), -np.inf, dtype=scores.dtype)
+    packed[rows, places] = scores[kept]
+    return packed
 
 
 def _background_blocks(
