@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,10 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 __all__ = ["BoolArray", "Float32Array", "Float64Array", "FloatArray", "IntArray"]
-__all__ += ["as_matrix", "check_finite", "normalize_rows", "row_norms"]
+__all__ += ["as_matrix", "check_finite", "normalize_rows", "row_blocks", "row_norms", "unit_rows"]
+
+# Rows that are looked at together where float64 of all of them would be too much.
+ROWS_AT_ONCE = 16_384
 
 
 def as_matrix(values: ArrayLike, name: str) -> FloatArray:
@@ -84,3 +88,27 @@ def normalize_rows(rows: FloatArray, name: str) -> FloatArray:
         array([[0.6, 0.8]])
     """
     return np.asarray(rows / row_norms(rows, name)[:, None], dtype=rows.dtype)
+
+
+def row_blocks(count: int) -> Iterator[slice]:
+    """Slices of some thousands of rows that together are all ``count``.
+
+    Example:
+        >>> [(part.start, part.stop) for part in row_blocks(20_000)]
+        [(0, 16384), (16384, 20000)]
+    """
+    for first in range(0, count, ROWS_AT_ONCE):
+        yield slice(first, min(first + ROWS_AT_ONCE, count))
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Rows (n, d), none of them zero, at unit length: computed in float64, returned in their own dtype.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0]], dtype=np.float32)).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    units = np.empty_like(rows)
+    for part in row_blocks(len(rows)):
+        units[part] = rows[part] / np.linalg.norm(rows[part].astype(np.float64), axis=1, keepdims=True)
+    return units

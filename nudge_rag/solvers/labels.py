@@ -144,7 +144,8 @@ def prepare_labels(
     if without:
         warn_caller(f"{without} of {len(vectors)} {name} queries have no answers: left out")
     return PreparedLabels(
-        np.ascontiguousarray(vectors[kept], dtype=dtype),
+        # A copy only if there are queries to leave out.
+        np.ascontiguousarray(vectors[kept] if without else vectors, dtype=dtype),
         query_of_pair.astype(np.int64),
         nodes[answers],
         grades[answers],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, normalize_rows
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, row_norms
 from nudge_rag.solvers.labels import PreparedLabels
 
 __all__ = ["covered_targets", "summable_queries", "unit_directions"]
@@ -51,8 +51,13 @@ def summable_queries(vectors: FloatArray) -> Float64Array:
     Raises:
         ValueError: a query that is zero or not finite.
     """
-    unit = normalize_rows(vectors.astype(np.float64), "training query embeddings")
-    return np.asarray(np.rint(unit * SUMMABLE) / SUMMABLE)
+    unit = vectors.astype(np.float64)
+    unit /= row_norms(unit, "training query embeddings")[:, None]
+    # In place: of many queries another copy is too much.
+    unit *= SUMMABLE
+    np.rint(unit, out=unit)
+    unit /= SUMMABLE
+    return unit
 
 
 def unit_directions(sums: Float64Array, counts: IntArray) -> Float64Array:

@@ -100,7 +100,9 @@ class Measures:
         candidate = self._candidate(name, gamma, float(values.mean()), gains, effects)
         logger.info("%s", candidate)
         solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
-        return TriedSetting(solver, candidate, gains, final, replace(fit, solver=solver), mapped)
+        # Its vectors are solved for anew if it is chosen, and of many settings they are too many to keep.
+        record = replace(fit, solver=solver, vectors=fit.vectors[:0].copy())
+        return TriedSetting(solver, candidate, gains, final, record, mapped)
 
     def _expected(self, covered: float, uncovered: float, new_nodes: float) -> float:
         """The change over tomorrow's queries; those without labelled answers ask for rare nodes or for new ones."""

@@ -30,7 +30,7 @@ class TriedSetting:
         candidate: the record of it.
         values: (m,) the gain of each query that judges what covered queries gain.
         final: the solver at its chosen, fixed step; None if no node moves.
-        fit: the solution that was measured.
+        fit: the solution that was measured, without its vectors.
         has_map: whether queries or all nodes pass a map first.
     """
 

@@ -15,7 +15,7 @@ from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
 from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
 from nudge_rag.solvers.contrastive.offset import lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
-from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
+from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
@@ -37,10 +37,14 @@ FEW_TAUS, FEW_STRENGTHS = (0.05, 0.03), (30.0, 3.0)
 # as hold so many nodes.
 MANY = 1_000_000
 FEW_FOLDS, MAP_FOLDS, ENOUGH_NODES = 5, 2, 200
+# Folds of more nodes than this are divided further: what is known of its nodes is sought for every training query.
+MOST_IN_FOLD = 2_000
 # With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
 ENOUGH_QUERIES = 500
-# Of more validation queries a sample chooses the setting; the final solution learns from all.
-MOST_JUDGED = 5_000
+# Of more validation queries a sample chooses the setting; the final solution learns from all. Every setting costs
+# queries times labelled nodes: of these products so many, but never fewer queries than the least, by which a setting's
+# gain is known to about 0.7 points and the difference of two of them, which is paired, to 0.1 or 0.2.
+MOST_JUDGED, LEAST_JUDGED, PRODUCTS = 5_000, 2_000, 20_000_000
 
 
 class SolverTrials:
@@ -59,10 +63,11 @@ class SolverTrials:
     ) -> None:
         self._chooser, self._nodes, self._background = chooser, nodes, background
         self._both = join_labels(train, val)
-        val = sample_labels(val, MOST_JUDGED)
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         labelled = prepare_labels(self._both, "labelled", **size)
-        self._many = labelled.n_queries * len(np.unique(labelled.node_of_pair)) > MANY
+        n_labelled = len(np.unique(labelled.node_of_pair))
+        val = sample_labels(val, _enough_to_judge(n_labelled))
+        self._many = labelled.n_queries * n_labelled > MANY
         # Every solver moves the same rows: the nodes that have a training label.
         learned = prepare_labels(train, "training", **size)
         self._rows = np.unique(learned.node_of_pair)
@@ -76,7 +81,7 @@ class SolverTrials:
             chooser.metric,
             chooser.similarity,
             background,
-            folds=FEW_FOLDS if self._many else None,
+            folds=max(FEW_FOLDS, n_labelled // MOST_IN_FOLD) if self._many else None,
             enough_nodes=ENOUGH_NODES if self._many else None,
             covered_too=self._few,
         )
@@ -85,6 +90,11 @@ class SolverTrials:
         self._measures = Measures(chooser, labelled, judged, self._rows, before)
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
         self._point: tuple[float, float] | None = None
+
+    @property
+    def labels(self) -> LabeledQueries:
+        """Training and validation labels together."""
+        return self._both
 
     def without_map(self) -> Iterator[TriedSetting]:
         """Settings of solvers that leave queries as they are, from the simplest solver to the most elaborate."""
@@ -252,6 +262,16 @@ class SolverTrials:
             one = lowered(middle)
             yield one
             harmful, harmless = (harmful, middle) if harms_nobody(one.candidate) else (middle, harmless)
+
+
+def _enough_to_judge(n_labelled: int) -> int:
+    """How many validation queries choose the setting.
+
+    Example:
+        >>> _enough_to_judge(1_000), _enough_to_judge(8_000), _enough_to_judge(50_000)
+        (5000, 2500, 2000)
+    """
+    return int(np.clip(PRODUCTS // max(1, n_labelled), LEAST_JUDGED, MOST_JUDGED))
 
 
 def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:

@@ -36,6 +36,8 @@ TOLERANCE = 3e-3
 MEMORY = 5
 # Groups of queries look for their nearest nodes anew after so many points of a path, or steps towards a fixed strength.
 POINTS_BEFORE_REFRESH, STEPS_BEFORE_REFRESH = 3, 6
+# More numbers than this (5,000 nodes of 400) are descended on in the precision that they have.
+LARGE = 2_000_000
 # A path ends after this many points in a row that are worse than the best one.
 PATIENCE = 2
 
@@ -50,7 +52,7 @@ class Point:
     vectors: FloatArray
     value: float
     descent: Descent | None
-    solution: Float64Array | None = field(default=None, repr=False)
+    solution: FloatArray | None = field(default=None, repr=False)
 
 
 class ContrastiveDescent:
@@ -89,7 +91,7 @@ class ContrastiveDescent:
         ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
         self._queries = query_vectors(self._train, ranked_by)
         self._columns = covered_columns(self._train.node_of_pair, problem.rows)
-        originals = problem.originals.astype(np.float64)
+        originals = problem.originals.astype(_precision(problem.originals))
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
         self._originals = originals / self._lengths if self._sphere else originals
         self._others = self._best_others(problem, background, ranked_by, negatives)
@@ -104,7 +106,7 @@ class ContrastiveDescent:
         strengths: Sequence[float],
         iterations: int,
         judge: ValidationScorer,
-        start: Float64Array | None = None,
+        start: FloatArray | None = None,
         patience: int = PATIENCE,
     ) -> list[Point]:
         """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes.
@@ -127,7 +129,7 @@ class ContrastiveDescent:
                 break
         return path
 
-    def at(self, tau: float, strength: float, iterations: int, start: Float64Array | None = None) -> Point:
+    def at(self, tau: float, strength: float, iterations: int, start: FloatArray | None = None) -> Point:
         """From the untouched nodes, or from a solution for the same nodes, to one strength; of no known value."""
         objective, taken, asked, warm = self._objective(tau), 0, 0, start is not None
         if start is None:
@@ -142,10 +144,10 @@ class ContrastiveDescent:
         record = replace(record, iterations=record.iterations + taken, evaluations=record.evaluations + asked)
         return Point(self._as_given(found.point), float("nan"), record, found.point)
 
-    def start_at(self, rows: IntArray, vectors: FloatArray) -> Float64Array:
+    def start_at(self, rows: IntArray, vectors: FloatArray) -> FloatArray:
         """The untouched nodes, those of increasing ``rows`` moved to ``vectors``, as a descent begins."""
         places = covered_columns(rows, self._rows)
-        moved: Float64Array = vectors[places >= 0].astype(np.float64)
+        moved: FloatArray = vectors[places >= 0].astype(self._originals.dtype)
         if self._sphere:
             moved /= np.linalg.norm(moved, axis=1, keepdims=True)
         start = self._originals.copy()
@@ -159,7 +161,11 @@ class ContrastiveDescent:
         """
         if len(solutions) == 1:
             return solutions[0]
-        return self._as_given(np.mean([one.astype(np.float64) for one in solutions], axis=0))
+        total = solutions[0].astype(np.float64)
+        for one in solutions[1:]:
+            total += one
+        total /= len(solutions)
+        return self._as_given(total)
 
     def lower_scores(self, vectors: FloatArray, offset: float) -> FloatArray:
         """As `offset.lower_scores`, along the training queries' common direction."""
@@ -167,7 +173,7 @@ class ContrastiveDescent:
             return vectors
         return lower_scores(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
 
-    def _as_given(self, solution: Float64Array) -> FloatArray:
+    def _as_given(self, solution: FloatArray) -> FloatArray:
         if self._sphere:
             solution = solution / np.linalg.norm(solution, axis=1, keepdims=True) * self._lengths
         return solution.astype(self._given.dtype)
@@ -189,7 +195,7 @@ class ContrastiveDescent:
             self._lengths if self._sphere and self._similarity == "dot" else None,
         )
 
-    def _refreshed(self, objective: ContrastiveObjective, current: Float64Array) -> ContrastiveObjective:
+    def _refreshed(self, objective: ContrastiveObjective, current: FloatArray) -> ContrastiveObjective:
         """The objective with the columns that are nearest now; itself if it runs over all nodes."""
         if self._bounds is None:
             return objective
@@ -202,7 +208,7 @@ class ContrastiveDescent:
             self._groups = self._grouped(self._bounds, self._originals)
         return replace(objective, groups=self._groups)
 
-    def _grouped(self, bounds: IntArray, nodes: Float64Array, seed: int = 0) -> QueryGroups:
+    def _grouped(self, bounds: IntArray, nodes: FloatArray, seed: int = 0) -> QueryGroups:
         at = nodes
         if self._sphere:
             at = nodes / np.linalg.norm(nodes, axis=1, keepdims=True)
@@ -253,9 +259,14 @@ def _with_best_alone(path: Sequence[Point]) -> list[Point]:
     """The same points without the vectors of all but the best one."""
     best = first_best([point.value for point in path])
     return [
-        point if number == best else replace(point, vectors=point.vectors[:0], solution=None)
+        point if number == best else replace(point, vectors=point.vectors[:0].copy(), solution=None)
         for number, point in enumerate(path)
     ]
+
+
+def _precision(originals: FloatArray) -> Any:
+    """Of very many numbers their own: a descent keeps some twenty arrays of their size."""
+    return originals.dtype if originals.size > LARGE else np.float64
 
 
 def _log_sum_exp(logits: Float64Array) -> Float64Array:
@@ -268,7 +279,7 @@ def _log_sum_exp(logits: Float64Array) -> Float64Array:
 
 def _descend(
     objective: ContrastiveObjective,
-    start: Float64Array,
+    start: FloatArray,
     strength: float,
     iterations: int,
     by_node: bool = False,

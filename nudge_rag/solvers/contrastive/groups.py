@@ -21,6 +21,8 @@ NEAREST_SHARE, NEAREST = 1 / 8, (64, 160)
 SAMPLED_SHARE, SAMPLED = 1 / 14, (40, 96)
 # The nearest nodes are sought among so many times as many, which are near the means of parts of the group.
 PRESELECTED, PART_SIZE = 4, 32
+# The means of so many groups are multiplied with all nodes at once: one group's are too few for full speed.
+GROUPS_AT_ONCE = 16
 # A softmax in groups pays as soon as it runs over less than this share of the nodes, labels not counted.
 WORTHWHILE = 0.5
 # How near a node is: its share in the softmax at this temperature.
@@ -143,34 +145,57 @@ def select_columns(
     """
     rng, (n_nearest, n_sampled) = np.random.default_rng(seed), _sizes(len(nodes))
     columns_of_groups, log_counts = [], []
-    for first, last in itertools.pairwise(bounds):
+    wanted = len(nodes) if len(nodes) <= n_nearest else PRESELECTED * n_nearest
+    for (first, last), near in zip(
+        itertools.pairwise(bounds), _near_means(queries, bounds, nodes, wanted), strict=True
+    ):
         known = [columns[slice(*np.searchsorted(rows, [first, last]))] for rows, columns in (pairs, rejected)]
-        kept = np.union1d(np.concatenate(known), _nearest(queries[first:last], nodes, n_nearest))
-        others = np.setdiff1d(np.arange(len(nodes)), kept, assume_unique=True)
-        drawn = np.sort(rng.choice(others, size=min(n_sampled, len(others)), replace=False))
+        kept = np.union1d(np.concatenate(known), _nearest(queries[first:last], nodes, near, n_nearest))
+        n_others = len(nodes) - len(kept)
+        drawn = _beside(kept, np.sort(rng.choice(n_others, size=min(n_sampled, n_others), replace=False)))
         columns = np.concatenate([kept, drawn])
         counts = np.zeros(len(columns), dtype=queries.dtype)
         if len(drawn):
-            counts[len(kept) :] = np.log(len(others) / len(drawn))
+            counts[len(kept) :] = np.log(n_others / len(drawn))
         increasing = np.argsort(columns)
         columns_of_groups.append(columns[increasing])
         log_counts.append(counts[increasing])
     return QueryGroups(bounds, tuple(columns_of_groups), tuple(log_counts))
 
 
-def _nearest(group: FloatArray, nodes: FloatArray, count: int) -> IntArray:
-    """The ``count`` columns with the largest shares in the softmax of the group's queries."""
-    if len(nodes) <= count:
-        return np.arange(len(nodes))
-    wanted = min(len(nodes), PRESELECTED * count)
-    preselected = np.arange(len(nodes))
-    if wanted < len(nodes):
-        starts = np.arange(0, len(group), PART_SIZE)
-        means = np.add.reduceat(group, starts, axis=0)
-        means /= np.linalg.norm(means, axis=1, keepdims=True) + np.finfo(means.dtype).tiny
-        near = (means @ nodes.T).max(axis=0)
-        preselected = np.sort(np.argpartition(-near, wanted - 1)[:wanted])
-    scores: Float64Array = group @ nodes[preselected].T
+def _beside(kept: IntArray, places: IntArray) -> IntArray:
+    """The numbers at ``places`` of all that are not among the increasing ``kept``: no list is made of these.
+
+    Example:
+        >>> _beside(np.array([0, 3]), np.array([0, 1, 2])).tolist()
+        [1, 2, 4]
+    """
+    return np.asarray(places + np.searchsorted(kept - np.arange(len(kept)), places, side="right"))
+
+
+def _near_means(queries: FloatArray, bounds: IntArray, nodes: FloatArray, wanted: int) -> Iterator[IntArray]:
+    """Of each group the increasing columns of the ``wanted`` nodes that are nearest to the mean of a part of it."""
+    groups = list(itertools.pairwise(bounds))
+    if wanted >= len(nodes):
+        yield from itertools.repeat(np.arange(len(nodes)), len(groups))
+        return
+    for number in range(0, len(groups), GROUPS_AT_ONCE):
+        means = [_means_of_parts(queries[first:last]) for first, last in groups[number : number + GROUPS_AT_ONCE]]
+        near = np.concatenate(means) @ nodes.T
+        for scores in np.split(near, np.cumsum([len(each) for each in means[:-1]])):
+            yield np.sort(np.argpartition(-scores.max(axis=0), wanted - 1)[:wanted])
+
+
+def _means_of_parts(group: FloatArray) -> FloatArray:
+    means = np.add.reduceat(group, np.arange(0, len(group), PART_SIZE), axis=0)
+    return np.asarray(means / (np.linalg.norm(means, axis=1, keepdims=True) + np.finfo(means.dtype).tiny))
+
+
+def _nearest(group: FloatArray, nodes: FloatArray, near: IntArray, count: int) -> IntArray:
+    """Of the columns ``near`` the ``count`` with the largest shares in the softmax of the group's queries."""
+    if len(near) <= count:
+        return near
+    scores: Float64Array = group @ nodes[near].T
     shares = np.exp((scores - scores.max(axis=1, keepdims=True)) / TAU)
     mass = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
-    return np.asarray(preselected[np.argpartition(-mass, count - 1)[:count]])
+    return np.asarray(near[np.argpartition(-mass, count - 1)[:count]])

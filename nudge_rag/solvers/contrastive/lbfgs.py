@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array
+from nudge_rag.common.arrays import FloatArray
 
 __all__ = ["Minimum", "minimize"]
 
@@ -35,19 +35,19 @@ class Minimum:
             does, rather than the iterations having run out.
     """
 
-    point: Float64Array
+    point: FloatArray
     value: float
-    gradient: Float64Array
+    gradient: FloatArray
     iterations: int
     evaluations: int
     converged: bool
 
 
 def minimize(
-    function: Callable[[Float64Array], tuple[float, Float64Array]],
-    start: Float64Array,
+    function: Callable[[FloatArray], tuple[float, FloatArray]],
+    start: FloatArray,
     *,
-    curvature: float | Float64Array,
+    curvature: float | FloatArray,
     iterations: int,
     tolerance: float,
     memory: int = 5,
@@ -60,7 +60,7 @@ def minimize(
 
     Args:
         function: of an array of the shape of ``start``.
-        start: where to begin, float64.
+        start: where to begin; all is computed in its precision.
         curvature: a positive guess of the second derivative, by which the first step is divided; or one for each
             coordinate, in any shape that spreads over the point's: later steps keep their proportions.
         iterations: at most so many steps.
@@ -74,16 +74,18 @@ def minimize(
         ([3.0, 3.0], True)
     """
     point, (value, gradient) = start, function(start)
-    steps: deque[tuple[Float64Array, Float64Array, float]] = deque(maxlen=memory)
+    steps: deque[tuple[FloatArray, FloatArray, float]] = deque(maxlen=memory)
     evaluations = 1
     for iteration in range(iterations):
-        direction = -_times_inverse(gradient, steps, curvature)
+        direction = _times_inverse(gradient, steps, curvature)
+        np.negative(direction, out=direction)
         slope = float(np.vdot(gradient, direction))
         share, tries, (new_value, new_gradient) = _search(function, point, value, direction, slope)
         evaluations += tries
         if share == 0:
             return Minimum(point, value, gradient, iteration, evaluations, converged=True)
-        step, change = share * direction, new_gradient - gradient
+        direction *= share
+        step, change = direction, new_gradient - gradient
         along = float(np.vdot(step, change))
         if along > LEAST_CURVATURE * float(np.linalg.norm(step)) * float(np.linalg.norm(change)):
             steps.append((step, change, along))
@@ -95,8 +97,8 @@ def minimize(
 
 
 def _times_inverse(
-    gradient: Float64Array, steps: deque[tuple[Float64Array, Float64Array, float]], curvature: float | Float64Array
-) -> Float64Array:
+    gradient: FloatArray, steps: deque[tuple[FloatArray, FloatArray, float]], curvature: float | FloatArray
+) -> FloatArray:
     """The gradient times the inverse of the Hessian that the remembered steps speak of."""
     rest, shares = gradient.copy(), []
     for step, change, along in reversed(steps):
@@ -113,12 +115,12 @@ def _times_inverse(
 
 
 def _search(
-    function: Callable[[Float64Array], tuple[float, Float64Array]],
-    point: Float64Array,
+    function: Callable[[FloatArray], tuple[float, FloatArray]],
+    point: FloatArray,
     value: float,
-    direction: Float64Array,
+    direction: FloatArray,
     slope: float,
-) -> tuple[float, int, tuple[float, Float64Array]]:
+) -> tuple[float, int, tuple[float, FloatArray]]:
     """What share of ``direction`` to go, 0 if none is an improvement; tries, and the function there."""
     share = 1.0
     for tries in range(1, TRIES + 1):

@@ -67,16 +67,16 @@ class ContrastiveObjective:
     column_of_pair: IntArray
     weights: Float64Array
     others: Float64Array
-    originals: Float64Array
+    originals: FloatArray
     tau: float
     sphere: bool
     uncovered_weight: float = 0.0
     rejected: tuple[IntArray, IntArray, Float64Array] = field(default_factory=_no_pairs)
-    lengths: Float64Array | None = None
+    lengths: FloatArray | None = None
     groups: QueryGroups | None = None
 
-    def value_and_gradient(self, vectors: Float64Array, strength: float) -> tuple[float, Float64Array]:
-        """Return f and its gradient at V (c, d), in float64; logits are computed in the queries' precision."""
+    def value_and_gradient(self, vectors: FloatArray, strength: float) -> tuple[float, FloatArray]:
+        """Return f and its gradient at V (c, d), in the precision of V; logits are computed in that of the queries."""
         if not self.sphere:
             loss, gradient = self._cross_entropy(vectors)
             moved = vectors - self.originals
@@ -96,7 +96,7 @@ class ContrastiveObjective:
         gradient += units
         return loss, gradient
 
-    def _at_lengths(self, rows: Float64Array, nodes: IntArray | slice = slice(None)) -> Float64Array:
+    def _at_lengths(self, rows: FloatArray, nodes: IntArray | slice = slice(None)) -> FloatArray:
         return rows if self.lengths is None else rows * self.lengths[nodes]
 
     def curvature(self, strength: float) -> float:
@@ -114,9 +114,9 @@ class ContrastiveObjective:
         common = COMMON_SHARE * (1 + self.uncovered_weight) * queries[:, None] / self.tau**2
         return np.asarray(2 * strength + common)
 
-    def _cross_entropy(self, nodes: Float64Array) -> tuple[float, Float64Array]:
+    def _cross_entropy(self, nodes: FloatArray) -> tuple[float, FloatArray]:
         dtype = self.queries.dtype
-        scaled = np.ascontiguousarray(nodes / self.tau, dtype=dtype)
+        scaled = np.divide(nodes, self.tau, out=np.empty(nodes.shape, dtype=dtype), casting="same_kind")
         gradient, loss = np.zeros(nodes.shape, dtype=dtype), 0.0
         for block in self._blocks:
             logits = block.queries @ (scaled if block.columns is None else scaled.take(block.columns, axis=0)).T
@@ -131,7 +131,9 @@ class ContrastiveObjective:
                 gradient += logits.T @ block.queries
             else:
                 gradient[block.columns] += logits.T @ block.queries
-        return loss, gradient.astype(np.float64) / self.tau
+        in_full = gradient.astype(nodes.dtype, copy=False)
+        in_full /= self.tau
+        return loss, in_full
 
     @cached_property
     def _blocks(self) -> tuple[_Block, ...]:
@@ -218,7 +220,7 @@ class _Block:
     extra: FloatArray
 
 
-def _row_products(rows: Float64Array, others: Float64Array) -> Float64Array:
+def _row_products(rows: FloatArray, others: FloatArray) -> FloatArray:
     """The product of each row with that of the other array, (c, 1)."""
     return np.asarray(np.einsum("cd,cd->c", rows, others)[:, None])
 

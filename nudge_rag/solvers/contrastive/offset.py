@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, row_blocks, unit_rows
 
 __all__ = ["common_direction", "lower_scores"]
 
@@ -23,9 +23,13 @@ def common_direction(queries: FloatArray) -> Float64Array:
         >>> common_direction(np.array([[0.6, 0.8], [0.6, -0.8]])).round(6).tolist()
         [1.666667, 0.0]
     """
-    units = queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
-    mean = units.mean(axis=0)
-    covariance = units.T @ units / len(units) - np.outer(mean, mean)
+    mean, covariance = np.zeros(queries.shape[1]), np.zeros((queries.shape[1], queries.shape[1]))
+    for part in row_blocks(len(queries)):
+        units = unit_rows(queries[part].astype(np.float64))
+        mean += units.sum(axis=0)
+        covariance += units.T @ units
+    mean /= len(queries)
+    covariance = covariance / len(queries) - np.outer(mean, mean)
     ridge = RIDGE * float(np.trace(covariance)) / len(mean)
     # A pseudo-inverse, since few queries without any spread leave nothing to invert.
     direction = np.linalg.pinv(covariance + ridge * np.eye(len(mean)), hermitian=True) @ mean if ridge > 0 else mean

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, IntArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, unit_rows
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.blocks import covered_columns
@@ -44,7 +44,7 @@ class LinearMapObjective:
         """d, of the (d, d) matrix B."""
         return int(self.scores.originals.shape[1])
 
-    def value_and_gradient(self, change: Float64Array) -> tuple[float, Float64Array]:
+    def value_and_gradient(self, change: FloatArray) -> tuple[float, FloatArray]:
         """F and its gradient at B (d, d), float64."""
         nodes, count = self.scores.originals, max(1, len(self.scores.queries))
         loss, by_node = self.scores.value_and_gradient(nodes + nodes @ change, 0.0)
@@ -69,8 +69,7 @@ def make_objective(
         ridge: of |B|^2.
         seed: of the sample.
     """
-    norms = np.linalg.norm(labels.vectors.astype(np.float64), axis=1, keepdims=True)
-    queries = np.asarray(labels.vectors / norms, dtype=labels.vectors.dtype)
+    queries = unit_rows(labels.vectors)
     columns = covered_columns(labels.node_of_pair, rows)
     query_of_pair, grades = labels.query_of_pair, labels.grades
     rng = np.random.default_rng(seed)

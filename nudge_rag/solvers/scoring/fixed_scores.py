@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import BoolArray, FloatArray, IntArray, as_matrix, row_norms
+from nudge_rag.common.arrays import BoolArray, FloatArray, IntArray, as_matrix, row_norms, unit_rows
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
@@ -41,10 +41,7 @@ class FixedScores:
 
 def query_vectors(labels: PreparedLabels, similarity: Similarity) -> FloatArray:
     """Validation queries as they are scored: unit length, except for l2, where the length matters."""
-    if similarity == "l2":
-        return labels.vectors
-    norms = np.linalg.norm(labels.vectors.astype(np.float64), axis=1, keepdims=True)
-    return np.asarray(labels.vectors / norms, dtype=labels.vectors.dtype)
+    return labels.vectors if similarity == "l2" else unit_rows(labels.vectors)
 
 
 def fixed_scores(
