@@ -17,7 +17,7 @@ from nudge_rag.solvers.auto.folds import divide_labels
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import LoweredSolver
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
-from nudge_rag.solvers.auto.trials import OFFSETS
+from nudge_rag.solvers.auto.trials import OFFSETS, SolverTrials
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
 
@@ -313,6 +313,30 @@ def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(
     names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
     assert "nudge-contrastive, labelled negatives" in names
     assert not any("strength" in name for name in names)
+
+
+def test_of_many_labels_few_queries_judge_and_folds_are_small(monkeypatch):
+    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
+    chooser = AutoSolver(metric="MRR@10")
+    assert len(SolverTrials(chooser, nodes, train, val, None)._plain.val.answers) == 80
+    for name, value in {"PRODUCTS": 160 * 50, "LEAST_JUDGED": 5, "MANY": 1_000, "MOST_IN_FOLD": 16}.items():
+        monkeypatch.setattr(f"nudge_rag.solvers.auto.trials.{name}", value)
+    trials = SolverTrials(chooser, nodes, train, val, None)
+    judged, given = trials._plain.val, val[0].tolist()
+    assert len(judged.answers) == 50
+    for vector, answer in zip(judged.vectors.tolist(), judged.answers, strict=True):
+        assert val[1][given.index(vector)] == answer
+    # All 160 labelled nodes, in folds of 16.
+    assert [len(np.unique(fold.nodes)) for fold in trials._plain.held._folds] == [16] * 10
+    assert len(trials.labels.answers) == 640 + 80
+
+
+def test_settings_that_were_tried_keep_no_vectors():
+    nodes, train, val, _, _ = confusing()
+    tried = list(SolverTrials(AutoSolver(metric="MRR@10"), nodes, train, val, None).without_map())
+    assert len(tried) > len(OFFSETS)
+    for one in tried:
+        assert (one.fit.vectors.shape, one.fit.vectors.base) == ((0, 8), None)
 
 
 def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():

@@ -7,16 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nudge_rag.solvers import LabeledQueries, NudgeContrastive
 from nudge_rag.solvers.contrastive import groups as module
 from nudge_rag.solvers.contrastive.groups import (
     QueryGroups,
+    _beside,
+    _near_means,
     group_queries,
     is_cheaper_in_groups,
     reorder_queries,
     select_columns,
 )
+from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.solvers.labels import prepare_labels
 
@@ -143,6 +148,29 @@ def test_columns_are_labels_nearest_nodes_and_a_sample_that_stands_for_the_rest(
     assert (np.diff(columns) > 0).all()
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.sets(st.integers(0, 30)), st.data())
+def test_places_beside_what_is_kept(kept, data):
+    others = sorted(set(range(40)) - kept)
+    places = data.draw(st.lists(st.integers(0, len(others) - 1), max_size=8))
+    found = _beside(np.array(sorted(kept), dtype=np.int64), np.array(places, dtype=np.int64))
+    assert found.tolist() == [others[place] for place in places]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_nodes_near_the_means_of_parts_however_many_groups_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(module, "GROUPS_AT_ONCE", at_once)
+    rng = np.random.default_rng(5)
+    nodes, queries = unit(rng.normal(size=(300, 6))), unit(rng.normal(size=(420, 6)))
+    bounds = np.array([0, 100, 190, 290, 420])
+    found = list(_near_means(queries, bounds, nodes, 40))
+    assert len(found) == 4
+    for columns, (first, last) in zip(found, itertools.pairwise(bounds), strict=True):
+        parts = [queries[start : min(start + 32, last)] for start in range(first, last, 32)]
+        highest = np.max([nodes @ unit(part.mean(axis=0, keepdims=True))[0] for part in parts], axis=0)
+        assert columns.tolist() == sorted(np.argsort(-highest)[:40].tolist())
+
+
 def test_labels_in_another_order_are_the_same_labels():
     rng = np.random.default_rng(6)
     answers = [sorted(rng.choice(9, size=3, replace=False).tolist()) for _ in range(12)]
@@ -187,6 +215,30 @@ def test_the_solution_in_groups_answers_as_many_queries_as_the_full_one(monkeypa
     before = ((test @ nodes.T).argmax(axis=1) == wanted).mean()
     assert hits["full"] > before + 0.2
     assert hits["groups"] == pytest.approx(hits["full"], abs=0.02)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_very_many_numbers_are_descended_on_in_their_own_precision(monkeypatch, similarity):
+    rng = np.random.default_rng(3)
+    nodes = (unit(rng.normal(size=(40, 8))) * rng.uniform(0.8, 1.2, size=(40, 1))).astype(np.float32)
+    answers = rng.integers(0, 30, size=160)
+    queries = unit(nodes[answers] + 0.6 * unit(rng.normal(size=(160, 8)))).astype(np.float32)
+    solver = NudgeContrastive(taus=[0.05], strength=3.0, similarity=similarity)
+    seen = []
+
+    def minimizing(function, start, **options):
+        found = minimize(function, start, **options)
+        seen.append((start.dtype, found.point.dtype, found.gradient.dtype))
+        return found
+
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.descent.minimize", minimizing)
+    whole = solver.fit(nodes, (queries, [[int(answer)] for answer in answers]))
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.descent.LARGE", 100)
+    single = solver.fit(nodes, (queries, [[int(answer)] for answer in answers]))
+    assert seen == [(np.float64,) * 3, (np.float32,) * 3]
+    assert single.vectors.dtype == np.float32
+    np.testing.assert_allclose(single.vectors, whole.vectors, atol=1e-3)
+    assert np.abs(whole.vectors - nodes[whole.rows]).max() > 0.05
 
 
 def test_groups_pay_where_nodes_are_many():

@@ -116,6 +116,15 @@ def test_iterations_and_tolerance():
     assert loose.value > tight.value
 
 
+def test_single_precision_stays_single():
+    matrix, centre = np.diag([1.0, 30.0]).astype(np.float32), np.array([2.0, -1.0], dtype=np.float32)
+    start = np.zeros(2, dtype=np.float32)
+    found = minimize(quadratic(matrix, centre), start, curvature=30.0, iterations=50, tolerance=0.0)
+    assert found.point.dtype == found.gradient.dtype == np.float32
+    np.testing.assert_allclose(found.point, centre, atol=1e-4)
+    assert start.tolist() == [0.0, 0.0]
+
+
 def test_the_minima_that_scipy_finds():
     """A softmax regression with a penalty, from the same start."""
     optimize = pytest.importorskip("scipy.optimize", reason="compared with SciPy's L-BFGS-B")

@@ -24,6 +24,13 @@ def test_common_direction_is_the_ridge_regression_of_one():
     np.testing.assert_allclose(common_direction(queries), wanted, atol=1e-10)
 
 
+def test_the_common_direction_of_many_queries_is_summed_in_blocks(monkeypatch):
+    queries = np.random.default_rng(1).normal(size=(40, 6)) + 0.5
+    whole = common_direction(queries)
+    monkeypatch.setattr("nudge_rag.common.arrays.ROWS_AT_ONCE", 7)
+    np.testing.assert_allclose(common_direction(queries), whole, rtol=1e-12)
+
+
 def test_one_query_and_queries_that_cancel_out():
     np.testing.assert_allclose(common_direction(np.array([[0.0, 3.0]])), [0.0, 1.0], atol=1e-12)
     assert common_direction(np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist() == [0.0, 0.0]
