@@ -30,6 +30,7 @@ from nudge_rag.journal.manifest import (
     WRITING,
 )
 from nudge_rag.journal.push_all import fill_copy, keep_originals
+from nudge_rag.journal.stamping import stamp_all, stamp_version
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, reading, require_store, same_rows, same_vectors
@@ -214,6 +215,7 @@ def swap(journal: Journal, version: Version, state: str) -> int:
         version.manifest[WAS_LIVE] = True
     version.set_state(SWITCHING)
     try:
+        _stamp_what_is_live_then(journal, version, state)
         if isinstance(store, CatchingUpStore):
             notes = LabelNotes(journal.storage, version.label)
             n_caught_up = store.catch_up_and_switch(version.label, _moved(journal, version, state == COMMITTED), notes)
@@ -225,6 +227,17 @@ def swap(journal: Journal, version: Version, state: str) -> int:
     else:
         version.set_state(state)
     return n_caught_up
+
+
+def _stamp_what_is_live_then(journal: Journal, version: Version, state: str) -> None:
+    """Stamp the nudges that are live once `swap` has swapped, in a store that keeps stamps."""
+    if state != SWITCHED:
+        if journal.beneath is not None:
+            stamp_version(journal.store, journal.beneath)
+    elif version.is_derived:
+        stamp_all(journal.store, version, require_copies(journal.store).open_copy(version.label))
+    else:
+        stamp_version(journal.store, version)
 
 
 def _moved(journal: Journal, version: Version, is_live: bool) -> NodesOfCopy:

@@ -19,6 +19,7 @@ from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
 from nudge_rag.journal.origins import refuse_left_behind, refuse_pushed_in_memory
+from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
@@ -148,6 +149,8 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
             )
         _refuse_forgotten(store, own, key)
         refuse_left_behind(store, own)
+        if not has_versions(own):
+            refuse_lost_history(store)
         return Home(own, own, key)
     folder = FolderStorage(Path(versions) / key)
     if own is not None and mark is not None:
@@ -157,6 +160,8 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
             f"this {store.name} store holds its history itself, in {own.location}: leave versions= out (it was"
             f" {str(versions)!r})"
         )
+    if own is not None and not has_versions(folder):
+        refuse_lost_history(store)
     return Home(folder, own, key)
 
 

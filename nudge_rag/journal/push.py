@@ -32,6 +32,7 @@ from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_b
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
 from nudge_rag.journal.returned import among, match_over
+from nudge_rag.journal.stamping import stamp_version
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, undo_writes, write_over
 from nudge_rag.stores.access import read_present, reading, require_store, same_vectors, write_problem_of
@@ -374,6 +375,7 @@ def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Ver
     store = journal.store
     version.set_state(WRITING)
     try:
+        stamp_version(store, version)
         written = write_over(store, version.ids, version.before, version.after)
     except Exception as error:
         raise PushError(f"{store.name} failed while vectors were written ({error}): {_undo(store, version)}") from error

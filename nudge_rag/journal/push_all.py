@@ -21,6 +21,7 @@ from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.goal import Goal, MapVectors, goal_of
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import BLOCKS
+from nudge_rag.journal.stamping import stamp_nudges
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import undo_writes, write_over
 from nudge_rag.stores.access import read_present, replace_vectors_if
@@ -103,6 +104,7 @@ def write_blocks(journal: Journal, version: Version, live: Version | None, ids: 
         if not block_ids:
             continue
         version.blocks.add(block_ids, vectors)
+        stamp_nudges(journal.store, version.storage, block_ids, vectors.after, vectors.originals)
         written = write_over(journal.store, block_ids, vectors.before, vectors.after)
         done.kept += len(written.kept)
         done.newer += written.newer
@@ -131,6 +133,7 @@ def add_blocks(journal: Journal, version: Version, ids: Sequence[str]) -> tuple[
         if not block_ids:
             continue
         version.blocks.add(block_ids, vectors)
+        stamp_nudges(journal.store, version.storage, block_ids, vectors.after, vectors.originals)
         written = write_over(journal.store, block_ids, vectors.before, vectors.after)
         if written.refused:
             raise PushError(f"{journal.store.name} did not keep the vectors as they were written: look at status()")

@@ -22,6 +22,7 @@ from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.push_all import add_blocks
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.returned import among
+from nudge_rag.journal.stamping import stamp_nudges
 from nudge_rag.journal.status import Status, find_status
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.journal.versions import Version
@@ -145,7 +146,9 @@ def _reapply_to_lost(journal: Journal, status: Status) -> tuple[str, ...]:
                 # Between the comparison and now somebody else may have written to them.
                 rows, known = journal.find_live(ids, found)
                 vectors = known.after.astype(store.capabilities.dtype, copy=False)
-                written = write_over(store, [ids[row] for row in rows], found[rows], vectors)
+                names = [ids[row] for row in rows]
+                stamp_nudges(store, journal.storage, names, vectors, known.originals)
+                written = write_over(store, names, found[rows], vectors)
         except Exception as error:
             raise PushError(
                 f"{store.name} failed while {len(lost)} node(s) got their nudge back; some may have it, a later call"
@@ -171,6 +174,7 @@ def _reapply_to_returned(journal: Journal, live: Version, status: Status) -> tup
                 rows, block = live.find(part.ids)
                 same = same_rows(store, wanted[rows], block.vectors.originals)
                 wanted[rows[same]] = block.vectors.after[same]
+                stamp_nudges(store, journal.storage, part.ids, wanted, part.originals)
                 written = write_over(store, part.ids, part.found, wanted)
                 kept += written.kept
     except Exception as error:

@@ -18,6 +18,7 @@ from nudge_rag.journal.manifest import BLOCKS, COMMITTED, SUPERSEDED
 from nudge_rag.journal.push_all import NodeIds
 from nudge_rag.journal.rebuilding import rebuild
 from nudge_rag.journal.returned import IsKnown
+from nudge_rag.journal.stamping import stamp_nudges
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, same_rows, same_vectors
@@ -98,6 +99,9 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
                 wanted[node_id] = (version.originals if to_originals else version.before)[at]
                 originals[node_id] = version.originals[at]
     try:
+        if not to_originals and wanted:
+            before = [np.array([part[node_id] for node_id in wanted]) for part in (wanted, originals)]
+            stamp_nudges(journal.store, journal.storage, list(wanted), *before)
         receipt = _put_back(journal.store, wanted, newest, undone[0].name)
     except Exception as error:
         raise PushError(
@@ -128,6 +132,8 @@ def restore_blocks(journal: Journal, undone: Sequence[Version], *, to_originals:
         n_blocks = version.manifest.get(BLOCKS) if version.is_streamed else 1
         for block in giving_back(track(version.parts(), "rolling back", total=n_blocks), every=1):
             try:
+                if not to_originals:
+                    stamp_nudges(store, journal.storage, block.ids, block.vectors.before, block.vectors.originals)
                 written, others = _put_block_back(store, block, to_originals=to_originals)
             except Exception as error:
                 raise PushError(

@@ -28,6 +28,7 @@ from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FolderStorage, NeighboringStorage
+from nudge_rag.stores.stamps import StampedStore
 
 __all__ = ["take_over"]
 
@@ -72,9 +73,14 @@ def take_over(
     try:
         folder = _folder_of(store, Path(versions))
     except JournalError:
-        if not force or read_json(own, ELSEWHERE) is None:
+        is_marked = read_json(own, ELSEWHERE) is not None
+        is_stamped = isinstance(store, StampedStore) and bool(store.find_stamped().nodes)
+        if not force or not (is_marked or is_stamped):
             raise
-        _forget_mark(own)
+        if is_marked:
+            _forget_mark(own)
+        if isinstance(store, StampedStore):
+            store.drop_stamps()
         return ()
     journal = Journal(store, Home(folder, None, store.key))
     with journal.lock():

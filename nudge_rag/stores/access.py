@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.errors import StoreError, UnknownIdError
+from nudge_rag.errors import NudgeError, StoreError, UnknownIdError
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = [
@@ -71,14 +71,14 @@ def require_store(given: Any) -> None:
 
 @contextmanager
 def reading(store: EmbeddingStore, what: str) -> Iterator[None]:
-    """Turn whatever a database's client raises into a StoreError that says what failed; bad arguments stay as they are.
+    """Turn what a database's client raises into a StoreError that says what failed; our errors and bad arguments stay.
 
     Raises:
         StoreError: the client failed, for instance because the connection was lost.
     """
     try:
         yield
-    except (ValueError, TypeError, StoreError):
+    except (ValueError, TypeError, NudgeError):
         raise
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nudge_rag.common import files
 from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.copies import companion
+from nudge_rag.stores.stamps import Stamps, append_stamps
 
 __all__ = ["FaissCopy", "FaissIndex", "imported", "index_writer"]
 
@@ -110,10 +111,11 @@ class FaissIndex:
 
 @dataclass(frozen=True)
 class FaissCopy:
-    """An index, and the node ids that its FAISS ids had when it was the live one, or copied from that."""
+    """An index, the node ids that its FAISS ids had when it was the live one, or copied from that, and its stamps."""
 
     index: Any
     ids: Mapping[int, str]
+    stamps: Stamps = field(default_factory=Stamps)
 
     def named(self) -> dict[int, str | None]:
         """The node id of each FAISS id in the index."""
@@ -123,7 +125,7 @@ class FaissCopy:
         """Write both, to files with the rights of ``like``; the index last, since that makes the version."""
         pairs = json.dumps(list(self.ids.items()))
         files.save_through(companion(path), lambda place: Path(place).write_text(pairs), like=like)
-        files.save_through(path, index_writer(self.index), like=like)
+        files.save_through(path, index_writer(self.index, self.stamps), like=like)
 
     @classmethod
     def load(cls, path: Path) -> FaissCopy:
@@ -136,8 +138,8 @@ class FaissCopy:
         return cls(imported().read_index(str(path)), ids)
 
 
-def index_writer(index: Any) -> Callable[[str], None]:
-    """Return what writes an index to a file.
+def index_writer(index: Any, stamps: Stamps) -> Callable[[str], None]:
+    """Return what writes an index to a file, and stamps behind it, which FAISS does not read.
 
     Through a file of our own: FAISS only prints an error of its fclose, and a full disk leaves an empty file.
     """
@@ -145,6 +147,7 @@ def index_writer(index: Any) -> Callable[[str], None]:
     def write(temporary: str) -> None:
         with Path(temporary).open("wb") as file:
             imported().write_index(index, imported().PyCallbackIOWriter(file.write))
+        append_stamps(temporary, stamps)
 
     return write
 

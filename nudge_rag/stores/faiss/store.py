@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
 from nudge_rag.stores.memory.files import file_guard, file_of, history_of, save_over, until_unchanged
+from nudge_rag.stores.stamps import Stamps, read_stamps
 
 __all__ = ["FaissStore"]
 
@@ -73,6 +74,7 @@ class FaissStore(StoreAdapter):
         self._ids = ids if callable(ids) else lambda: ids
         self._path = file_of(self._owner, persist_path)
         self._saved: _Saved | None = None
+        self._stamps = Stamps()
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -198,10 +200,45 @@ class FaissStore(StoreAdapter):
         try:
             index.put(places, after)
             if self._path is not None:
-                self._remember(save_over(self._path, index_writer(index.index), self._state))
+                stamps = self._stamps if self._stamps.nodes else self._stamps_in(index)
+                self._remember(save_over(self._path, index_writer(index.index, stamps), self._state))
+                self._stamps = Stamps()
         except BaseException:
             index.put(places, before)
             raise
+
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+        """Note that nodes hold a nudge if they hold these vectors; the next write keeps that behind the index."""
+        self._stamps = self.find_stamped()
+        self._stamps.add(ids, vectors, history)
+
+    def find_stamped(self) -> Stamps:
+        """Return the stamps of nodes that still hold the vector of theirs; FAISS itself keeps none if it saves."""
+        return self._stamps_in(FaissIndex(self.index))
+
+    def drop_stamps(self) -> None:
+        """Forget all stamps, in the file too.
+
+        Raises:
+            StoreError: the file holds other nodes than memory.
+        """
+
+        def drop() -> None:
+            self._catch_up()
+            if self._path is not None:
+                self._remember(save_over(self._path, index_writer(self.index, Stamps()), self._state))
+
+        with file_guard(self._path):
+            until_unchanged(drop)
+        self._stamps = Stamps()
+
+    def _stamps_in(self, index: FaissIndex) -> Stamps:
+        """The stamps, of the file and noted here, of nodes that hold the vector of theirs in an index."""
+        stamps = self._stamps if self._path is None else read_stamps(self._path) | self._stamps
+        if not stamps.nodes:
+            return stamps
+        vectors, positions = index.vectors(), index.positions(self._ids())
+        return stamps.held({name: vectors[positions[name]] for name in stamps.nodes if name in positions})
 
     def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> FaissStore:
         """Return a copy of the index, in memory, with other vectors for ``ids``."""
@@ -283,6 +320,7 @@ class FaissStore(StoreAdapter):
         versions, live = self._versions(), FaissIndex(self.index)
         outgoing = FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
+        incoming = replace(incoming, stamps=self._stamps_in(FaissIndex(incoming.index)))
         versions.prepare(label, incoming, outgoing)
         if incoming.named() != FaissCopy(live.index, dict(self._ids())).named():
             raise StoreError(

@@ -32,6 +32,7 @@ from nudge_rag.stores.memory.files import (
     until_unchanged,
 )
 from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["FrameworkDictStore"]
 
@@ -66,6 +67,41 @@ class FrameworkDictStore(MappingStore, ABC):
     def history(self) -> BlobStorage:
         """The store's history: a folder next to the file, or in this process with the framework's object."""
         return history_of(self._path, self.vector_store)
+
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+        """Note that nodes hold a nudge if they hold these vectors; the next write keeps that in the file."""
+        with file_guard(self._path):
+            stamps = self.find_stamped()
+            stamps.add(ids, vectors, history)
+            self._note(stamps)
+
+    def find_stamped(self) -> Stamps:
+        """Return the stamps of nodes that still hold the vector of theirs."""
+        self._look()
+        return self._known_stamps().held(self._mapping())
+
+    def drop_stamps(self) -> None:
+        """Forget all stamps, in the file too.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+
+        def drop() -> None:
+            self._catch_up()
+            self._note(Stamps())
+            self._save_file()
+
+        with file_guard(self._path):
+            until_unchanged(drop)
+
+    def _known_stamps(self) -> Stamps:
+        return self._stamps(self.vector_store) | Stamps.of(self.vector_store)
+
+    def _note(self, stamps: Stamps) -> None:
+        stamps.keep_for(self.vector_store)
+        if self._stamps(self.vector_store).nodes:  # as it was loaded from a file with stamps
+            self._put_stamps(self.vector_store, stamps)
 
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the vectors of all nodes to a version ``label``."""
@@ -203,18 +239,27 @@ class FrameworkDictStore(MappingStore, ABC):
         changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
         self._take(changes.taken, stored)
         self._forget(changes.dropped)
+        (Stamps.of(self.vector_store) | self._stamps(stored).held(self._mapping())).keep_for(self.vector_store)
         self._remember(state)
 
     def _save_file(self) -> None:
         if self._path is not None:
-            self._remember(save_over(self._path, self._writer(self.vector_store), self._state))
+            self._remember(save_over(self._path, self._stamping_writer(self.vector_store), self._state))
 
     def _remember(self, state: FileState | None) -> None:
         """Note that memory holds what the file held in that state."""
         self._state, self._base = state, self._entries(self.vector_store)
 
     def _persist(self, vector_store: Any, path: Path) -> None:
-        files.save_through(path, self._writer(vector_store), like=self._path)
+        files.save_through(path, self._stamping_writer(vector_store), like=self._path)
+
+    def _stamping_writer(self, held: Any) -> Callable[[str], Any]:
+        """Writes such an object with the stamps that are known, which the object in memory need not have."""
+        stamps = self._known_stamps()
+        if stamps.nodes:
+            held = self._with_own_entries(held)
+            self._put_stamps(held, stamps)
+        return self._writer(held)
 
     @abstractmethod
     def _contents(self) -> dict[str, Any]:
@@ -251,6 +296,18 @@ class FrameworkDictStore(MappingStore, ABC):
     @abstractmethod
     def _take(self, names: list[str], held: Any) -> None:
         """Put nodes of such an object into the live one, with all that it knows of them."""
+
+    @abstractmethod
+    def _stamps(self, held: Any) -> Stamps:
+        """The stamps in such an object, as it was loaded from a file."""
+
+    @abstractmethod
+    def _put_stamps(self, held: Any, stamps: Stamps) -> None:
+        """Let such an object have these stamps alone."""
+
+    @abstractmethod
+    def _with_own_entries(self, held: Any) -> Any:
+        """Return an object like that, whose stamps can be set without a change to it."""
 
     @abstractmethod
     def _forget(self, names: list[str]) -> None:

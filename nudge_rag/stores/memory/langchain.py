@@ -11,8 +11,12 @@ from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
+from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["InMemoryStore"]
+
+# In the entry of a document, which the framework keeps whole, and of which it shows the text and the metadata alone.
+STAMP = "nudge_rag"
 
 
 class _VectorsOf(MutableMapping[str, list[float]]):
@@ -98,7 +102,10 @@ class InMemoryStore(FrameworkDictStore):
 
     def _entries(self, held: Any) -> dict[str, Any]:
         entries = list(held.store.items())
-        return {node_id: tuple(sorted(entry.items(), key=lambda part: part[0])) for node_id, entry in entries}
+        return {
+            node_id: tuple(sorted((part for part in entry.items() if part[0] != STAMP), key=lambda part: part[0]))
+            for node_id, entry in entries
+        }
 
     def _take(self, names: list[str], held: Any) -> None:
         self._contents().update({node_id: held.store[node_id] for node_id in names})
@@ -106,3 +113,23 @@ class InMemoryStore(FrameworkDictStore):
     def _forget(self, names: list[str]) -> None:
         for node_id in names:
             self._contents().pop(node_id, None)
+
+    def _stamps(self, held: Any) -> Stamps:
+        found = {node_id: entry[STAMP] for node_id, entry in list(held.store.items()) if STAMP in entry}
+        whole = {node_id: stamp for node_id, stamp in found.items() if isinstance(stamp, dict)}
+        history = next((stamp.get("history") for stamp in whole.values()), "")
+        nodes = {node_id: stamp.get("vector") for node_id, stamp in whole.items()}
+        return Stamps.from_plain({"history": history, "nodes": nodes})
+
+    def _put_stamps(self, held: Any, stamps: Stamps) -> None:
+        own, history = stamps.plain()["nodes"], stamps.history
+        for node_id, entry in list(held.store.items()):
+            if node_id in own:
+                entry[STAMP] = {"vector": own[node_id], "history": history}
+            else:
+                entry.pop(STAMP, None)
+
+    def _with_own_entries(self, held: Any) -> Any:
+        other = copy.copy(held)
+        other.store = {node_id: dict(entry) for node_id, entry in list(held.store.items())}
+        return other

@@ -12,8 +12,12 @@ from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
+from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["SimpleStore"]
+
+# Under metadata, by node id: the framework keeps it, and looks up what it asks for by the ids of its vectors alone.
+STAMPS = "__nudge_rag__"
 
 
 class SimpleStore(FrameworkDictStore):
@@ -88,6 +92,20 @@ class SimpleStore(FrameworkDictStore):
         for place in self._places(self.vector_store):
             for node_id in names:
                 place.pop(node_id, None)
+
+    def _stamps(self, held: Any) -> Stamps:
+        return Stamps.from_plain((held.data.metadata_dict or {}).get(STAMPS))
+
+    def _put_stamps(self, held: Any, stamps: Stamps) -> None:
+        if stamps.nodes:
+            held.data.metadata_dict[STAMPS] = stamps.plain()
+        else:
+            held.data.metadata_dict.pop(STAMPS, None)
+
+    def _with_own_entries(self, held: Any) -> Any:
+        other = copy.copy(held)
+        other.data = dataclasses.replace(held.data, metadata_dict=dict(held.data.metadata_dict or {}))
+        return other
 
     @staticmethod
     def _places(held: Any) -> tuple[dict[str, Any], ...]:

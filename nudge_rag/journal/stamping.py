@@ -1,0 +1,99 @@
+"""Stamp the vectors that a push writes, and refuse stores whose stamped vectors have no history any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nudge_rag.common.archive import MANIFEST
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.text import preview
+from nudge_rag.errors import JournalError
+from nudge_rag.journal.versions import Version
+from nudge_rag.stores.access import reading
+from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.memory.files import SUFFIX
+from nudge_rag.stores.stamps import StampedStore
+
+__all__ = ["refuse_lost_history", "stamp_all", "stamp_nudges", "stamp_version"]
+
+
+def stamp_nudges(
+    store: EmbeddingStore, storage: BlobStorage, ids: Sequence[str], vectors: FloatArray, originals: FloatArray
+) -> None:
+    """Stamp vectors that are about to be written, in a store that keeps stamps, unless they are originals.
+
+    Args:
+        store: the store.
+        storage: of the history that records them.
+        ids: of the nodes.
+        vectors: (len(ids), d) what is written.
+        originals: (len(ids), d) their vectors before any nudge.
+    """
+    if not isinstance(store, StampedStore) or not len(ids):
+        return
+    moved = (np.asarray(vectors) != np.asarray(originals)).any(axis=1)
+    rows: list[int] = np.flatnonzero(moved).tolist()
+    if rows:
+        as_written = np.asarray(vectors)[rows].astype(store.capabilities.dtype, copy=False)
+        store.stamp_nudges([ids[row] for row in rows], as_written, _place(storage))
+
+
+def stamp_version(store: EmbeddingStore, version: Version) -> None:
+    """Stamp what a version writes, or has written and is live again."""
+    if isinstance(store, StampedStore):
+        for block in version.parts():
+            stamp_nudges(store, version.storage, block.ids, block.vectors.after, block.vectors.originals)
+
+
+def stamp_all(store: EmbeddingStore, version: Version, copy: EmbeddingStore) -> None:
+    """Stamp all vectors of a copy that is about to be live, of which none are recorded."""
+    if isinstance(store, StampedStore):
+        for names, vectors in copy.scan():
+            store.stamp_nudges(names, np.asarray(vectors), _place(version.storage))
+
+
+def refuse_lost_history(store: EmbeddingStore) -> None:
+    """Raise JournalError if a store without a history holds what a push wrote: it would be taken for originals.
+
+    Raises:
+        JournalError: says where the history was, and how to go on.
+        StoreError: the store failed.
+    """
+    if not isinstance(store, StampedStore):
+        return
+    with reading(store, "vectors that pushes wrote were looked for"):
+        stamps = store.find_stamped()
+    if not stamps.nodes:
+        return
+    raise JournalError(
+        f"{len(stamps.nodes)} node(s) of this {store.name} store hold vectors that a push wrote, such as"
+        f" {preview(list(stamps.nodes)[:1])}, and it has no history: the push was recorded in {stamps.history}."
+        f" {_way_back(stamps.history)}"
+    )
+
+
+def _place(storage: BlobStorage) -> str:
+    return str(storage.path.resolve()) if isinstance(storage, FolderStorage) else storage.location
+
+
+def _way_back(history: str) -> str:
+    """How the history comes to the store, or what to do without it."""
+    folder = Path(history)
+    if not folder.is_absolute() or not any(folder.glob(f"*/{MANIFEST}")):
+        return (
+            "If that is lost, embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the"
+            " vectors that are there for their own"
+        )
+    if folder.suffix != SUFFIX:
+        return f"Pass versions={str(folder.parent)!r}"
+    file = folder.with_suffix("")
+    if not file.is_file():
+        return f"Bring it to the store with nudge_rag.take_over(store, {history!r})"
+    return (
+        f"If this is the store in {file}, pass persist_path={str(file)!r}; if it is a copy, call"
+        " nudge_rag.take_over(store, origin) with the adapter of that"
+    )

@@ -1,0 +1,154 @@
+"""Stamps on nudged vectors, kept in the file of an index: they tell of a history that is gone, or lies elsewhere.
+
+A stamp is a hash of the vector that a push wrote: a node that was embedded again, or rolled back, has it no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from nudge_rag.common.arrays import FloatArray
+
+__all__ = ["StampedStore", "Stamps", "append_stamps", "read_stamps", "stamp_of"]
+
+# At the end of a file of an index, after the length of the stamps, of 8 bytes.
+MAGIC = b"NUDGERAG"
+END = len(MAGIC) + 8
+
+
+@runtime_checkable
+class StampedStore(Protocol):
+    """A store whose history is a folder beside its file, which somebody may delete, or leave behind."""
+
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+        """Note that these nodes hold a nudge if they hold these vectors; the next write keeps that in the file.
+
+        Args:
+            ids: of the nodes.
+            vectors: (len(ids), d) what a push writes.
+            history: the place of its record.
+        """
+        ...
+
+    def find_stamped(self) -> Stamps:
+        """Return the stamps of nodes that still hold the vector of theirs."""
+        ...
+
+    def drop_stamps(self) -> None:
+        """Forget all stamps, in the file too."""
+        ...
+
+
+@dataclass
+class Stamps:
+    """Stamps of nodes.
+
+    Attributes:
+        history: the place of the record of their push.
+        nodes: node id to its stamps: of what it holds, and of what it is about to hold.
+    """
+
+    history: str = ""
+    nodes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Stamps:
+        """Return what `plain` gave; of anything else, none.
+
+        Example:
+            >>> Stamps.from_plain(Stamps("here", {"a": ("12", "34")}).plain())
+            Stamps(history='here', nodes={'a': ('12', '34')})
+            >>> Stamps.from_plain(["a"])
+            Stamps(history='', nodes={})
+        """
+        nodes = plain.get("nodes") if isinstance(plain, Mapping) else None
+        if not isinstance(nodes, Mapping):
+            return cls()
+        known = {str(node_id): tuple(stamps.split()) for node_id, stamps in nodes.items() if isinstance(stamps, str)}
+        return cls(str(plain.get("history", "")), known)
+
+    @classmethod
+    def of(cls, owner: Any) -> Stamps:
+        """Return the stamps that `keep_for` kept for an object of a framework in this process."""
+        return _kept.get(id(owner), cls())
+
+    def keep_for(self, owner: Any) -> None:
+        """Keep these stamps for an object of a framework, without a change to it, for as long as it is there."""
+        if id(owner) not in _kept:
+            weakref.finalize(owner, _kept.pop, id(owner), None)
+        _kept[id(owner)] = self
+
+    def plain(self) -> dict[str, Any]:
+        """Return it in the types of JSON."""
+        return {"history": self.history, "nodes": {node_id: " ".join(stamps) for node_id, stamps in self.nodes.items()}}
+
+    def add(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+        """Add a stamp to each of these nodes."""
+        self.history = history
+        for node_id, vector in zip(ids, vectors, strict=True):
+            self.nodes[node_id] = tuple(dict.fromkeys((*self.nodes.get(node_id, ()), stamp_of(vector))))
+
+    def held(self, vectors: Mapping[str, Any]) -> Stamps:
+        """Return the stamps that nodes hold the vector of.
+
+        Args:
+            vectors: node id to vector.
+        """
+        found = {node_id: stamp_of(vectors[node_id]) for node_id in self.nodes if node_id in vectors}
+        kept: dict[str, tuple[str, ...]] = {}
+        for node_id, stamp in found.items():
+            if stamp in self.nodes[node_id]:
+                kept[node_id] = (stamp,)
+        return Stamps(self.history, kept)
+
+    def __or__(self, other: Stamps) -> Stamps:
+        """Return the stamps of both, and the history of ``other`` if it has any."""
+        nodes = dict(self.nodes)
+        for node_id, stamps in other.nodes.items():
+            nodes[node_id] = tuple(dict.fromkeys((*nodes.get(node_id, ()), *stamps)))
+        return Stamps(other.history if other.nodes else self.history, nodes)
+
+
+_kept: dict[int, Stamps] = {}
+
+
+def stamp_of(vector: Any) -> str:
+    """Return a hash of a vector, the same for float32 numbers and for these as float64.
+
+    Example:
+        >>> stamp_of([0.5, 1.0]) == stamp_of(np.array([0.5, 1.0], dtype=np.float32))
+        True
+    """
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f8").tobytes()).hexdigest()[:16]
+
+
+def append_stamps(path: str | Path, stamps: Stamps) -> None:
+    """Write stamps to the end of a file whose format ends before it."""
+    if stamps.nodes:
+        content = json.dumps(stamps.plain()).encode()
+        with Path(path).open("ab") as file:
+            file.write(content + len(content).to_bytes(8, "little") + MAGIC)
+
+
+def read_stamps(path: Path) -> Stamps:
+    """Read what `append_stamps` wrote; none of any other file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - END))
+            end = file.read()
+            length = int.from_bytes(end[:8], "little")
+            if len(end) < END or not end.endswith(MAGIC) or length > size - END:
+                return Stamps()
+            file.seek(size - END - length)
+            return Stamps.from_plain(json.loads(file.read(length)))
+    except (OSError, ValueError, RecursionError):
+        return Stamps()

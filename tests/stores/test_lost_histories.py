@@ -1,0 +1,198 @@
+"""The folder beside a file with nudged vectors is deleted, or left behind: they are never taken for originals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from llama_index.core.vector_stores import SimpleVectorStore
+
+from nudge_rag import (
+    JournalError,
+    LabeledPairs,
+    reapply,
+    repair,
+    rollback,
+    status,
+    switch,
+    take_over,
+    tune,
+    versions,
+)
+from nudge_rag.journal.journal import original_vectors
+from nudge_rag.journal.push import push_vectors
+from nudge_rag.stores import SimpleStore
+from nudge_rag.stores.stamps import Stamps, read_stamps
+from tests.integrations.test_node_map import mapping_nudge
+from tests.stores.test_returned import IDS, MOVED, ROWS, FaissFolder, InMemoryFile, SimpleFile
+
+PAIRS = LabeledPairs.from_pairs((f"{word} {node}", node) for node in IDS for word in "abcdefgh")
+LOST = r"node\(s\) of this (simple|in-memory|faiss) store hold vectors that a push wrote, such as 'n"
+
+
+def embed(texts):
+    return np.array([ROWS[IDS.index(text.split()[1])] for text in texts])
+
+
+@pytest.fixture(params=[SimpleFile, InMemoryFile, FaissFolder], ids=lambda kind: kind.__name__)
+def kept(request, tmp_path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    made = request.param(folder)
+    made.file = folder / "index.faiss" if request.param is FaissFolder else made.path
+    made.history = made.file.with_name(made.file.name + ".nudge-rag")
+    return made
+
+
+def push(kept, ids=IDS[:5], vectors=MOVED, **options):
+    store = kept.connect()
+    originals = original_vectors(store, ids, store.read(ids))
+    return push_vectors(store, ids, originals, store.as_stored(vectors), **options)
+
+
+def test_every_call_is_refused_and_the_store_stays_as_it_is_until_it_is_said_what_to_do(kept):
+    push(kept)
+    held = kept.connect().read(IDS)
+    shutil.rmtree(kept.history)
+    for call in (
+        status,
+        versions,
+        rollback,
+        reapply,
+        repair,
+        take_over,
+        lambda store: tune(store, PAIRS, embed),
+        lambda store: push_vectors(store, IDS[:5], ROWS[:5], MOVED + 1),
+        lambda store: push_vectors(store, IDS[:5], ROWS[:5], MOVED + 1, versions=kept.history.parent / "elsewhere"),
+    ):
+        with pytest.raises(JournalError, match=r"take_over\(store, force=True\)|no history of this"):
+            call(kept.connect())
+    with pytest.raises(JournalError, match=rf"5 {LOST}.* the push was recorded in .*\.nudge-rag"):
+        status(kept.connect())
+    assert kept.connect().read(IDS).tobytes() == held.tobytes()
+    assert not kept.history.exists()
+    assert take_over(kept.connect(), force=True) == ()
+    assert status(kept.connect()).version is None
+    assert push(kept, vectors=MOVED + 1).written == 5
+    assert rollback(kept.connect()).restored == 5
+    assert kept.connect().read(IDS).tobytes() == held.tobytes(), "what was there counts as the nodes' own"
+
+
+def test_after_a_rollback_the_folder_may_go(kept):
+    push(kept)
+    push(kept, vectors=MOVED + 1)
+    rollback(kept.connect())
+    shutil.rmtree(kept.history)
+    assert status(kept.connect()).version is None
+    assert push(kept).written == 5
+    rollback(kept.connect())
+    assert kept.connect().read(IDS).tobytes() == ROWS.astype(kept.connect().capabilities.dtype).tobytes()
+
+
+@pytest.mark.parametrize("way", ["rolled back to", "switched", "switched back", "mapped", "died", "given back"])
+def test_whatever_made_vectors_live_they_are_known(kept, tmp_path, way):
+    if way == "mapped":
+        mapping_nudge(kept.connect(), None, own="n3").push()
+    else:
+        push(kept)
+    if way == "rolled back to":
+        push(kept, vectors=MOVED + 1)
+        rollback(kept.connect(), version="0002")
+    if way.startswith("switched"):
+        push(kept, vectors=MOVED + 1, mode="side-by-side")
+        switch(kept.connect())
+    if way == "switched back":
+        rollback(kept.connect(), version="0002")
+    if way == "given back":
+        store = kept.connect()
+        store.replace(IDS[:2], ROWS[:2] + 3)
+        store.replace(IDS[:2], ROWS[:2])
+        reapply(kept.connect())
+    if way == "died":
+        store = kept.connect()
+        with pytest.raises(Exception, match="no more"):
+            push_vectors(failing(store), IDS[:5], ROWS[:5], MOVED + 1)
+    n_nudged = int((kept.connect().read(IDS) != ROWS).any(axis=1).sum())
+    assert n_nudged == (8 if way == "mapped" else 5)
+    shutil.rmtree(kept.history)
+    with pytest.raises(JournalError, match=rf"{n_nudged} {LOST}"):
+        status(kept.connect())
+
+
+def failing(store):
+    """A store whose vectors cannot be read back after they were written."""
+    read, written = store.read, []
+
+    def read_before(ids):
+        if written:
+            raise OSError("no more")
+        return read(ids)
+
+    write = store.replace_vectors_if
+    store.read = read_before
+    store.replace_vectors_if = lambda *given: (write(*given), written.append(1))[0]
+    return store
+
+
+def test_what_the_framework_saves_itself_keeps_the_stamps_but_in_faiss(kept):
+    push(kept)
+    kept.remember()
+    kept.bring_back()
+    shutil.rmtree(kept.history)
+    if isinstance(kept, FaissFolder):  # its format has no place for them
+        assert status(kept.connect()).version is None
+        return
+    with pytest.raises(JournalError, match=LOST):
+        status(kept.connect())
+
+
+def test_nodes_that_are_embedded_again_are_no_longer_asked_about(kept):
+    push(kept)
+    shutil.rmtree(kept.history)
+    store = kept.connect()
+    store.replace(IDS[1:], ROWS[1:])
+    with pytest.raises(JournalError, match=rf"1 {LOST}0'"):
+        status(kept.connect())
+    kept.connect().replace(IDS[:1], ROWS[:1])
+    assert status(kept.connect()).version is None
+
+
+def test_a_file_that_is_moved_alone_names_the_history_that_it_left_behind(kept, tmp_path):
+    push(kept)
+    moved = type(kept).__new__(type(kept))
+    shutil.copytree(kept.file.parent, tmp_path / "new", ignore=shutil.ignore_patterns("*.nudge-rag"))
+    moved.folder, moved.path = tmp_path / "new", tmp_path / "new" / kept.file.name
+    with pytest.raises(JournalError, match=rf"If this is the store in {kept.file}, pass persist_path="):
+        status(moved.connect())
+    kept.file.unlink()
+    with pytest.raises(JournalError, match=r"Bring it to the store with nudge_rag.take_over\(store, "):
+        status(moved.connect())
+    assert take_over(moved.connect(), kept.history) == ("0001",)
+    assert rollback(moved.connect()).restored == 5
+    assert moved.connect().read(IDS).tobytes() == ROWS.astype(moved.connect().capabilities.dtype).tobytes()
+
+
+def test_the_framework_sees_nothing_of_stamps(tmp_path):
+    kept = SimpleFile(tmp_path)
+    made = SimpleVectorStore.from_persist_path(str(kept.path))
+    before = made.to_dict()
+    push_vectors(SimpleStore(made, persist_path=kept.path), IDS[:5], ROWS[:5], MOVED)
+    assert {**made.to_dict(), "embedding_dict": None} == {**before, "embedding_dict": None}
+
+
+@pytest.mark.parametrize("stamps", ["x", 7, [], {"nodes": 1}, {"nodes": {"n0": 1}}, {"nodes": {"n0": "ff"}}])
+def test_stamps_that_nobody_should_have_written_are_none(tmp_path, stamps):
+    kept = SimpleFile(tmp_path)
+    content = json.loads(kept.path.read_text())
+    content["metadata_dict"]["__nudge_rag__"] = stamps
+    kept.path.write_text(json.dumps(content))
+    assert status(kept.connect()).version is None
+    assert push_vectors(kept.connect(), IDS[:5], ROWS[:5], MOVED).pushed
+
+
+@pytest.mark.parametrize("end", [b"", b"NUDGERAG", b"\xff" * 8 + b"NUDGERAG", b"[1]" + b"\3" + bytes(7) + b"NUDGERAG"])
+def test_an_end_of_a_file_that_is_no_stamps_is_none(tmp_path, end):
+    (tmp_path / "index").write_bytes(b"0123456789" + end)
+    assert read_stamps(tmp_path / "index") == Stamps()
