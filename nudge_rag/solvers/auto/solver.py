@@ -18,7 +18,7 @@ from nudge_rag.solvers.auto.selection import choose_setting
 from nudge_rag.solvers.auto.trials import SolverTrials, map_space
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
-from nudge_rag.solvers.labels import LabeledQueries, LabelsLike
+from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels
 from nudge_rag.solvers.linear_map.adapter import map_labels, without_scores
 from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.nudge_n import NudgeN
@@ -146,8 +146,9 @@ class AutoSolver:
             tried += track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")
         chosen = choose_setting(tried, self.tolerance)
         best = tried[0] if chosen is None else chosen
-        both: LabeledQueries = trials.labels
         adapter = trials.final_adapter() if chosen is not None and chosen.has_map else None
+        del trials  # with its folds
+        both: LabeledQueries = join_labels(train, val)
         of_nodes = adapter is not None and self.reach == "nodes"
         if adapter is not None and of_nodes:
             both = without_scores(both)

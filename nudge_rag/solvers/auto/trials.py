@@ -15,7 +15,7 @@ from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
 from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
 from nudge_rag.solvers.contrastive.offset import lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
-from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels, prepare_labels, sample_labels
+from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
@@ -42,8 +42,9 @@ MOST_IN_FOLD = 2_000
 # With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
 ENOUGH_QUERIES = 500
 # Of more validation queries a sample chooses the setting; the final solution learns from all. Every setting costs
-# queries times labelled nodes: of these products so many, but never fewer queries than the least, by which a setting's
-# gain is known to about 0.7 points and the difference of two of them, which is paired, to 0.1 or 0.2.
+# queries times labelled nodes: of these products so many, but never fewer queries than the least. By so many the mean
+# gain of a query has a standard error of 0.9 points if single gains have one of 0.4, and the difference of two
+# settings, which is paired, one of half of that.
 MOST_JUDGED, LEAST_JUDGED, PRODUCTS = 5_000, 2_000, 20_000_000
 
 
@@ -62,9 +63,10 @@ class SolverTrials:
         self, chooser: Chooser, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any
     ) -> None:
         self._chooser, self._nodes, self._background = chooser, nodes, background
-        self._both = join_labels(train, val)
+        self._parts = train, val
+        both = join_labels(train, val)
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
-        labelled = prepare_labels(self._both, "labelled", **size)
+        labelled = prepare_labels(both, "labelled", **size)
         n_labelled = len(np.unique(labelled.node_of_pair))
         val = sample_labels(val, _enough_to_judge(n_labelled))
         self._many = labelled.n_queries * n_labelled > MANY
@@ -77,7 +79,7 @@ class SolverTrials:
         self._few = judged.n_queries < ENOUGH_QUERIES and not self._many
         held = HeldOutNodes(
             nodes,
-            self._both,
+            both,
             chooser.metric,
             chooser.similarity,
             background,
@@ -90,11 +92,6 @@ class SolverTrials:
         self._measures = Measures(chooser, labelled, judged, self._rows, before)
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
         self._point: tuple[float, float] | None = None
-
-    @property
-    def labels(self) -> LabeledQueries:
-        """Training and validation labels together."""
-        return self._both
 
     def without_map(self) -> Iterator[TriedSetting]:
         """Settings of solvers that leave queries as they are, from the simplest solver to the most elaborate."""
@@ -138,7 +135,7 @@ class SolverTrials:
         """
         if self._point is None:
             raise ValueError("no map was chosen: run with_map first")
-        return self._map.fit_at(self._nodes, self._both, *self._point)[0]
+        return self._map.fit_at(self._nodes, join_labels(*self._parts), *self._point)[0]
 
     def _with_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
         train, val = map_labels(self._plain.train, adapter), map_labels(self._plain.val, adapter)

@@ -95,6 +95,8 @@ class ContrastiveDescent:
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
         self._originals = originals / self._lengths if self._sphere else originals
         self._others = self._best_others(problem, background, ranked_by, negatives)
+        # Of very many queries one copy is enough, and their directions are all that is asked for from here on.
+        self._train = replace(self._train, vectors=self._queries, competitors=None)
         self._embeddings, self._rows = problem.embeddings, problem.rows
         self._rejected_columns = covered_columns(self._train.rejected.node_of_pair, problem.rows)
         self._rejected_weights = rejection * self._train.rejected.weights
