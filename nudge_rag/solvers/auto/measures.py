@@ -102,7 +102,8 @@ class Measures:
         solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
         # Its vectors are solved for anew if it is chosen, and of many settings they are too many to keep.
         record = replace(fit, solver=solver, vectors=fit.vectors[:0].copy())
-        return TriedSetting(solver, candidate, gains, final, record, mapped)
+        share = 1.0 if effects is None else 1 - self._uncovered
+        return TriedSetting(solver, candidate, gains, share, final, record, mapped)
 
     def _expected(self, covered: float, uncovered: float, new_nodes: float) -> float:
         """The change over tomorrow's queries; those without labelled answers ask for rare nodes or for new ones."""

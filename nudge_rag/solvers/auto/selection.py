@@ -16,7 +16,7 @@ __all__ = ["TriedSetting", "choose_setting", "harms_nobody"]
 # Standard errors of the paired difference: what noise cannot tell apart.
 NOTICEABLE = 1.0
 # Of the expected gain, what is enough if it spares a group of queries a significant loss.
-ENOUGH = 0.9
+ENOUGH = 0.85
 # Expected gains that agree in so many decimals are equal: a twentieth of a point.
 EQUAL_DIGITS = 3
 
@@ -29,6 +29,7 @@ class TriedSetting:
         solver: name of the solver; settings of one solver stand side by side, simpler solvers first.
         candidate: the record of it.
         values: (m,) the gain of each query that judges what covered queries gain.
+        share: of tomorrow's queries that are covered: what their mean weighs in the expected gain.
         final: the solver at its chosen, fixed step; None if no node moves.
         fit: the solution that was measured, without its vectors.
         has_map: whether queries or all nodes pass a map first.
@@ -37,6 +38,7 @@ class TriedSetting:
     solver: str
     candidate: Candidate
     values: Float64Array
+    share: float
     final: Any
     fit: NudgeFit
     has_map: bool = False
@@ -51,7 +53,7 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
        least: by which the group that loses most loses least. Of these take the simplest solver's most careful step,
        and its setting that is expected to gain most; of equals, the one that new nodes gain most by.
     3. Without a tolerance, and if a group loses significantly by that, choose in the same way among the settings by
-       which none does and that are expected to gain nine tenths as much, if there are any.
+       which none does and that are expected to gain 0.85 times as much, if there are any.
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
     best = _preferred(gaining)
@@ -101,5 +103,6 @@ def _expected(one: TriedSetting) -> float:
 
 
 def _standard_error(one: TriedSetting, other: TriedSetting) -> float:
+    """Of the difference of two expected gains, as far as covered queries tell it."""
     differences = one.values - other.values
-    return float(differences.std() / np.sqrt(len(differences)))
+    return one.share * float(differences.std() / np.sqrt(len(differences)))

@@ -42,7 +42,7 @@ class AutoSolver:
 
     with p the share of tomorrow's queries whose answers have no label and p_rare that by Good and Turing
     (`share_of_uncovered`), at most p. The setting with the largest expected gain is taken; of those that noise cannot
-    tell from it, the one that harms least. Nine tenths of the gain are enough if no group loses significantly then
+    tell from it, the one that harms least. 0.85 times the gain is enough if no group loses significantly then
     (`choose_setting`). Nothing moves if no setting is expected to gain. The final solution learns from training and
     validation labels together. Every setting tried is in ``tried`` of the result.
 
