@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from nudge_rag.common.arrays import BoolArray, FloatArray
 from nudge_rag.common.progress import track
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, UnknownIdError
-from nudge_rag.stores.checks import at_unit_length, check_batch_size, check_ids, check_replacement
+from nudge_rag.stores.checks import at_unit_length, check_batch_size, check_ids, check_replacement, encodable
 
 __all__ = ["StoreAdapter"]
 
@@ -76,7 +76,7 @@ class StoreAdapter(ABC):
             ValueError: an id that several rows of the database have.
         """
         names = check_ids(ids)
-        found = self._fetch(list(dict.fromkeys(names)))
+        found = self._fetch(self._possible(dict.fromkeys(names)))
         self._require(names, found)
         return self._matrix([found[name] for name in names])
 
@@ -127,6 +127,7 @@ class StoreAdapter(ABC):
             ValueError: vectors that do not fit; nothing is written.
         """
         names, rows = self._check_vectors(ids, vectors)
+        self._require(names, set(self._possible(names)))
         self._write(names, rows)
 
     def replace_vectors_if(self, ids: Sequence[str], expected: FloatArray, vectors: FloatArray) -> list[str]:
@@ -156,8 +157,19 @@ class StoreAdapter(ABC):
         """
         names, rows = self._check_vectors(ids, vectors)
         _, before = self._check_vectors(ids, expected)
-        skipped = set(self._write_if(names, before, rows)) if names else set()
+        skipped = set(names).difference(self._possible(names))
+        if skipped:
+            there = np.array([name not in skipped for name in names], dtype=np.bool_)
+            kept, before, rows = [name for name in names if name not in skipped], before[there], rows[there]
+        else:
+            kept = names
+        if kept:
+            skipped |= set(self._write_if(kept, before, rows))
         return [name for name in names if name in skipped]
+
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that the database could hold; for others it is not asked."""
+        return encodable(list(ids))
 
     @abstractmethod
     def _fetch(self, names: list[str]) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "check_replacement",
     "check_synchronous",
     "chunks",
+    "encodable",
     "ungrouped",
     "warn_experimental",
 ]
@@ -34,6 +35,20 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     for node_id in ids:
         if not isinstance(node_id, str):
             raise TypeError(f"node ids are strings, got {node_id!r}")
+    return list(ids)
+
+
+def encodable(ids: Sequence[str]) -> list[str]:
+    """Return those of ``ids`` that can be encoded as UTF-8: no database holds others.
+
+    Example:
+        >>> encodable(["a", chr(0xD800), "b"])
+        ['a', 'b']
+    """
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError:
+        return [node_id for node_id in ids if node_id == node_id.encode(errors="ignore").decode()]
     return list(ids)
 
 

@@ -147,7 +147,7 @@ class LuceneStore(StoreAdapter):
     def matching(self, ids: Sequence[str], where: Clauses) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
-        for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
+        for chunk in chunks(sorted(set(self._possible(check_ids(ids)))), IDS_PER_CALL):
             found.update(hit["_id"] for hit in self._among(chunk, _clauses(where), {"_source": False}))
         return found
 

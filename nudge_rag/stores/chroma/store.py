@@ -168,7 +168,7 @@ class ChromaStore(CopiesMixin, StoreAdapter):
     def matching(self, ids: Sequence[str], where: Mapping[str, Any] | ChromaFilter | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         arguments = _arguments(where)
-        names = set(check_ids(ids)) & set(arguments.pop("ids", ids))
+        names = set(self._possible(check_ids(ids))) & set(arguments.pop("ids", ids))
         found: set[str] = set()
         for chunk in chunks(sorted(names), IDS_PER_CALL):
             found.update(self.collection.get(ids=chunk, include=[], **arguments)["ids"])

@@ -173,7 +173,7 @@ class DuckDBStore(StoreAdapter):
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         query = f"SELECT id FROM ({self._nodes(where)}) WHERE id IN (SELECT unnest($ids::VARCHAR[]))"
-        return {row[0] for row in self._rows(query, {"ids": sorted(set(check_ids(ids)))})}
+        return {row[0] for row in self._rows(query, {"ids": sorted(set(self._possible(check_ids(ids))))})}
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

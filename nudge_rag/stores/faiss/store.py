@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,10 @@ class FaissStore(StoreAdapter):
     def dimension(self) -> int:
         """Length of the vectors."""
         return int(self.index.d)
+
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Return all: a dictionary holds any text."""
+        return list(ids)
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong

@@ -234,7 +234,7 @@ class LanceStore(StoreAdapter):
     def matching(self, ids: Any, where: str | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
-        for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
+        for chunk in chunks(sorted(set(self._possible(check_ids(ids)))), IDS_PER_CALL):
             found.update(self._rows.matching(self._rows.among(chunk) + (f" AND ({where})" if where else "")))
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,6 +65,10 @@ class MappingStore(StoreAdapter):
     def dimension(self) -> int | None:
         """Length of the vectors; None if there is none."""
         return _dimension(self._mapping())
+
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Return all: a dictionary holds any text."""
+        return list(ids)
 
     def _fetch(self, names: list[str]) -> dict[str, list[float]]:
         table = self._mapping()

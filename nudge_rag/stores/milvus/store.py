@@ -166,7 +166,7 @@ class MilvusStore(StoreAdapter):
 
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
-        names = sorted(set(check_ids(ids)))
+        names = sorted(set(self._possible(check_ids(ids))))
         place = self._place(len(names) > IDS_PER_CALL)
         found = self._rows(place, names, [], where=where)
         return {str(row[self._schema.id_field]) for rows in found for row in rows}

@@ -174,7 +174,7 @@ class ParquetStore(StoreAdapter):
 
     def matching(self, ids: Sequence[str], where: Any) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
-        names = frozenset(check_ids(ids))
+        names = frozenset(self._possible(check_ids(ids)))
         return {name for part in self._ask_all(find_names, names, where) for name in part} if names else set()
 
     def history(self) -> BlobStorage:

@@ -143,7 +143,7 @@ class PineconeStore(StoreAdapter):
 
     def matching(self, ids: Sequence[str], where: Filter | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
-        found = self._found(check_ids(ids))
+        found = self._found(self._possible(check_ids(ids)))
         return {name for name, record in found.items() if where is None or passes(_metadata(record), where)}
 
     def _fetch(self, names: list[str]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class PineconeStore(StoreAdapter):
 
     def records(self, ids: Sequence[str]) -> dict[str, Any]:
         """Pinecone's records of those of ``ids`` that exist, with values and metadata, by node id."""
-        return self._found(check_ids(ids))
+        return self._found(self._possible(check_ids(ids)))
 
     def _found(self, names: Sequence[str]) -> dict[str, Any]:
         of = self._record_ids(names)

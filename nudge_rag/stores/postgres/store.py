@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """Number of nodes that have a vector."""
         return int(self._rows("SELECT count(*) FROM {table} WHERE {only}")[0][0])
 
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that PostgreSQL could hold: its text has no NUL."""
+        return [name for name in super()._possible(ids) if "\0" not in name]
+
     def _fetch(self, names: list[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         rows_found = 0
@@ -224,7 +228,7 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         found: set[str] = set()
-        for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
+        for chunk in chunks(sorted(set(self._possible(check_ids(ids)))), IDS_PER_CALL):
             query = "SELECT {id}::text FROM {table} WHERE {only} AND {where} AND {id}::text = ANY(%s)"
             found.update(row[0] for row in self._rows(query, [chunk], where=where))
         return found

@@ -149,7 +149,7 @@ class RedisStore(StoreAdapter):
         """Return those of ``ids`` that exist and pass ``where``."""
         passing: set[str] = set()
         condition = self._condition(where)
-        for chunk in chunks(sorted(set(check_ids(ids))), IDS_PER_CALL):
+        for chunk in chunks(sorted(set(self._possible(check_ids(ids)))), IDS_PER_CALL):
             keys = [self._key(name) for name in chunk]
             limits = ("NOCONTENT", "LIMIT", 0, len(chunk), *NO_TIMEOUT)
             answer = self.client.execute_command(
