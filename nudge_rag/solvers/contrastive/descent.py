@@ -19,7 +19,7 @@ from nudge_rag.solvers.contrastive.groups import (
     reorder_queries,
     select_columns,
 )
-from nudge_rag.solvers.contrastive.lbfgs import Minimum, minimize
+from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.problem import Problem
@@ -123,9 +123,9 @@ class ContrastiveDescent:
         for number, strength in enumerate(strengths):
             if number and number % POINTS_BEFORE_REFRESH == 0:
                 objective = self._refreshed(objective, current)
-            found, record = _descend(objective, current, strength, iterations)
-            current, vectors = found.point, self._as_given(found.point)
-            path.append(Point(vectors, judge.value(vectors), record, found.point))
+            current, record = _descend(objective, current, strength, iterations)
+            vectors = self._as_given(current)
+            path.append(Point(vectors, judge.value(vectors), record, current))
             path = _with_best_alone(path)
             if max(one.value for one in path[-patience:]) < max(one.value for one in path) - SAME_VALUE:
                 break
@@ -139,12 +139,12 @@ class ContrastiveDescent:
             if self._bounds is not None:
                 grouped = self._grouped_at_originals(objective)
                 first = min(STEPS_BEFORE_REFRESH, iterations)
-                found, _ = _descend(grouped, start, strength, first)
-                start, taken, asked = found.point, found.iterations, found.evaluations
+                start, begun = _descend(grouped, start, strength, first)
+                taken, asked = begun.iterations, begun.evaluations
         objective, left = self._refreshed(objective, start), max(1, iterations - taken)
         found, record = _descend(objective, start, strength, left, by_node=warm)
         record = replace(record, iterations=record.iterations + taken, evaluations=record.evaluations + asked)
-        return Point(self._as_given(found.point), float("nan"), record, found.point)
+        return Point(self._as_given(found), float("nan"), record, found)
 
     def start_at(self, rows: IntArray, vectors: FloatArray) -> FloatArray:
         """The untouched nodes, those of increasing ``rows`` moved to ``vectors``, as a descent begins."""
@@ -285,8 +285,8 @@ def _descend(
     strength: float,
     iterations: int,
     by_node: bool = False,
-) -> tuple[Minimum, Descent]:
-    """L-BFGS from ``start`` (c, d), with one guess of the curvature or one for each node.
+) -> tuple[FloatArray, Descent]:
+    """Where L-BFGS from ``start`` (c, d) ends, with one guess of the curvature or one for each node.
 
     The latter pays from a solution for much the same labels: what is left to do differs by node.
     """
@@ -304,4 +304,4 @@ def _descend(
     record = Descent(
         objective.tau, strength, found.iterations, found.evaluations, found.value, largest, found.converged
     )
-    return found, record
+    return found.point, record
