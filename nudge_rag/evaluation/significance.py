@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import Float64Array
+from nudge_rag.common.arrays import Float64Array, IntArray
 
 __all__ = ["adjust_p_values", "bootstrap_interval", "randomization_p_value"]
 
 EXACT_UP_TO = 12
 VALUES_PER_CHUNK = 4_000_000
+# From so many queries on, with this many of a value on average, it is drawn how often each value comes, which is the
+# same in distribution and takes time by values instead of queries.
+MANY_QUERIES, QUERIES_PER_VALUE = 1_000, 10
 
 
 def randomization_p_value(before: ArrayLike, after: ArrayLike, *, rounds: int = 10_000, seed: int = 0) -> float:
@@ -43,6 +46,13 @@ def randomization_p_value(before: ArrayLike, after: ArrayLike, *, rounds: int = 
         return float((abs(signs @ differences) >= observed).mean())
     rng = np.random.default_rng(seed)
     hits = 0
+    repeated = _repeated(np.abs(differences))
+    if repeated is not None:
+        values, counts = repeated
+        for size in _chunks(rounds, len(values)):
+            positive = rng.binomial(counts, 0.5, size=(size, len(values)))
+            hits += int((abs((2 * positive - counts) @ values) >= observed).sum())
+        return (1 + hits) / (1 + rounds)
     for size in _chunks(rounds, len(differences)):
         signs = rng.integers(0, 2, size=(size, len(differences)), dtype=np.int8) * 2 - 1
         hits += int((abs(signs @ differences) >= observed).sum())
@@ -72,12 +82,16 @@ def bootstrap_interval(
         raise ValueError(f"level must be between 0 and 1, got {level!r}")
     differences = _differences(before, after)
     rng = np.random.default_rng(seed)
+    repeated = _repeated(differences)
+    if repeated is not None:
+        values, counts = repeated
+        drawn = rng.multinomial(len(differences), counts / len(differences), size=rounds)
+        return _interval(drawn @ values / len(differences), level)
     means = [
         differences[rng.integers(0, len(differences), size=(size, len(differences)))].mean(axis=1)
         for size in _chunks(rounds, len(differences))
     ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _interval(np.concatenate(means), level)
 
 
 def adjust_p_values(p_values: ArrayLike) -> Float64Array:
@@ -104,6 +118,19 @@ def adjust_p_values(p_values: ArrayLike) -> Float64Array:
     adjusted = np.empty_like(values)
     adjusted[order] = np.maximum.accumulate(steps)
     return adjusted
+
+
+def _repeated(differences: Float64Array) -> tuple[Float64Array, IntArray] | None:
+    """The distinct values and how often each comes; None if queries are few or their values many."""
+    if len(differences) < MANY_QUERIES:
+        return None
+    values, counts = np.unique(differences, return_counts=True)
+    return (values, counts) if QUERIES_PER_VALUE * len(values) <= len(differences) else None
+
+
+def _interval(means: Float64Array, level: float) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _differences(before: ArrayLike, after: ArrayLike) -> Float64Array:

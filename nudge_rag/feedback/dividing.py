@@ -29,9 +29,10 @@ def divide_queries(
     if not all(math.isfinite(part) and part >= 0 for part in fractions) or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"train, val and test must be fractions that sum to 1, got {fractions}")
     alike: dict[str, set[str]] = {}
+    group_of = {query: normalise(text) for query, text in labels.queries.items()}
     for query, text in labels.queries.items():
         if query not in labels.synthetic:
-            alike.setdefault(normalise(text), set()).add(text)
+            alike.setdefault(group_of[query], set()).add(text)
     texts = sorted(text for group in alike.values() for text in group)
     shuffled = np.random.default_rng(seed).permutation(len(texts))
     place_of = {texts[row]: place for place, row in enumerate(shuffled)}
@@ -39,8 +40,7 @@ def divide_queries(
     groups = sorted(alike, key=lambda group: place_of[min(alike[group])])
     part_of = _divide_groups(groups, fractions, {normalise(text) for text in learned})
     parts: list[list[str]] = [[], [], []]
-    for query, text in labels.queries.items():
-        group = normalise(text)
+    for query, group in group_of.items():
         if query not in labels.synthetic:
             parts[part_of[group]].append(query)
         elif part_of.get(group, 0) == 0:

@@ -102,6 +102,8 @@ def fold(text: str) -> str:
         >>> fold(" Can\u00adcel   MY plan? ")
         'cancel my plan?'
     """
+    if text.isascii():
+        return " ".join(text.lower().split())
     shown = "".join(character for character in text if unicodedata.category(character) != "Cf")
     return " ".join(unicodedata.normalize("NFKC", shown).casefold().replace("i\u0307", "i").split())
 

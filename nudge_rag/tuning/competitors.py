@@ -21,8 +21,15 @@ from nudge_rag.stores.lake.scanning import find_best
 
 __all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors", "read_pool"]
 
-CompetitorMethod: TypeAlias = Literal["search", "scan"]
-METHODS: tuple[CompetitorMethod, ...] = ("search", "scan")
+CompetitorMethod: TypeAlias = Literal["auto", "search", "scan"]
+ReadMethod: TypeAlias = Literal["search", "scan"]
+METHODS: tuple[CompetitorMethod, ...] = ("auto", "search", "scan")
+# Searches that take fewer seconds are made, whatever a scan would take.
+SEARCHED_AT_LEAST = 4.0
+# Seconds on one processor: a search of up to so many nodes through a database's index, and a number of a vector that
+# one without an index looks at; a node that is read, and a query's score of it, which is a product of two vectors.
+SEARCH, NODES_PER_SEARCH, LOOK = 2e-3, 100, 1e-9
+READ, SCORE, PRODUCT = 1e-5, 1.3e-9, 2.7e-11
 SCORES_PER_BLOCK = 4_000_000
 # Between two steps of the bar.
 QUERIES_AT_ONCE = 1_000
@@ -40,7 +47,8 @@ class StoreReads:
     """What was read from a store, and how far its answers can be trusted.
 
     Attributes:
-        method: ``search`` (the store's own nearest-neighbour search) or ``scan`` (everything streamed once).
+        method: ``search`` (the store's own nearest-neighbour search, of some queries at least) or ``scan`` (everything
+            streamed once).
         exact: whether the store's lists are exact: always for scan.
         vectors_read: number of vectors that left the store.
         queries: number of queries whose best unlabelled nodes were looked for.
@@ -49,7 +57,7 @@ class StoreReads:
         short: queries for which the store returned fewer nodes than asked for although it holds more.
     """
 
-    method: CompetitorMethod
+    method: ReadMethod
     exact: bool
     vectors_read: int
     queries: int
@@ -67,10 +75,11 @@ class StoreReads:
         return self.found / self.expected if self.expected else 1.0
 
     def __add__(self, other: StoreReads) -> StoreReads:
-        """Add up reads of one store by one method."""
+        """Add up reads of one store."""
         names = ("vectors_read", "queries", "expected", "found", "short")
         sums = (getattr(self, name) + getattr(other, name) for name in names)
-        return StoreReads(other.method, self.exact and other.exact, *sums)
+        searched = any(reads.method == "search" and reads.queries for reads in (self, other))
+        return StoreReads("search" if searched else other.method, self.exact and other.exact, *sums)
 
     def __str__(self) -> str:
         if self.method == "scan":
@@ -111,7 +120,8 @@ def find_competitors(
         vectors: (c, d), what the store holds now for the first c of them: they tell how good its search is.
         depth: how many nodes per query; fewer if the store holds fewer.
         method: ``"search"`` asks the store for more and more neighbours until enough unknown ones are among them;
-            ``"scan"`` reads every vector once, on the store's executor if it has one, and is exact.
+            ``"scan"`` reads every vector once, on the store's executor if it has one, and is exact; ``"auto"`` scans
+            for the queries whose searches would take longer, as `_scan_is_quicker` reckons.
 
     Raises:
         ValueError: an unknown method; a scanned vector that is not finite, by its id.
@@ -121,16 +131,36 @@ def find_competitors(
         UserWarning: the store returned too few neighbours, or its index missed more than 5 % of the known nodes.
     """
     if method not in METHODS:
-        raise ValueError(f"competitors must be 'search' or 'scan', got {method!r}")
+        raise ValueError(f"competitors must be 'auto', 'search' or 'scan', got {method!r}")
     if not len(queries) or depth < 1:
-        return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads(method, True, 0, 0))
+        reads = StoreReads("scan" if method == "scan" else "search", True, 0, 0)
+        return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], reads)
     if method == "scan":
         return _scanned(store, queries, set(known), depth)
-    return _searched(store, queries, known, vectors, depth)
+    return _searched(store, queries, known, vectors, depth, may_scan=method == "auto")
+
+
+def _scan_is_quicker(store: EmbeddingStore, n_queries: int, dimension: int, size: int, asked: int) -> bool:
+    """Whether one pass over all ``size`` nodes takes less time than a search of the ``asked`` best for each query.
+
+    By what these take in the databases of this library, on one processor. Not by a clock: the answers of an approximate
+    index are others than those of a scan, and the same call must give the same result.
+    """
+    search = SEARCH * max(1.0, asked / NODES_PER_SEARCH)
+    if store.capabilities.exact_search:
+        search = max(search, LOOK * size * dimension)
+    scan = size * READ + n_queries * size * (SCORE + PRODUCT * dimension)
+    return n_queries * search > max(scan, SEARCHED_AT_LEAST)
 
 
 def _searched(
-    store: EmbeddingStore, queries: FloatArray, known: Sequence[str], vectors: FloatArray, depth: int
+    store: EmbeddingStore,
+    queries: FloatArray,
+    known: Sequence[str],
+    vectors: FloatArray,
+    depth: int,
+    *,
+    may_scan: bool,
 ) -> Competitors:
     hidden, size = set(known), store.count()
     wanted = min(depth, size - len(known))
@@ -140,7 +170,12 @@ def _searched(
         # Nobody competes, but how many nodes the index finds is to be known all the same.
         asked = min(depth, size)
     pending = list(range(len(queries))) if asked > 0 else []
+    may_scan = may_scan and wanted > 0
+    scanned: list[int] = []
     while pending:
+        if may_scan and _scan_is_quicker(store, len(pending), queries.shape[1], size, asked):
+            scanned = pending
+            break
         for row, ids, scores in zip(pending, *_neighbours(store, queries[pending], asked), strict=True):
             if len(ids) < asked:
                 short.add(row)
@@ -150,12 +185,18 @@ def _searched(
         if asked == size:
             break
         asked = min(2 * asked, size)
+    if len(scanned) == len(queries):
+        return _scanned(store, queries, hidden, depth)
     expected, found = _known_found(store, queries, known, vectors, lists)
     kept = [_without(ids, scores, hidden, depth) for ids, scores in lists]
     incomplete = sum(len(kept[row][0]) < wanted for row in short)
-    reads = StoreReads(
-        "search", store.capabilities.exact_search, 0, len(queries), expected=expected, found=found, short=incomplete
-    )
+    n_read = 0
+    if scanned:
+        rest = _scanned(store, queries[scanned], hidden, depth)
+        n_read = rest.reads.vectors_read
+        for row, ids, scores in zip(scanned, rest.ids, rest.scores, strict=True):
+            kept[row] = ids, scores
+    reads = StoreReads("search", store.capabilities.exact_search, n_read, len(queries), expected, found, incomplete)
     _warn_of_gaps(store, reads)
     return Competitors([ids for ids, _ in kept], [scores for _, scores in kept], reads)
 

@@ -130,6 +130,8 @@ def find_seen(texts: Mapping[str, str], known: Collection[str]) -> set[str]:
         >>> sorted(find_seen({"q1": "Some text", "q2": "other text"}, hash_queries(["some text"])))
         ['q1']
     """
+    if not known:
+        return set()
     # Earlier records have hashes of texts as they are written.
     return {query for query, text in texts.items() if hash_query(text) in known or hash_text(text) in known}
 

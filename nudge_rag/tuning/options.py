@@ -71,7 +71,7 @@ class TuneSettings:
     split: tuple[float, float, float] = DEFAULT_SPLIT
     seed: int = 0
     versions: Path | None = None
-    competitors: CompetitorMethod = "search"
+    competitors: CompetitorMethod = "auto"
     model: str | None = None
     texts: TextsOf | None = None
     documents: TextsOf | None = None

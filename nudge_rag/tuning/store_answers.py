@@ -51,6 +51,14 @@ class Ranking:
 
 
 @dataclass
+class _Surroundings:
+    """The stored nodes nearest to where each node moves, and their vectors."""
+
+    neighbours: dict[str, list[str]]
+    vectors: dict[str, FloatArray]
+
+
+@dataclass
 class StoreAnswers:
     """A store with an approximate index, and the vectors that it holds for the nodes that may move.
 
@@ -67,6 +75,8 @@ class StoreAnswers:
     stored: FloatArray
     vectors_read: int = field(default=0, init=False)
     has_estimated: bool = field(default=False, init=False)
+    # What the store answered so far: by how many nodes were wanted, the queries and the answers.
+    _answered: dict[int, tuple[FloatArray, list[Ranking]]] = field(default_factory=dict, init=False, repr=False)
 
     def rank(
         self, queries: FloatArray, vectors: FloatArray, exact: Sequence[Ranking], depth: int
@@ -93,7 +103,7 @@ class StoreAnswers:
             return None
         moved = (np.asarray(vectors) != np.asarray(self.stored)).any(axis=1)
         if not moved.any():
-            found = self._search(self.store, queries, depth)
+            found = self._ask(queries, depth)
             return _ids_of(found) if _any_missed(found, exact, depth) else None
         names = [self.ids[row] for row in np.flatnonzero(moved).tolist()]
         rehearsed = self.store.rehearse(names, vectors[moved]) if isinstance(self.store, StoreAdapter) else None
@@ -108,29 +118,50 @@ class StoreAnswers:
         """Leave out of the exact rankings what the index is seen to miss."""
         # Of what an index leaves out since it gives so many nodes and no more, nothing is known.
         width = self.store.default_width() if isinstance(self.store, StoreAdapter) else None
-        lists = [(k, self._search(self.store, queries, k)) for k in (depth, min(REACH, width or REACH))]
-        moved_rows = {self.ids[row]: row for row in np.flatnonzero(moved).tolist()}
-        ranked = sorted({node_id for ranking in exact for node_id in ranking.ids if node_id in moved_rows})
-        neighbours = self._neighbours({node_id: vectors[moved_rows[node_id]] for node_id in ranked})
-        names = sorted({name for near in neighbours.values() for name in near})
-        rows = dict(zip(names, self._read(names), strict=True))
-        answers = []
-        for row, ranking in enumerate(exact):
-            shown = [(k, found[row]) for k, found in lists]
-            witnesses = [neighbours.get(node_id, [node_id]) for node_id in ranking.ids]
-            scores = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
-            scores |= self._score(
-                queries[row], {name: rows[name] for near in witnesses for name in near if name in rows}
-            )
-            kept = [
-                node_id
-                for node_id, near in zip(ranking.ids, witnesses, strict=True)
-                if not _mostly_missed(shown, [(name, scores[name]) for name in near])
-            ]
-            answers.append(kept[:depth])
+        lists = [(k, self._ask(queries, k)) for k in (depth, min(REACH, width or REACH))]
+        row_of = {node_id: row for row, node_id in enumerate(self.ids)}
+        around = _Surroundings({}, {})
+        answers: list[list[str]] = [[] for _ in exact]
+        looked_at = [0] * len(exact)
+        # Nodes further down only take the places of missed ones: their neighbours are looked for if they are wanted.
+        while unfinished := [
+            row for row, ranking in enumerate(exact) if len(answers[row]) < depth and looked_at[row] < len(ranking.ids)
+        ]:
+            parts = {row: slice(looked_at[row], looked_at[row] + depth - len(answers[row])) for row in unfinished}
+            candidates = {node_id for row, part in parts.items() for node_id in exact[row].ids[part]}
+            places = {node_id: row_of[node_id] for node_id in sorted(candidates) if node_id in row_of}
+            self._look_around(around, {name: vectors[row] for name, row in places.items() if moved[row]}, row_of)
+            for row, part in parts.items():
+                shown = [(k, found[row]) for k, found in lists]
+                ranking = Ranking(exact[row].ids[part], exact[row].scores[part])
+                answers[row] += self._keep_found(queries[row], ranking, around, shown)
+                looked_at[row] = part.stop
         same = all(kept == list(ranking.ids[:depth]) for kept, ranking in zip(answers, exact, strict=True))
         self.has_estimated = self.has_estimated or not same
         return None if same else answers
+
+    def _keep_found(
+        self, query: FloatArray, ranking: Ranking, around: _Surroundings, shown: Sequence[tuple[int, Ranking]]
+    ) -> list[str]:
+        """Of the nodes of a ranking those that the index finds, as far as what it has shown for the query tells."""
+        witnesses = [around.neighbours.get(node_id, [node_id]) for node_id in ranking.ids]
+        scores = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
+        names = dict.fromkeys(name for near in witnesses for name in near if name in around.vectors)
+        scores |= self._score(query, {name: around.vectors[name] for name in names})
+        return [
+            node_id
+            for node_id, near in zip(ranking.ids, witnesses, strict=True)
+            if not _mostly_missed(shown, [(name, scores[name]) for name in near])
+        ]
+
+    def _look_around(self, around: _Surroundings, places: Mapping[str, FloatArray], row_of: Mapping[str, int]) -> None:
+        """Add the neighbours of where nodes move, and their vectors: only of nodes that cannot move these are read."""
+        new = self._neighbours({name: place for name, place in places.items() if name not in around.neighbours})
+        around.neighbours.update(new)
+        names = sorted({name for near in new.values() for name in near}.difference(around.vectors))
+        around.vectors.update({name: self.stored[row_of[name]] for name in names if name in row_of})
+        others = [name for name in names if name not in row_of]
+        around.vectors.update(zip(others, self._read(others), strict=True))
 
     def _neighbours(self, places: Mapping[str, FloatArray]) -> dict[str, list[str]]:
         """The stored nodes that the index finds nearest to where each node moves, itself left out."""
@@ -149,9 +180,19 @@ class StoreAnswers:
         return dict(zip(rows, scores.tolist(), strict=True))
 
     def _read(self, ids: list[str]) -> FloatArray:
+        if not ids:
+            return self.stored[:0]
         self.vectors_read += len(ids)
         with reading(self.store, "neighbours of moved nodes were read"):
             return self.store.read(ids)
+
+    def _ask(self, queries: FloatArray, k: int) -> list[Ranking]:
+        """Ask the store as it is, unless it has answered these queries before."""
+        asked, found = self._answered.get(k, (None, []))
+        if asked is None or not np.array_equal(asked, queries):
+            found = self._search(self.store, queries, k)
+            self._answered[k] = queries, found
+        return found
 
     def _search(self, store: EmbeddingStore, queries: FloatArray, k: int) -> list[Ranking]:
         with reading(store, f"searching the nearest nodes of {len(queries)} queries"):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
-from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.evaluation.comparison import compare
-from nudge_rag.evaluation.evaluate import Evaluation, evaluate
+from nudge_rag.evaluation.evaluate import Evaluation
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers import LabeledQueries, NudgeFit, QueryAdapter
@@ -24,42 +23,12 @@ from nudge_rag.tuning.chance import find_chance
 from nudge_rag.tuning.competitors import Competitors, StoreReads
 from nudge_rag.tuning.gate import compare_with_live
 from nudge_rag.tuning.held_out import HeldOutQueries
+from nudge_rag.tuning.held_out_evaluation import HeldOut, HeldOutEvaluator
 from nudge_rag.tuning.nudge import Nudge
-from nudge_rag.tuning.store_answers import Ranking, StoreAnswers
+from nudge_rag.tuning.query_sample import QuerySample
+from nudge_rag.tuning.store_answers import StoreAnswers
 
 __all__ = ["HeldOut", "Trial", "run_trial"]
-
-# How many nodes beyond the deepest cutoff are ranked, to take the place of those that a coarse index misses.
-SPARE = 20
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Queries with their answers and with the best nodes that have no label.
-
-    Attributes:
-        qrels: query id to {node id: grade}.
-        queries: (m, d) embeddings, in the order of ``qrels``.
-        competitor_ids: per query the best unlabelled nodes, best first, as a store ranks them.
-        competitor_scores: their scores.
-    """
-
-    qrels: Mapping[str, Mapping[str, float]]
-    queries: FloatArray
-    competitor_ids: Sequence[Sequence[str]]
-    competitor_scores: Sequence[Float64Array]
-
-    def labels(self, rows: Mapping[str, int], depth: int) -> LabeledQueries:
-        """Return them as a solver takes them; ``rows`` are those of the labelled nodes."""
-        table = np.full((len(self.qrels), depth), -np.inf)
-        for row, scores in enumerate(self.competitor_scores):
-            table[row, : min(depth, len(scores))] = scores[:depth]
-        return LabeledQueries(
-            self.queries,
-            [[rows[node] for node in grades] for grades in self.qrels.values()],
-            [list(grades.values()) for grades in self.qrels.values()],
-            table,
-        )
 
 
 @dataclass(frozen=True)
@@ -115,12 +84,15 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     fit = _fit(trial, solver, trial.val.labels(rows, solver.needs.depth))
     # No index knows mapped nodes, or those that were before them: all are measured by exact scores then.
     answers = None if fit.node_map is not None or trial.search_live is not None else _store_answers(trial)
-    exact_before, before = _evaluate(trial, trial.held_out, trial.originals, answers)
-    near_chance = _near_chance(trial)
-    exact_after, after = _evaluate(trial, _as_pushed(trial, fit), fit.embeddings(), answers)
+    held_out = HeldOutEvaluator(
+        trial.ids, trial.store.capabilities.similarity, trial.metrics, answers, _draw_sample(trial)
+    )
+    exact_before, before = held_out.evaluate(trial.held_out, trial.originals)
+    near_chance = _near_chance(trial, exact_before)
+    exact_after, after = held_out.evaluate(_as_pushed(trial, fit), fit.embeddings())
     live, against_live = None, None
     if trial.live is not None:
-        _, live = _evaluate(trial, _as_live(trial), trial.live, answers)
+        _, live = held_out.evaluate(_as_live(trial), trial.live)
         against_live = compare_with_live(trial.metrics[0], live, after, trial.seen, trial.live_version)
     is_coarse = before is not exact_before or after is not exact_after
     reads = (
@@ -137,7 +109,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         gamma=fit.gamma,
         curve=fit.curve,
         improves=not _is_unchanged(fit) and gain > 0,
-        summary=_summary(fit, trial, gain, answers is not None and answers.has_estimated) + near_chance,
+        summary=_summary(fit, trial, gain, held_out.note) + near_chance,
         solver=fit.solver,
         settings=solver_settings(solver),
         tried=fit.tried,
@@ -149,16 +121,20 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         adapter=fit.adapter,
         node_map=fit.node_map,
         against_live=against_live,
-        held_out=None if split is None else _held_out_queries(trial, split, before, live, after),
+        held_out=None if split is None else _held_out_queries(trial, split, held_out, (before, live, after)),
     )
 
 
 def _held_out_queries(
-    trial: Trial, split: Split, before: Evaluation, live: Evaluation | None, after: Evaluation
+    trial: Trial,
+    split: Split,
+    held_out: HeldOutEvaluator,
+    evaluations: tuple[Evaluation, Evaluation | None, Evaluation],
 ) -> HeldOutQueries:
     """Put together what a report shows of single queries."""
-    pairs = split.test if split.test.n_queries else split.val
+    before, live, after = evaluations
     states = {"untuned": before} | ({} if live is None else {"live": live}) | {"nudged": after}
+    pairs, states = held_out.rankings_of(split.test if split.test.n_queries else split.val, states)
     return HeldOutQueries(pairs, states, str(trial.metrics[0]), max(metric.k for metric in trial.metrics))
 
 
@@ -206,10 +182,9 @@ def _map_queries(trial: Trial, adapter: Callable[[FloatArray], FloatArray] | Non
     return HeldOut(trial.held_out.qrels, queries, found.ids, found.scores)
 
 
-def _near_chance(trial: Trial) -> str:
+def _near_chance(trial: Trial, before: Evaluation) -> str:
     """Warn of a baseline near chance by exact scores, and say so for the summary; empty if it is better."""
-    rankings = _rank(trial, trial.held_out, trial.originals, max(metric.k for metric in trial.metrics))
-    run = {query: list(ranking.ids) for query, ranking in zip(trial.held_out.qrels, rankings, strict=True)}
+    run = {query: list(found) for query, found in before.rankings.items()}
     found = find_chance(trial.held_out.qrels, run, trial.metrics)
     if found is None:
         return ""
@@ -235,32 +210,10 @@ def _store_answers(trial: Trial) -> StoreAnswers | None:
     return StoreAnswers(trial.store, trial.ids, stored)
 
 
-def _evaluate(
-    trial: Trial, held_out: HeldOut, vectors: FloatArray, answers: StoreAnswers | None
-) -> tuple[Evaluation, Evaluation]:
-    """Rank the known nodes, with ``vectors``, among the best of all others: by exact scores, and as the store does.
-
-    Both are one object if the store finds all that it should.
-    """
-    depth = max(metric.k for metric in trial.metrics)
-    rankings = _rank(trial, held_out, vectors, depth if answers is None else depth + SPARE)
-    run = {query: list(ranking.ids[:depth]) for query, ranking in zip(held_out.qrels, rankings, strict=True)}
-    exact = evaluate(held_out.qrels, run, trial.metrics)
-    found = None if answers is None else answers.rank(held_out.queries, vectors, rankings, depth)
-    if found is None:
-        return exact, exact
-    return exact, evaluate(held_out.qrels, dict(zip(held_out.qrels, found, strict=True)), trial.metrics)
-
-
-def _rank(trial: Trial, held_out: HeldOut, vectors: FloatArray, depth: int) -> list[Ranking]:
-    best_rows, scores = rank_nodes(held_out.queries, vectors, depth, trial.store.capabilities.similarity)
-    rankings = []
-    for row in range(len(held_out.qrels)):
-        ids = [*(trial.ids[node] for node in best_rows[row]), *held_out.competitor_ids[row]]
-        merged = np.concatenate([scores[row], held_out.competitor_scores[row]])
-        order = np.argsort(-merged, kind="stable")[:depth]
-        rankings.append(Ranking([ids[place] for place in order], merged[order]))
-    return rankings
+def _draw_sample(trial: Trial) -> QuerySample:
+    """Draw the queries that the store is asked, of each group that is told apart."""
+    covered = set(_groups(trial)["covered"])
+    return QuerySample.draw([(query in covered, query in trial.seen) for query in trial.held_out.qrels])
 
 
 def _groups(trial: Trial) -> dict[str, list[str]]:
@@ -272,7 +225,7 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
     return groups
 
 
-def _summary(fit: NudgeFit, trial: Trial, gain: float, is_estimated: bool) -> str:
+def _summary(fit: NudgeFit, trial: Trial, gain: float, note: str) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
     unchanged = _is_unchanged(fit)
     if unchanged and any(not setting.allowed and setting.gamma for setting in fit.tried):
@@ -281,9 +234,7 @@ def _summary(fit: NudgeFit, trial: Trial, gain: float, is_estimated: bool) -> st
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"
-    if is_estimated:
-        verdict += " (what the index finds among moved nodes is estimated from their neighbours)"
     return (
         f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {trial.store.count()} nodes labelled, {trial.reads};"
-        f" queries: {sizes}; {verdict}"
+        f" queries: {sizes}; {verdict}{note}"
     )

@@ -61,7 +61,8 @@ def tune(
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
     Reads the vectors of the labelled nodes only. The store's own search finds what else competes for a place, so time
-    and memory follow the labels and not the store.
+    and memory follow the labels and not the store. (If the labels are so many that one pass over the store is quicker
+    than their searches, that is made instead: ``competitors``.)
 
     Always starts from the original vectors: those of an earlier push are read from its history.
 
@@ -81,9 +82,10 @@ def tune(
         split: fractions of the queries for training, validation and test; default 0.7, 0.1 and 0.2.
         seed: of the split; default 0.
         versions: folder of the saved originals; default None, the history that the store itself holds.
-        competitors: ``"search"`` (default) asks the store for the best unlabelled nodes of each held-out query, and
-            checks on the labelled nodes how many its index finds. ``"scan"`` streams every vector once and is exact in
-            any store. ``nudge.reads`` says what was read and how good it was.
+        competitors: ``"search"`` asks the store for the best unlabelled nodes of each held-out query, and checks on the
+            labelled nodes how many its index finds. ``"scan"`` streams every vector once and is exact in any store.
+            ``"auto"`` (default) searches, but for thousands of queries whose searches would take longer than a scan.
+            ``nudge.reads`` says what was read and how good it was.
         model: name of the embedding model, for the record. A push over one that was made for another model is refused;
             models are known by their embeddings of a few fixed texts, and by their names if they fail on those.
         texts: function of node ids that returns their texts (None for a node without one). Hashes of them go into the

@@ -23,6 +23,8 @@ from nudge_rag.solvers.step_search.paths import Paths
 from nudge_rag.solvers.step_search.products import ScorePairs, entries_above
 
 ENTRIES_AT_ONCE = 20_000
+# Of so many columns the best at a step is looked at first, if there are many more.
+COLUMNS_PER_GROUP, FEWEST_GROUPS = 500, 8
 # A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
 ROUNDING = 1e-5
 
@@ -54,7 +56,7 @@ def ranks_along_paths(val: PreparedLabels, arcs: Arcs, paths: Paths, fixed: Fixe
         if is_worth_selecting(len(rows), part.stop - part.start) and not is_foreign(block.pairs.a):
             greater = block.count_best_greater(rows, own, fixed.best.shape[1])
         else:
-            greater = block.count_greater(rows, own, products.scores_at_once)
+            greater = block.count_greater(rows, own, still, fixed.best.shape[1], products.scores_at_once)
         ranks[pairs] = (greater + still).T
     return ranks
 
@@ -84,15 +86,22 @@ class _Block:
             counts[step] = (best[rows] > own[step][:, None]).sum(axis=1)
         return counts
 
-    def count_greater(self, rows: IntArray, own: FloatArray, scores_at_once: int) -> IntArray:
+    def count_greater(
+        self, rows: IntArray, own: FloatArray, still: IntArray, depth: int, scores_at_once: int
+    ) -> IntArray:
         """How many columns score above ``own`` (G, p), in the row of each pair, at every step: (G, p).
 
-        Only the few entries whose bound lets them are looked at.
+        Only the few entries whose bound lets them are looked at. Counts that make ``depth`` with ``still`` (G, p) may
+        be too low.
         """
         highest = self.pairs.highest()
-        lowest = own.min(axis=0, initial=np.inf)
-        lowest -= ROUNDING * (1 + np.abs(lowest))
-        counts = np.zeros(own.shape, dtype=np.int64)
+        counts = self._count_likely(rows, own)
+        telling = np.where(counts + still < depth, own, np.inf).min(axis=0, initial=np.inf)
+        if not np.isfinite(telling).any():
+            return counts
+        lowest = telling.copy()
+        lowest[np.isfinite(telling)] -= ROUNDING * (1 + np.abs(telling[np.isfinite(telling)]))
+        likely, counts = counts, np.zeros_like(counts)
         step = max(1, scores_at_once // max(1, len(self.pairs.bias)))
         for first in range(0, len(rows), step):
             which, columns = entries_above(highest, rows[first : first + step], lowest[first : first + step])
@@ -102,4 +111,24 @@ class _Block:
                 ahead = self.scores(rows[which[entries]], columns[entries]) > own[:, which[entries]]
                 pairs, begins = np.unique(which[entries], return_index=True)
                 counts[:, pairs] += np.add.reduceat(ahead, begins, axis=1, dtype=np.int64)
+        return np.maximum(counts, likely)
+
+    def _count_likely(self, rows: IntArray, own: FloatArray) -> IntArray:
+        """As `count_greater`, but only among the columns that score best at a step, one of each so many: (G, p).
+
+        Most pairs that are far down are seen to be so by these few.
+        """
+        counts = np.zeros(own.shape, dtype=np.int64)
+        n_groups = 0 if is_foreign(self.pairs.a) else self.pairs.a.shape[1] // COLUMNS_PER_GROUP
+        if n_groups < FEWEST_GROUPS:
+            return counts
+        for step in sorted({0, len(own) // 4, len(own) - 1}):
+            moved = self.pairs.a * self.cos[step]
+            moved += self.pairs.b * self.sin[step]
+            moved += self.pairs.bias
+            grouped = moved[:, : n_groups * COLUMNS_PER_GROUP].reshape(len(moved), n_groups, COLUMNS_PER_GROUP)
+            columns = grouped.argmax(axis=2) + COLUMNS_PER_GROUP * np.arange(n_groups)
+            best = self.scores(np.repeat(np.arange(len(moved)), n_groups), columns.ravel())
+            ahead = best.reshape(len(own), len(moved), n_groups)[:, rows] > own[:, :, None]
+            counts = np.maximum(counts, ahead.sum(axis=2))
         return counts

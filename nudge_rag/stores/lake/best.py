@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,15 @@ class Question:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "floor", np.full(len(self.queries), -np.inf))
+
+    def divide(self, n_parts: int) -> list[Question]:
+        """Return the question in parts, of which each has its share of the queries."""
+        parts = []
+        for rows in np.array_split(np.arange(len(self.queries)), n_parts):
+            part = replace(self, queries=self.queries[rows])
+            part.floor[:] = self.floor[rows]
+            parts.append(part)
+        return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,7 @@ class BestNodes:
         self._narrow = None if np.abs(self._wide).max(initial=0) > LARGEST else self._wide.astype(np.float32)
         self._exact = _ready(question.queries, question.similarity)
         self._squares = (question.queries**2).sum(axis=1)
+        self._lengths = np.linalg.norm(self._wide, axis=1)
         nothing = Best.nothing(len(question.queries), question.k)
         self._scores, self._rows = nothing.scores, nothing.rows
         # The product and the nodes of every tile: new memory for each would cost as much again.
@@ -179,8 +189,9 @@ class BestNodes:
         limits = np.finfo(vectors.dtype)
         # Twice the length, and a few more: norms and squares are themselves sums of that length.
         gamma = (2 * nodes.shape[1] + 16) * float(limits.eps)
-        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-        return self._multiply(queries, nodes), 2 * (gamma * lengths * longest + nodes.shape[1] * float(limits.tiny))
+        return self._multiply(queries, nodes), 2 * (
+            gamma * self._lengths * longest + nodes.shape[1] * float(limits.tiny)
+        )
 
     def _multiply(self, queries: FloatArray, nodes: FloatArray) -> FloatArray:
         size = len(queries) * len(nodes)

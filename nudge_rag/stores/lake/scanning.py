@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nudge_rag.common.blas_threads import one_blas_thread
 from nudge_rag.common.progress import track
 from nudge_rag.stores.base import EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import check_queries
@@ -23,6 +26,8 @@ __all__ = ["find_best", "scan"]
 # As many nodes of a batch as give a product of this size, within limits.
 SCORES_PER_BATCH = 16_000_000
 FEWEST, MOST = 512, 16_384
+# A thread has so many queries at least; more threads than this would wait for the one that reads.
+QUERIES_PER_THREAD, MOST_THREADS = 500, 8
 
 
 def scan(
@@ -92,7 +97,8 @@ def find_best(
     most = max(1, min(int(k), int(firsts[-1])))
     question = Question(rows, most, source.capabilities.similarity, frozenset(without), secrets.token_hex(8))
     best = Best.nothing(len(rows), most)
-    found = map_fragments(best_of_fragment, fragments, question, executor)
+    ask = best_of_fragment if executor is not None else best_by_threads
+    found = map_fragments(ask, fragments, question, executor)
     for number, part in track(found, "scanning the store", total=len(fragments)):
         rows_before = np.where(part.rows == NO_ROW, 0, firsts[number])
         best = merge_best(best, replace(part, rows=part.rows + rows_before))
@@ -102,10 +108,39 @@ def find_best(
 def best_of_fragment(fragment: Fragment, question: Question) -> Best:
     """Find the best nodes of one fragment."""
     best = BestNodes(question)
-    size = min(MOST, max(FEWEST, SCORES_PER_BATCH // len(question.queries)))
-    for names, vectors in fragment.batches(size):
+    for names, vectors in fragment.batches(_batch_size(question)):
         best.add(names, vectors)
-    found = best.result()
+    return _told(best.result(), question)
+
+
+def best_by_threads(fragment: Fragment, question: Question) -> Best:
+    """Find the best nodes of one fragment, with a thread a processor if the queries are many: each has its share."""
+    n_threads = min(MOST_THREADS, _count_processors(), len(question.queries) // QUERIES_PER_THREAD)
+    if n_threads < 2:
+        return best_of_fragment(fragment, question)
+    shares = [BestNodes(share) for share in question.divide(n_threads)]
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
+        for names, vectors in fragment.batches(_batch_size(question)):
+            # A list, so that what a thread raises is raised here.
+            list(pool.map(BestNodes.add, shares, itertools.repeat(names), itertools.repeat(vectors)))
+    parts = [share.result() for share in shares]
+    scores, rows, ids = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "rows", "ids"))
+    return _told(Best(scores, rows, ids, parts[0].read), question)
+
+
+def _batch_size(question: Question) -> int:
+    return min(MOST, max(FEWEST, SCORES_PER_BATCH // len(question.queries)))
+
+
+def _count_processors() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _told(found: Best, question: Question) -> Best:
+    """The best nodes of one fragment, of which scans of others are told the last."""
     # Threads may do so at once: what one of them leaves is the k-th best of some fragment all the same.
     np.maximum(question.floor, found.scores[:, -1], out=question.floor)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -39,6 +40,24 @@ def test_bootstrap_covers_like_the_normal_interval():
     margin = 1.96 * differences.std() / np.sqrt(2000)
     assert low == pytest.approx(differences.mean() - margin, abs=0.005)
     assert high == pytest.approx(differences.mean() + margin, abs=0.005)
+
+
+def test_many_queries_with_few_values_are_drawn_by_value():
+    """As of nDCG with one answer a query: the same intervals and p-values as by drawing queries, up to chance."""
+    rng = np.random.default_rng(4)
+    before = rng.choice([0.0, 0.5, 0.63, 1.0], size=4_000, p=[0.3, 0.2, 0.2, 0.3])
+    after = np.where(
+        rng.uniform(size=4_000) < 0.9, before, rng.choice([0.0, 0.5, 1.0], size=4_000, p=[0.32, 0.3, 0.38])
+    )
+    differences = after - before
+    low, high = bootstrap_interval(before, after)
+    error = differences.std() / np.sqrt(4_000)
+    assert low == pytest.approx(differences.mean() - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(differences.mean() + 1.96 * error, abs=0.1 * error)
+    # A sum of so many independent signs is normal.
+    z = abs(differences.sum()) / np.sqrt((differences**2).sum())
+    assert 0.5 < z < 3
+    assert randomization_p_value(before, after) == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.02)
 
 
 @pytest.mark.parametrize("values", [([1], [1, 2]), ([], []), ([np.nan], [1]), ([[1]], [[1]])])

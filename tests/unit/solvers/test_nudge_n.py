@@ -117,6 +117,24 @@ def test_many_answers_a_query_rank_as_few_do(similarity, monkeypatch):
     assert scores[0].std() > 0
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("metric", ["CappedRecall@1", "nDCG@3"])
+@pytest.mark.parametrize("seed", [5, 6])
+def test_the_curve_does_not_depend_on_which_nodes_are_looked_at_first(similarity, metric, seed, monkeypatch):
+    nodes, train, val = problem(seed, n=120, train=90, val=60)
+    nodes = nodes * np.random.default_rng(1).uniform(0.9, 1.1, size=(120, 1))
+    # Other nodes, which do not move, outrank some of the answers.
+    others = np.random.default_rng(seed).normal(size=(6, nodes.shape[1]))
+    curves = []
+    for n_columns, fewest in ((3, 2), (10, 1), (1, 10**9)):
+        monkeypatch.setattr("nudge_rag.solvers.step_search.ranks.COLUMNS_PER_GROUP", n_columns)
+        monkeypatch.setattr("nudge_rag.solvers.step_search.ranks.FEWEST_GROUPS", fewest)
+        fit = NudgeN(metric=metric, similarity=similarity).fit(nodes, train, val, background=others)
+        curves.append(fit.curve.values.tolist())
+    assert curves[0] == curves[1] == curves[2]
+    assert np.ptp(curves[0]) > 0
+
+
 def test_result_does_not_depend_on_block_sizes(monkeypatch):
     nodes, train, val = problem(3, n=200, train=150, val=60)
     whole = NudgeN(metric="nDCG@5").fit(nodes, train, val)

@@ -11,7 +11,7 @@ from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import MappingStore, scan
 from nudge_rag.stores.lake.best import NO_ROW, Best, BestNodes, Question, merge_best, score_pairs
-from nudge_rag.stores.lake.scanning import best_of_fragment
+from nudge_rag.stores.lake.scanning import best_by_threads, best_of_fragment
 
 RNG = np.random.default_rng(0)
 
@@ -154,6 +154,31 @@ def test_what_one_fragment_has_spares_the_others_their_worse_nodes(similarity, o
     # Nodes that lie opposite a query are worse than its eighth: their fragment gives it none.
     opposite = np.tile(-100 * question.queries[0], (7, 1)).astype(np.float32)
     assert (best_of_fragment(Part(opposite, 90), question).rows[0] == NO_ROW).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_threads_with_a_share_of_the_queries_each_find_what_one_finds(monkeypatch, similarity, n_threads):
+    monkeypatch.setattr("nudge_rag.stores.lake.scanning._count_processors", lambda: n_threads)
+    monkeypatch.setattr("nudge_rag.stores.lake.scanning.QUERIES_PER_THREAD", 3)
+    # Few values: many nodes tie.
+    vectors = RNG.integers(-1, 2, size=(60, 3)).astype(np.float32)
+    queries = RNG.integers(-2, 3, size=(10, 3)).astype(np.float64)
+    question = Question(queries, 8, similarity, frozenset(["n3", "n40"]))
+    whole, shared = (ask(Part(vectors, 0), question) for ask in (best_of_fragment, best_by_threads))
+    assert shared.rows.tolist() == whole.rows.tolist() != []
+    assert shared.scores.tobytes() == whole.scores.tobytes()
+    assert shared.ids.tolist() == whole.ids.tolist()
+    assert shared.read == whole.read == 60
+
+
+def test_what_a_thread_raises_is_raised(monkeypatch):
+    monkeypatch.setattr("nudge_rag.stores.lake.scanning._count_processors", lambda: 2)
+    monkeypatch.setattr("nudge_rag.stores.lake.scanning.QUERIES_PER_THREAD", 1)
+    vectors = np.ones((8, 3), dtype=np.float32)
+    vectors[5] = np.nan
+    with pytest.raises(ValueError, match="vector of node 'n5' holds NaN"):
+        best_by_threads(Part(vectors, 0), Question(np.eye(4, 3), 2, "dot"))
 
 
 def test_pairs_are_scored_each_by_itself():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nudge_rag import LabeledPairs, LabeledQueries, NudgeM, NudgeN, tune
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.stores import Capabilities, MappingStore, SearchResult, StoreError, UnknownIdError
+from nudge_rag.tuning import competitors
 from nudge_rag.tuning.competitors import find_competitors
 
 D = 6
@@ -138,6 +139,51 @@ def test_search_and_scan_tune_alike_and_search_reads_labelled_vectors_only(tmp_p
     assert search.comparison == scan.comparison
     assert "20 vectors read (search, exact)" in str(search)
     assert "320 vectors read (scan, exact)" in str(scan)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("searched", [0, 6, 12, 10**6])
+def test_searches_that_would_take_longer_than_a_scan_are_one_scan(monkeypatch, similarity, searched):
+    """Whether from the first search on, or for the queries that still want for unlabelled nodes after one or two."""
+    store, rows = make_store(50, similarity, kind=Counting)
+    queries = np.random.default_rng(2).normal(size=(40, D))
+    known = [f"n{node}" for node in range(30)]
+    asked = []
+
+    def scan_is_quicker(store, n_queries, dimension, size, k):
+        assert (dimension, size) == (D, 50)
+        asked.append((n_queries, k))
+        return k > searched
+
+    monkeypatch.setattr("nudge_rag.tuning.competitors._scan_is_quicker", scan_is_quicker)
+    found = find_competitors(store, queries, known, rows[:30], 3, "auto")
+    scores = score_matrix(queries, rows[30:], similarity)
+    for query in range(40):
+        order = np.argsort(-scores[query], kind="stable")[:3]
+        assert found.ids[query] == [f"n{30 + node}" for node in order]
+        np.testing.assert_allclose(found.scores[query], scores[query][order], atol=1e-12)
+    assert asked[0] == (40, 6)
+    assert store.scanned == found.reads.vectors_read == (0 if searched == 10**6 else 50)
+    assert found.reads.method == ("search" if searched else "scan")
+    assert (found.reads.exact, found.reads.recall) == (True, 1)
+    n_left = {k: n_queries for n_queries, k in asked}
+    assert all(0 < n_left[2 * k] < n_left[k] for k in n_left if 2 * k in n_left)
+
+
+def test_a_scan_is_for_thousands_of_queries_of_a_database_and_hundreds_without_an_index():
+    def is_scanned(n_queries, size, dimension, exact, asked=20):
+        store = MappingStore({"a": [1.0]}, key="any")
+        store._capabilities = Capabilities("cosine", exact_search=exact)
+        return competitors._scan_is_quicker(store, n_queries, dimension, size, asked)
+
+    # A search takes 2 ms, or 13 ms if it looks at 200,000 x 64 numbers; a scan 2 s, and 0.6 ms a query.
+    assert [is_scanned(n, 200_000, 64, False) for n in (1_500, 2_500, 24_000)] == [False, True, True]
+    assert [is_scanned(n, 200_000, 64, True) for n in (200, 400)] == [False, True]
+    # A query's product with a million vectors takes longer than its search, unless that is a deep one.
+    assert not is_scanned(100_000, 1_000_000, 384, False)
+    assert is_scanned(10_000, 1_000_000, 384, False, asked=2_000)
+    # Whatever is scanned quickly is searched quickly if the queries are few.
+    assert not is_scanned(1_000, 10, 64, False)
 
 
 def test_auto_chooses_alike_by_search_and_by_scan(tmp_path):
@@ -273,7 +319,7 @@ def test_a_lost_connection_is_a_clear_error(tmp_path, at, method, message):
 def test_bad_arguments_and_bad_vectors(tmp_path):
     store, rows = make_store(30)
     pairs, embed = learnable(rows, 5)
-    with pytest.raises(ValueError, match="competitors must be 'search' or 'scan', got 'guess'"):
+    with pytest.raises(ValueError, match="competitors must be 'auto', 'search' or 'scan', got 'guess'"):
         tune(store, pairs, embed, competitors="guess", versions=tmp_path)
     store._table["n20"] = [np.nan] * D
     with pytest.raises(ValueError, match="vector of node 'n20' holds NaN"):
