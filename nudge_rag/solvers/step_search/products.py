@@ -51,8 +51,8 @@ class ScorePairs:
 def entries_above(scores: Any, rows: IntArray, levels: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs (which, column) with scores[rows[which], column] > levels[which], in order, as numpy arrays."""
     if not is_foreign(scores):
-        which, columns = np.nonzero(scores[rows] > levels[:, None])
-        return which, columns
+        above = np.flatnonzero(scores[rows] > levels[:, None])  # several times faster than a nonzero of two axes
+        return np.divmod(above, scores.shape[1])
     xp = namespace(scores)
     chosen = xp.take(scores, on_device(rows, scores), axis=0)
     which, columns = xp.nonzero(chosen > on_device(levels.astype(numpy_dtype(scores)), scores)[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,10 @@ ENTRIES_AT_ONCE = 20_000
 COLUMNS_PER_GROUP, FEWEST_GROUPS = 500, 8
 # A bound on a score is computed another way than the score, and may come out lower by this much, relative to 1.
 ROUNDING = 1e-5
+
+# Steps are gone through in so many ranges, each with a closer bound.
+STEP_RANGES = 2
+ALL = slice(None)
 
 __all__ = ["ranks_along_paths"]
 
@@ -69,20 +74,18 @@ class _Block:
     cos: FloatArray
     sin: FloatArray
 
-    def scores(self, rows: IntArray, columns: IntArray) -> FloatArray:
-        """Scores of some (row, column) entries at every step, (G, entries)."""
+    def scores(self, rows: IntArray, columns: IntArray, steps: slice = ALL) -> FloatArray:
+        """Scores of some (row, column) entries at every one of the steps, (G, entries)."""
         a, b = self.pairs.entries(rows, columns)
-        moved = a * self.cos[:, columns]
-        moved += b * self.sin[:, columns]
+        moved = a * self.cos[steps, columns]
+        moved += b * self.sin[steps, columns]
         return np.asarray(moved + self.pairs.bias[columns])
 
     def count_best_greater(self, rows: IntArray, own: FloatArray, depth: int) -> IntArray:
         """As `count_greater`, up to ``depth``: the best scores of each row alone are compared with its many pairs."""
         counts = np.zeros(own.shape, dtype=np.int64)
-        for step, (cos, sin) in enumerate(zip(self.cos, self.sin, strict=True)):
-            moved = self.pairs.a * cos
-            moved += self.pairs.b * sin
-            best = most_telling_scores(moved + self.pairs.bias, depth, len(rows))
+        for step in range(len(self.cos)):
+            best = most_telling_scores(self._scores_at(step), depth, len(rows))
             counts[step] = (best[rows] > own[step][:, None]).sum(axis=1)
         return counts
 
@@ -94,41 +97,73 @@ class _Block:
         Only the few entries whose bound lets them are looked at. Counts that make ``depth`` with ``still`` (G, p) may
         be too low.
         """
-        highest = self.pairs.highest()
-        counts = self._count_likely(rows, own)
-        telling = np.where(counts + still < depth, own, np.inf).min(axis=0, initial=np.inf)
-        if not np.isfinite(telling).any():
+        counts = np.zeros(own.shape, dtype=np.int64)
+        for steps, highest in self._bounds():
+            counts[steps] = self._count_likely(highest, rows, own[steps], steps)
+            open_at = counts[steps] + still[steps] < depth
+            lowest = np.where(open_at, own[steps], np.inf).min(axis=0, initial=np.inf)
+            lowest[np.isfinite(lowest)] -= ROUNDING * (1 + np.abs(lowest[np.isfinite(lowest)]))
+            if np.isfinite(lowest).any():
+                found = self._count_above(highest, rows, own[steps], lowest, steps, scores_at_once)
+                counts[steps] = np.maximum(counts[steps], found)
+        return counts
+
+    def _bounds(self) -> Iterator[tuple[slice, Any]]:
+        """Some of the steps at a time, with an upper bound of each entry's scores at them, (m, c).
+
+        A score is R cos(t - p) + c. Between two angles that are w apart it is at most the larger of both ends, or R if
+        p lies between them; the nearer end is then no more than w/2 away, so that R is no more than R (1 - cos(w/2))
+        above its score.
+        """
+        highest, n_steps = self.pairs.highest(), len(self.cos)
+        if is_foreign(highest):
+            yield ALL, highest
+            return
+        radius = highest - self.pairs.bias
+        for part in np.array_split(np.arange(n_steps), min(n_steps, STEP_RANGES)):
+            first, last = int(part[0]), int(part[-1])
+            ends = self._scores_at(first)
+            np.maximum(ends, self._scores_at(last), out=ends)
+            # The widest turn between the two, by the cosine of a difference.
+            cos = (self.cos[first] * self.cos[last] + self.sin[first] * self.sin[last]).min(initial=1.0)
+            slack = 1 - np.sqrt((1 + max(-1.0, min(1.0, float(cos)))) / 2)
+            ends += radius * radius.dtype.type(slack)
+            yield slice(first, last + 1), ends
+
+    def _scores_at(self, step: int) -> FloatArray:
+        """Scores of all entries at one step."""
+        moved: FloatArray = self.pairs.a * self.cos[step]
+        moved += self.pairs.b * self.sin[step]
+        moved += self.pairs.bias
+        return moved
+
+    def _count_likely(self, highest: Any, rows: IntArray, own: FloatArray, steps: slice) -> IntArray:
+        """As `count_greater`, but only among the columns of the highest bounds, one of each so many.
+
+        Most pairs that are far down are seen to be so by these few.
+        """
+        counts = np.zeros(own.shape, dtype=np.int64)
+        n_groups = 0 if is_foreign(highest) else highest.shape[1] // COLUMNS_PER_GROUP
+        if n_groups < FEWEST_GROUPS:
             return counts
-        lowest = telling.copy()
-        lowest[np.isfinite(telling)] -= ROUNDING * (1 + np.abs(telling[np.isfinite(telling)]))
-        likely, counts = counts, np.zeros_like(counts)
+        grouped = highest[:, : n_groups * COLUMNS_PER_GROUP].reshape(len(highest), n_groups, COLUMNS_PER_GROUP)
+        columns = grouped.argmax(axis=2) + COLUMNS_PER_GROUP * np.arange(n_groups)
+        best = self.scores(np.repeat(np.arange(len(highest)), n_groups), columns.ravel(), steps)
+        ahead = best.reshape(len(own), len(highest), n_groups)[:, rows] > own[:, :, None]
+        return np.asarray(ahead.sum(axis=2))
+
+    def _count_above(
+        self, highest: Any, rows: IntArray, own: FloatArray, lowest: FloatArray, steps: slice, scores_at_once: int
+    ) -> IntArray:
+        """As `count_greater`, among all entries whose bound is above the ``lowest`` (p,) of the pair."""
+        counts = np.zeros(own.shape, dtype=np.int64)
         step = max(1, scores_at_once // max(1, len(self.pairs.bias)))
         for first in range(0, len(rows), step):
             which, columns = entries_above(highest, rows[first : first + step], lowest[first : first + step])
             which = which + first
             for start in range(0, len(which), ENTRIES_AT_ONCE):
                 entries = slice(start, start + ENTRIES_AT_ONCE)
-                ahead = self.scores(rows[which[entries]], columns[entries]) > own[:, which[entries]]
+                ahead = self.scores(rows[which[entries]], columns[entries], steps) > own[:, which[entries]]
                 pairs, begins = np.unique(which[entries], return_index=True)
                 counts[:, pairs] += np.add.reduceat(ahead, begins, axis=1, dtype=np.int64)
-        return np.maximum(counts, likely)
-
-    def _count_likely(self, rows: IntArray, own: FloatArray) -> IntArray:
-        """As `count_greater`, but only among the columns that score best at a step, one of each so many: (G, p).
-
-        Most pairs that are far down are seen to be so by these few.
-        """
-        counts = np.zeros(own.shape, dtype=np.int64)
-        n_groups = 0 if is_foreign(self.pairs.a) else self.pairs.a.shape[1] // COLUMNS_PER_GROUP
-        if n_groups < FEWEST_GROUPS:
-            return counts
-        for step in sorted({0, len(own) // 4, len(own) - 1}):
-            moved = self.pairs.a * self.cos[step]
-            moved += self.pairs.b * self.sin[step]
-            moved += self.pairs.bias
-            grouped = moved[:, : n_groups * COLUMNS_PER_GROUP].reshape(len(moved), n_groups, COLUMNS_PER_GROUP)
-            columns = grouped.argmax(axis=2) + COLUMNS_PER_GROUP * np.arange(n_groups)
-            best = self.scores(np.repeat(np.arange(len(moved)), n_groups), columns.ravel())
-            ahead = best.reshape(len(own), len(moved), n_groups)[:, rows] > own[:, :, None]
-            counts = np.maximum(counts, ahead.sum(axis=2))
         return counts

@@ -26,8 +26,9 @@ __all__ = ["find_best", "scan"]
 # As many nodes of a batch as give a product of this size, within limits.
 SCORES_PER_BATCH = 16_000_000
 FEWEST, MOST = 512, 16_384
-# A thread has so many queries at least; more threads than this would wait for the one that reads.
-QUERIES_PER_THREAD, MOST_THREADS = 500, 8
+# A thread has so many queries at least, and so many at once: scores of more do not fit the processor's cache.
+# More threads than this would wait for the one that reads.
+QUERIES_PER_THREAD, QUERIES_AT_ONCE, MOST_THREADS = 500, 4_000, 8
 
 
 def scan(
@@ -115,10 +116,12 @@ def best_of_fragment(fragment: Fragment, question: Question) -> Best:
 
 def best_by_threads(fragment: Fragment, question: Question) -> Best:
     """Find the best nodes of one fragment, with a thread a processor if the queries are many: each has its share."""
-    n_threads = min(MOST_THREADS, _count_processors(), len(question.queries) // QUERIES_PER_THREAD)
-    if n_threads < 2:
+    n_queries = len(question.queries)
+    n_threads = max(1, min(MOST_THREADS, _count_processors(), n_queries // QUERIES_PER_THREAD))
+    n_shares = n_threads * -(-n_queries // (n_threads * QUERIES_AT_ONCE))
+    if n_shares < 2:
         return best_of_fragment(fragment, question)
-    shares = [BestNodes(share) for share in question.divide(n_threads)]
+    shares = [BestNodes(share) for share in question.divide(n_shares)]
     with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         for names, vectors in fragment.batches(_batch_size(question)):
             # A list, so that what a thread raises is raised here.

@@ -157,9 +157,10 @@ def test_what_one_fragment_has_spares_the_others_their_worse_nodes(similarity, o
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
-@pytest.mark.parametrize("n_threads", [1, 2, 3])
-def test_threads_with_a_share_of_the_queries_each_find_what_one_finds(monkeypatch, similarity, n_threads):
+@pytest.mark.parametrize(("n_threads", "at_once"), [(1, 100), (1, 3), (2, 100), (2, 4), (3, 2)])
+def test_threads_with_shares_of_the_queries_find_what_one_finds(monkeypatch, similarity, n_threads, at_once):
     monkeypatch.setattr("nudge_rag.stores.lake.scanning._count_processors", lambda: n_threads)
+    monkeypatch.setattr("nudge_rag.stores.lake.scanning.QUERIES_AT_ONCE", at_once)
     monkeypatch.setattr("nudge_rag.stores.lake.scanning.QUERIES_PER_THREAD", 3)
     # Few values: many nodes tie.
     vectors = RNG.integers(-1, 2, size=(60, 3)).astype(np.float32)
