@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -31,13 +32,18 @@ FREE_BYTES = 6 << 30
 # Files of tests that passed: of this run, to be written, and of another environment, which are not run again here.
 WRITE_PASSED = "NUDGE_RAG_WRITE_PASSED"
 PASSED_ELSEWHERE = "NUDGE_RAG_PASSED_ELSEWHERE"
+# So many new objects, rather than 700, start a collection of garbage.
+OBJECTS_PER_COLLECTION = 10_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep temporary files in memory if it has room: they outlive no power cut, so a sync of a file may cost nothing.
 
     ``TMPDIR`` says otherwise. A worker of pytest-xdist has it from the process that started it.
+
+    Until the tests begin, no garbage is looked for: what is imported until then stays.
     """
+    gc.disable()
     if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < FREE_BYTES:
         return
     os.environ["TMPDIR"] = str(MEMORY)
@@ -87,7 +93,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which stores this process could build; a worker of pytest-xdist tells the process that reports."""
+    """Note which stores this process could build; a worker of pytest-xdist tells the process that reports.
+
+    Collections of garbage begin, and leave alone the millions of objects of modules and tests.
+    """
+    gc.freeze()
+    gc.set_threshold(OBJECTS_PER_COLLECTION, 10, 10)
+    gc.enable()
     registry = sys.modules.get("tests.support.builders.registry")
     if registry is None:
         return

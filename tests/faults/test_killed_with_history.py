@@ -130,7 +130,7 @@ def test_no_vector_is_lost_whenever_the_process_is_killed(kind, tmp_path, server
     np.savez(tmp_path / "vectors.npz", ids=np.array(ids), originals=originals)
     job = {"address": address, "vectors": tmp_path / "vectors.npz", "root": None, "action": "loop"}
     # The first has time to push something, however busy the machine is; the others are killed whenever it happens.
-    moments = itertools.chain([1.0, 4.0, 16.0], rng.uniform(0, 1, size=ROUNDS - 1))
+    moments = itertools.chain([0.25, 2.0, 16.0], rng.uniform(0, 1, size=ROUNDS - 1))
     for number, seconds in enumerate(moments):
         if 0 < number < 3 and n_recorded:
             continue

@@ -168,7 +168,8 @@ class Database:
     Attributes:
         fill: makes a store with nodes in a folder, or on a server, and gives its address.
         open: an adapter of the store at an address.
-        packages: what opening it imports; none for pymilvus, which starts threads that a fork would not have.
+        packages: what opening and using it imports, such as pandas, by which DuckDB looks at parameters; none for
+            pymilvus, which starts threads that a fork would not have.
     """
 
     fill: Callable[[Path, Any, list[str], list[list[float]]], Any]
@@ -178,7 +179,7 @@ class Database:
 
 DATABASES = {
     "in-memory": Database(fill_in_memory, open_in_memory, ("langchain_core.vectorstores",)),
-    "duckdb": Database(fill_duckdb, open_duckdb, ("duckdb",)),
+    "duckdb": Database(fill_duckdb, open_duckdb, ("duckdb", "pandas")),
     "sqlite-vec": Database(fill_sqlite_vec, open_sqlite_vec, ("pysqlite3", "sqlite_vec")),
     "qdrant": Database(fill_qdrant, open_qdrant, ("qdrant_client",)),
     "milvus": Database(fill_milvus, open_milvus),

@@ -26,15 +26,29 @@ IMPORTS = (
     "duckdb",
     "html",
     "ir_measures",
+    "jinja2",
     "nudge_rag.cli.night",
     "nudge_rag.evaluation.report",
+    "nudge_rag.feedback.recorder",
+    "nudge_rag.journal.reapply",
+    "nudge_rag.journal.status",
+    "nudge_rag.journal.switch",
+    "nudge_rag.solvers.registry",
     "nudge_rag.stores.duckdb",
+    "nudge_rag.stores.urls",
+    "nudge_rag.tuning.looking",
+    "nudge_rag.tuning.nudge",
+    "nudge_rag.tuning.options",
     "nudge_rag.tuning.report",
     "numpy.random",
+    "pandas",  # by DuckDB, when it looks at a parameter
+    "pytrec_eval",
+    "sqlite3",
     "tomllib",
+    "tqdm.auto",
 )
-# Threads would be lost in a fork, and numpy starts some when it is imported.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# Threads would be lost in a fork; numpy and pyarrow, which pandas imports, start some when they are imported.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 COMMAND = "import sys; from nudge_rag.cli import main; sys.exit(main())"
 
 

@@ -7,6 +7,7 @@ The child kills itself at its n-th step, or is killed by the parent after some t
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import resource
@@ -57,7 +58,8 @@ def import_for(kind: str) -> None:
         import pyarrow.dataset
         import pyarrow.parquet  # noqa: F401
     elif kind.startswith("chroma"):
-        import chromadb  # noqa: F401
+        for module in ("chromadb.api.fastapi", "chromadb.api.rust", "h2.connection", "httpcore", "tqdm.auto"):
+            importlib.import_module(module)
     elif kind == "postgres":
         import psycopg  # noqa: F401
     else:

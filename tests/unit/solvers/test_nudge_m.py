@@ -37,7 +37,10 @@ def test_gamma_is_never_worse_than_a_fine_grid(seed):
     nodes, train, val = problem(seed)
     fit = NudgeM().fit(nodes, train, val)
     grid = np.concatenate([np.linspace(0, 3, 301), [10, 100]])
-    moved = [first_place(NudgeM(gamma=gamma).fit(nodes, train).embeddings(), *val) for gamma in grid]
+    steps = NudgeM(gamma=1.0).fit(nodes, train).embeddings() - nodes  # of which gamma takes a multiple
+    far = NudgeM(gamma=100).fit(nodes, train).embeddings()
+    np.testing.assert_allclose(far, nodes + 100 * steps, atol=1e-9)
+    moved = [first_place(nodes + gamma * steps, *val) for gamma in grid]
     assert first_place(fit.embeddings(), *val) >= max(moved) - 1e-12
     # Earlier steps that do equally well are preferred: nothing below the chosen stretch is as good.
     edge = NudgeM(point="edge").fit(nodes, train, val).gamma
