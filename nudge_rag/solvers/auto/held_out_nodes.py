@@ -15,6 +15,7 @@ from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.auto.effects import GroupEffects, NodeMeans, UncoveredEffect, are_rarest
 from nudge_rag.solvers.auto.folds import Fold, divide_labels, take_enough
 from nudge_rag.solvers.auto.lowered import FixedSolver
+from nudge_rag.solvers.contrastive.offset import shift_of_offset
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, PreparedLabels, prepare_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, without_scores
@@ -154,7 +155,30 @@ class HeldOutNodes:
         """
         if solutions is None:
             solutions = [nodes[fold.rows] for fold, (nodes, _) in zip(self._folds, self._spaces, strict=True)]
-        after = _score_all(self._scorers, solutions)
+        return self._combined(_score_all(self._scorers, solutions), _score_all(self._covered, solutions))
+
+    def effects_lowered(
+        self,
+        solutions: Sequence[FloatArray],
+        directions: Sequence[Float64Array],
+        offsets: Sequence[float],
+        *,
+        keep_lengths: bool,
+    ) -> list[GroupEffects | None]:
+        """The effects of ``solutions`` with their scores lowered by each of ``offsets`` (`offset.lower_scores`)."""
+        after: list[list[Float64Array]] = [[] for _ in offsets]
+        covered: list[list[Float64Array]] = [[] for _ in offsets]
+        for number, (vectors, direction) in enumerate(zip(solutions, directions, strict=True)):
+            shifts = [shift_of_offset(vectors, direction, offset, keep_lengths=keep_lengths) for offset in offsets]
+            for found, scorer in ((after, self._scorers[number]), (covered, self._covered[number])):
+                none = [np.zeros(0)] * len(offsets)
+                values = none if scorer is None else scorer.per_query_shifted(vectors, direction, shifts)
+                for each, of_fold in zip(found, values, strict=True):
+                    each.append(of_fold)
+        return [self._combined(*both) for both in zip(after, covered, strict=True)]
+
+    def _combined(self, after: Sequence[Float64Array], covered_after: Sequence[Float64Array]) -> GroupEffects | None:
+        """What the metric of each fold's queries changes, from what it is after."""
         changes = [values - before for values, before in zip(after, self._before, strict=True)]
         if not changes:
             return None
@@ -162,7 +186,6 @@ class HeldOutNodes:
             nodes = np.concatenate([fold.nodes for fold in self._folds])
             rarest = are_rarest(nodes, self._counts)
             self._means = NodeMeans(nodes), rarest, NodeMeans(nodes[rarest])
-        covered_after = _score_all(self._covered, solutions)
         covered = [values - before for values, before in zip(covered_after, self._covered_before, strict=True)]
         every, rarest, of_rarest = self._means
         together = np.concatenate(changes)

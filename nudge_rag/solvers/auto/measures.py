@@ -16,7 +16,7 @@ from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import query_vectors_of
 from nudge_rag.solvers.auto.selection import TriedSetting
-from nudge_rag.solvers.contrastive.offset import common_direction
+from nudge_rag.solvers.contrastive.offset import common_direction, shift_of_offset
 from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
 from nudge_rag.solvers.result import Candidate, NudgeFit
 from nudge_rag.solvers.scoring.validation import ValidationScorer
@@ -91,8 +91,43 @@ class Measures:
     ) -> TriedSetting:
         """The setting that ``fit`` is by; ``solutions`` are those of the folds, None if no node moves there."""
         values = geometry.scorer.per_query(fit.vectors)
+        return self._setting(geometry, name, fit, gamma, final, values, geometry.held.effects(solutions))
+
+    def measure_lowered(
+        self,
+        geometry: Geometry,
+        fit: NudgeFit,
+        solutions: Sequence[FloatArray],
+        settings: Sequence[tuple[float, str, Any]],
+        *,
+        keep_lengths: bool,
+    ) -> list[TriedSetting]:
+        """The settings that ``fit`` is by, with the scores of moved nodes lowered: (offset, name, final solver) each.
+
+        One product of queries and nodes serves all of them.
+        """
+        direction, directions = geometry.directions
+        offsets = [offset for offset, _, _ in settings]
+        shifts = [shift_of_offset(fit.vectors, direction, offset, keep_lengths=keep_lengths) for offset in offsets]
+        values = geometry.scorer.per_query_shifted(fit.vectors, direction, shifts)
+        effects = geometry.held.effects_lowered(solutions, directions, offsets, keep_lengths=keep_lengths)
+        return [
+            self._setting(geometry, name, fit, fit.gamma, final, of_queries, of_groups)
+            for (_, name, final), of_queries, of_groups in zip(settings, values, effects, strict=True)
+        ]
+
+    def _setting(
+        self,
+        geometry: Geometry,
+        name: str,
+        fit: NudgeFit,
+        gamma: float,
+        final: Any,
+        values: Float64Array,
+        effects: GroupEffects | None,
+    ) -> TriedSetting:
+        """The setting of which ``values`` are the metric of the validation queries."""
         mapped = bool(geometry.prefix)
-        effects = geometry.held.effects(solutions)
         if mapped and not name.startswith(geometry.prefix):
             name = f"{geometry.prefix} + {name}"
         aside = np.zeros(0) if effects is None else effects.covered

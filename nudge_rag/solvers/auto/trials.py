@@ -13,7 +13,6 @@ from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
 from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver
 from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
 from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
-from nudge_rag.solvers.contrastive.offset import lower_scores
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
 from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
@@ -238,25 +237,25 @@ class SolverTrials:
         keep_lengths: bool,
     ) -> Iterator[TriedSetting]:
         """A solution with the scores of moved nodes lowered by each offset: that costs next to nothing."""
-        direction, directions = geometry.directions
 
-        def lowered(offset: float) -> TriedSetting:
-            moved = [
-                lower_scores(vectors, each, offset, keep_lengths=keep_lengths)
-                for vectors, each in zip(solutions, directions, strict=True)
+        def lowered(*offsets: float) -> list[TriedSetting]:
+            settings = [
+                (
+                    offset,
+                    f"{name}, offset {offset:g}" if offset else name,
+                    LoweredSolver(solver, offset, keep_lengths) if offset else solver,
+                )
+                for offset in offsets
             ]
-            shown = replace(fit, vectors=lower_scores(fit.vectors, direction, offset, keep_lengths=keep_lengths))
-            final = LoweredSolver(solver, offset, keep_lengths) if offset else solver
-            label = f"{name}, offset {offset:g}" if offset else name
-            return self._measures.measure(geometry, label, shown, fit.gamma, final, moved)
+            return self._measures.measure_lowered(geometry, fit, solutions, settings, keep_lengths=keep_lengths)
 
-        tried = {offset: lowered(offset) for offset in OFFSETS}
+        tried = dict(zip(OFFSETS, lowered(*OFFSETS), strict=True))
         yield from tried.values()
         harmless = next((offset for offset, one in tried.items() if harms_nobody(one.candidate)), 0.0)
         harmful = max((offset for offset in OFFSETS if offset < harmless), default=0.0)
         for _ in range(HALVINGS if harmless else 0):
             middle = (harmful + harmless) / 2
-            one = lowered(middle)
+            (one,) = lowered(middle)
             yield one
             harmful, harmless = (harmful, middle) if harms_nobody(one.candidate) else (middle, harmless)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, row_blocks, unit_rows
+from nudge_rag.solvers.scoring.shifts import Shift
 
-__all__ = ["common_direction", "lower_scores"]
+__all__ = ["common_direction", "lower_scores", "shift_of_offset"]
 
 # Of the mean variance of a coordinate: enough for directions that few queries have told of.
 RIDGE = 0.2
@@ -55,3 +56,19 @@ def lower_scores(vectors: FloatArray, direction: Float64Array, offset: float, *,
         return np.asarray(vectors - offset * lengths.mean() * direction, dtype=vectors.dtype)
     moved = vectors / lengths - offset * direction
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True) * lengths, dtype=vectors.dtype)
+
+
+def shift_of_offset(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> Shift:
+    """What `lower_scores` does to ``vectors``, as a scale of each and a shift along ``direction``.
+
+    Example:
+        >>> shift = shift_of_offset(np.array([[0.6, 0.8]]), np.array([1.0, 0.0]), 0.6, keep_lengths=True)
+        >>> shift.scale.round(6).tolist(), shift.along.round(6).tolist()    # (0.6, 0.8) / 0.8 - (0.75, 0)
+        ([1.25], [-0.75])
+    """
+    lengths = np.sqrt(np.einsum("cd,cd->c", vectors, vectors, dtype=np.float64))
+    if not offset or not keep_lengths:
+        return Shift(np.ones(len(vectors)), np.full(len(vectors), -offset * lengths.mean()))
+    moved = 1 - 2 * offset * (vectors @ direction) / lengths + offset**2 * float(direction @ direction)
+    scale = 1 / np.sqrt(moved)
+    return Shift(scale, -offset * lengths * scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.blocks import covered_columns, most_telling_scores, pair_blocks, tie_margin
 from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.solvers.scoring.shifts import Shift, ShiftedScores
 
 __all__ = ["ValidationScorer"]
 
@@ -60,12 +62,34 @@ class ValidationScorer:
             scores = score(queries[part])
             if self._similarity == "l2":
                 scores = (scores + (queries[part] ** 2).sum(axis=1, keepdims=True)) / 2
-            rows, columns = labels.query_of_pair[pairs] - part.start, self._columns[pairs]
-            own = np.where(columns >= 0, scores[rows, columns], self._fixed.answer[pairs])
-            here = (self._ignored[0] >= part.start) & (self._ignored[0] < part.stop)
-            scores[self._ignored[0][here] - part.start, self._ignored[1][here]] = -np.inf
-            own = own + (tie_margin(queries.dtype) * (1 + np.abs(own))).astype(own.dtype)
-            scores = most_telling_scores(scores, self._metric.k, len(rows))
-            ranks[pairs] = (scores[rows] > own[:, None]).sum(axis=1)
-            ranks[pairs] += (self._fixed.best[part][rows] > own[:, None]).sum(axis=1)
+            ranks[pairs] = self._ranks(scores, part, pairs)
         return self._metric.per_query(ranks, labels.grades, labels.query_of_pair, labels.n_queries)
+
+    def per_query_shifted(
+        self, vectors: FloatArray, direction: Float64Array, shifts: Sequence[Shift]
+    ) -> list[Float64Array]:
+        """The metric of each query, (m,), at each of ``shifts`` of ``vectors`` along ``direction``."""
+        labels = self._labels
+        ranks = np.empty((len(self._columns), len(shifts)), dtype=np.int64)
+        scores = ShiftedScores(vectors, direction, shifts, self._similarity)
+        for part, pairs in pair_blocks(labels, len(vectors)):
+            products = scores.products(self._queries[part])
+            for number in range(len(shifts)):
+                ranks[pairs, number] = self._ranks(scores.of(products, number), part, pairs)
+        return list(self._metric.per_query(ranks, labels.grades, labels.query_of_pair, labels.n_queries).T)
+
+    def _ranks(self, scores: FloatArray, part: slice, pairs: slice) -> IntArray:
+        """0-based ranks of the answers of a block of queries, from their scores with the nodes that may move.
+
+        Those of ignored nodes are overwritten.
+        """
+        rows, columns = self._labels.query_of_pair[pairs] - part.start, self._columns[pairs]
+        own = np.where(columns >= 0, scores[rows, columns], self._fixed.answer[pairs])
+        here = (self._ignored[0] >= part.start) & (self._ignored[0] < part.stop)
+        scores[self._ignored[0][here] - part.start, self._ignored[1][here]] = -np.inf
+        own = own + (tie_margin(self._queries.dtype) * (1 + np.abs(own))).astype(own.dtype)
+        scores = most_telling_scores(scores, self._metric.k, len(rows))
+        # Mostly each query has one answer: then no row is copied.
+        compared = scores if np.array_equal(rows, np.arange(len(scores))) else scores[rows]
+        ahead = np.count_nonzero(compared > own[:, None], axis=1)
+        return np.asarray(ahead + np.count_nonzero(self._fixed.best[part][rows] > own[:, None], axis=1))

@@ -18,6 +18,7 @@ from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncover
 from nudge_rag.solvers.auto.lowered import LoweredSolver
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
 from nudge_rag.solvers.auto.trials import OFFSETS, SolverTrials
+from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
 
@@ -131,6 +132,28 @@ def test_effect_is_that_of_brute_force():
     assert effect.change == pytest.approx(np.mean(changes), abs=1e-12)
     assert effect.n_nodes == 24
     assert effect.low <= effect.change <= effect.high
+
+
+@pytest.mark.parametrize("covered_too", [False, True])
+def test_effects_of_lowered_solutions_are_those_of_the_lowered_vectors(covered_too):
+    nodes, train, _, _, _ = confusing()
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=4, covered_too=covered_too)
+    solutions = held.solutions(NudgeN(gamma=0.3))
+    directions = [common_direction(vectors) for vectors in held.training_vectors]
+    offsets = (0.0, 0.03, 0.2)
+    found = held.effects_lowered(solutions, directions, offsets, keep_lengths=True)
+    changes = set()
+    for effects, offset in zip(found, offsets, strict=True):
+        lowered = [
+            lower_scores(vectors, direction, offset, keep_lengths=True)
+            for vectors, direction in zip(solutions, directions, strict=True)
+        ]
+        expected = held.effects(lowered)
+        assert (effects.uncovered, effects.new_nodes) == (expected.uncovered, expected.new_nodes)
+        assert effects.covered.tolist() == expected.covered.tolist()
+        assert bool(len(effects.covered)) == covered_too
+        changes.add(effects.new_nodes.change)
+    assert len(changes) == 3
 
 
 def test_nodes_with_the_fewest_labels_are_enough():

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nudge_rag.solvers.contrastive.offset import RIDGE, common_direction, lower_scores
+from nudge_rag.evaluation.metrics import parse_metric
+from nudge_rag.solvers.contrastive.offset import RIDGE, common_direction, lower_scores, shift_of_offset
+from nudge_rag.solvers.labels import prepare_labels
+from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 
 def unit(rows):
@@ -52,3 +57,33 @@ def test_scores_fall_by_the_offset(similarity, dtype):
         np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
         assert (queries @ (unit(nodes) - unit(moved)).T).mean() == pytest.approx(0.05, rel=0.2)
     assert lower_scores(nodes, common_direction(queries), 0.0, keep_lengths=similarity != "dot") is nodes
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.floats(0, 0.5), min_size=1, max_size=4),
+    st.sampled_from(["cosine", "dot", "l2"]),
+    st.booleans(),
+    st.sampled_from([1, 12]),
+)
+def test_one_product_tells_the_metric_at_every_offset(seed, offsets, similarity, keep_lengths, answers_a_query):
+    rng = np.random.default_rng(seed)
+    nodes = rng.normal(size=(30, 6)) + 0.5
+    queries = rng.normal(size=(9, 6)) + 0.5
+    rows = np.sort(rng.permutation(30)[:20])
+    answers = [sorted(rng.permutation(30)[:answers_a_query].tolist()) for _ in queries]
+    labels = prepare_labels((queries, answers), "t", n_nodes=30, dimension=6, dtype=np.dtype(float))
+    ignored = np.array([0, 4, 4]), np.array([2, 7, rows[0]])
+    others = {(int(query), int(node)) for query, node in zip(*ignored, strict=True)}
+    others -= set(zip(labels.query_of_pair.tolist(), labels.node_of_pair.tolist(), strict=True))
+    left_out = tuple(np.array([pair[place] for pair in sorted(others)], dtype=np.int64) for place in (0, 1))
+    scorer = ValidationScorer(labels, nodes, rows, None, parse_metric("nDCG@5"), similarity, left_out)
+    moved, direction = rng.normal(size=(20, 6)) + 0.5, common_direction(queries)
+    shifts = [shift_of_offset(moved, direction, offset, keep_lengths=keep_lengths) for offset in offsets]
+    found = scorer.per_query_shifted(moved, direction, shifts)
+    assert len(found) == len(offsets)
+    for values, shift, offset in zip(found, shifts, offsets, strict=True):
+        lowered = lower_scores(moved, direction, offset, keep_lengths=keep_lengths)
+        np.testing.assert_allclose(shift.scale[:, None] * moved + shift.along[:, None] * direction, lowered, atol=1e-9)
+        assert values.tolist() == scorer.per_query(lowered).tolist()
