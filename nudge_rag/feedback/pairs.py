@@ -282,7 +282,14 @@ class LabeledPairs:
         return self._only({q: self.qrels[q] for q in wanted})
 
     def _only(self, qrels: Qrels) -> LabeledPairs:
-        return LabeledPairs({q: self.queries[q] for q in qrels}, qrels, self.synthetic & qrels.keys())
+        """Some of these pairs; nothing is checked, since all of it was when these were made."""
+        part = object.__new__(LabeledPairs)
+        checked = {query: MappingProxyType(dict(grades)) for query, grades in qrels.items()}
+        object.__setattr__(part, "queries", MappingProxyType({query: self.queries[query] for query in qrels}))
+        object.__setattr__(part, "qrels", MappingProxyType(checked))
+        object.__setattr__(part, "synthetic", self.synthetic & qrels.keys())
+        object.__setattr__(part, "report", ReadReport())
+        return part
 
     def restrict_to(self, known_ids: Collection[str]) -> tuple[LabeledPairs, UnknownNodes]:
         """Only the pairs whose node is known, and a report of the others; queries left without nodes are dropped."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.ranking import rank_nodes
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.evaluate import Evaluation, evaluate
@@ -81,13 +81,14 @@ class HeldOutEvaluator:
 
         Both are one object if the store finds all that it should.
         """
-        rankings = self._rank(held_out, vectors)
-        run = {query: list(ranking.ids[: self._depth]) for query, ranking in zip(held_out.qrels, rankings, strict=True)}
+        every = np.arange(len(held_out.qrels))
+        rankings = self._rank(held_out, vectors, every, self._depth)
+        run = {query: ranking.ids for query, ranking in zip(held_out.qrels, rankings, strict=True)}
         exact = evaluate(held_out.qrels, run, self._metrics)
         if self._answers is None:
             return exact, exact
         rows = self._sample.rows
-        best = [rankings[row] for row in rows.tolist()]
+        best = self._rank(held_out, vectors, rows, self._depth + SPARE)
         found = self._answers.rank(held_out.queries[rows], vectors, best, self._depth)
         if found is None:
             return exact, exact
@@ -99,16 +100,24 @@ class HeldOutEvaluator:
             self._error = max(error, self._error or 0.0)
         return exact, self._sample.spread(exact, answered)
 
-    def _rank(self, held_out: HeldOut, vectors: FloatArray) -> list[Ranking]:
-        depth = self._depth + (0 if self._answers is None else SPARE)
-        best_rows, scores = rank_nodes(held_out.queries, vectors, depth, self._similarity)
-        rankings = []
-        for row in range(len(held_out.qrels)):
-            ids = [*(self._ids[node] for node in best_rows[row]), *held_out.competitor_ids[row]]
-            merged = np.concatenate([scores[row], held_out.competitor_scores[row]])
-            order = np.argsort(-merged, kind="stable")[:depth]
-            rankings.append(Ranking([ids[place] for place in order], merged[order]))
-        return rankings
+    def _rank(self, held_out: HeldOut, vectors: FloatArray, rows: IntArray, depth: int) -> list[Ranking]:
+        """The best nodes of some of the queries, by exact scores; of equal scores the nodes that may move first."""
+        best_rows, scores = rank_nodes(held_out.queries[rows], vectors, depth, self._similarity)
+        width = max((len(held_out.competitor_ids[row]) for row in rows.tolist()), default=0)
+        competitor_ids = np.full((len(rows), width), None, dtype=object)
+        competitor_scores = np.full((len(rows), width), -np.inf)
+        for place, row in enumerate(rows.tolist()):
+            count = len(held_out.competitor_ids[row])
+            competitor_ids[place, :count] = held_out.competitor_ids[row]
+            competitor_scores[place, :count] = held_out.competitor_scores[row]
+        ids = np.concatenate([np.array(self._ids, dtype=object)[best_rows], competitor_ids], axis=1)
+        merged = np.concatenate([scores, competitor_scores], axis=1)
+        order = np.argsort(-merged, axis=1, kind="stable")[:, :depth]
+        ids, merged = np.take_along_axis(ids, order, axis=1), np.take_along_axis(merged, order, axis=1)
+        counts = (merged > -np.inf).sum(axis=1).tolist()
+        return [
+            Ranking(line[:count].tolist(), best[:count]) for line, best, count in zip(ids, merged, counts, strict=True)
+        ]
 
     def rankings_of(
         self, pairs: LabeledPairs, states: Mapping[str, Evaluation]
