@@ -14,11 +14,9 @@ from tests.support.killing import Killer
 servers = store_fixtures.servers
 
 
-@pytest.fixture(scope="module")
-def killer() -> Iterator[Killer]:
-    killer = Killer()
-    yield killer
-    killer.stop()
+@pytest.fixture
+def killer() -> Killer:
+    return Killer()
 
 
 @pytest.fixture

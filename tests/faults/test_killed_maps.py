@@ -53,11 +53,9 @@ def holds_only(store, *known):
     return all(any(np.allclose(row, one[at], atol=1e-6) for one in known) for at, row in enumerate(found))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def killer():
-    killer = Killer()
-    yield killer
-    killer.stop()
+    return Killer()
 
 
 @pytest.fixture(autouse=True)

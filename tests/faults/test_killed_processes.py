@@ -31,11 +31,9 @@ ROUNDS = int(os.environ.get("NUDGE_RAG_KILL_ROUNDS", "4"))
 MOST_VERSIONS = 40
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def killer():
-    killer = Killer()
-    yield killer
-    killer.stop()
+    return Killer()
 
 
 def prepare(action, store, root):

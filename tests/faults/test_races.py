@@ -30,12 +30,9 @@ IDS = [str(number) for number in range(1, 41)]
 ORIGINALS = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def racers():
-    found = [Killer() for _ in range(RACERS)]
-    yield found
-    for racer in found:
-        racer.stop()
+    return [Killer() for _ in range(RACERS)]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in EXCLUSIVE])

@@ -21,13 +21,10 @@ NEVER = 1_000_000
 PAUSE = 0.02
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def two():
     """Two processes that fork one more for every job."""
-    pair = Killer(), Killer()
-    yield pair
-    for killer in pair:
-        killer.stop()
+    return Killer(), Killer()
 
 
 @pytest.fixture(params=[*KINDS, "chroma-server"])

@@ -53,7 +53,7 @@ def llama_index(kind, world, folder, servers):
         retriever=retriever,
         own=lambda query: [one.node_id for one in index.as_retriever(similarity_top_k=K).retrieve(query)],
         store=llama_index_nudge.embedding_store(index),
-        tune=lambda versions: llama_index_nudge.tune(index, world.pairs, versions=versions),
+        tune=lambda versions: llama_index_nudge.tune(index, world.pairs, versions=versions, solver="nudge-n"),
     )
 
 
@@ -91,7 +91,7 @@ def langchain(kind, world, folder, servers):
         retriever=retriever,
         own=own,
         store=langchain_nudge.embedding_store(vectorstore),
-        tune=lambda versions: langchain_nudge.tune(vectorstore, world.pairs, versions=versions),
+        tune=lambda versions: langchain_nudge.tune(vectorstore, world.pairs, versions=versions, solver="nudge-n"),
     )
 
 

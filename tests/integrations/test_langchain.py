@@ -294,7 +294,7 @@ def test_texts_that_cannot_be_read_do_not_stop_a_tuning(world, tmp_path, monkeyp
     store = make_store("chroma", world, tmp_path)
     monkeypatch.setattr(chroma.ChromaDatabase, "fetch_documents", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match=r"texts cannot be read, .* \(ZeroDivisionError: division by zero\)"):
-        assert tune(store, world.pairs, versions=tmp_path / "v").text_hashes == {}
+        assert tune(store, world.pairs, versions=tmp_path / "v", solver="nudge-n").text_hashes == {}
 
 
 async def test_async_and_batch_give_the_same(store, world):
@@ -441,7 +441,7 @@ def test_dumped_store_is_pushed_and_rolled_back_across_loads(world, tmp_path):
     make_store("in-memory", world, tmp_path).dump(str(path))
     before = path.read_bytes()
     loaded = InMemoryVectorStore.load(str(path), world.langchain)
-    nudge = tune(loaded, world.pairs, persist_path=path, versions=tmp_path / "versions")
+    nudge = tune(loaded, world.pairs, persist_path=path, versions=tmp_path / "versions", solver="nudge-n")
     nudge.push()
     again = NudgeRetriever(vectorstore=InMemoryVectorStore.load(str(path), world.langchain))
     assert again.invoke(world.queries[0]) == NudgeRetriever(vectorstore=loaded, overlay=nudge).invoke(world.queries[0])
@@ -452,8 +452,8 @@ def test_dumped_store_is_pushed_and_rolled_back_across_loads(world, tmp_path):
 
 def test_a_store_made_from_scratch_can_be_tuned_with_given_embeddings(world, tmp_path):
     store = make_store("in-memory", world, tmp_path)
-    whole = tune(store, world.pairs, versions=tmp_path / "a")
-    given = tune(store, world.pairs, embeddings=world.langchain, versions=tmp_path / "b")
+    whole = tune(store, world.pairs, versions=tmp_path / "a", solver="nudge-n")
+    given = tune(store, world.pairs, embeddings=world.langchain, versions=tmp_path / "b", solver="nudge-n")
     assert np.array_equal(whole.vectors, given.vectors)
 
 

@@ -76,7 +76,7 @@ def test_every_engine_and_pool_is_used_as_it_is(address, world, monkeypatch, dri
     before = adapter.read([world.node_id(3)])
     assert np.array_equal(before[0], np.array(world.vector("topic 3"), dtype=np.float32))
     assert {node for ids, _ in adapter.scan(7) for node in ids} == {row[0] for row in world.rows}
-    nudge = tune(store, pairs_of(world))  # its history is in the store, behind a lock
+    nudge = tune(store, pairs_of(world), solver="nudge-n")  # its history is in the store, behind a lock
     overlay = NudgeRetriever(vectorstore=store, overlay=nudge)
     served = [overlay.invoke(query) for query in world.queries[:5]]
     assert nudge.push().pushed
@@ -127,7 +127,7 @@ async def test_a_pgvector_with_an_asynchronous_engine(address, world, monkeypatc
     await store.aadd_documents(documents(world))
     no_addresses(monkeypatch)
     # While this test's own loop runs, and waits.
-    nudge = tune(store, pairs_of(world), versions=tmp_path)
+    nudge = tune(store, pairs_of(world), versions=tmp_path, solver="nudge-n")
     overlay = NudgeRetriever(vectorstore=store, overlay=nudge)
     served = [overlay.invoke(query) for query in world.queries[:3]]
     assert await asyncio.gather(*(overlay.ainvoke(query) for query in world.queries[:3])) == served
@@ -155,7 +155,7 @@ async def test_a_pgvectorstore_on_an_engine_of_the_application(address, world, m
     store = await PGVectorStore.create(wrapped, world.langchain, "world")
     await store.aadd_documents(documents(world))
     no_addresses(monkeypatch)
-    nudge = tune(store, pairs_of(world), versions=tmp_path)
+    nudge = tune(store, pairs_of(world), versions=tmp_path, solver="nudge-n")
     overlay = NudgeRetriever(vectorstore=store, overlay=nudge)
     served = [overlay.invoke(query) for query in world.queries[:3]]
     assert nudge.push().pushed

@@ -318,8 +318,10 @@ def test_persisted_index_is_pushed_and_rolled_back_across_loads(world, tmp_path)
 
 def test_a_bare_vector_store_takes_the_model_it_is_given(world, tmp_path):
     index = make_index("simple", world, tmp_path)
-    whole = tune(index, world.pairs, versions=tmp_path / "a")
-    bare = tune(index.vector_store, world.pairs, embed_model=world.llama_index, versions=tmp_path / "b")
+    whole = tune(index, world.pairs, versions=tmp_path / "a", solver="nudge-n")
+    bare = tune(
+        index.vector_store, world.pairs, embed_model=world.llama_index, versions=tmp_path / "b", solver="nudge-n"
+    )
     assert bare.vectors.tobytes() == whole.vectors.tobytes()
     with pytest.raises(ValueError, match="Is it the model that the store was built with"):
         tune(index, world.pairs, embed_model=MockEmbedding(4), versions=tmp_path / "c")

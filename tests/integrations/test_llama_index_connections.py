@@ -180,7 +180,7 @@ def test_options_of_the_index_are_used_and_others_refused(address, world):
 
 def test_halfvec_is_served_tuned_pushed_and_rolled_back(address, world, tmp_path):
     index = index_of(world, vector_store(address, f"half{next(numbers)}", use_halfvec=True))
-    nudge = tune(index, world.pairs, versions=tmp_path)
+    nudge = tune(index, world.pairs, versions=tmp_path, solver="nudge-n")
     overlay = NudgeRetriever(index, 7, overlay=nudge)
     served = [overlay.retrieve(query) for query in world.queries]
     assert nudge.push().pushed

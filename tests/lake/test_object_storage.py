@@ -233,11 +233,9 @@ def test_two_that_write_at_once_lose_nothing(bucket):
     assert bucket.open("url").read(["n2", "n4", "n30"]).tolist() == [[row] * 4 for row in (2, 4, 30)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def killer():
-    parents = Killer()
-    yield parents
-    parents.stop()
+    return Killer()
 
 
 @pytest.mark.parametrize("action", ["push", "push-beside"])

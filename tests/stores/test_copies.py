@@ -280,11 +280,9 @@ def test_threads_see_one_version_or_the_other_during_switches(name, build, tmp_p
     assert identical(side, everything(store), before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def killer():
-    killer = Killer()
-    yield killer
-    killer.stop()
+    return Killer()
 
 
 @pytest.mark.slow

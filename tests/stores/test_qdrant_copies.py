@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import uuid
@@ -213,13 +212,9 @@ def test_whichever_call_fails_one_version_or_the_other_is_live(action, after, do
     assert failures > 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def killer():
-    killer = Killer()
-    command = [sys.executable, str(Path(qdrant_killed_worker.__file__)), "qdrant"]
-    killer.parents["qdrant"] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield killer
-    killer.stop()
+    return Killer(Path(qdrant_killed_worker.__file__))
 
 
 @pytest.mark.slow

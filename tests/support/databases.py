@@ -169,7 +169,7 @@ class Database:
         fill: makes a store with nodes in a folder, or on a server, and gives its address.
         open: an adapter of the store at an address.
         packages: what opening and using it imports, such as pandas, by which DuckDB looks at parameters; none for
-            pymilvus, which starts threads that a fork would not have.
+            pymilvus, which imports it as well, and starts threads that a fork would not have.
     """
 
     fill: Callable[[Path, Any, list[str], list[list[float]]], Any]
@@ -182,8 +182,8 @@ DATABASES = {
     "duckdb": Database(fill_duckdb, open_duckdb, ("duckdb", "pandas")),
     "sqlite-vec": Database(fill_sqlite_vec, open_sqlite_vec, ("pysqlite3", "sqlite_vec")),
     "qdrant": Database(fill_qdrant, open_qdrant, ("qdrant_client",)),
-    "milvus": Database(fill_milvus, open_milvus),
-    "milvus-server": Database(fill_milvus_server, open_milvus_server),
+    "milvus": Database(fill_milvus, open_milvus, ("pandas",)),
+    "milvus-server": Database(fill_milvus_server, open_milvus_server, ("pandas",)),
     "redis": Database(fill_redis, open_redis, ("redis",)),
 }
 

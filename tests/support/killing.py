@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
+import os
 import subprocess
 import sys
 import warnings
+from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # which imports the frameworks
     from tests.support.builders.common import Servers
 
 KINDS = ["simple", "faiss", "lancedb", "parquet", "chroma", "postgres"]
+WORKER = Path(__file__).with_name("killed_worker.py")
 numbers = itertools.count()
 
 
@@ -99,26 +103,39 @@ def fill_postgres(uri: str, ids: list[str], rows: list[Any]) -> None:
 
 
 class Killer:
-    """Parents of processes that are to be killed, one per kind of store."""
+    """Runs processes that are to be killed: forks of a parent that has imported what a kind of store needs.
 
-    def __init__(self) -> None:
-        self.parents: dict[str, subprocess.Popen[str]] = {}
+    Imports are most of what such a process would cost, so parents wait for the next job, of whatever test, until pytest
+    ends; each has one job at a time.
+    """
+
+    idle: ClassVar[dict[tuple[Path, str], list[subprocess.Popen[str]]]] = defaultdict(list)
+
+    def __init__(self, worker: Path = WORKER) -> None:
+        self.worker = worker
 
     def run(self, kind: str, **job: Any) -> int:
         """Run a job to its end; the signal that ended it, 0 for none, negative for an error."""
-        if kind not in self.parents:
-            command = [sys.executable, str(Path(__file__).with_name("killed_worker.py")), kind]
-            self.parents[kind] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        parent = self.parents[kind]
+        waiting = self.idle[self.worker, kind]
+        try:
+            parent = waiting.pop()
+        except IndexError:
+            parent = self._start(kind)
         assert parent.stdin is not None
         assert parent.stdout is not None
         parent.stdin.write(json.dumps({"kind": kind, **{name: _plain(value) for name, value in job.items()}}) + "\n")
         parent.stdin.flush()
-        return int(parent.stdout.readline())
+        ended_by = int(parent.stdout.readline())
+        waiting.append(parent)
+        return ended_by
 
-    def stop(self) -> None:
-        for parent in self.parents.values():
-            parent.communicate()
+    def _start(self, kind: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(self.worker), kind]
+        # Otherwise pyarrow starts a thread, which a fork would not have.
+        environment = {**os.environ, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        atexit.register(parent.communicate)
+        return parent
 
 
 def _plain(value: Any) -> Any:
