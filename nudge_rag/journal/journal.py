@@ -35,7 +35,7 @@ from nudge_rag.journal.manifest import (
     SUPERSEDED,
 )
 from nudge_rag.journal.manifest import wrong_manifest as why_wrong
-from nudge_rag.journal.ownership import Home, find_home
+from nudge_rag.journal.ownership import STORE, Home, find_home
 from nudge_rag.journal.returned import IsKnown, Returned, among, find_returned, match_over
 from nudge_rag.journal.storage import writing_to
 from nudge_rag.journal.versions import Version, checked
@@ -43,7 +43,7 @@ from nudge_rag.stores.access import reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, TransactionalStore
 
-__all__ = ["Journal", "nudged_ids", "original_vectors", "versions"]
+__all__ = ["Journal", "LostVersionError", "nudged_ids", "original_vectors", "versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ KEPT_OVER = 3
 FRESH = "fresh"
 # In a manifest: the version that was live when this one was recorded.
 PREVIOUS = "previous"
+
+
+class LostVersionError(CorruptArchiveError):
+    """The record of the newest version is gone."""
 
 
 class Journal:
@@ -140,6 +144,7 @@ class Journal:
             if version is not None:
                 found.insert(0, version)
         self.versions = tuple(found)
+        self._require_newest()
         self._find_what_is_over()
         self.away = AwayNodes.read(self.storage, self._names)
         self.ingested = IngestedNodes(self.storage, self._names)
@@ -229,6 +234,7 @@ class Journal:
         version = Version(self.storage, f"{number:04d}", manifest)
         try:
             version.write(vectors)
+            self.home.note_newest(version.name)
         except JournalError as error:
             raise type(error)(f"{error}: nothing was pushed") from error.__cause__
         self.versions = (*self.versions, version)
@@ -368,6 +374,15 @@ class Journal:
         manifest = parse_manifest(f"{place}/{MANIFEST}", content)
         base = next((version for version in newer if version.name == manifest.get(BASE)), None)
         return checked(self.storage, name, manifest, base)
+
+    def _require_newest(self) -> None:
+        """Raise CorruptArchiveError if the newest record is gone: vectors that it wrote would pass for originals."""
+        newest = self.home.newest() if STORE in self._names else None
+        if newest is not None and all(version.name != newest for version in self.versions):
+            raise LostVersionError(
+                f"the record of version {newest} is gone from {self.storage.location}: nodes may hold what it wrote."
+                " Bring it back, or embed them again; nudge_rag.repair(store) goes on without it"
+            )
 
     def _find_what_is_over(self) -> None:
         """Superseded versions are over if nothing is live, or was when a later one was recorded."""

@@ -32,6 +32,8 @@ DEFAULT_VERSIONS = "nudge-versions"
 STORE, ELSEWHERE = "store.json", "elsewhere.json"
 # In the record of a store: what it was copied from.
 ORIGIN = "origin"
+# In the record of a store: the name of the version that was recorded last.
+NEWEST = "newest"
 
 
 @dataclass
@@ -66,6 +68,21 @@ class Home:
             self.describe(store, origin, None if described is None else described.get("identity"))
         if self.own is not None and not self.is_own and read_json(self.own, ELSEWHERE) is None:
             self.mark()
+
+    def newest(self) -> str | None:
+        """Name of the version that was recorded last, as noted beside it: if its record is not there, it was lost."""
+        try:
+            name = (read_json(self.storage, STORE) or {}).get(NEWEST)
+        except CorruptArchiveError:  # `repair` sets it aside
+            return None
+        return name if isinstance(name, str) and re.fullmatch(NAME, name) else None
+
+    def note_newest(self, name: str | None) -> None:
+        """Note the name of the version that was recorded last, before its vectors are written."""
+        described = read_json(self.storage, STORE)
+        if described is not None and described.get(NEWEST) != name:
+            kept = {field: value for field, value in described.items() if field != NEWEST}
+            write_json(self.storage, STORE, kept if name is None else kept | {NEWEST: name})
 
     def describe(self, store: EmbeddingStore, origin: str | None = None, identity: Any = None) -> None:
         """Give the store an identity of its own; of a copy, note what it was copied from.

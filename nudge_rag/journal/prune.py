@@ -56,6 +56,8 @@ def prune(
         removed = over[: max(0, len(over) - keep)]
         needed = {version.manifest.get(BASE) for version in journal.versions if version not in removed}
         removed = [version for version in removed if version.name not in needed]
+        if journal.home.newest() in {version.name for version in removed}:
+            journal.home.note_newest(None)
         for version in removed:
             with writing_to(journal.storage, "written to"):
                 # The manifest first: without one there is no version.

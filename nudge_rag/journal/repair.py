@@ -10,7 +10,7 @@ from nudge_rag.common.archive import MANIFEST
 from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.away import BLOB
 from nudge_rag.journal.ingested import FOLDER
-from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.journal import Journal, LostVersionError
 from nudge_rag.journal.ownership import ELSEWHERE, STORE, find_home, has_versions, own_history, read_json, write_json
 from nudge_rag.journal.recovery import recover
 from nudge_rag.journal.versions import writing_to
@@ -67,9 +67,16 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
             _set_aside(home.storage, STORE)
             told.append(f"{STORE}: it is damaged and set aside; the store gets another identity with the next push")
         while True:
-            name, why = _damaged(store, versions)
+            try:
+                name, why = _damaged(store, versions)
+            except LostVersionError as error:
+                told.append(f"{error}; it is forgotten now, and what it alone had saved cannot be restored")
+                home.note_newest(None)
+                continue
             if name is None:
                 break
+            if name == home.newest():
+                home.note_newest(None)
             _set_aside(home.storage, name)
             aside.append(name)
             told.append(f"{name}: {why}; it is set aside, and what it alone had saved cannot be restored")
@@ -129,6 +136,8 @@ def _damaged(store: EmbeddingStore, versions: str | Path | None) -> tuple[str | 
             return name, str(error)
     try:
         journal.refresh()
+    except LostVersionError:
+        raise
     except CorruptArchiveError as error:
         return BLOB, str(error)
     try:

@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from nudge_rag.errors import CorruptArchiveError
-from nudge_rag.stores.history import check_blob_name
+from nudge_rag.stores.history import check_blob_name, is_blob_name
 from nudge_rag.stores.leases import Lease, process_lock
 
 __all__ = ["BlobRecord", "RecordStorage"]
 
-BYTES_PER_CALL = 4_000_000
+BYTES_PER_CALL, PARTS_PER_CALL = 4_000_000, 1_000
 TRIES_TO_READ = 5
 HEAD, PART, LEASE = "head", "part", "lease"
 LEASE_ID = "lease"
@@ -94,7 +94,7 @@ class RecordStorage(ABC):
         told = f"{len(texts)} {hashlib.sha256(content).hexdigest()}"
         self.put([BlobRecord(_head_id(name), HEAD, name, version, told)])
         if before is not None:
-            self.remove(_part_ids(before))
+            self._remove_parts(before)
 
     def read(self, name: str) -> bytes:
         """Content of a blob.
@@ -115,7 +115,7 @@ class RecordStorage(ABC):
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of all blobs that begin with ``prefix``, sorted."""
-        return sorted(record.name for record in self.listed(HEAD) if record.name.startswith(prefix))
+        return sorted(head.name for head in self._heads() if head.name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         """Remove a blob; nothing happens if there is none."""
@@ -124,7 +124,7 @@ class RecordStorage(ABC):
         head = self._head(name)
         if head is not None:
             self.remove([head.id])
-            self.remove(_part_ids(head))
+            self._remove_parts(head)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -140,11 +140,20 @@ class RecordStorage(ABC):
 
     def _delete_unfinished(self) -> None:
         """Delete parts that no head names: their writer died."""
-        versions = {(head.name, head.version) for head in self.listed(HEAD)}
+        versions = {(head.name, head.version) for head in self._heads()}
         self.remove([part.id for part in self.listed(PART) if (part.name, part.version) not in versions])
 
+    def _remove_parts(self, head: BlobRecord) -> None:
+        ids = _part_ids(head)
+        for first in range(0, len(ids), PARTS_PER_CALL):
+            self.remove(ids[first : first + PARTS_PER_CALL])
+
     def _head(self, name: str) -> BlobRecord | None:
-        return next(iter(self.get([_head_id(name)])), None)
+        return next((head for head in self.get([_head_id(name)]) if _is_head(head) and head.name == name), None)
+
+    def _heads(self) -> list[BlobRecord]:
+        """All heads; what somebody else has put there under other names is none."""
+        return [record for record in self.listed(HEAD) if _is_head(record)]
 
     def _content(self, head: BlobRecord) -> bytes | None:
         """The content that a head names; None if it is not all there."""
@@ -152,7 +161,10 @@ class RecordStorage(ABC):
         per_call = max(1, BYTES_PER_CALL // self._part_size)
         found: dict[str, str] = {}
         for first in range(0, len(ids), per_call):
-            found.update((part.id, part.content) for part in self.get(ids[first : first + per_call]))
+            asked = ids[first : first + per_call]
+            found.update((part.id, part.content) for part in self.get(asked))
+            if not found.keys() >= set(asked):  # a damaged head may name a million
+                return None
         try:
             content = base64.b64decode("".join(found[part_id] for part_id in ids), validate=True)
         except (KeyError, ValueError):
@@ -183,11 +195,15 @@ def _head_id(name: str) -> str:
     return f"head {name}"
 
 
+def _is_head(record: BlobRecord) -> bool:
+    return record.kind == HEAD and record.id == _head_id(record.name) and is_blob_name(record.name)
+
+
 def _part_id(name: str, version: str, number: int) -> str:
     return f"part {name} {version} {number}"
 
 
 def _part_ids(head: BlobRecord) -> list[str]:
     told = head.content.partition(" ")[0]
-    count = int(told) if re.fullmatch("[0-9]{1,6}", told) else 0
+    count = int(told) if re.fullmatch("[0-9]{1,5}", told) else 0
     return [_part_id(head.name, head.version, number) for number in range(count)]

@@ -32,6 +32,7 @@ __all__ = [
     "TransactionalStore",
     "check_blob_name",
     "copy_advice",
+    "is_blob_name",
     "local_path",
     "unwritable_history",
 ]
@@ -151,9 +152,19 @@ def check_blob_name(name: str) -> str:
         >>> check_blob_name("0001/manifest.json")
         '0001/manifest.json'
     """
-    if not isinstance(name, str) or not re.fullmatch(rf"{SEGMENT}(/{SEGMENT})*", name):
+    if not is_blob_name(name):
         raise ValueError(f"a blob's name is letters, digits, '.', '_' and '-' in segments joined by '/', got {name!r}")
     return name
+
+
+def is_blob_name(name: object) -> bool:
+    """Whether `check_blob_name` takes it.
+
+    Example:
+        >>> is_blob_name("0001/manifest.json"), is_blob_name("../secrets")
+        (True, False)
+    """
+    return isinstance(name, str) and re.fullmatch(rf"{SEGMENT}(/{SEGMENT})*", name) is not None
 
 
 class FolderStorage:

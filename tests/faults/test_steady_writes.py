@@ -265,7 +265,11 @@ def test_a_push_beside_a_writer_of_the_whole_file_leaves_his_writes_alone(tmp_pa
                 nudges |= {(name, np.float32(row).tobytes()) for name, row in pushed.items()}
             # Between a push and its undoing he writes once at least, however fast the machine is.
             time.sleep(1 / RATE_OF_FILES)
-            rollback(store)
+            try:
+                rollback(store)
+            except PushError as error:  # on a busy machine he may be faster for ten seconds
+                assert "call rollback() when the store works again" in str(error)
+                refused += 1
             time.sleep(1 / RATE_OF_FILES)
     rollback(store)
     store = SimpleStore.open(address)  # what the file holds in the end: the store that was open has read it before
