@@ -277,7 +277,8 @@ class Pushes(RuleBasedStateMachine):
             # Not over a version that was switched to; of one that died in a switch only the recovery knows.
             assert states & {"switched", "switching"} and "made live by switch" in str(error)
             return
-        assert "switched" not in states
+        # A nudge by which no validation query gains has nothing to push, and nothing of it is refused.
+        assert "switched" not in states or not receipt.pushed
         self.nothing_is_on_its_way()
         held = self.held()
         if mode != "in-place":
