@@ -378,7 +378,8 @@ class Journal:
     def _require_newest(self) -> None:
         """Raise CorruptArchiveError if the newest record is gone: vectors that it wrote would pass for originals."""
         newest = self.home.newest() if STORE in self._names else None
-        if newest is not None and all(version.name != newest for version in self.versions):
+        # An older release of this library, which notes nothing, may have recorded later ones and pruned that.
+        if newest is not None and all(version.number < int(newest) for version in self.versions):
             raise LostVersionError(
                 f"the record of version {newest} is gone from {self.storage.location}: nodes may hold what it wrote."
                 " Bring it back, or embed them again; nudge_rag.repair(store) goes on without it"

@@ -11,8 +11,18 @@ from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.away import BLOB
 from nudge_rag.journal.ingested import FOLDER
 from nudge_rag.journal.journal import Journal, LostVersionError
-from nudge_rag.journal.ownership import ELSEWHERE, STORE, find_home, has_versions, own_history, read_json, write_json
+from nudge_rag.journal.ownership import (
+    ELSEWHERE,
+    STORE,
+    Home,
+    find_home,
+    has_versions,
+    own_history,
+    read_json,
+    write_json,
+)
 from nudge_rag.journal.recovery import recover
+from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -68,7 +78,7 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
             told.append(f"{STORE}: it is damaged and set aside; the store gets another identity with the next push")
         while True:
             try:
-                name, why = _damaged(store, versions)
+                name, why = _damaged(store, home)
             except LostVersionError as error:
                 told.append(f"{error}; it is forgotten now, and what it alone had saved cannot be restored")
                 home.note_newest(None)
@@ -80,6 +90,9 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
             _set_aside(home.storage, name)
             aside.append(name)
             told.append(f"{name}: {why}; it is set aside, and what it alone had saved cannot be restored")
+        lost = _lost_with(store, home) if aside else None
+        if lost is not None:
+            return RepairReport((*told, lost), tuple(aside))
         journal = Journal.open(store, versions)
         told += recover(journal)
         journal.mark()
@@ -126,9 +139,20 @@ def _is_damaged(storage: BlobStorage, name: str) -> bool:
         return any(blob == name or blob.startswith(f"{name}/") for blob in storage.names(name))
 
 
-def _damaged(store: EmbeddingStore, versions: str | Path | None) -> tuple[str | None, str]:
+def _lost_with(store: EmbeddingStore, home: Home) -> str | None:
+    """Say that no record is left of vectors that the store holds; None if there is one, or it holds none."""
+    if home.own is None or has_versions(home.storage):
+        return None
+    try:
+        refuse_lost_history(store)
+    except JournalError as error:
+        return str(error)
+    return None
+
+
+def _damaged(store: EmbeddingStore, home: Home) -> tuple[str | None, str]:
     """Name of a record that cannot be read, and why."""
-    journal = Journal(store, find_home(store, versions))
+    journal = Journal(store, home)
     for name in journal.numbers():
         try:
             journal.read_version(name)

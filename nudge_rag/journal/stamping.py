@@ -9,16 +9,20 @@ import numpy as np
 
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.common.arrays import FloatArray
-from nudge_rag.common.text import preview
+from nudge_rag.common.text import preview, printable
 from nudge_rag.errors import JournalError
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.memory.files import SUFFIX
 from nudge_rag.stores.stamps import StampedStore
 
 __all__ = ["refuse_lost_history", "stamp_all", "stamp_nudges", "stamp_version"]
+
+# Characters of a place in a message: more than the path of any folder.
+LONGEST_SHOWN = 4096
 
 
 def stamp_nudges(
@@ -71,7 +75,7 @@ def refuse_lost_history(store: EmbeddingStore) -> None:
         return
     raise JournalError(
         f"{len(stamps.nodes)} node(s) of this {store.name} store hold vectors that a push wrote, such as"
-        f" {preview(list(stamps.nodes)[:1])}, and it has no history: the push was recorded in {stamps.history}."
+        f" {preview(list(stamps.nodes)[:1])}, and it has no history: the push was recorded in {_shown(stamps.history)}."
         f" {_way_back(stamps.history)}"
     )
 
@@ -80,10 +84,23 @@ def _place(storage: BlobStorage) -> str:
     return str(storage.path.resolve()) if isinstance(storage, FolderStorage) else storage.location
 
 
+def _shown(history: str) -> str:
+    """A place as a file says it: anybody may have written that."""
+    hidden = printable(hide(history, secrets_in(history)))
+    return hidden if len(hidden) <= LONGEST_SHOWN else f"{hidden[:LONGEST_SHOWN]}..."
+
+
+def _has_versions(folder: Path) -> bool:
+    try:
+        return folder.is_absolute() and any(folder.glob(f"*/{MANIFEST}"))
+    except (OSError, ValueError):  # it cannot be the name of a folder
+        return False
+
+
 def _way_back(history: str) -> str:
     """How the history comes to the store, or what to do without it."""
     folder = Path(history)
-    if not folder.is_absolute() or not any(folder.glob(f"*/{MANIFEST}")):
+    if not _has_versions(folder):
         return (
             "If that is lost, embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the"
             " vectors that are there for their own"

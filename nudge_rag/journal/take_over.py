@@ -81,6 +81,9 @@ def take_over(
             _forget_mark(own)
         if isinstance(store, StampedStore):
             store.drop_stamps()
+        home = Home(own, own, store.key)
+        if home.newest() is not None:  # its record is gone with all others
+            home.note_newest(None)
         return ()
     journal = Journal(store, Home(folder, None, store.key))
     with journal.lock():

@@ -5,6 +5,7 @@ A stamp is a hash of the vector that a push wrote: a node that was embedded agai
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import weakref
@@ -76,6 +77,14 @@ class Stamps:
         return cls(str(plain.get("history", "")), known)
 
     @classmethod
+    def from_json(cls, text: Any) -> Stamps:
+        """Return what `plain` gave, from its JSON; of anything else, none."""
+        try:
+            return cls.from_plain(json.loads(text)) if isinstance(text, str | bytes) else cls()
+        except (ValueError, RecursionError):
+            return cls()
+
+    @classmethod
     def of(cls, owner: Any) -> Stamps:
         """Return the stamps that `keep_for` kept for an object of a framework in this process."""
         return _kept.get(id(owner), cls())
@@ -102,11 +111,13 @@ class Stamps:
         Args:
             vectors: node id to vector.
         """
-        found = {node_id: stamp_of(vectors[node_id]) for node_id in self.nodes if node_id in vectors}
         kept: dict[str, tuple[str, ...]] = {}
-        for node_id, stamp in found.items():
-            if stamp in self.nodes[node_id]:
-                kept[node_id] = (stamp,)
+        for node_id, stamps in self.nodes.items():
+            # Anybody may have put something else than a vector into a file.
+            with contextlib.suppress(TypeError, ValueError):
+                stamp = stamp_of(vectors[node_id]) if node_id in vectors else ""
+                if stamp in stamps:
+                    kept[node_id] = (stamp,)
         return Stamps(self.history, kept)
 
     def __or__(self, other: Stamps) -> Stamps:
@@ -149,6 +160,6 @@ def read_stamps(path: Path) -> Stamps:
             if len(end) < END or not end.endswith(MAGIC) or length > size - END:
                 return Stamps()
             file.seek(size - END - length)
-            return Stamps.from_plain(json.loads(file.read(length)))
-    except (OSError, ValueError, RecursionError):
+            return Stamps.from_json(file.read(length))
+    except OSError:
         return Stamps()

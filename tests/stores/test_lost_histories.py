@@ -7,9 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore, VectorStoreQuery
 
 from nudge_rag import (
+    CorruptArchiveError,
     JournalError,
     LabeledPairs,
     reapply,
@@ -22,6 +23,7 @@ from nudge_rag import (
     versions,
 )
 from nudge_rag.journal.journal import original_vectors
+from nudge_rag.journal.ownership import read_json, write_json
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import SimpleStore
 from nudge_rag.stores.stamps import Stamps, read_stamps
@@ -196,3 +198,85 @@ def test_stamps_that_nobody_should_have_written_are_none(tmp_path, stamps):
 def test_an_end_of_a_file_that_is_no_stamps_is_none(tmp_path, end):
     (tmp_path / "index").write_bytes(b"0123456789" + end)
     assert read_stamps(tmp_path / "index") == Stamps()
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("/nul\0byte", r"/nul\x00byte. If"),
+        ("/" + "long" * 2_000, "/" + "long" * 1_023 + "lon..."),
+        ("/\x1b[31mred\nline", r"/\x1b[31mred line. If"),
+        ("postgresql://me:s3cret@host/db?password=t0ken", "postgresql://me:***@host/db?password=***. If"),
+        (["a"], "['a']. If"),
+    ],
+    ids=["NUL", "long", "escape", "secret", "list"],
+)
+def test_a_place_that_somebody_wrote_into_the_file_is_shown_in_one_line_without_secrets(tmp_path, place, shown):
+    kept = SimpleFile(tmp_path)
+    push(kept)
+    shutil.rmtree(f"{kept.path}.nudge-rag")
+    content = json.loads(kept.path.read_text())
+    content["metadata_dict"]["__nudge_rag__"]["history"] = place
+    kept.path.write_text(json.dumps(content))
+    with pytest.raises(JournalError, match=LOST) as raised:
+        status(kept.connect())
+    assert f"recorded in {shown}" in str(raised.value)
+
+
+@pytest.mark.parametrize("metadata", [{}, None, "missing"])
+@pytest.mark.filterwarnings("ignore:'NoneType' object value of non-optional type:RuntimeWarning")
+def test_a_store_without_metadata_stays_one(tmp_path, metadata):
+    kept = SimpleFile(tmp_path)
+    content = {**json.loads(kept.path.read_text()), "metadata_dict": metadata}
+    if metadata == "missing":
+        del content["metadata_dict"]
+    kept.path.write_text(json.dumps(content))
+    push(kept)
+    only_a = MetadataFilters(filters=[MetadataFilter(key="a", value="a")])
+    with pytest.raises(ValueError, match="Cannot filter stores that were persisted without metadata"):
+        SimpleVectorStore.from_persist_path(str(kept.path)).query(
+            VectorStoreQuery(query_embedding=[1.0] * ROWS.shape[1], filters=only_a)
+        )
+    shutil.rmtree(f"{kept.path}.nudge-rag")
+    with pytest.raises(JournalError, match=rf"5 {LOST}"):
+        status(kept.connect())
+    take_over(kept.connect(), force=True)
+    assert "__nudge_rag__" not in kept.path.read_text()
+
+
+def test_a_repair_that_leaves_no_record_of_what_nodes_hold_reports_that(kept):
+    push(kept)
+    push(kept, vectors=MOVED + 1)
+    shutil.rmtree(kept.history / "0002")
+    with pytest.raises(CorruptArchiveError, match="the record of version 0002 is gone"):
+        status(kept.connect())
+    report = repair(kept.connect())
+    assert report.set_aside == ("0001",), "which needs the other"
+    assert "the record of version 0002 is gone" in report.found[0]
+    assert "5 node(s) of this" in report.found[-1]
+    with pytest.raises(JournalError, match=LOST):
+        status(kept.connect())
+    take_over(kept.connect(), force=True)
+    assert status(kept.connect()).version is None
+    assert repair(kept.connect()).found == ()
+
+
+def test_records_that_are_gone_together_are_forgotten_by_force(kept):
+    push(kept)
+    shutil.rmtree(kept.history / "0001")
+    with pytest.raises(JournalError, match=LOST):
+        status(kept.connect())
+    take_over(kept.connect(), force=True)
+    assert status(kept.connect()).version is None
+    assert push(kept, vectors=MOVED + 1).written == 5
+
+
+def test_a_record_that_an_older_release_pruned_is_not_missed(kept):
+    push(kept)
+    push(kept, vectors=MOVED + 1)
+    storage = kept.connect().history()
+    write_json(storage, "store.json", {**read_json(storage, "store.json"), "newest": "0001"})
+    shutil.rmtree(kept.history / "0001")
+    assert status(kept.connect()).version == "0002"
+    assert rollback(kept.connect()).restored == 5
+    assert kept.connect().read(IDS).tobytes() == ROWS.astype(kept.connect().capabilities.dtype).tobytes()

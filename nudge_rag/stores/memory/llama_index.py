@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["SimpleStore"]
 
-# Under metadata, by node id: the framework keeps it, and looks up what it asks for by the ids of its vectors alone.
+# Under metadata, by node id: the framework keeps it, and looks up what it asks for by the ids of its vectors alone. Or
+# as JSON under the ids of documents, if there is no metadata, since filters are refused by that.
 STAMPS = "__nudge_rag__"
 
 
@@ -80,7 +82,7 @@ class SimpleStore(FrameworkDictStore):
     def _entries(self, held: Any) -> dict[str, Any]:
         data = held.data
         return {
-            node_id: (vector, data.metadata_dict.get(node_id), data.text_id_to_ref_doc_id.get(node_id))
+            node_id: (vector, (data.metadata_dict or {}).get(node_id), data.text_id_to_ref_doc_id.get(node_id))
             for node_id, vector in list(data.embedding_dict.items())
         }
 
@@ -94,17 +96,25 @@ class SimpleStore(FrameworkDictStore):
                 place.pop(node_id, None)
 
     def _stamps(self, held: Any) -> Stamps:
-        return Stamps.from_plain((held.data.metadata_dict or {}).get(STAMPS))
+        found = (held.data.metadata_dict or {}).get(STAMPS)
+        return (
+            Stamps.from_json(held.data.text_id_to_ref_doc_id.get(STAMPS)) if found is None else Stamps.from_plain(found)
+        )
 
     def _put_stamps(self, held: Any, stamps: Stamps) -> None:
-        if stamps.nodes:
-            held.data.metadata_dict[STAMPS] = stamps.plain()
-        else:
-            held.data.metadata_dict.pop(STAMPS, None)
+        metadata, documents = held.data.metadata_dict or {}, held.data.text_id_to_ref_doc_id
+        metadata.pop(STAMPS, None)
+        documents.pop(STAMPS, None)
+        if stamps.nodes and metadata:
+            metadata[STAMPS] = stamps.plain()
+        elif stamps.nodes:
+            documents[STAMPS] = json.dumps(stamps.plain())
 
     def _with_own_entries(self, held: Any) -> Any:
         other = copy.copy(held)
-        other.data = dataclasses.replace(held.data, metadata_dict=dict(held.data.metadata_dict or {}))
+        metadata = held.data.metadata_dict and dict(held.data.metadata_dict)
+        documents = dict(held.data.text_id_to_ref_doc_id)
+        other.data = dataclasses.replace(held.data, metadata_dict=metadata, text_id_to_ref_doc_id=documents)
         return other
 
     @staticmethod
