@@ -88,6 +88,8 @@ def test_after_a_rollback_the_folder_may_go(kept):
     rollback(kept.connect())
     shutil.rmtree(kept.history)
     assert status(kept.connect()).version is None
+    content = kept.file.read_bytes()
+    assert not any(stamp in content for stamp in (b"nudge_rag", b"NUDGERAG")), "nothing of it is left in the file"
     assert push(kept).written == 5
     rollback(kept.connect())
     assert kept.connect().read(IDS).tobytes() == ROWS.astype(kept.connect().capabilities.dtype).tobytes()

@@ -254,11 +254,12 @@ class FrameworkDictStore(MappingStore, ABC):
         files.save_through(path, self._stamping_writer(vector_store), like=self._path)
 
     def _stamping_writer(self, held: Any) -> Callable[[str], Any]:
-        """Writes such an object with the stamps that are known, which the object in memory need not have."""
+        """Writes such an object with the stamps of what it holds, which the object in memory need not have."""
         stamps = self._known_stamps()
         if stamps.nodes:
+            of_vectors = stamps.held(self._vectors_of(held))
             held = self._with_own_entries(held)
-            self._put_stamps(held, stamps)
+            self._put_stamps(held, of_vectors)
         return self._writer(held)
 
     @abstractmethod
