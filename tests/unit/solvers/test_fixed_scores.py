@@ -45,9 +45,9 @@ def test_the_best_scores_are_those_of_a_sort(
     if background is not None:
         others = np.concatenate([others, _scores(queries, background, similarity)], axis=1)
     others = np.concatenate([others, np.full((5, depth), -np.inf)], axis=1)
-    np.testing.assert_allclose(np.sort(found.best, axis=1), np.sort(others, axis=1)[:, -depth:], rtol=1e-12)
+    np.testing.assert_allclose(np.sort(found.best, axis=1), np.sort(others, axis=1)[:, -depth:], rtol=1e-12, atol=1e-12)
     own = np.array([scores[query, rows[0]] if rows[0] not in covered else np.nan for query, rows in enumerate(answers)])
-    np.testing.assert_allclose(found.answer, own, rtol=1e-12)
+    np.testing.assert_allclose(found.answer, own, rtol=1e-12, atol=1e-12)
 
 
 def test_every_row_is_checked_though_hardly_any_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
