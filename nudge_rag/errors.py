@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 __all__ = [
     "CorruptArchiveError",
     "JournalAccessError",
     "JournalError",
     "LockedError",
+    "LostHistoryError",
     "MissingPackageError",
     "NudgeError",
     "PushError",
@@ -61,6 +63,18 @@ class JournalError(PushError, OSError):
 
 class JournalAccessError(JournalError, PermissionError):
     """Raised if the system lets the journal not be read or written to."""
+
+
+class LostHistoryError(JournalError):
+    """Raised if a store holds what a push wrote, and has no history of it: it would be taken for originals.
+
+    Attributes:
+        folder: the history as the store's file names it, if it is there; None otherwise.
+    """
+
+    def __init__(self, problem: str, folder: Path | None = None) -> None:
+        super().__init__(problem)
+        self.folder = folder
 
 
 class StoreError(NudgeError, RuntimeError):

@@ -10,7 +10,7 @@ import numpy as np
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.text import preview, printable
-from nudge_rag.errors import JournalError
+from nudge_rag.errors import LostHistoryError
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -61,10 +61,10 @@ def stamp_all(store: EmbeddingStore, version: Version, copy: EmbeddingStore) -> 
 
 
 def refuse_lost_history(store: EmbeddingStore) -> None:
-    """Raise JournalError if a store without a history holds what a push wrote: it would be taken for originals.
+    """Raise LostHistoryError if a store without a history holds what a push wrote: it would be taken for originals.
 
     Raises:
-        JournalError: says where the history was, and how to go on.
+        LostHistoryError: says where the history was, and how to go on.
         StoreError: the store failed.
     """
     if not isinstance(store, StampedStore):
@@ -73,10 +73,12 @@ def refuse_lost_history(store: EmbeddingStore) -> None:
         stamps = store.find_stamped()
     if not stamps.nodes:
         return
-    raise JournalError(
+    folder = Path(stamps.history)
+    raise LostHistoryError(
         f"{len(stamps.nodes)} node(s) of this {store.name} store hold vectors that a push wrote, such as"
         f" {preview(list(stamps.nodes)[:1])}, and it has no history: the push was recorded in {_shown(stamps.history)}."
-        f" {_way_back(stamps.history)}"
+        f" {_way_back(stamps.history)}",
+        folder if _has_versions(folder) else None,
     )
 
 

@@ -13,14 +13,15 @@ import numpy as np
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.embedding import EmbedQueries
-from nudge_rag.errors import JournalError, NudgeError
+from nudge_rag.errors import JournalError, LostHistoryError, NudgeError
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import pack_adapter, unpack_adapter
-from nudge_rag.journal.ownership import marked_versions
+from nudge_rag.journal.ownership import Home, marked_versions
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.history import FolderStorage
 from nudge_rag.tuning.looking import SECONDS_BETWEEN_LOOKS, Looker
 
 __all__ = [
@@ -68,6 +69,13 @@ def open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
     """Open the history for reading, in the folder that the store names if it is not its own."""
     try:
         return Journal.open(store, versions)
+    except LostHistoryError as lost:
+        # An index that its framework loaded from a file does not know the file, beside which the history lies.
+        if lost.folder is None:
+            raise
+        journal = Journal(store, Home(FolderStorage(lost.folder), None, store.key))
+        journal.refresh()
+        return journal
     except JournalError:
         named = marked_versions(store) if versions is None else None
         if named is None or not named.is_dir():
@@ -130,7 +138,8 @@ class LiveAdapter(Looker):
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
-    map that was read last stays, with a warning. So is it warned if what is live was made for another embedding model.
+    map that was read last stays, with a warning. It is warned as well if a file is here without its history, and if
+    what is live was made for another embedding model.
 
     Args:
         open_store: opens the vector store; called at first use.
@@ -202,7 +211,9 @@ class LiveAdapter(Looker):
             return _adapter_of(live)
         except NudgeError as error:
             problem = f"whether queries must pass a map of the live nudge could not be read: {error}"
-            if self._looked is None and self._on_unreadable == "raise":
+            # A file that was brought here without its history is served: what it holds is known to be nudged.
+            is_lost = isinstance(error, LostHistoryError)
+            if self._looked is None and self._on_unreadable == "raise" and not is_lost:
                 raise JournalError(f"{problem} (on_unreadable='serve' serves queries as they are)") from error
             if not self._warned:
                 warn_caller(problem)

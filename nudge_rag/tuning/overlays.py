@@ -9,7 +9,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
-from nudge_rag.errors import JournalError, NudgeError
+from nudge_rag.errors import JournalError, LostHistoryError, NudgeError
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
@@ -80,7 +80,8 @@ def lay_over(
         live = journal.live
     except NudgeError as error:
         problem = f"whether other nodes are nudged now could not be read: {error}"
-        if on_unreadable == "raise" or nudge.node_map is not None:
+        refused = on_unreadable == "raise" and not isinstance(error, LostHistoryError)
+        if refused or nudge.node_map is not None:
             raise JournalError(f"{problem} (on_unreadable='serve' serves this nudge's nodes alone)") from error
         warn_caller(problem)
         return OverlayStore(store, nudge.ids, nudge.vectors)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore, VectorStoreQuery
 
 from nudge_rag import (
     CorruptArchiveError,
     JournalError,
     LabeledPairs,
+    LostHistoryError,
     reapply,
     repair,
     rollback,
@@ -25,8 +29,9 @@ from nudge_rag import (
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.ownership import read_json, write_json
 from nudge_rag.journal.push import push_vectors
-from nudge_rag.stores import SimpleStore
+from nudge_rag.stores import InMemoryStore, SimpleStore
 from nudge_rag.stores.stamps import Stamps, read_stamps
+from nudge_rag.tuning.adapters import LiveAdapter, open_journal
 from tests.integrations.test_node_map import mapping_nudge
 from tests.stores.test_returned import IDS, MOVED, ROWS, FaissFolder, InMemoryFile, SimpleFile
 
@@ -282,3 +287,33 @@ def test_a_record_that_an_older_release_pruned_is_not_missed(kept):
     assert status(kept.connect()).version == "0002"
     assert rollback(kept.connect()).restored == 5
     assert kept.connect().read(IDS).tobytes() == ROWS.astype(kept.connect().capabilities.dtype).tobytes()
+
+
+@pytest.mark.parametrize("kind", [SimpleFile, InMemoryFile], ids=lambda kind: kind.__name__)
+def test_a_retriever_finds_the_history_of_what_its_framework_loaded_and_serves_without_it_with_a_warning(
+    kind, tmp_path
+):
+    kept = kind(tmp_path)
+    push(kept)
+    history = kept.path.with_name(kept.path.name + ".nudge-rag")
+
+    def load():
+        if kind is SimpleFile:
+            return SimpleStore(SimpleVectorStore.from_persist_path(str(kept.path)))
+        return InMemoryStore(InMemoryVectorStore.load(str(kept.path), DeterministicFakeEmbedding(size=len(ROWS[0]))))
+
+    assert open_journal(load(), None).live.name == "0001"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LiveAdapter(load).start()
+    with pytest.raises(LostHistoryError, match="pass persist_path=") as caught:
+        status(load())
+    assert caught.value.folder == history.resolve()
+    shutil.rmtree(history)
+    adapter = LiveAdapter(load)
+    with pytest.warns(UserWarning, match=rf"whether queries must pass a map .*5 {LOST}"):
+        adapter.start()
+    assert adapter.map_query([0.6, 0.8]) == [0.6, 0.8]
+    with pytest.raises(LostHistoryError) as caught:
+        status(load())
+    assert caught.value.folder is None
