@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,10 @@ class RedisStore(StoreAdapter):
         # A cosine with a zero vector has no distance, and Redis puts it anywhere among the others.
         return np.asarray(1 - np.nan_to_num(distances, nan=1.0), dtype=np.float64)
 
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that Redis could hold: its keys are bytes, and need not be text."""
+        return [name for name in ids if _is_of_bytes(name)]
+
     def matching(self, ids: Sequence[str], where: str | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         passing: set[str] = set()
@@ -245,3 +249,12 @@ class RedisStore(StoreAdapter):
     def _vectors_in(self, rows: list[bytes]) -> FloatArray:
         dtype = np.dtype(self.capabilities.dtype)
         return np.frombuffer(b"".join(rows), dtype=dtype).reshape(len(rows), self._index.dimension)
+
+
+def _is_of_bytes(node_id: str) -> bool:
+    """Whether an id is one that some key is read as."""
+    try:
+        key = node_id.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return key.decode("utf-8", "surrogateescape") == node_id
