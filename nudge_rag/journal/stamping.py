@@ -73,12 +73,12 @@ def refuse_lost_history(store: EmbeddingStore) -> None:
         stamps = store.find_stamped()
     if not stamps.nodes:
         return
-    folder = Path(stamps.history)
+    folder = _folder_with_versions(stamps.history)
     raise LostHistoryError(
         f"{len(stamps.nodes)} node(s) of this {store.name} store hold vectors that a push wrote, such as"
         f" {preview(list(stamps.nodes)[:1])}, and it has no history: the push was recorded in {_shown(stamps.history)}."
-        f" {_way_back(stamps.history)}",
-        folder if _has_versions(folder) else None,
+        f" {_way_back(folder)}",
+        folder,
     )
 
 
@@ -92,17 +92,18 @@ def _shown(history: str) -> str:
     return hidden if len(hidden) <= LONGEST_SHOWN else f"{hidden[:LONGEST_SHOWN]}..."
 
 
-def _has_versions(folder: Path) -> bool:
-    try:
-        return folder.is_absolute() and any(folder.glob(f"*/{MANIFEST}"))
-    except (OSError, ValueError):  # it cannot be the name of a folder
-        return False
-
-
-def _way_back(history: str) -> str:
-    """How the history comes to the store, or what to do without it."""
+def _folder_with_versions(history: str) -> Path | None:
+    """The folder that a file names as that of its history; None if it holds none."""
     folder = Path(history)
-    if not _has_versions(folder):
+    try:
+        return folder if folder.is_absolute() and any(folder.glob(f"*/{MANIFEST}")) else None
+    except (OSError, ValueError):  # it cannot be the name of a folder
+        return None
+
+
+def _way_back(folder: Path | None) -> str:
+    """How the history in ``folder`` comes to the store, or what to do without one."""
+    if folder is None:
         return (
             "If that is lost, embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the"
             " vectors that are there for their own"
@@ -111,7 +112,7 @@ def _way_back(history: str) -> str:
         return f"Pass versions={str(folder.parent)!r}"
     file = folder.with_suffix("")
     if not file.is_file():
-        return f"Bring it to the store with nudge_rag.take_over(store, {history!r})"
+        return f"Bring it to the store with nudge_rag.take_over(store, {str(folder)!r})"
     return (
         f"If this is the store in {file}, pass persist_path={str(file)!r}; if it is a copy, call"
         " nudge_rag.take_over(store, origin) with the adapter of that"

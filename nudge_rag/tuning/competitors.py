@@ -74,6 +74,11 @@ class StoreReads:
         """
         return self.found / self.expected if self.expected else 1.0
 
+    @classmethod
+    def none(cls, method: CompetitorMethod) -> StoreReads:
+        """Return those of nothing that was read yet."""
+        return cls("scan" if method == "scan" else "search", True, 0, 0)
+
     def __add__(self, other: StoreReads) -> StoreReads:
         """Add up reads of one store."""
         names = ("vectors_read", "queries", "expected", "found", "short")
@@ -133,8 +138,7 @@ def find_competitors(
     if method not in METHODS:
         raise ValueError(f"competitors must be 'auto', 'search' or 'scan', got {method!r}")
     if not len(queries) or depth < 1:
-        reads = StoreReads("scan" if method == "scan" else "search", True, 0, 0)
-        return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], reads)
+        return Competitors([[] for _ in queries], [np.zeros(0) for _ in queries], StoreReads.none(method))
     if method == "scan":
         return _scanned(store, queries, set(known), depth)
     return _searched(store, queries, known, vectors, depth, may_scan=method == "auto")

@@ -118,12 +118,7 @@ class TuningState:
         self._labels = RunningLabels()
         # Of solvers that learn from what training queries are confused with: their best unlabelled nodes.
         self._training_lists: dict[str, HeldOutQuery] = {}
-        self._reader = StoreReader(
-            store,
-            self.versions,
-            self.competitors,
-            StoreReads("scan" if self.competitors == "scan" else "search", True, 0, 0),
-        )
+        self._reader = StoreReader(store, self.versions, self.competitors, StoreReads.none(self.competitors))
 
     def __len__(self) -> int:
         """Number of labelled pairs."""
