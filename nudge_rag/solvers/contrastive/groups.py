@@ -19,8 +19,10 @@ GROUP_SIZE = 256
 # shares of all nodes, within these bounds.
 NEAREST_SHARE, NEAREST = 1 / 8, (64, 160)
 SAMPLED_SHARE, SAMPLED = 1 / 14, (40, 96)
-# The nearest nodes are sought among so many times as many, which are near the means of parts of the group.
-PRESELECTED, PART_SIZE = 4, 32
+# The nearest nodes are sought among so many times as many, which are near the means of parts of the group. Parts of so
+# many queries are enough for so many nodes; they grow with the nodes, up to the group, since all parts are multiplied
+# with all nodes: then a group's columns hold at most a hundredth less of its softmax.
+PRESELECTED, PART_SIZE, NODES_OF_PARTS = 4, 32, 5_000
 # The means of so many groups are multiplied with all nodes at once: one group's are too few for full speed.
 GROUPS_AT_ONCE = 16
 # A softmax in groups pays as soon as it runs over less than this share of the nodes, labels not counted.
@@ -179,15 +181,29 @@ def _near_means(queries: FloatArray, bounds: IntArray, nodes: FloatArray, wanted
     if wanted >= len(nodes):
         yield from itertools.repeat(np.arange(len(nodes)), len(groups))
         return
+    part_size = _part_size(len(nodes))
     for number in range(0, len(groups), GROUPS_AT_ONCE):
-        means = [_means_of_parts(queries[first:last]) for first, last in groups[number : number + GROUPS_AT_ONCE]]
+        means = [
+            _means_of_parts(queries[first:last], part_size) for first, last in groups[number : number + GROUPS_AT_ONCE]
+        ]
         near = np.concatenate(means) @ nodes.T
         for scores in np.split(near, np.cumsum([len(each) for each in means[:-1]])):
             yield np.sort(np.argpartition(-scores.max(axis=0), wanted - 1)[:wanted])
 
 
-def _means_of_parts(group: FloatArray) -> FloatArray:
-    means = np.add.reduceat(group, np.arange(0, len(group), PART_SIZE), axis=0)
+def _part_size(n_nodes: int) -> int:
+    """How many queries of a group have one mean.
+
+    Example:
+        >>> _part_size(3_000), _part_size(10_000), _part_size(1_000_000)
+        (32, 64, 256)
+    """
+    return min(max(PART_SIZE, PART_SIZE * n_nodes // NODES_OF_PARTS), GROUP_SIZE)
+
+
+def _means_of_parts(group: FloatArray, size: int) -> FloatArray:
+    """Directions of the means of every ``size`` consecutive queries."""
+    means = np.add.reduceat(group, np.arange(0, len(group), size), axis=0)
     return np.asarray(means / (np.linalg.norm(means, axis=1, keepdims=True) + np.finfo(means.dtype).tiny))
 
 

@@ -157,16 +157,19 @@ def test_places_beside_what_is_kept(kept, data):
     assert found.tolist() == [others[place] for place in places]
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 16])
-def test_nodes_near_the_means_of_parts_however_many_groups_at_once(monkeypatch, at_once):
+@pytest.mark.parametrize(
+    ("at_once", "nodes_of_parts", "size"), [(1, 300, 32), (3, 300, 32), (16, 300, 32), (3, 100, 96)]
+)
+def test_nodes_near_the_means_of_parts_however_many_groups_at_once(monkeypatch, at_once, nodes_of_parts, size):
     monkeypatch.setattr(module, "GROUPS_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "NODES_OF_PARTS", nodes_of_parts)
     rng = np.random.default_rng(5)
     nodes, queries = unit(rng.normal(size=(300, 6))), unit(rng.normal(size=(420, 6)))
     bounds = np.array([0, 100, 190, 290, 420])
     found = list(_near_means(queries, bounds, nodes, 40))
     assert len(found) == 4
     for columns, (first, last) in zip(found, itertools.pairwise(bounds), strict=True):
-        parts = [queries[start : min(start + 32, last)] for start in range(first, last, 32)]
+        parts = [queries[start : min(start + size, last)] for start in range(first, last, size)]
         highest = np.max([nodes @ unit(part.mean(axis=0, keepdims=True))[0] for part in parts], axis=0)
         assert columns.tolist() == sorted(np.argsort(-highest)[:40].tolist())
 
