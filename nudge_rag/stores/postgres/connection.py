@@ -218,6 +218,11 @@ class EngineCursor:
         ((name,),) = self.execute("SELECT current_database()::text").fetchall()
         return SimpleNamespace(host=url.host or url.query.get("host", ""), port=url.port or 5432, dbname=name)
 
+    @property
+    def adapters(self) -> Any:
+        """Those of psycopg, if it is the driver, else None."""
+        return getattr(self._connection.connection.driver_connection, "adapters", None)
+
     def transaction(self) -> Any:
         """Context manager of a savepoint."""
         return _transaction(self._call, self._connection.begin_nested)

@@ -16,6 +16,7 @@ from nudge_rag.common.memory import giving_back
 from nudge_rag.stores.base import StoreError
 from nudge_rag.stores.checks import check_label
 from nudge_rag.stores.copies import unknown_copy
+from nudge_rag.stores.postgres.sent_vectors import send_vectors
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -122,19 +123,18 @@ class PostgresCopies:
                 self._filled(f"UPDATE {{table}} SET {{new}} = {{live}} WHERE ({own}) IS NOT TRUE", new=new), []
             )
             kind = self._kind(cursor)
-        update = self._filled(
-            # One text for all vectors: of a list, psycopg would quote each.
-            f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], string_to_array(%s::text, ';'))"
-            f" AS nudge_new(nudge_id, nudge_v) WHERE {own} AND {{id}}::text = nudge_id",
-            new=new,
-        )
         query = self._filled(f"SELECT {{id}}::text, vector_send({{live}}::vector) FROM {{table}} WHERE {own}", new=new)
         n_nodes = 0
         for rows in giving_back(stream(query, ROWS_PER_STEP)):
             names = [row[0] for row in rows]
             vectors = make(names, parse_vectors([row[1] for row in rows]))
             with self._cursor() as cursor:
-                cursor.execute(update, [names, ";".join(str(vector.tolist()) for vector in vectors)])
+                array, sent = send_vectors(cursor, vectors)
+                update = (
+                    f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], %s::{array})"
+                    f" AS nudge_new(nudge_id, nudge_v) WHERE {own} AND {{id}}::text = nudge_id"
+                )
+                cursor.execute(self._filled(update, new=new), [names, sent])
             n_nodes += len(names)
         self._build_indexes(new, indexes)
         return n_nodes
@@ -245,13 +245,13 @@ class PostgresCopies:
         stale = np.flatnonzero((copied != vectors).any(axis=1)).tolist()
         if stale:
             kind = self._kind(cursor)
+            (array, wanted_now), (_, live_now) = (send_vectors(cursor, part[stale]) for part in (vectors, live))
             update = (
-                f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], %s::text[], %s::text[])"
+                f"UPDATE {{table}} SET {{new}} = nudge_v::{kind} FROM unnest(%s::text[], %s::{array}, %s::{array})"
                 f" AS nudge_new(nudge_id, nudge_v, nudge_old) WHERE {own} AND {{id}}::text = nudge_id"
                 f" AND {{live}} = nudge_old::{kind}"
             )
-            texts = [[str(part[at].tolist()) for at in stale] for part in (vectors, live)]
-            cursor.execute(self._filled(update, new=new), [[names[at] for at in stale], *texts])
+            cursor.execute(self._filled(update, new=new), [[names[at] for at in stale], wanted_now, live_now])
         return len(stale)
 
     def _kind(self, cursor: Any) -> str:

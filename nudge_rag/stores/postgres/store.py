@@ -22,6 +22,7 @@ from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.postgres.connection import connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies, parse_vectors
 from nudge_rag.stores.postgres.history import PostgresHistory
+from nudge_rag.stores.postgres.sent_vectors import send_vectors
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -261,15 +262,16 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
     def _update(self, names: list[str], rows: FloatArray, expected: FloatArray | None = None) -> list[str]:
         """Overwrite vectors, only expected ones if these are given: ids of the rows that were written."""
-        given = [rows] if expected is None else [rows, expected]
+        with self._cursor() as cursor:
+            given = [send_vectors(cursor, part) for part in (rows, expected) if part is not None]
         query = (
             "UPDATE {table} SET {vector} = nudge_v::{kind}"
-            f" FROM unnest(%s::text[]{', %s::text[]' * len(given)})"
+            f" FROM unnest(%s::text[]{''.join(f', %s::{array}' for array, _ in given)})"
             f" AS nudge_new(nudge_id, nudge_v{'' if expected is None else ', nudge_old'})"
             " WHERE {only} AND {id}::text = nudge_id"
         )
         query += "" if expected is None else " AND {vector} = nudge_old::{kind}"
-        values = [names, *([str(row.tolist()) for row in part] for part in given)]
+        values = [names, *(sent for _, sent in given)]
         return [row[0] for row in self._rows(query + " RETURNING {id}::text", values)]
 
     def history(self) -> BlobStorage:
