@@ -1,12 +1,20 @@
-"""Keep linear algebra on one thread while many small products are computed."""
+"""Keep linear algebra on one thread while many small products are computed, by one thread or by several."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["one_blas_thread"]
+__all__ = ["count_blas_threads", "map_in_threads", "one_blas_thread"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Of less work, threads are not worth their start: multiplications, some hundredths of a second.
+WORTH_THREADS = 2e9
 
 # Held by the one thread that has set the limit, and will lift it.
 _LIMITED = threading.Lock()
@@ -39,3 +47,39 @@ def one_blas_thread() -> Iterator[None]:
             yield
     finally:
         _LIMITED.release()
+
+
+def count_blas_threads() -> int:
+    """Number of threads that linear algebra has now; 1 if threadpoolctl, which tells, is not installed."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return 1
+    info = threadpoolctl.threadpool_info()
+    return max((int(one["num_threads"]) for one in info if one["user_api"] == "blas"), default=1)
+
+
+def map_in_threads(function: Callable[[T], R], items: Sequence[T], multiplications: float) -> list[R]:
+    """Apply a function of small products to each item; if it is much work, on as many threads as linear algebra has.
+
+    Each of them then has linear algebra of one thread, so that all other work on the scores is shared out as well.
+
+    Args:
+        function: of one item; several run at once.
+        items: what it is applied to.
+        multiplications: about how many there are in all.
+
+    Returns:
+        The results, in the order of the items. What the function raises for the first of them is raised.
+
+    Example:
+        >>> map_in_threads(lambda size: size**2, [1, 2, 3], multiplications=3)
+        [1, 4, 9]
+    """
+    n_threads = 1
+    if len(items) > 1 and multiplications >= WORTH_THREADS:
+        n_threads = min(len(items), count_blas_threads())
+    if n_threads < 2:
+        return [function(item) for item in items]
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(function, items))

@@ -10,16 +10,13 @@ import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
+from nudge_rag.stores.lake.batch import LARGEST, Batch, Workspace, ready_rows
 
 __all__ = ["NO_ROW", "Best", "BestNodes", "Question", "merge_best", "score_pairs"]
 
 # Scores of one product, and of the first one: the better its k-th node, the fewer of the others are looked at twice.
 SCORES_PER_TILE, SCORES_AT_FIRST = 8_000_000, 16_000_000
 NUMBERS_PER_STEP = 4_000_000
-# Products of larger numbers would be infinite in float32.
-LARGEST = 1e15
-# Sums of squares of up to some 50,000 numbers are no less than this much of what they should be.
-ROUNDED_UP = 1.01
 # Where there are fewer nodes than k: after all others.
 NO_ROW = np.iinfo(np.int64).max
 
@@ -91,6 +88,7 @@ class BestNodes:
 
     Args:
         question: what is asked.
+        space: for the products; its own without.
 
     Example:
         >>> best = BestNodes(Question(np.array([[1.0, 0.0]]), 2, "dot"))
@@ -99,20 +97,18 @@ class BestNodes:
         ([['a', 'c']], [[1.0, 1.0]])
     """
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, space: Workspace | None = None) -> None:
         self._question = question
         self._wide = _query_side(question)
         # None if its numbers are too large for float32.
         self._narrow = None if np.abs(self._wide).max(initial=0) > LARGEST else self._wide.astype(np.float32)
-        self._exact = _ready(question.queries, question.similarity)
+        self._exact = ready_rows(question.queries, question.similarity)
         self._squares = (question.queries**2).sum(axis=1)
         self._lengths = np.linalg.norm(self._wide, axis=1)
         nothing = Best.nothing(len(question.queries), question.k)
-        self._scores, self._rows = nothing.scores, nothing.rows
-        # The product and the nodes of every tile: new memory for each would cost as much again.
-        self._space = np.empty(0, dtype=np.float32)
-        self._unit = np.empty((0, 0), dtype=np.float32)
-        self._names: dict[int, str | None] = {NO_ROW: None}
+        self._scores, self._rows, self._ids = nothing.scores, nothing.rows, nothing.ids
+        self._space = space or Workspace()
+        self._node_space = Workspace()
         self._read = 0
 
     def add(self, names: Sequence[str], vectors: FloatArray) -> None:
@@ -121,72 +117,54 @@ class BestNodes:
         Raises:
             ValueError: a vector that is not finite, by the node's id.
         """
-        rows = vectors if vectors.dtype == np.float32 else vectors.astype(np.float64, copy=False)
-        squares = _squares(rows)
-        if not np.isfinite(squares).all():
-            finite = np.isfinite(rows).all(axis=1)
-            if not finite.all():
-                raise ValueError(f"the vector of node {names[int(finite.argmin())]!r} holds NaN or infinite values")
-        first, self._read = self._read, self._read + len(names)
-        hidden = self._question.without
-        shown = np.arange(len(names))
-        if hidden and not hidden.isdisjoint(names):
-            shown = np.flatnonzero([name not in hidden for name in names])
-            rows, squares = rows[shown], squares[shown]
+        self.look(Batch(names, vectors, self._question.similarity, self._question.without, self._node_space))
+
+    def look(self, batch: Batch) -> None:
+        """Look at a batch that was made ready for the question."""
+        first, self._read = self._read, self._read + len(batch.ids)
         start = 0
-        while start < len(shown):
+        while start < len(batch.places):
             most = SCORES_AT_FIRST if self._bounds()[0] == -np.inf else SCORES_PER_TILE
             tile = slice(start, start + max(1, most // len(self._question.queries)))
-            self._add(names, shown[tile], rows[tile], squares[tile], first)
+            self._add(batch, tile, first)
             start = tile.stop
 
     def result(self) -> Best:
         """The best of all nodes that were added."""
-        rows, place = np.unique(self._rows, return_inverse=True)
-        names = np.array([self._names[row] for row in rows.tolist()], dtype=object)
-        return Best(self._scores, self._rows, names[place.reshape(self._rows.shape)], self._read)
+        return Best(self._scores, self._rows, self._ids, self._read)
 
     def _bounds(self) -> Float64Array:
         """The k-th best score of each query so far, here or in another fragment: a better node has no less."""
         return np.maximum(self._scores[:, -1], self._question.floor)
 
-    def _add(
-        self, names: Sequence[str], places: IntArray, vectors: FloatArray, squares: FloatArray, first: int
-    ) -> None:
-        rough, errors = self._product(vectors, squares)
+    def _add(self, batch: Batch, tile: slice, first: int) -> None:
+        rough, errors = self._product(batch, tile)
         bounds = self._bounds() - errors
         if self._question.similarity == "l2":
             bounds = bounds + self._squares
         queries, columns = _contenders(rough, bounds, errors, self._question.k)
         if not len(queries):
             return
-        scores = self._score(queries, columns, vectors)
+        scores = self._score(queries, columns, batch.vectors[tile])
         # Of each query's contenders the best k, in a row of their own.
         order = np.lexsort((columns, -scores, queries))
         queries, columns, scores = queries[order], columns[order], scores[order]
         asked, starts, counts = np.unique(queries, return_index=True, return_counts=True)
         rank = np.arange(len(queries)) - np.repeat(starts, counts)
         kept = rank < self._question.k
-        at, rank, rows = np.searchsorted(asked, queries[kept]), rank[kept], first + places[columns[kept]]
-        new_scores = np.full((len(asked), int(rank.max()) + 1), -np.inf)
-        new_rows = np.full(new_scores.shape, NO_ROW)
-        new_scores[at, rank], new_rows[at, rank] = scores[kept], rows
-        self._names.update((row, names[row - first]) for row in np.unique(rows).tolist())
-        order, merged = _merged(self._scores[asked], self._rows[asked], new_scores, new_rows)
-        self._scores[asked], self._rows[asked] = merged
+        at, rank, places = np.searchsorted(asked, queries[kept]), rank[kept], batch.places[tile][columns[kept]]
+        new = Best.nothing(len(asked), int(rank.max()) + 1)
+        new.scores[at, rank], new.rows[at, rank], new.ids[at, rank] = scores[kept], first + places, batch.ids[places]
+        merged = merge_best(Best(self._scores[asked], self._rows[asked], self._ids[asked]), new)
+        self._scores[asked], self._rows[asked], self._ids[asked] = merged.scores, merged.rows, merged.ids
 
-    def _product(self, vectors: FloatArray, squares: FloatArray) -> tuple[FloatArray, Float64Array]:
+    def _product(self, batch: Batch, tile: slice) -> tuple[FloatArray, Float64Array]:
         """Rough scores (m, n), those of l2 plus |q|^2, and by how much those of each query may be off."""
-        queries: FloatArray = self._wide
-        if vectors.dtype == np.float32 and self._narrow is not None and squares.max(initial=0) <= LARGEST**2:
-            queries = self._narrow
-        elif vectors.dtype == np.float32:
-            vectors = vectors.astype(np.float64)
-            squares = _squares(vectors)
-        if vectors.dtype == np.float32 and self._unit.shape < vectors.shape:
-            self._unit = np.empty_like(vectors)
-        nodes, longest = _node_side(vectors, squares, self._question.similarity, self._unit)
-        limits = np.finfo(vectors.dtype)
+        queries, side = (self._wide, None) if self._narrow is None else (self._narrow, batch.narrow)
+        if side is None:
+            queries, side = self._wide, batch.wide
+        nodes, longest = side[0][tile], side[1]
+        limits = np.finfo(nodes.dtype)
         # Twice the length, and a few more: norms and squares are themselves sums of that length.
         gamma = (2 * nodes.shape[1] + 16) * float(limits.eps)
         return self._multiply(queries, nodes), 2 * (
@@ -194,12 +172,9 @@ class BestNodes:
         )
 
     def _multiply(self, queries: FloatArray, nodes: FloatArray) -> FloatArray:
-        size = len(queries) * len(nodes)
-        if size > SCORES_PER_TILE or queries.dtype != np.float32:
+        if len(queries) * len(nodes) > SCORES_PER_TILE or queries.dtype != np.float32:
             return np.asarray(queries @ nodes.T)
-        if len(self._space) < size:
-            self._space = np.empty(size, dtype=np.float32)
-        return np.matmul(queries, nodes.T, out=self._space[:size].reshape(len(queries), len(nodes)))
+        return np.matmul(queries, nodes.T, out=self._space.matrix(len(queries), len(nodes)))
 
     def _score(self, queries: IntArray, columns: IntArray, vectors: FloatArray) -> Float64Array:
         similarity = self._question.similarity
@@ -208,7 +183,7 @@ class BestNodes:
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             used, place = np.unique(columns[part], return_inverse=True)
-            nodes = _ready(vectors[used].astype(np.float64), similarity)
+            nodes = ready_rows(vectors[used].astype(np.float64), similarity)
             scores[part] = score_pairs(self._exact[queries[part]], nodes[place], similarity)
         return scores
 
@@ -229,18 +204,12 @@ def score_pairs(queries: Float64Array, nodes: Float64Array, similarity: Similari
 
 def merge_best(one: Best, other: Best) -> Best:
     """Merge the best nodes of two sets into the best of both, as many as ``one`` has; equal scores by row."""
-    order, (scores, rows) = _merged(one.scores, one.rows, other.scores, other.rows)
-    ids = np.take_along_axis(np.concatenate([one.ids, other.ids], axis=1), order, axis=1)
+    scores, rows, ids = (
+        np.concatenate([getattr(one, name), getattr(other, name)], axis=1) for name in ("scores", "rows", "ids")
+    )
+    order = np.lexsort((rows, -scores), axis=1)[:, : one.scores.shape[1]]
+    scores, rows, ids = (np.take_along_axis(part, order, axis=1) for part in (scores, rows, ids))
     return Best(scores, rows, ids, one.read + other.read)
-
-
-def _merged(
-    scores: Float64Array, rows: IntArray, other_scores: Float64Array, other_rows: IntArray
-) -> tuple[IntArray, tuple[Float64Array, IntArray]]:
-    """The places of the best in both side by side, as many as the first has, and their scores and rows."""
-    together, numbers = np.concatenate([scores, other_scores], axis=1), np.concatenate([rows, other_rows], axis=1)
-    order = np.lexsort((numbers, -together), axis=1)[:, : scores.shape[1]]
-    return order, (np.take_along_axis(together, order, axis=1), np.take_along_axis(numbers, order, axis=1))
 
 
 def _contenders(rough: FloatArray, bounds: Float64Array, errors: Float64Array, k: int) -> tuple[IntArray, IntArray]:
@@ -267,49 +236,9 @@ def _kth(scores: FloatArray, k: int) -> Float64Array:
     return np.partition(scores, place, axis=1)[:, place].astype(np.float64)
 
 
-def _ready(rows: Float64Array, similarity: Similarity) -> Float64Array:
-    """Rows in float64 as they are scored: at unit length for cosine, zeros left as they are."""
-    if similarity != "cosine":
-        return rows
-    # By the largest number first: squares of tiny or huge ones would leave float64's range.
-    largest = np.abs(rows).max(axis=1, initial=0, keepdims=True)
-    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
-    norms = np.sqrt(np.add.reduce(scaled * scaled, axis=1))[:, None]
-    return np.asarray(np.divide(scaled, norms, out=np.zeros_like(rows), where=norms > 0))
-
-
 def _query_side(question: Question) -> Float64Array:
     """The queries' side of the product."""
-    queries = _ready(question.queries, question.similarity)
+    queries = ready_rows(question.queries, question.similarity)
     if question.similarity != "l2":
         return np.ascontiguousarray(queries)
     return np.concatenate([2 * queries, np.full((len(queries), 1), -1.0)], axis=1)
-
-
-def _squares(vectors: FloatArray) -> FloatArray:
-    """The squared length of each row; infinite if it is out of range."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
-
-
-def _node_side(
-    vectors: FloatArray, squares: FloatArray, similarity: Similarity, space: FloatArray
-) -> tuple[FloatArray, float]:
-    """The nodes' side of the product, and no less than the length of its longest row.
-
-    Rows are at unit length for cosine, in ``space`` if they are of its kind, with their squares for l2.
-    """
-    largest = float(squares.max(initial=0))
-    if similarity == "dot":
-        return vectors, ROUNDED_UP * largest**0.5
-    if similarity == "l2":
-        longest = ROUNDED_UP * (largest + largest * largest) ** 0.5
-        return np.concatenate([vectors, squares[:, None]], axis=1), longest
-    # Below it, squares have lost digits.
-    small = squares <= 1e8 * np.finfo(vectors.dtype).tiny
-    if small.any() and (vectors[small] != 0).any():
-        return _ready(vectors.astype(np.float64), similarity).astype(vectors.dtype), ROUNDED_UP
-    norms = np.sqrt(squares)
-    norms[norms == 0] = 1
-    out = space[: len(vectors)] if space.dtype == vectors.dtype else None
-    return np.divide(vectors, norms[:, None], out=out), ROUNDED_UP

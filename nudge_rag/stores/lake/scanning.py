@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from nudge_rag.common.blas_threads import one_blas_thread
 from nudge_rag.common.progress import track
 from nudge_rag.stores.base import EmbeddingStore, SearchResult
 from nudge_rag.stores.checks import check_queries
+from nudge_rag.stores.lake.batch import Batch, Workspace
 from nudge_rag.stores.lake.best import NO_ROW, Best, BestNodes, Question, merge_best
 from nudge_rag.stores.lake.executors import map_fragments
 from nudge_rag.stores.lake.fragments import Fragment, FragmentedStore, StoreFragment
@@ -115,20 +115,38 @@ def best_of_fragment(fragment: Fragment, question: Question) -> Best:
 
 
 def best_by_threads(fragment: Fragment, question: Question) -> Best:
-    """Find the best nodes of one fragment, with a thread a processor if the queries are many: each has its share."""
+    """Find the best nodes of one fragment, with a thread a processor if the queries are many: each has its share.
+
+    The next batch is read while the threads look at one.
+    """
     n_queries = len(question.queries)
     n_threads = max(1, min(MOST_THREADS, _count_processors(), n_queries // QUERIES_PER_THREAD))
     n_shares = n_threads * -(-n_queries // (n_threads * QUERIES_AT_ONCE))
     if n_shares < 2:
         return best_of_fragment(fragment, question)
-    shares = [BestNodes(share) for share in question.divide(n_shares)]
+    spaces = [Workspace() for _ in range(n_threads)]
+    shares = [BestNodes(share, spaces[number % n_threads]) for number, share in enumerate(question.divide(n_shares))]
+    node_space, looking = Workspace(), list[Future[None]]()
     with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         for names, vectors in fragment.batches(_batch_size(question)):
-            # A list, so that what a thread raises is raised here.
-            list(pool.map(BestNodes.add, shares, itertools.repeat(names), itertools.repeat(vectors)))
+            _wait(looking)
+            batch = Batch(names, vectors, question.similarity, question.without, node_space)
+            looking = [pool.submit(_look, shares[number::n_threads], batch) for number in range(n_threads)]
+        _wait(looking)
     parts = [share.result() for share in shares]
     scores, rows, ids = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "rows", "ids"))
     return _told(Best(scores, rows, ids, parts[0].read), question)
+
+
+def _look(shares: Sequence[BestNodes], batch: Batch) -> None:
+    for share in shares:
+        share.look(batch)
+
+
+def _wait(looking: Sequence[Future[None]]) -> None:
+    """Wait for threads; what one of them raises is raised here."""
+    for each in looking:
+        each.result()
 
 
 def _batch_size(question: Question) -> int:

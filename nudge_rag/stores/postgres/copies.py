@@ -330,8 +330,12 @@ def parse_vectors(sent: Sequence[Any]) -> FloatArray:
         >>> parse_vectors([bytes.fromhex("00020000" "3f800000" "40000000")]).tolist()
         [[1.0, 2.0]]
     """
-    rows = [np.frombuffer(content, dtype=">f4", offset=4) for content in sent]
-    return np.array(rows, dtype=np.float32)
+    if len({len(content) for content in sent}) != 1:
+        rows = [np.frombuffer(content, dtype=">f4", offset=4) for content in sent]
+        return np.array(rows, dtype=np.float32)
+    # All at once: thousands of small arrays take several times as long.
+    numbers = np.frombuffer(b"".join(sent), dtype=">f4").reshape(len(sent), -1)
+    return numbers[:, 1:].astype(np.float32)
 
 
 def _doubled(text: str) -> str:

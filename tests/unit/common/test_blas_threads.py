@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from nudge_rag.common.blas_threads import one_blas_thread
+from nudge_rag.common import blas_threads
+from nudge_rag.common.blas_threads import count_blas_threads, map_in_threads, one_blas_thread
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -61,3 +62,41 @@ def test_nothing_happens_without_threadpoolctl(monkeypatch):
         before = counts()
         with one_blas_thread():
             assert counts() == before
+
+
+def test_threads_have_linear_algebra_of_one_thread_each():
+    barrier = threading.Barrier(2)
+
+    def look(item):
+        # Both are here at once: neither waits for the other to end.
+        barrier.wait(10)
+        return item, threading.get_ident(), counts()
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert count_blas_threads() == 2
+        found = map_in_threads(look, ["a", "b"], multiplications=blas_threads.WORTH_THREADS)
+        assert set(counts()) == {2}
+    assert [item for item, _, _ in found] == ["a", "b"]
+    assert len({thread for _, thread, _ in found}) == 2
+    assert {number for _, _, numbers in found for number in numbers} == {1}
+
+
+@pytest.mark.parametrize("work", [0, blas_threads.WORTH_THREADS])
+def test_little_work_and_one_thread_of_linear_algebra_stay_here(work):
+    here = threading.get_ident()
+    with threadpoolctl.threadpool_limits(2 if not work else 1, user_api="blas"):
+        assert map_in_threads(lambda item: (item, threading.get_ident()), [1, 2], work) == [(1, here), (2, here)]
+
+
+def test_the_first_item_that_fails_is_raised():
+    def fail(item):
+        raise ValueError(f"item {item}")
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"), pytest.raises(ValueError, match="item 1"):
+        map_in_threads(fail, [1, 2], blas_threads.WORTH_THREADS)
+
+
+def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert count_blas_threads() == 1
+    assert map_in_threads(str, [1, 2], blas_threads.WORTH_THREADS) == ["1", "2"]
