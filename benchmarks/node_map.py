@@ -27,6 +27,7 @@ import numpy as np
 from nudge_rag import Nudge, rollback, switch
 from nudge_rag.solvers import QueryAdapter, ValidationCurve
 from nudge_rag.stores import LanceStore, PgVectorStore
+from nudge_rag.stores.postgres.sent_vectors import send_vectors
 
 DIMENSION, ROWS_PER_PART = 384, 5_000
 
@@ -66,10 +67,10 @@ def make_postgres(folder: Path, nodes: int) -> Any:
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         connection.execute(f"CREATE TABLE nodes (id text PRIMARY KEY, embedding vector({DIMENSION}))")
-        with connection.cursor().copy("COPY nodes FROM STDIN") as copy:
-            for ids, rows in parts(nodes):
-                for node_id, row in zip(ids, rows, strict=True):
-                    copy.write_row([node_id, str(row.tolist())])
+        for ids, rows in parts(nodes):
+            with connection.cursor() as cursor:
+                array, sent = send_vectors(cursor, rows)
+                cursor.execute(f"INSERT INTO nodes SELECT * FROM unnest(%s::text[], %s::{array})", [ids, sent])
     return PgVectorStore(uri, "nodes")
 
 
