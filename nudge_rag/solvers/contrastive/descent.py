@@ -14,6 +14,7 @@ from nudge_rag.common.blas_threads import one_blas_thread
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.contrastive.groups import (
     QueryGroups,
+    are_worth_it,
     group_queries,
     is_cheaper_in_groups,
     reorder_queries,
@@ -80,11 +81,10 @@ class ContrastiveDescent:
     ) -> None:
         if problem.train is None:
             raise TypeError("NudgeContrastive needs the training queries themselves")
-        self._train, self._similarity, self._bounds = problem.train, similarity, None
+        self._train, self._similarity = problem.train, similarity
+        self._bounds: IntArray | None = None
         if is_cheaper_in_groups(problem.train.n_queries, len(problem.rows)):
-            with one_blas_thread():
-                order, self._bounds = group_queries(query_vectors(problem.train, "cosine"))
-            self._train = reorder_queries(problem.train, order)
+            self._put_into_groups(problem)
         self._given, self._uncovered_weight = problem.originals, uncovered_weight
         self._sphere = keep_lengths
         # For cosine and l2 lengths do not matter, and competitors are those by direction.
@@ -174,6 +174,15 @@ class ContrastiveDescent:
         if not offset:
             return vectors
         return lower_scores(vectors, common_direction(self._train.vectors), offset, keep_lengths=self._sphere)
+
+    def _put_into_groups(self, problem: Problem) -> None:
+        """Order the training queries by groups, unless these have so many labels that all nodes cost less."""
+        with one_blas_thread():
+            order, bounds = group_queries(query_vectors(self._train, "cosine"))
+        ordered = reorder_queries(self._train, order)
+        columns = covered_columns(ordered.node_of_pair, problem.rows)
+        if are_worth_it(bounds, ordered.query_of_pair, columns, len(problem.rows)):
+            self._train, self._bounds = ordered, bounds
 
     def _as_given(self, solution: FloatArray) -> FloatArray:
         if self._sphere:

@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
 from nudge_rag.solvers.labels import PreparedLabels, RejectedPairs
 
-__all__ = ["QueryGroups", "group_queries", "is_cheaper_in_groups", "reorder_queries", "select_columns"]
+__all__ = ["QueryGroups", "are_worth_it", "group_queries", "is_cheaper_in_groups", "reorder_queries", "select_columns"]
 
 # Queries of a group: enough for matrix products at full speed.
 GROUP_SIZE = 256
@@ -53,13 +53,28 @@ class QueryGroups:
 
 
 def is_cheaper_in_groups(n_queries: int, n_nodes: int) -> bool:
-    """Whether a softmax over all nodes costs more than one over each group's.
+    """Whether a softmax over all nodes costs more than one over each group's, labels not counted.
 
     Example:
         >>> is_cheaper_in_groups(20_000, 5_000), is_cheaper_in_groups(20_000, 200)
         (True, False)
     """
     return n_queries > GROUP_SIZE and WORTHWHILE * n_nodes > sum(_sizes(n_nodes))
+
+
+def are_worth_it(bounds: IntArray, query_of_pair: IntArray, columns: IntArray, n_nodes: int) -> bool:
+    """Whether groups, each of which looks at all its labels' nodes too, look at few enough of all nodes.
+
+    Example:
+        >>> everybody, nobody = np.repeat(np.arange(4), 1_000), np.arange(0)
+        >>> bounds, columns = np.array([0, 2, 4]), np.tile(np.arange(1_000), 4)
+        >>> are_worth_it(bounds, everybody, columns, 1_000), are_worth_it(bounds, nobody, nobody, 1_000)
+        (False, True)
+    """
+    n_groups = len(bounds) - 1
+    group_of_pair = np.searchsorted(bounds, query_of_pair, side="right") - 1
+    labels = len(np.unique(group_of_pair * n_nodes + columns)) / n_groups
+    return bool(WORTHWHILE * n_nodes > sum(_sizes(n_nodes)) + labels)
 
 
 def _sizes(n_nodes: int) -> tuple[int, int]:

@@ -248,3 +248,17 @@ def test_groups_pay_where_nodes_are_many():
     assert not is_cheaper_in_groups(100, 100_000)  # a single group
     assert not is_cheaper_in_groups(100_000, 200)
     assert is_cheaper_in_groups(100_000, 3_000)
+
+
+@pytest.mark.parametrize(("labels_a_query", "as_full"), [(60, True), (1, False)])
+def test_queries_with_so_many_labels_that_all_nodes_cost_less_are_not_put_into_groups(
+    monkeypatch, labels_a_query, as_full
+):
+    rng = np.random.default_rng(7)
+    nodes = unit(rng.normal(size=(1_000, 8)))
+    queries = np.repeat(nodes, 2, axis=0)
+    answers = [[row // 2, *rng.choice(1_000, size=labels_a_query - 1).tolist()] for row in range(2_000)]
+    solver = NudgeContrastive(taus=[0.05], strength=3.0)
+    found = solver.fit(nodes, (queries, answers)).vectors
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.descent.is_cheaper_in_groups", lambda *sizes: False)
+    assert (found.tobytes() == solver.fit(nodes, (queries, answers)).vectors.tobytes()) == as_full
