@@ -14,7 +14,10 @@ import numpy as np
 from nudge_rag.common.archive import encode_arrays, parse_npz
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.journal.derived import find_made
 from nudge_rag.journal.versions import writing_to
+from nudge_rag.stores.access import same_vectors
+from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage
 
 __all__ = ["AwayNodes"]
@@ -53,6 +56,15 @@ class AwayNodes:
         except Exception as error:  # zipfile and numpy raise nearly anything
             raise CorruptArchiveError(f"{place} is not what nudge-rag writes: {error}") from error
         return away
+
+    def is_back(self, store: EmbeddingStore, node_id: str, vector: FloatArray) -> bool:
+        """Say whether ``vector``, which a node holds, is the nudge by which it is waited for, but for its last bits."""
+        nudged = self.vectors.get(node_id, (None,))[0]
+        if nudged is None or nudged.shape != vector.shape:
+            return False
+        if same_vectors(store, vector, nudged):
+            return True
+        return bool(find_made(store, vector[None], nudged[None].astype(vector.dtype, copy=False))[0])
 
     def add(self, rows: Iterable[tuple[str, FloatArray, FloatArray]]) -> None:
         """Record nodes (id, nudged vector, original) that are away from now on.

@@ -29,7 +29,7 @@ from nudge_rag.journal.manifest import (
     WAS_LIVE,
     WRITING,
 )
-from nudge_rag.journal.push_all import fill_copy, keep_originals
+from nudge_rag.journal.push_all import fill_copy, keep_originals, wait_for_absent
 from nudge_rag.journal.stamping import stamp_all, stamp_version
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, write_over
@@ -423,6 +423,8 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
         with reading(store, "its versions were compared"):
             copy = require_copies(store).open_copy(live.label)
             why = find_differences(store, copy, live.ids, live.after, live.before)
+    if live.is_derived:
+        wait_for_absent(journal, live)
     if not why:
         try:
             swap(journal, live, COMMITTED)

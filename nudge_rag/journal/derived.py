@@ -6,7 +6,7 @@ copy beside it holds the vectors that it was made of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from nudge_rag.stores.access import read_present, reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore
 from nudge_rag.stores.copies import DerivedNodes
 
-__all__ = ["Derivation", "FindOriginals"]
+__all__ = ["Derivation", "FindOriginals", "find_made"]
 
 # Ids and vectors as the store holds them, to the vectors before any nudge.
 FindOriginals = Callable[[Sequence[str], FloatArray], FloatArray]
@@ -53,17 +53,7 @@ class Derivation:
 
     def is_made(self, found: FloatArray, made: FloatArray) -> BoolArray:
         """Say for each row whether a vector of the store is the one that was made, but for its last bits."""
-        same = np.asarray((found == made).all(axis=1), dtype=np.bool_)
-        rows = np.flatnonzero(~same & usable_rows(made))
-        if len(rows):
-            wanted = made[rows]
-            apart = LAST_BITS * np.abs(wanted).max(axis=1, keepdims=True)
-            # A store that keeps fewer digits may round such a difference up.
-            above, below = (self._store.as_stored(wanted + side) for side in (apart, -apart))
-            allowed = self._store.capabilities.rounding + apart + np.abs(above - below)
-            with np.errstate(invalid="ignore"):
-                same[rows] = (np.abs(found[rows] - wanted) <= allowed).all(axis=1)
-        return same
+        return find_made(self._store, found, made)
 
     def nodes(self, *, is_live: bool) -> DerivedNodes:
         """Return what each side is to hold, while the version is live or waits."""
@@ -91,6 +81,28 @@ class Derivation:
         known = made | np.array(same_rows(self._store, vectors[rows], before), dtype=np.bool_)
         return rows[known], Vectors(originals[known], before[known], after[known])
 
+    def find_absent(self, size: int) -> Iterator[tuple[list[str], FloatArray, FloatArray]]:
+        """Ids of nodes that the copy alone still has, with what was live of them, and their originals, n by n.
+
+        They were deleted while the version was live. The copy loses them when it is switched to.
+
+        Args:
+            size: how many nodes of the copy are looked at in one step.
+
+        Raises:
+            JournalError: the copy is gone.
+            StoreError: the store failed.
+        """
+        copy = self._copy()
+        with reading(self._store, "nodes that are away were looked for"):
+            for names, vectors in copy.scan(size):
+                there = self._store.matching(names, None)
+                rows = [row for row, name in enumerate(names) if name not in there]
+                if rows:
+                    gone = [names[row] for row in rows]
+                    originals = self._find_originals(gone, np.asarray(vectors)[rows])
+                    yield gone, self.goal.reach(gone, originals)[0], originals
+
     def _copy(self) -> EmbeddingStore:
         store, version = self._store, self._version
         with reading(store, "the versions beside it were listed"):
@@ -100,3 +112,18 @@ class Derivation:
             f"version {version.name} is live in {store.name}, and the copy with the vectors from before is no longer"
             " there: they cannot be restored. Embed the nodes again, and let nudge_rag.repair() set its record aside"
         )
+
+
+def find_made(store: EmbeddingStore, found: FloatArray, made: FloatArray) -> BoolArray:
+    """Say for each row whether a vector of a store is the one that was made, but for its last bits."""
+    same = np.asarray((found == made).all(axis=1), dtype=np.bool_)
+    rows = np.flatnonzero(~same & usable_rows(made))
+    if len(rows):
+        wanted = made[rows]
+        apart = LAST_BITS * np.abs(wanted).max(axis=1, keepdims=True)
+        # A store that keeps fewer digits may round such a difference up.
+        above, below = (store.as_stored(wanted + side) for side in (apart, -apart))
+        allowed = store.capabilities.rounding + apart + np.abs(above - below)
+        with np.errstate(invalid="ignore"):
+            same[rows] = (np.abs(found[rows] - wanted) <= allowed).all(axis=1)
+    return same

@@ -39,7 +39,7 @@ from nudge_rag.journal.ownership import STORE, Home, find_home
 from nudge_rag.journal.returned import IsKnown, Returned, among, find_returned, match_over
 from nudge_rag.journal.storage import writing_to
 from nudge_rag.journal.versions import Version, checked
-from nudge_rag.stores.access import reading, same_rows, same_vectors
+from nudge_rag.stores.access import reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, TransactionalStore
 
@@ -325,9 +325,8 @@ class Journal:
         originals = np.array(vectors)
         if self.away.vectors:
             for row, node_id in enumerate(ids):
-                nudged, original = self.away.vectors.get(node_id, (None, None))
-                if nudged is not None and same_vectors(self.store, vectors[row], nudged):
-                    originals[row] = original
+                if self.away.is_back(self.store, node_id, vectors[row]):
+                    originals[row] = self.away.vectors[node_id][1]
         if self.ingested:
             mapped, before = self.ingested.originals_of(np.asarray(vectors))
             originals[mapped] = before

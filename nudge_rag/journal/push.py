@@ -219,8 +219,8 @@ def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: 
     asked = dict.fromkeys([*targets, *live_at, *journal.away.vectors])
     current, gone = read_present(store, list(asked))
     known = {} if live is None else _originals_of_held(store, live, live_at, current)
-    for node_id, (nudged, original) in journal.away.vectors.items():
-        if node_id in current and node_id not in known and same_vectors(store, current[node_id], nudged):
+    for node_id, (_, original) in journal.away.vectors.items():
+        if node_id in current and node_id not in known and journal.away.is_back(store, node_id, current[node_id]):
             known[node_id] = original.astype(dtype)
     returned = _find_returned(journal, current, targets, {*asked} - {*known})
     rows, changed = [], []

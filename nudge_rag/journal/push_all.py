@@ -28,10 +28,22 @@ from nudge_rag.stores.access import read_present, replace_vectors_if
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore
 from nudge_rag.stores.copies import DerivingStore
 from nudge_rag.stores.lake.mapping import MappableStore
+from nudge_rag.stores.stamps import StampedStore
 
-__all__ = ["AllWritten", "NodeIds", "add_blocks", "fill_copy", "keep_originals", "undo_blocks", "write_blocks"]
+__all__ = [
+    "AllWritten",
+    "NodeIds",
+    "add_blocks",
+    "fill_copy",
+    "keep_originals",
+    "undo_blocks",
+    "wait_for_absent",
+    "write_blocks",
+]
 
 IDS_PER_PART = 5_000
+# How often a file is written in a push to all nodes of it, however many they are.
+WRITES_OF_A_FILE = 8
 
 
 class NodeIds:
@@ -55,10 +67,15 @@ class NodeIds:
         return len(self._index)
 
     def parts(self, size: int) -> Iterator[list[str]]:
-        """All ids, ``size`` at a time or fewer."""
+        """All ids, ``size`` at a time, and what is left."""
+        names: list[str] = []
         for packed in self._parts:
-            names = json.loads(zlib.decompress(packed))
-            yield from (names[first : first + size] for first in range(0, len(names), size))
+            names += json.loads(zlib.decompress(packed))
+            whole = len(names) - len(names) % size
+            yield from (names[first : first + size] for first in range(0, whole, size))
+            names = names[whole:]
+        if names:
+            yield names
 
     def contain(self, ids: Sequence[str]) -> BoolArray:
         """Say for each id whether it is among them."""
@@ -95,7 +112,7 @@ def write_blocks(journal: Journal, version: Version, live: Version | None, ids: 
     """
     goal = goal_of(journal.store, version)
     done = AllWritten()
-    size = nodes_per_block(version.dimension)
+    size = _nodes_per_write(journal.store, version, len(ids))
     parts = track(ids.parts(size), "mapping all nodes", total=-(-len(ids) // size))
     for names in giving_back(parts, every=1):
         present, _ = read_present(journal.store, names)
@@ -125,7 +142,7 @@ def add_blocks(journal: Journal, version: Version, ids: Sequence[str]) -> tuple[
     Raises:
         PushError: the store did not keep what was written; the record says what was there before.
     """
-    goal, size = goal_of(journal.store, version), nodes_per_block(version.dimension)
+    goal, size = goal_of(journal.store, version), _nodes_per_write(journal.store, version, len(ids))
     kept: list[str] = []
     for first in range(0, len(ids), size):
         present, _ = read_present(journal.store, ids[first : first + size])
@@ -142,6 +159,12 @@ def add_blocks(journal: Journal, version: Version, ids: Sequence[str]) -> tuple[
     version.manifest |= {BLOCKS: n_blocks, "n_nodes": n_nodes}
     version.set_state(version.state)
     return tuple(kept)
+
+
+def _nodes_per_write(store: EmbeddingStore, version: Version, n_nodes: int) -> int:
+    """Number of nodes in a block; of a store in memory, whose file is written whole, a share of all of them."""
+    size = nodes_per_block(version.dimension)
+    return max(size, -(-n_nodes // WRITES_OF_A_FILE)) if isinstance(store, StampedStore) else size
 
 
 def _plan_block(
@@ -232,7 +255,8 @@ def _fill_by_scan(
     make: Callable[[Sequence[str], FloatArray], FloatArray],
 ) -> int:
     total = 0
-    for names, vectors in giving_back(journal.store.scan(nodes_per_block(version.dimension)), every=1):
+    size = _nodes_per_write(journal.store, version, journal.store.count())
+    for names, vectors in giving_back(journal.store.scan(size), every=1):
         made = make(names, vectors)
         rows = np.flatnonzero(_differ(made, vectors))
         total += len(names)
@@ -258,6 +282,8 @@ def _write_to_copy(copy: EmbeddingStore, names: list[str], before: FloatArray, v
 def keep_originals(journal: Journal, version: Version) -> None:
     """Record, block by block, what a switch made live, with the vectors from before that only the copy holds.
 
+    Nodes that have been deleted since are recorded as away.
+
     Raises:
         JournalError: the copy is gone.
     """
@@ -269,3 +295,15 @@ def keep_originals(journal: Journal, version: Version) -> None:
             version.blocks.add([names[row] for row in rows], known)
     n_blocks, n_nodes = version.blocks.finish()
     version.manifest |= {BLOCKS: n_blocks, "n_nodes": n_nodes}
+    wait_for_absent(journal, version)
+
+
+def wait_for_absent(journal: Journal, version: Version) -> None:
+    """Record nodes that were deleted while a version that mapped all nodes beside was live: only its copy knows them.
+
+    Raises:
+        JournalError: the copy is gone, or the history cannot be written to.
+        StoreError: the store failed.
+    """
+    absent = journal.derivation(version).find_absent(nodes_per_block(version.dimension))
+    journal.away.add(row for part in giving_back(absent, every=1) for row in zip(*part, strict=True))

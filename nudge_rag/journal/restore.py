@@ -218,9 +218,9 @@ def restore_away(journal: Journal) -> int:
     store = journal.store
     try:
         present, _ = read_present(store, list(waiting))
-        back = [node_id for node_id, vector in present.items() if same_vectors(store, vector, waiting[node_id][0])]
-        nudged, originals = (np.array([waiting[node_id][part] for node_id in back]) for part in (0, 1))
-        written = write_over(store, back, nudged, originals.astype(store.capabilities.dtype)) if back else None
+        back = [node_id for node_id, vector in present.items() if journal.away.is_back(store, node_id, vector)]
+        found, originals = np.array([present[node] for node in back]), np.array([waiting[node][1] for node in back])
+        written = write_over(store, back, found, originals.astype(store.capabilities.dtype)) if back else None
     except Exception as error:
         raise PushError(
             f"{store.name} failed while nodes that had been away were restored; a later call starts again"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +20,7 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 
-__all__ = ["StampedStore", "Stamps", "append_stamps", "read_stamps", "stamp_of"]
+__all__ = ["StampedStore", "Stamps", "append_stamps", "is_stamps", "numbered", "read_stamps", "stamp_of"]
 
 # At the end of a file of an index, after the length of the stamps, of 8 bytes.
 MAGIC = b"NUDGERAG"
@@ -84,10 +86,10 @@ class Stamps:
         except (ValueError, RecursionError):
             return cls()
 
-    @classmethod
-    def of(cls, owner: Any) -> Stamps:
-        """Return the stamps that `keep_for` kept for an object of a framework in this process."""
-        return _kept.get(id(owner), cls())
+    @staticmethod
+    def kept_for(owner: Any) -> Stamps | None:
+        """Return the stamps that `keep_for` kept for an object of a framework in this process, if it was called."""
+        return _kept.get(id(owner))
 
     def keep_for(self, owner: Any) -> None:
         """Keep these stamps for an object of a framework, without a change to it, for as long as it is there."""
@@ -120,6 +122,25 @@ class Stamps:
                     kept[node_id] = (stamp,)
         return Stamps(self.history, kept)
 
+    def settled(self, ids: Iterable[str], vectors: Mapping[str, Any]) -> Stamps:
+        """Return the same, but for nodes that were written: of these, the stamps of what they hold now.
+
+        Args:
+            ids: of nodes; the vectors of all others are not looked at.
+            vectors: node id to vector.
+
+        Example:
+            >>> known = Stamps("here", {"a": (stamp_of([1.0]), stamp_of([2.0])), "b": ("12",)})
+            >>> known.settled(["a"], {"a": [2.0]}).nodes == {"a": (stamp_of([2.0]),), "b": ("12",)}
+            True
+        """
+        written = Stamps(self.history, {node_id: self.nodes[node_id] for node_id in ids if node_id in self.nodes})
+        if not written.nodes:
+            return self
+        held = written.held(vectors).nodes
+        nodes = {node_id: stamps for node_id, stamps in self.nodes.items() if node_id not in written.nodes}
+        return Stamps(self.history, nodes | held)
+
     def __or__(self, other: Stamps) -> Stamps:
         """Return the stamps of both, and the history of ``other`` if it has any."""
         nodes = dict(self.nodes)
@@ -139,6 +160,27 @@ def stamp_of(vector: Any) -> str:
         True
     """
     return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f8").tobytes()).hexdigest()[:16]
+
+
+def is_stamps(value: Any) -> bool:
+    """Whether it is how stamps of one node are written.
+
+    Example:
+        >>> is_stamps(stamp_of([1.0])), is_stamps("a note")
+        (True, False)
+    """
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}( [0-9a-f]{16})*", value) is not None
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Names to choose one from that nobody else has.
+
+    Example:
+        >>> names = numbered("mine")
+        >>> next(names), next(names)
+        ('mine', 'mine_1')
+    """
+    return (name if number == 0 else f"{name}_{number}" for number in itertools.count())
 
 
 def append_stamps(path: str | Path, stamps: Stamps) -> None:

@@ -74,7 +74,10 @@ class FaissStore(StoreAdapter):
         self._ids = ids if callable(ids) else lambda: ids
         self._path = file_of(self._owner, persist_path)
         self._saved: _Saved | None = None
+        self._known: _Positions | None = None
         self._stamps = Stamps()
+        # The file as it was when the stamps in it were read, or written.
+        self._stamps_read: FileState | None = None
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -132,7 +135,7 @@ class FaissStore(StoreAdapter):
         with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
             self._catch_up()
         rows = FaissIndex(self.index)
-        positions, vectors = rows.positions(self._ids()), rows.vectors()
+        positions, vectors = self._positions(rows, names), rows.vectors()
         return {name: vectors[positions[name]] for name in names if name in positions}
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
@@ -165,8 +168,9 @@ class FaissStore(StoreAdapter):
 
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
-        known = FaissIndex(self.index).positions(self._ids())
-        return {name for name in check_ids(ids) if name in known and (where is None or where(name))}
+        asked = check_ids(ids)
+        known = self._positions(FaissIndex(self.index), asked)
+        return {name for name in asked if name in known and (where is None or where(name))}
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
@@ -174,7 +178,8 @@ class FaissStore(StoreAdapter):
         def write() -> None:
             self._catch_up()
             index = FaissIndex(self.index)
-            self._put(index, self._places(index, names), rows, index.vectors())
+            places = self._places(index, names)
+            self._put(index, places, rows, index.vectors(), dict(zip(names, places, strict=True)))
 
         with file_guard(self._path):
             until_unchanged(write)
@@ -185,40 +190,49 @@ class FaissStore(StoreAdapter):
         def write_if() -> list[str]:
             self._catch_up()
             index = FaissIndex(self.index)
-            positions, before = index.positions(self._ids()), index.vectors()
+            positions, before = self._positions(index, names), index.vectors()
             found = [row for row, name in enumerate(names) if name in positions]
             places = np.array([positions[names[row]] for row in found], dtype=np.int64)
             same = self._same_rows(before[places], expected[found])
             kept = [row for row, unchanged in zip(found, same, strict=True) if unchanged]
             if kept:
-                self._put(index, places[same].tolist(), rows[kept], before)
+                looked_at = {names[row]: positions[names[row]] for row in found}
+                self._put(index, places[same].tolist(), rows[kept], before, looked_at)
             written = set(kept)
             return [name for row, name in enumerate(names) if row not in written]
 
         with file_guard(self._path):
             return until_unchanged(write_if)
 
-    def _put(self, index: FaissIndex, places: list[int], rows: FloatArray, before: FloatArray) -> None:
+    def _put(
+        self, index: FaissIndex, places: list[int], rows: FloatArray, before: FloatArray, looked_at: Mapping[str, int]
+    ) -> None:
+        """Write rows to these places, in memory and in the file, and of nodes that were looked at the stamps."""
         after = before.copy()
         after[places] = rows
         try:
             index.put(places, after)
+            held = {name: after[place] for name, place in looked_at.items()}
+            stamps = self._known_stamps().settled(held, held)
             if self._path is not None:
-                stamps = self._stamps if self._stamps.nodes else self._stamps_in(index)
-                self._remember(save_over(self._path, index_writer(index.index, stamps), self._state))
-                self._stamps = Stamps()
+                state = save_over(self._path, index_writer(index.index, stamps), self._state)
+                self._remember(state)
+                self._stamps_read = state
+            self._stamps = stamps
         except BaseException:
             index.put(places, before)
             raise
 
     def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that behind the index."""
-        self._stamps = self.find_stamped()
+        with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
+            self._catch_up()
+        self._stamps = self._known_stamps()
         self._stamps.add(ids, vectors, history)
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs; FAISS itself keeps none if it saves."""
-        return self._stamps_in(FaissIndex(self.index))
+        return self._held_in(FaissIndex(self.index), self._known_stamps())
 
     def drop_stamps(self) -> None:
         """Forget all stamps, in the file too.
@@ -234,11 +248,22 @@ class FaissStore(StoreAdapter):
 
         with file_guard(self._path):
             until_unchanged(drop)
-        self._stamps = Stamps()
+        self._stamps, self._stamps_read = Stamps(), self._state
 
-    def _stamps_in(self, index: FaissIndex) -> Stamps:
-        """The stamps, of the file and noted here, of nodes that hold the vector of theirs in an index."""
-        stamps = self._stamps if self._path is None else read_stamps(self._path) | self._stamps
+    def _known_stamps(self) -> Stamps:
+        """The stamps of the file, which are read if another process has written it, and those noted here."""
+        state = None if self._path is None else file_state(self._path)
+        if self._path is None or state is None or state == self._stamps_read:
+            return self._stamps
+        stored = read_stamps(self._path)
+        if state != self._state:  # memory is not what the file holds, so that nothing can be left out
+            return stored | self._stamps
+        # Of nodes that are gone, or hold something else, none are carried along for ever.
+        self._stamps, self._stamps_read = self._held_in(FaissIndex(self.index), stored) | self._stamps, state
+        return self._stamps
+
+    def _held_in(self, index: FaissIndex, stamps: Stamps) -> Stamps:
+        """Those of nodes that hold the vector of theirs in an index."""
         if not stamps.nodes:
             return stamps
         vectors, positions = index.vectors(), index.positions(self._ids())
@@ -324,7 +349,7 @@ class FaissStore(StoreAdapter):
         versions, live = self._versions(), FaissIndex(self.index)
         outgoing = FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
-        incoming = replace(incoming, stamps=self._stamps_in(FaissIndex(incoming.index)))
+        incoming = replace(incoming, stamps=self._held_in(FaissIndex(incoming.index), self._known_stamps()))
         versions.prepare(label, incoming, outgoing)
         if incoming.named() != FaissCopy(live.index, dict(self._ids())).named():
             raise StoreError(
@@ -334,6 +359,7 @@ class FaissStore(StoreAdapter):
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
         self._remember(state)
+        self._stamps, self._stamps_read = incoming.stamps, state
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -407,8 +433,18 @@ class FaissStore(StoreAdapter):
             )
         return self._held_by
 
+    def _positions(self, rows: FaissIndex, names: Sequence[str]) -> Mapping[str, int]:
+        """Positions of nodes, by name; those looked up before, if these names still have them."""
+        ids, labels, known = self._ids(), rows.labels(), self._known
+        if known is not None and len(ids) == known.n_ids and np.array_equal(labels, known.labels):
+            places = np.array([known.positions.get(name, -1) for name in names], dtype=np.int64)
+            if (places >= 0).all() and [ids.get(label) for label in labels[places].tolist()] == list(names):
+                return known.positions
+        self._known = _Positions(len(ids), labels, rows.positions(ids))
+        return self._known.positions
+
     def _places(self, rows: FaissIndex, names: list[str]) -> list[int]:
-        positions = rows.positions(self._ids())
+        positions = self._positions(rows, names)
         self._require(names, positions)
         return [positions[name] for name in names]
 
@@ -424,6 +460,15 @@ class _Saved:
     state: FileState | None
     labels: IntArray
     ids: tuple[FileState | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Positions:
+    """Where nodes were when that was looked up last: of so many ids, with these FAISS ids."""
+
+    n_ids: int
+    labels: IntArray
+    positions: dict[str, int]
 
 
 def _ids_state(path: Path) -> tuple[FileState | None, ...]:

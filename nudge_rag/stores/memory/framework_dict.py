@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from nudge_rag.stores.memory.files import (
     save_over,
     until_unchanged,
 )
-from nudge_rag.stores.memory.mapping import MappingStore
+from nudge_rag.stores.memory.mapping import MappingStore, Vectors
 from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["FrameworkDictStore"]
@@ -71,14 +72,13 @@ class FrameworkDictStore(MappingStore, ABC):
     def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that in the file."""
         with file_guard(self._path):
-            stamps = self.find_stamped()
-            stamps.add(ids, vectors, history)
-            self._note(stamps)
+            self._look()
+            self._known_stamps().add(ids, vectors, history)
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs."""
         self._look()
-        return self._known_stamps().held(self._mapping())
+        return (self._stamps(self.vector_store) | self._known_stamps()).held(self._mapping())
 
     def drop_stamps(self) -> None:
         """Forget all stamps, in the file too.
@@ -96,7 +96,13 @@ class FrameworkDictStore(MappingStore, ABC):
             until_unchanged(drop)
 
     def _known_stamps(self) -> Stamps:
-        return self._stamps(self.vector_store) | Stamps.of(self.vector_store)
+        """Those that the object had when it was first asked for them, and what was noted since."""
+        known = Stamps.kept_for(self.vector_store)
+        if known is None:
+            # Of nodes that are gone, or hold something else, none are carried along for ever.
+            known = self._stamps(self.vector_store).held(self._mapping())
+            known.keep_for(self.vector_store)
+        return known
 
     def _note(self, stamps: Stamps) -> None:
         stamps.keep_for(self.vector_store)
@@ -180,6 +186,7 @@ class FrameworkDictStore(MappingStore, ABC):
         self._copies.settle(label, outgoing)
         if state is not None:
             self._remember(state)
+        self._note(self._known_stamps().held(self._mapping()))
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -208,6 +215,20 @@ class FrameworkDictStore(MappingStore, ABC):
 
         with file_guard(self._path):
             return until_unchanged(write_if)
+
+    @contextmanager
+    def _saved(self, table: Vectors, names: list[str]) -> Iterator[dict[str, Any]]:
+        """As `MappingStore`, with the stamps of what was written."""
+        before = self._known_stamps()
+        try:
+            with super()._saved(table, names) as written:
+                yield written
+                before.settled(names, table).keep_for(self.vector_store)
+        except BaseException:
+            before.keep_for(self.vector_store)
+            raise
+        if written:
+            self._note(self._known_stamps())
 
     def _fetch(self, names: list[str]) -> dict[str, list[float]]:
         self._look()
@@ -239,7 +260,7 @@ class FrameworkDictStore(MappingStore, ABC):
         changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
         self._take(changes.taken, stored)
         self._forget(changes.dropped)
-        (Stamps.of(self.vector_store) | self._stamps(stored).held(self._mapping())).keep_for(self.vector_store)
+        (self._known_stamps() | self._stamps(stored).held(self._mapping())).keep_for(self.vector_store)
         self._remember(state)
 
     def _save_file(self) -> None:
@@ -256,8 +277,8 @@ class FrameworkDictStore(MappingStore, ABC):
     def _stamping_writer(self, held: Any) -> Callable[[str], Any]:
         """Writes such an object with the stamps of what it holds, which the object in memory need not have."""
         stamps = self._known_stamps()
-        if stamps.nodes:
-            of_vectors = stamps.held(self._vectors_of(held))
+        if stamps.nodes or self._stamps(held).nodes:
+            of_vectors = stamps if held is self.vector_store else stamps.held(self._vectors_of(held))
             held = self._with_own_entries(held)
             self._put_stamps(held, of_vectors)
         return self._writer(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
-from nudge_rag.stores.stamps import Stamps
+from nudge_rag.stores.stamps import Stamps, is_stamps, numbered
 
 __all__ = ["InMemoryStore"]
 
 # In the entry of a document, which the framework keeps whole, and of which it shows the text and the metadata alone.
+# With a number behind it if somebody else has such a name there.
 STAMP = "nudge_rag"
 
 
@@ -103,7 +105,7 @@ class InMemoryStore(FrameworkDictStore):
     def _entries(self, held: Any) -> dict[str, Any]:
         entries = list(held.store.items())
         return {
-            node_id: tuple(sorted((part for part in entry.items() if part[0] != STAMP), key=lambda part: part[0]))
+            node_id: tuple(sorted((part for part in entry.items() if not is_stamp(*part)), key=lambda part: part[0]))
             for node_id, entry in entries
         }
 
@@ -115,21 +117,39 @@ class InMemoryStore(FrameworkDictStore):
             self._contents().pop(node_id, None)
 
     def _stamps(self, held: Any) -> Stamps:
-        found = {node_id: entry[STAMP] for node_id, entry in list(held.store.items()) if STAMP in entry}
-        whole = {node_id: stamp for node_id, stamp in found.items() if isinstance(stamp, dict)}
-        history = next((stamp.get("history") for stamp in whole.values()), "")
-        nodes = {node_id: stamp.get("vector") for node_id, stamp in whole.items()}
+        history, nodes = "", dict[str, str]()
+        for node_id, entry in list(held.store.items()):
+            for name in _names_of_stamps(entry):
+                history, nodes[node_id] = history or entry[name]["history"], entry[name]["vector"]
         return Stamps.from_plain({"history": history, "nodes": nodes})
 
     def _put_stamps(self, held: Any, stamps: Stamps) -> None:
         own, history = stamps.plain()["nodes"], stamps.history
         for node_id, entry in list(held.store.items()):
+            for name in _names_of_stamps(entry):
+                del entry[name]
             if node_id in own:
-                entry[STAMP] = {"vector": own[node_id], "history": history}
-            else:
-                entry.pop(STAMP, None)
+                free = (name for name in numbered(STAMP) if name not in entry)
+                entry[next(free)] = {"vector": own[node_id], "history": history}
 
     def _with_own_entries(self, held: Any) -> Any:
         other = copy.copy(held)
         other.store = {node_id: dict(entry) for node_id, entry in list(held.store.items())}
         return other
+
+
+def is_stamp(name: Any, value: Any) -> bool:
+    """Whether a part of an entry is a stamp of ours, rather than somebody else's under such a name."""
+    return (
+        isinstance(name, str)
+        and name.startswith(STAMP)
+        and re.fullmatch(rf"{STAMP}(_\d+)?", name) is not None
+        and isinstance(value, dict)
+        and value.keys() == {"vector", "history"}
+        and isinstance(value["history"], str)
+        and is_stamps(value["vector"])
+    )
+
+
+def _names_of_stamps(entry: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in entry.items() if is_stamp(name, value)]

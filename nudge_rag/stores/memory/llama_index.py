@@ -13,12 +13,13 @@ from nudge_rag.common.files import load_whole
 from nudge_rag.common.packages import import_package
 from nudge_rag.stores.memory.framework_dict import FrameworkDictStore
 from nudge_rag.stores.memory.mapping import Vectors
-from nudge_rag.stores.stamps import Stamps
+from nudge_rag.stores.stamps import Stamps, is_stamps, numbered
 
 __all__ = ["SimpleStore"]
 
 # Under metadata, by node id: the framework keeps it, and looks up what it asks for by the ids of its vectors alone. Or
-# as JSON under the ids of documents, if there is no metadata, since filters are refused by that.
+# as JSON under the ids of documents, if there is no metadata, since filters are refused by that. With a number behind
+# it if that is the id of a node, or somebody else has put something there.
 STAMPS = "__nudge_rag__"
 
 
@@ -96,19 +97,23 @@ class SimpleStore(FrameworkDictStore):
                 place.pop(node_id, None)
 
     def _stamps(self, held: Any) -> Stamps:
-        found = (held.data.metadata_dict or {}).get(STAMPS)
-        return (
-            Stamps.from_json(held.data.text_id_to_ref_doc_id.get(STAMPS)) if found is None else Stamps.from_plain(found)
-        )
+        found = Stamps()
+        metadata, documents = held.data.metadata_dict or {}, held.data.text_id_to_ref_doc_id
+        for name in _names_of_stamps(held):
+            found |= Stamps.from_plain(metadata.get(name)) | Stamps.from_json(documents.get(name))
+        return found
 
     def _put_stamps(self, held: Any, stamps: Stamps) -> None:
         metadata, documents = held.data.metadata_dict or {}, held.data.text_id_to_ref_doc_id
-        metadata.pop(STAMPS, None)
-        documents.pop(STAMPS, None)
+        for name in _names_of_stamps(held):
+            for place in (metadata, documents):
+                place.pop(name, None)
+        taken = (held.data.embedding_dict, metadata, documents)
+        name = next(name for name in numbered(STAMPS) if not any(name in place for place in taken))
         if stamps.nodes and metadata:
-            metadata[STAMPS] = stamps.plain()
+            metadata[name] = stamps.plain()
         elif stamps.nodes:
-            documents[STAMPS] = json.dumps(stamps.plain())
+            documents[name] = json.dumps(stamps.plain())
 
     def _with_own_entries(self, held: Any) -> Any:
         other = copy.copy(held)
@@ -120,3 +125,30 @@ class SimpleStore(FrameworkDictStore):
     @staticmethod
     def _places(held: Any) -> tuple[dict[str, Any], ...]:
         return held.data.metadata_dict, held.data.text_id_to_ref_doc_id, held.data.embedding_dict
+
+
+def _names_of_stamps(held: Any) -> list[str]:
+    """Where stamps of ours are, as against the metadata of a node, or what somebody else has put there."""
+    found: list[str] = []
+    metadata, documents = held.data.metadata_dict or {}, held.data.text_id_to_ref_doc_id
+    for name in numbered(STAMPS):
+        places = [place.get(name) for place in (metadata, documents)]
+        if name not in held.data.embedding_dict and all(value is None or _is_stamps(value) for value in places):
+            if places == [None, None]:
+                return found
+            found.append(name)
+    return found
+
+
+def _is_stamps(value: Any) -> bool:
+    """Whether it is written as stamps are, or as JSON of these."""
+    try:
+        plain = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(plain, dict)
+        and plain.keys() == {"history", "nodes"}
+        and isinstance(plain["nodes"], dict)
+        and all(is_stamps(stamps) for stamps in plain["nodes"].values())
+    )

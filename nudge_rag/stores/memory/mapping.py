@@ -101,14 +101,14 @@ class MappingStore(StoreAdapter):
         """Overwrite vectors, as plain lists of floats: an array would break the frameworks' own persistence."""
         table = self._mapping()
         self._require(names, table)
-        with self._saved(table) as before:
+        with self._saved(table, names) as before:
             before.update((node_id, table[node_id]) for node_id in names)
             table.update(zip(names, rows.tolist(), strict=True))
 
     def _write_if(self, names: list[str], expected: FloatArray, rows: FloatArray) -> list[str]:
         """Compare and set in memory, chunk by chunk, and save once."""
         table, skipped = self._mapping(), list[str]()
-        with self._saved(table) as before:
+        with self._saved(table, names) as before:
             for first in range(0, len(names), NODES_PER_STEP):
                 chunk = slice(first, first + NODES_PER_STEP)
                 unchanged = self._unchanged(names[chunk], expected[chunk])
@@ -120,8 +120,13 @@ class MappingStore(StoreAdapter):
         return skipped
 
     @contextmanager
-    def _saved(self, table: Vectors) -> Iterator[dict[str, Any]]:
-        """Save the table afterwards; if that fails, put back the vectors that were noted as those from before."""
+    def _saved(self, table: Vectors, names: list[str]) -> Iterator[dict[str, Any]]:
+        """Save the table afterwards; if that fails, put back the vectors that were noted as those from before.
+
+        Args:
+            table: the live mapping.
+            names: ids of the nodes of which some are written.
+        """
         before: dict[str, Any] = {}
         try:
             yield before
