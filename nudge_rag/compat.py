@@ -124,7 +124,10 @@ def _finetune(
     if nontrain_embeddings is not None and len(np.asarray(nontrain_embeddings)):
         others = normalize_rows(as_matrix(nontrain_embeddings, "nontrain_embeddings"), "nontrain_embeddings")
     sets = [_labels(given, name) for given, name in ((train_set, "train_set"), (val_set, "val_set"))]
-    return solver.fit(nodes, *sets, background=others).embeddings()
+    fit = solver.fit(nodes, *sets, background=others)
+    # They are nobody else's: no copy.
+    nodes[fit.rows] = fit.vectors
+    return nodes
 
 
 def _labels(given: QueriesAnswersDict, name: str) -> LabeledQueries:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["count_blas_threads", "map_in_threads", "one_blas_thread"]
+__all__ = ["count_threads", "map_in_threads", "one_blas_thread"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,8 +48,17 @@ def one_blas_thread() -> Iterator[None]:
         _LIMITED.release()
 
 
-def count_blas_threads() -> int:
-    """Number of threads that linear algebra has now; 1 if threadpoolctl, which tells, is not installed."""
+def count_threads(multiplications: float) -> int:
+    """Number of threads to share so many multiplications out to: as many as linear algebra has now, or 1 for few.
+
+    It is 1 as well if threadpoolctl, which tells, is not installed.
+
+    Example:
+        >>> count_threads(1_000)
+        1
+    """
+    if multiplications < WORTH_THREADS:
+        return 1
     try:
         import threadpoolctl
     except ImportError:
@@ -59,27 +67,27 @@ def count_blas_threads() -> int:
     return max((int(one["num_threads"]) for one in info if one["user_api"] == "blas"), default=1)
 
 
-def map_in_threads(function: Callable[[T], R], items: Sequence[T], multiplications: float) -> list[R]:
-    """Apply a function of small products to each item; if it is much work, on as many threads as linear algebra has.
+def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: int) -> list[R]:
+    """Apply a function of small products to each item, in threads that have linear algebra of one thread each.
 
-    Each of them then has linear algebra of one thread, so that all other work on the scores is shared out as well.
+    All other work on the scores is shared out so as well.
 
     Args:
         function: of one item; several run at once.
         items: what it is applied to.
-        multiplications: about how many there are in all.
+        n_threads: as `count_threads` says; 1 for none but this.
 
     Returns:
         The results, in the order of the items. What the function raises for the first of them is raised.
 
     Example:
-        >>> map_in_threads(lambda size: size**2, [1, 2, 3], multiplications=3)
+        >>> map_in_threads(lambda size: size**2, [1, 2, 3], 2)
         [1, 4, 9]
     """
-    n_threads = 1
-    if len(items) > 1 and multiplications >= WORTH_THREADS:
-        n_threads = min(len(items), count_blas_threads())
+    n_threads = min(len(items), n_threads)
     if n_threads < 2:
         return [function(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(function, items))

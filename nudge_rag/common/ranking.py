@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray, IntArray
-from nudge_rag.common.blas_threads import map_in_threads
+from nudge_rag.common.blas_threads import count_threads, map_in_threads
 from nudge_rag.common.similarity import Similarity, scorer_of
 
 __all__ = ["rank_nodes"]
@@ -45,7 +45,7 @@ def rank_nodes(queries: FloatArray, vectors: FloatArray, k: int, similarity: Sim
         part = slice(first, first + step)
         rows[part], best[part] = _best_of(score(queries[part]), k)
 
-    map_in_threads(rank, range(0, len(queries) if k else 0, step), float(len(queries)) * vectors.size)
+    map_in_threads(rank, range(0, len(queries) if k else 0, step), count_threads(len(queries) * vectors.size))
     return rows, best
 
 

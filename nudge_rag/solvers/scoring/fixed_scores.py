@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, FloatArray, IntArray, as_matrix, row_norms, unit_rows
+from nudge_rag.common.blas_threads import count_threads, map_in_threads
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
@@ -53,7 +55,7 @@ def fixed_scores(
     depth: int,
     similarity: Similarity,
 ) -> FixedScores:
-    """One blocked pass over all nodes; never holds more than a block of scores. Checks every row on the way.
+    """One blocked pass over all nodes; never holds more than a block of scores a thread. Checks every row on the way.
 
     Args:
         val: validation labels.
@@ -72,10 +74,18 @@ def fixed_scores(
     best = _best_competitors(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
     step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
-    for rows, block, norms in _shown_blocks(embeddings, covered, step):
-        for part, scores in _score_blocks(queries, block, norms, similarity):
-            _read_answers(answer, scores, val, part, rows)
-            best[part] = _merge_best(best[part], scores)
+
+    def look(nodes: range) -> FloatArray:
+        found = np.full_like(best, -np.inf) if nodes.start else best
+        for rows, block, norms in _shown_blocks(embeddings, covered, nodes):
+            for part, scores in _score_blocks(queries, block, norms, similarity):
+                _read_answers(answer, scores, val, part, rows)
+                found[part] = _merge_best(found[part], scores)
+        return found
+
+    n_threads = count_threads(queries.size * len(embeddings))
+    for found in map_in_threads(look, _parts(range(0, len(embeddings), step), n_threads), n_threads)[1:]:
+        best = _merge_best(best, found)
     for first, block in _background_blocks(background, step, embeddings):
         norms = row_norms(block, "background embeddings", first_row=first)
         for part, scores in _score_blocks(queries, block, norms, similarity):
@@ -84,13 +94,28 @@ def fixed_scores(
     return FixedScores(best, answer)
 
 
-def _shown_blocks(embeddings: Any, covered: IntArray, step: int) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
-    """Rows that are not ``covered``, with their embeddings and norms, about ``step`` at a time; every row is checked.
+def _parts(starts: range, n_parts: int) -> list[range]:
+    """Share the first rows of all blocks out to parts of about as many blocks, none of them empty.
 
-    Where most are covered, what is left of many blocks goes together: a block costs time of its own.
+    Example:
+        >>> _parts(range(0, 50, 10), 2)
+        [range(0, 20, 10), range(20, 50, 10)]
     """
+    bounds = [len(starts) * number // n_parts for number in range(n_parts + 1)]
+    return [starts[first:last] for first, last in itertools.pairwise(bounds) if last > first]
+
+
+def _shown_blocks(
+    embeddings: Any, covered: IntArray, starts: range
+) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+    """Rows that are not ``covered``, with their embeddings and norms, in blocks about as long as from start to start.
+
+    Every row is checked. Where most are covered, what is left of many blocks goes together: a block costs time of its
+    own.
+    """
+    step = starts.step
     waiting: list[tuple[IntArray, FloatArray, FloatArray]] = []
-    for first in range(0, len(embeddings), step):
+    for first in starts:
         block = np.asarray(embeddings[first : first + step])
         norms = row_norms(block, "embeddings", first_row=first)
         hidden = covered[np.searchsorted(covered, first) : np.searchsorted(covered, first + len(block))] - first

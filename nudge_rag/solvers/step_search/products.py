@@ -12,9 +12,10 @@ from nudge_rag.solvers.devices import is_foreign, namespace, numpy_dtype, on_dev
 
 __all__ = ["PathProducts", "ScorePairs", "entries_above"]
 
-# Blocks of queries are chosen so that this many scores are held at once: few enough for the processor's cache, or
-# enough to keep an accelerator busy.
-SCORES_IN_CACHE = 500_000
+# Blocks of queries are chosen so that this many scores are held at once: about as many as the processor's cache holds,
+# so that products with few queries are rare, which take several times as long a query; or enough to keep an accelerator
+# busy.
+SCORES_IN_CACHE = 2_000_000
 SCORES_ON_DEVICE = 20_000_000
 
 
@@ -51,7 +52,10 @@ class ScorePairs:
 def entries_above(scores: Any, rows: IntArray, levels: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs (which, column) with scores[rows[which], column] > levels[which], in order, as numpy arrays."""
     if not is_foreign(scores):
-        above = np.flatnonzero(scores[rows] > levels[:, None])  # several times faster than a nonzero of two axes
+        # Mostly each query has one answer: then no row is copied.
+        compared = scores if np.array_equal(rows, np.arange(len(scores))) else scores[rows]
+        # Several times faster than a nonzero of two axes.
+        above = np.flatnonzero(compared > levels[:, None])
         return np.divmod(above, scores.shape[1])
     xp = namespace(scores)
     chosen = xp.take(scores, on_device(rows, scores), axis=0)
@@ -73,7 +77,7 @@ class PathProducts:
     def __init__(
         self, starts: FloatArray, tangents: FloatArray, bias: FloatArray, dtype: np.dtype[Any], like: Any
     ) -> None:
-        a, b = (np.ascontiguousarray(part.T, dtype=dtype) for part in (starts, tangents))
+        a, b = (np.ascontiguousarray(part, dtype=dtype).T for part in (starts, tangents))
         self._like = like if is_foreign(like) else None
         self._a: Any = a if self._like is None else on_device(a, like)
         self._b: Any = b if self._like is None else on_device(b, like)

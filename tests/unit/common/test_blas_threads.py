@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nudge_rag.common import blas_threads
-from nudge_rag.common.blas_threads import count_blas_threads, map_in_threads, one_blas_thread
+from nudge_rag.common.blas_threads import count_threads, map_in_threads, one_blas_thread
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -73,30 +73,29 @@ def test_threads_have_linear_algebra_of_one_thread_each():
         return item, threading.get_ident(), counts()
 
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        assert count_blas_threads() == 2
-        found = map_in_threads(look, ["a", "b"], multiplications=blas_threads.WORTH_THREADS)
+        found = map_in_threads(look, ["a", "b"], count_threads(blas_threads.WORTH_THREADS))
         assert set(counts()) == {2}
     assert [item for item, _, _ in found] == ["a", "b"]
     assert len({thread for _, thread, _ in found}) == 2
     assert {number for _, _, numbers in found for number in numbers} == {1}
 
 
-@pytest.mark.parametrize("work", [0, blas_threads.WORTH_THREADS])
-def test_little_work_and_one_thread_of_linear_algebra_stay_here(work):
+def test_little_work_and_one_thread_of_linear_algebra_stay_here():
     here = threading.get_ident()
-    with threadpoolctl.threadpool_limits(2 if not work else 1, user_api="blas"):
-        assert map_in_threads(lambda item: (item, threading.get_ident()), [1, 2], work) == [(1, here), (2, here)]
+    for work, limit in ((blas_threads.WORTH_THREADS - 1, 2), (blas_threads.WORTH_THREADS, 1)):
+        with threadpoolctl.threadpool_limits(limit, user_api="blas"):
+            assert count_threads(work) == 1
+    assert map_in_threads(lambda item: (item, threading.get_ident()), [1, 2], 1) == [(1, here), (2, here)]
 
 
 def test_the_first_item_that_fails_is_raised():
     def fail(item):
         raise ValueError(f"item {item}")
 
-    with threadpoolctl.threadpool_limits(2, user_api="blas"), pytest.raises(ValueError, match="item 1"):
-        map_in_threads(fail, [1, 2], blas_threads.WORTH_THREADS)
+    with pytest.raises(ValueError, match="item 1"):
+        map_in_threads(fail, [1, 2], 2)
 
 
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert count_blas_threads() == 1
-    assert map_in_threads(str, [1, 2], blas_threads.WORTH_THREADS) == ["1", "2"]
+    assert count_threads(blas_threads.WORTH_THREADS) == 1

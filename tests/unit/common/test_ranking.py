@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag.common import blas_threads, ranking
+from nudge_rag.common import ranking
 from nudge_rag.common.ranking import rank_nodes
 
 RNG = np.random.default_rng(3)
@@ -34,8 +34,7 @@ def test_threads_and_blocks_change_nothing(monkeypatch, similarity):
     queries, vectors = RNG.normal(size=(40, 8)), RNG.normal(size=(3000, 8))
     alone = rank_nodes(queries, vectors, 10, similarity)
     monkeypatch.setattr(ranking, "SCORES_PER_BLOCK", 9_000)
-    monkeypatch.setattr(blas_threads, "WORTH_THREADS", 0)
-    monkeypatch.setattr(blas_threads, "count_blas_threads", lambda: 3)
+    monkeypatch.setattr(ranking, "count_threads", lambda multiplications: 3)
     shared = rank_nodes(queries, vectors, 10, similarity)
     assert shared[0].tolist() == alone[0].tolist()
     np.testing.assert_allclose(shared[1], alone[1], rtol=1e-12)

@@ -22,9 +22,10 @@ from nudge_rag.solvers.scoring.fixed_scores import fixed_scores
     st.sampled_from([0.0, 0.5, 0.97, 1.0]),
     st.booleans(),
     st.sampled_from(["cosine", "dot", "l2"]),
+    st.integers(1, 3),
 )
 def test_the_best_scores_are_those_of_a_sort(
-    seed: int, nodes: int, depth: int, covered_share: float, competing: bool, similarity: Any
+    seed: int, nodes: int, depth: int, covered_share: float, competing: bool, similarity: Any, threads: int
 ) -> None:
     rng = np.random.default_rng(seed)
     # Whole numbers: products are exact, and many tie.
@@ -39,6 +40,7 @@ def test_the_best_scores_are_those_of_a_sort(
         # Blocks of three queries and three nodes.
         patch.setattr(module, "SCORES_PER_BLOCK", 9)
         patch.setattr(module, "QUERIES_PER_BLOCK", 3)
+        patch.setattr(module, "count_threads", lambda multiplications: threads)
         found = fixed_scores(labels, vectors, covered, background, depth=depth, similarity=similarity)
     scores = _scores(queries, vectors, similarity)
     others = np.delete(scores, covered, axis=1)

@@ -135,7 +135,7 @@ def test_the_curve_does_not_depend_on_which_nodes_are_looked_at_first(similarity
     assert np.ptp(curves[0]) > 0
 
 
-def test_result_does_not_depend_on_block_sizes(monkeypatch):
+def test_result_depends_neither_on_block_sizes_nor_on_threads(monkeypatch):
     nodes, train, val = problem(3, n=200, train=150, val=60)
     whole = NudgeN(metric="nDCG@5").fit(nodes, train, val)
     monkeypatch.setattr("nudge_rag.solvers.scoring.fixed_scores.SCORES_PER_BLOCK", 70)
@@ -143,6 +143,8 @@ def test_result_does_not_depend_on_block_sizes(monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.step_search.products.SCORES_IN_CACHE", 300)
     monkeypatch.setattr("nudge_rag.solvers.scoring.fixed_scores.QUERIES_PER_BLOCK", 7)
     monkeypatch.setattr("nudge_rag.solvers.targets.PAIRS_PER_CHUNK", 5)
+    for room in ("scoring.fixed_scores", "step_search.ranks"):
+        monkeypatch.setattr(f"nudge_rag.solvers.{room}.count_threads", lambda multiplications: 3)
     blocked = NudgeN(metric="nDCG@5").fit(nodes, train, val)
     assert np.allclose(blocked.curve.values, whole.curve.values)
     assert np.allclose(blocked.vectors, whole.vectors, atol=1e-12)
