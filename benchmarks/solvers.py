@@ -80,9 +80,19 @@ def peer(name: str) -> Callable[..., float]:
     return run
 
 
+def compat(nodes: np.ndarray, train: Labels, val: Labels) -> float:
+    from nudge_rag.compat import NUDGEN
+
+    sets: list[Any] = [{"q_embs": part[0], "q_ans_indx": part[1]} for part in (train, val)]
+    moved = NUDGEN().finetune_embeddings(nodes, *sets)
+    rows = sorted({row for answers in train[1] for row in answers})
+    return float(((moved[rows] - nodes[rows]) ** 2).sum(axis=1).max())
+
+
 CASES: dict[str, Callable[..., float]] = {
     "product": product,
     "NUDGE-N, grid": ours(NudgeN(extend=False)),
+    "compat NUDGE-N": compat,
     "NUDGE-N, exact top-1": ours(NudgeN(search="exact")),
     "NUDGE-N, exact nDCG@10": ours(NudgeN(search="exact", metric="nDCG@10")),
     "NUDGE-M": ours(NudgeM()),
