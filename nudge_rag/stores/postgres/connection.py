@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
@@ -31,6 +31,10 @@ class Connections(Protocol):
 
     def session(self) -> Any:
         """Context manager of a cursor on a connection of its own, in which each statement is a transaction."""
+        ...
+
+    def side_by_side(self, most: int) -> Any:
+        """Context manager of a list of at most ``most`` `Connections`, this first, that threads use at once."""
         ...
 
 
@@ -112,6 +116,27 @@ class AddressConnections:
         with psycopg.connect(self._conninfo, autocommit=True) as connection, connection.cursor(binary=True) as cursor:
             yield cursor
 
+    @contextmanager
+    def side_by_side(self, most: int) -> Iterator[list[Connections]]:
+        """This one, and others that are closed afterwards.
+
+        There are no others inside a transaction, which they would not see, nor if the server gives no more.
+        """
+        import psycopg
+
+        others: list[AddressConnections] = []
+        try:
+            if self._kept is not None and self._kept.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                with suppress(psycopg.OperationalError):
+                    for _ in range(most - 1):
+                        other = AddressConnections(self._conninfo)
+                        other._kept = psycopg.connect(self._conninfo, autocommit=True)
+                        others.append(other)
+            yield [self, *others]
+        finally:
+            for other in others:
+                other._kept.close()
+
 
 class EngineConnections:
     """Connections of an SQLAlchemy engine: its pool, its events, its roles and settings, whatever its driver.
@@ -171,6 +196,11 @@ class EngineConnections:
         finally:
             self._of_thread.kept = None
             self._call(kept.close)
+
+    @contextmanager
+    def side_by_side(self, most: int) -> Iterator[list[Connections]]:
+        """This one alone: the application's pool need not have others."""
+        yield [self]
 
     def _connect(self) -> Any:
         from sqlalchemy.exc import TimeoutError as PoolTimeoutError

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray
+from nudge_rag.common.blas_threads import map_in_threads
 from nudge_rag.common.packages import import_package
 from nudge_rag.common.progress import track
 from nudge_rag.stores.adapter import StoreAdapter
@@ -19,7 +21,7 @@ from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import store_key
 from nudge_rag.stores.location import StoreLocation
-from nudge_rag.stores.postgres.connection import connections_of
+from nudge_rag.stores.postgres.connection import Connections, connections_of
 from nudge_rag.stores.postgres.copies import PostgresCopies, parse_vectors
 from nudge_rag.stores.postgres.history import PostgresHistory
 from nudge_rag.stores.postgres.sent_vectors import send_vectors
@@ -32,6 +34,8 @@ __all__ = ["PgVectorStore"]
 OPERATORS: dict[Similarity, str] = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
 IDS_PER_CALL = 5_000
 QUERIES_PER_CALL = 128
+# From so many such calls on, searches are shared out to so many connections: more would crowd out other applications.
+CALLS_SIDE_BY_SIDE, MOST_CONNECTIONS = 4, 2
 # pgvector's own default of hnsw.ef_search, and its limit: an index returns no more rows than that.
 DEFAULT_EF_SEARCH = 40
 LARGEST_EF_SEARCH = 1_000
@@ -199,8 +203,27 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
 
     def _search(self, queries: FloatArray, k: int, where: str | None, *, widely: bool) -> SearchResult:
         checked = check_queries(queries, k, dimension=self._dimension or None).astype(np.float32)
-        ids: list[list[str]] = []
-        scores: list[Float64Array] = []
+        parts = [checked[first : first + QUERIES_PER_CALL] for first in range(0, len(checked), QUERIES_PER_CALL)]
+        most = MOST_CONNECTIONS if len(parts) >= CALLS_SIDE_BY_SIDE else 1
+        with self._connections.side_by_side(most) as connections:
+            free: SimpleQueue[Connections] = SimpleQueue()
+            for one in connections:
+                free.put(one)
+
+            def ask(part: FloatArray) -> SearchResult:
+                connection = free.get()
+                try:
+                    return self._ask(part, k, where, connection, widely=widely)
+                finally:
+                    free.put(connection)
+
+            found = map_in_threads(ask, parts, len(connections))
+        return SearchResult(*([one for part in found for one in getattr(part, name)] for name in ("ids", "scores")))
+
+    def _ask(
+        self, part: FloatArray, k: int, where: str | None, connections: Connections, *, widely: bool
+    ) -> SearchResult:
+        """Search for some queries, by one statement."""
         # OFFSET keeps the cast where it is; else each row that is looked at would parse the query anew.
         query = (
             "SELECT q.n, t.id, t.distance FROM (SELECT v::{kind} AS v, n FROM"
@@ -208,18 +231,14 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
             "SELECT {id}::text AS id, {vector} {operator} q.v AS distance FROM {table}"
             " WHERE {only} AND {where} ORDER BY {vector} {operator} q.v LIMIT %s) t"
         )
-        for first in range(0, len(checked), QUERIES_PER_CALL):
-            part = checked[first : first + QUERIES_PER_CALL]
-            values = [[str(row.tolist()) for row in part], k]
-            rows = self._rows(query, values, where=where, k=k if widely or self._exact else None)
-            if widely and self._goes_on and len(rows) < k * len(part):
-                rows = self._rows(query, values, where=where, k=k, without_index=True)
-            numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
-            given = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
-            found_ids, found_scores = ungrouped(numbers, [row[1] for row in rows], given, len(part), k)
-            ids.extend(found_ids)
-            scores.extend(found_scores)
-        return SearchResult(ids, scores)
+        values = [[str(row.tolist()) for row in part], k]
+        asked = k if widely or self._exact else None
+        rows = self._rows(query, values, where=where, k=asked, connections=connections)
+        if widely and self._goes_on and len(rows) < k * len(part):
+            rows = self._rows(query, values, where=where, k=k, without_index=True, connections=connections)
+        numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
+        scores = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
+        return SearchResult(*ungrouped(numbers, [row[1] for row in rows], scores, len(part), k))
 
     def _scores(self, distances: Float64Array) -> Float64Array:
         if self.capabilities.similarity == "cosine":
@@ -343,9 +362,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         where: str | None = None,
         k: int | None = None,
         without_index: bool = False,
+        connections: Connections | None = None,
     ) -> list[Any]:
         is_short = bool(where) and not self._goes_on
-        with self._cursor() as cursor:
+        with (connections or self._connections).cursor() as cursor:
             if k is not None and (without_index or self._exact or is_short or k > LARGEST_EF_SEARCH):
                 cursor.execute("SET LOCAL enable_indexscan = off")
             elif k is not None:
