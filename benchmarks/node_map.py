@@ -91,7 +91,8 @@ def peak() -> float:
 
 
 def run_case(name: str, nodes: int, mode: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
+    # The server of PostgreSQL goes on until this process ends, and may write to the folder that is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         store = MAKERS[name](Path(folder) / name, nodes)
         before, start = digest(store), peak()
         ids = [f"node-{row:08d}" for row in range(0, nodes, max(1, nodes // 1_000))]
