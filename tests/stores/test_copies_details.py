@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import lancedb
 import numpy as np
@@ -155,7 +156,9 @@ def test_postgres_rows_added_at_the_last_moment_stop_the_switch(servers):
 
 
 def test_postgres_a_table_that_others_hold_is_waited_for_and_then_left_alone(servers, monkeypatch):
-    monkeypatch.setattr(nudge_rag.stores.postgres.copies, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(
+        nudge_rag.stores.postgres.copies, "LOCK_TIMEOUT", "SELECT set_config('lock_timeout', '100', true)"
+    )
     monkeypatch.setattr(nudge_rag.stores.postgres.copies, "BETWEEN_TRIES", 0.1)
     uri = new_database(servers)
     store = make_postgres(uri)
@@ -168,6 +171,36 @@ def test_postgres_a_table_that_others_hold_is_waited_for_and_then_left_alone(ser
         assert store.read(IDS).tobytes() == VECTORS.tobytes(), "readers do not wait for long"
         threading.Timer(0.5, connection.rollback).start()
         store.switch("a")
+    assert store.read(IDS).tobytes() == (-VECTORS).tobytes()
+
+
+@pytest.fixture
+def eager_autovacuum(servers):
+    """A server that looks every second for tables to vacuum."""
+    uri = new_database(servers)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        connection.execute("SELECT pg_reload_conf()")
+        yield uri
+        connection.execute("ALTER SYSTEM RESET autovacuum_naptime")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def test_postgres_an_autovacuum_of_the_table_makes_way(eager_autovacuum):
+    uri = eager_autovacuum
+    store = make_postgres(uri)
+    fetched(uri, "ALTER TABLE plain SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)")
+    fetched(uri, "ALTER TABLE plain SET (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)")
+    # At a page in a second, thousands of dead rows take it minutes.
+    fetched(uri, "INSERT INTO plain SELECT 'more ' || n, '[1,2,3,4]' FROM generate_series(1, 20000) n")
+    fetched(uri, "DELETE FROM plain WHERE id LIKE 'more %'")
+    running = "SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = 'plain'::regclass AND datname = current_database()"
+    deadline = time.monotonic() + 60
+    while not fetched(uri, running):
+        assert time.monotonic() < deadline, "no autovacuum began"
+        time.sleep(0.05)
+    store.create_copy("a").replace(IDS, -VECTORS)
+    store.switch("a")
     assert store.read(IDS).tobytes() == (-VECTORS).tobytes()
 
 

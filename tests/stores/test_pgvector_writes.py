@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from nudge_rag.stores import PgVectorStore
 from nudge_rag.stores.postgres.sent_vectors import VectorArray
-from tests.support.builders.postgres import new_database
+from tests.support.builders.postgres import new_database, with_driver
 
 D, IDS = 7, ["a", 'b"{,}\\', "c"]
 # The largest and the smallest numbers of float32, both zeros, and numbers of nine digits.
@@ -24,18 +24,14 @@ EXTREME = np.array(
 )
 DRIVERS = {
     "address": lambda address: address,
-    "psycopg": lambda address: create_engine(_with_driver(address, "psycopg")),
+    "psycopg": lambda address: create_engine(with_driver(address, "psycopg")),
     "psycopg, values in the statement": lambda address: create_engine(
-        _with_driver(address, "psycopg"), connect_args={"cursor_factory": psycopg.ClientCursor}
+        with_driver(address, "psycopg"), connect_args={"cursor_factory": psycopg.ClientCursor}
     ),
-    "psycopg, asynchronous": lambda address: create_async_engine(_with_driver(address, "psycopg")),
-    "psycopg2": lambda address: create_engine(_with_driver(address, "psycopg2")),
-    "asyncpg": lambda address: create_async_engine(_with_driver(address, "asyncpg")),
+    "psycopg, asynchronous": lambda address: create_async_engine(with_driver(address, "psycopg")),
+    "psycopg2": lambda address: create_engine(with_driver(address, "psycopg2")),
+    "asyncpg": lambda address: create_async_engine(with_driver(address, "asyncpg")),
 }
-
-
-def _with_driver(address: str, driver: str) -> str:
-    return address.replace("postgresql://", f"postgresql+{driver}://", 1)
 
 
 def bits(rows: np.ndarray) -> list[list[int]]:

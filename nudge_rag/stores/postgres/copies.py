@@ -28,8 +28,13 @@ Wanted = Callable[[Sequence[str], FloatArray, FloatArray], FloatArray]
 # Rows of a query, a few thousand at a time, on a connection of its own.
 Stream = Callable[[Any, int], Iterator[list[Any]]]
 
-# Other sessions queue behind a waiting lock, so wait briefly and retry.
-LOCK_TIMEOUT, TRIES, BETWEEN_TRIES = "1s", 10, 0.5
+# Other sessions queue behind a waiting lock, so wait briefly and retry; yet longer than the time after which the server
+# stops an autovacuum of the table for us, which may take hours.
+LOCK_TIMEOUT = (
+    "SELECT set_config('lock_timeout', (setting::bigint + 500)::text, true) FROM pg_settings"
+    " WHERE name = 'deadlock_timeout'"
+)
+TRIES, BETWEEN_TRIES = 10, 0.5
 # Rounds of catching up without the lock, which end when one finds so few changes.
 ROUNDS, FEW = 5, 100
 ROWS_PER_STEP = 5_000
@@ -294,7 +299,7 @@ class PostgresCopies:
 
         for left in reversed(range(TRIES)):
             with self._cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                cursor.execute(LOCK_TIMEOUT)
                 try:
                     with cursor.connection.transaction():
                         cursor.execute(self._sql("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
