@@ -36,6 +36,8 @@ class MilvusHistory(RecordStorage):
 
     def __init__(self, client: Any, collection: str, scope: str) -> None:
         self._client, self._collection, self._scope = client, collection, scope
+        # Asked whether it is there and loaded until it has answered: two of three calls that a read would cost.
+        self._answers = False
         place = address_of(client)
         super().__init__(f"milvus {place} {collection} {scope}", PART_SIZE, _local_lock(place))
 
@@ -90,9 +92,8 @@ class MilvusHistory(RecordStorage):
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete rows; Milvus takes ids that it does not know."""
-        if not self._client.has_collection(self._collection):
+        if not self._is_ready():
             return
-        self._load()
         for first in range(0, len(ids), ROWS_PER_CALL):
             part = [self._key(one) for one in ids[first : first + ROWS_PER_CALL]]
             self._called("deleted from", self._client.delete, self._collection, ids=part)
@@ -102,27 +103,33 @@ class MilvusHistory(RecordStorage):
         return self._found(f"kind == {literal(kind)} and scope == {literal(self._scope)}", FIELDS[:-1], limit=16_384)
 
     def _found(self, condition: str, fields: Sequence[str], **options: Any) -> list[BlobRecord]:
-        if not self._client.has_collection(self._collection):
-            return []
-        self._load()
-        rows = self._called(
-            "read",
-            self._client.query,
-            self._collection,
-            filter=condition,
-            output_fields=list(fields),
-            **options,
-            **STRONG,
-        )
+        query = {"filter": condition, "output_fields": list(fields), **options, **STRONG}
+        rows = self._asked_again(query) if self._answers else None
+        if rows is None:
+            if not self._is_ready():
+                return []
+            rows = self._called("read", self._client.query, self._collection, **query)
+            self._answers = True
         return [BlobRecord(*(str(row.get(field, "")) for field in FIELDS)) for row in rows]
+
+    def _asked_again(self, query: dict[str, Any]) -> Any:
+        """The rows of a collection that has answered before; None if it does not now: dropped, or no longer loaded."""
+        try:
+            return self._called("read", self._client.query, self._collection, **query)
+        except StoreError:
+            self._answers = False
+            return None
 
     def _key(self, record_id: str) -> str:
         return f"{self._scope} {record_id}"
 
-    def _load(self) -> None:
-        """Milvus answers only of collections that are loaded, which they are not once it was started anew."""
+    def _is_ready(self) -> bool:
+        """Whether the collection is there, which is loaded then: none is after a start of Milvus, and none answers."""
+        if not self._client.has_collection(self._collection):
+            return False
         if getattr(self._client.get_load_state(self._collection)["state"], "name", "") != "Loaded":
             self._called("read", self._client.load_collection, self._collection)
+        return True
 
     def _make(self) -> None:
         from pymilvus import DataType
