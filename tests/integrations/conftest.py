@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,13 +33,19 @@ SHIFTS = unit(np.random.default_rng(1).normal(size=(N, D)))
 
 def vector(text: str) -> list[float]:
     """``topic 7`` is node 7; ``question 3 about 7`` lies off it, always to the same side."""
+    return list(vector_of(text))
+
+
+@cache
+def vector_of(text: str) -> tuple[float, ...]:
     number = int(text.split()[-1])
     if text.startswith("topic"):
-        return NODES[number].tolist()
+        return tuple(NODES[number].tolist())
     noise = np.random.default_rng(list(text.encode())).normal(size=D) * 0.12
-    return (unit(NODES[number] + 0.9 * SHIFTS[number]) + noise).tolist()
+    return tuple((unit(NODES[number] + 0.9 * SHIFTS[number]) + noise).tolist())
 
 
+@cache
 def node_id(number: int) -> str:
     """A UUID, because some databases take nothing else."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"id-{number}"))

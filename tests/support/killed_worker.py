@@ -1,17 +1,21 @@
 """Processes that push or roll back and are killed: run by tests through `Killer`, not by pytest.
 
-A parent imports what a kind of store needs, opens nothing, and forks one child per job: a line of JSON on its input.
-The child kills itself at its n-th step, or is killed by the parent after some time.
+    python killed_worker.py KIND SOCKET
+
+A server imports what a kind of store needs, opens nothing, and listens on a socket. For whoever connects it forks a
+process that forks one child per job. The child kills itself at its n-th step, or is killed after some time.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import json
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,6 +23,9 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any
 
@@ -373,13 +380,46 @@ def fork(job: dict[str, Any]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 
+def serve(connection: Connection) -> None:
+    """Run the jobs of one client, one after another, and tell of errors where the client does."""
+    os.dup2(recv_handle(connection), 2)
+    connection.send("ready")
+    with suppress(EOFError):
+        while True:
+            connection.send(fork(connection.recv()))
+
+
 def main() -> None:
+    """Serve clients until the last has gone."""
+    kind, address = sys.argv[1:]
+    listener, servants = socket.socket(socket.AF_UNIX), set[int]()
+    try:
+        listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:  # another process had one started at the same time
+            return
+        raise
+    listener.listen(16)  # clients wait while this imports
     warnings.simplefilter("ignore")
-    import_for(sys.argv[1])
+    import_for(kind)
     np.random.default_rng(0)  # which imports more, that another user may not read
-    for line in sys.stdin:
-        sys.stdout.write(f"{fork(json.loads(line))}\n")
-        sys.stdout.flush()
+    listener.settimeout(1.0)
+    is_first = True
+    while is_first or servants:
+        is_first = False
+        with suppress(TimeoutError):
+            client = listener.accept()[0]
+            servant = os.fork()
+            if servant == 0:
+                listener.close()
+                client.setblocking(True)
+                serve(Connection(client.detach()))
+                os._exit(0)
+            servants.add(servant)
+            client.close()
+        while servants and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+            servants.discard(ended)
+    Path(address).unlink()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from collections import defaultdict
+from contextlib import suppress
+from multiprocessing.connection import Client, Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:  # which imports the frameworks
 
 KINDS = ["simple", "faiss", "lancedb", "parquet", "chroma", "postgres"]
 WORKER = Path(__file__).with_name("killed_worker.py")
+ROOT = Path(__file__).parents[2]
+SECONDS_TO_START = 120.0
 numbers = itertools.count()
 
 
@@ -103,13 +109,13 @@ def fill_postgres(uri: str, ids: list[str], rows: list[Any]) -> None:
 
 
 class Killer:
-    """Runs processes that are to be killed: forks of a parent that has imported what a kind of store needs.
+    """Runs processes that are to be killed: forks of a server that has imported what a kind of store needs.
 
-    Imports are most of what such a process would cost, so parents wait for the next job, of whatever test, until pytest
-    ends; each has one job at a time.
+    Imports are most of what such a process would cost, so all processes of one run of pytest share the servers, each of
+    which ends with its last client; a connection has one job at a time.
     """
 
-    idle: ClassVar[dict[tuple[Path, str], list[subprocess.Popen[str]]]] = defaultdict(list)
+    idle: ClassVar[dict[tuple[Path, str], list[Connection]]] = defaultdict(list)
 
     def __init__(self, worker: Path = WORKER) -> None:
         self.worker = worker
@@ -118,24 +124,37 @@ class Killer:
         """Run a job to its end; the signal that ended it, 0 for none, negative for an error."""
         waiting = self.idle[self.worker, kind]
         try:
-            parent = waiting.pop()
+            connection = waiting.pop()
         except IndexError:
-            parent = self._start(kind)
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        parent.stdin.write(json.dumps({"kind": kind, **{name: _plain(value) for name, value in job.items()}}) + "\n")
-        parent.stdin.flush()
-        ended_by = int(parent.stdout.readline())
-        waiting.append(parent)
+            connection = self._connect(kind)
+        connection.send({"kind": kind, **{name: _plain(value) for name, value in job.items()}})
+        ended_by = int(connection.recv())
+        waiting.append(connection)
         return ended_by
 
-    def _start(self, kind: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(self.worker), kind]
+    def _connect(self, kind: str) -> Connection:
+        """To the server of this run, which is started if it is not there."""
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))[:12]
+        address = str(Path(tempfile.gettempdir()) / f"nudge-rag-{run}-{self.worker.stem}-{kind}")
+        server, deadline = None, time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < deadline:
+            with suppress(OSError, EOFError):  # it is not there yet, or was about to end
+                connection = Client(address, "AF_UNIX")
+                send_handle(connection, 2, None)
+                connection.recv()
+                return connection
+            if server is None or server.poll() == 0:
+                server = self._start(kind, address)
+            elif server.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise RuntimeError(f"{self.worker.name} {kind} does not answer")
+
+    def _start(self, kind: str, address: str) -> subprocess.Popen[bytes]:
         # Otherwise pyarrow starts a thread, which a fork would not have.
         environment = {**os.environ, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-        parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        atexit.register(parent.communicate)
-        return parent
+        command = [sys.executable, str(self.worker), kind, address]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, env=environment, cwd=ROOT)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ calls: list[str] = []
 def vectors_of(texts: list[str]) -> list[list[float]]:
     """A vector per text, of any length, always the same; every call is noted."""
     calls.extend(texts)
-    return [np.random.default_rng(list(text.encode())).normal(size=DIMENSION).tolist() for text in texts]
+    return [list(vector_of(text)) for text in texts]
+
+
+@cache
+def vector_of(text: str) -> tuple[float, ...]:
+    return tuple(np.random.default_rng(list(text.encode())).normal(size=DIMENSION).tolist())
 
 
 class LangChainEmbeddings(Embeddings):
@@ -54,6 +60,7 @@ def plain_id(number: int) -> str:
     return f"node {number}/é"
 
 
+@cache
 def uuid_id(number: int) -> str:
     """For databases that take nothing else."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, plain_id(number)))
@@ -72,7 +79,12 @@ class Built:
     embedded: list[str] = field(default_factory=lambda: calls)
 
     def is_even(self, node_id: str) -> bool:
-        return node_id in {self.naming(number) for number in range(0, len(self.vectors), 2)}
+        return node_id in self.even_ids
+
+    @cached_property
+    def even_ids(self) -> set[str]:
+        """The ids of the nodes that the filter lets through."""
+        return {self.naming(number) for number in range(0, len(self.vectors), 2)}
 
     def same(self, found: Any, expected: Any) -> bool:
         """Bit for bit, or to the rounding that the store makes known."""
