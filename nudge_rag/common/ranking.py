@@ -10,8 +10,8 @@ from nudge_rag.common.similarity import Similarity, scorer_of
 
 __all__ = ["rank_nodes"]
 
-# Few enough for the processor's cache.
-SCORES_PER_BLOCK = 2_000_000
+# Fewer queries at once take longer each, more scores do not fit the processor's cache.
+SCORES_PER_BLOCK = 4_000_000
 # The best score of each so many nodes: the k-th best of these is no better than the k-th best of all.
 NODES_PER_GROUP = 64
 
