@@ -9,7 +9,8 @@ from nudge_rag.solvers.labels import PreparedLabels
 
 __all__ = ["covered_targets", "summable_queries", "unit_directions"]
 
-PAIRS_PER_CHUNK = 20_000
+# As many rows as the processor's cache holds: what is done to them in turn does not go to memory in between.
+PAIRS_PER_CHUNK, ROWS_PER_CHUNK = 500, 250
 # Unit queries are summed as multiples of one over this.
 SUMMABLE = 2.0**36
 
@@ -51,17 +52,23 @@ def summable_queries(vectors: FloatArray) -> Float64Array:
     Raises:
         ValueError: a query that is zero or not finite.
     """
-    unit = vectors.astype(np.float64)
-    unit /= row_norms(unit, "training query embeddings")[:, None]
-    # In place: of many queries another copy is too much.
-    unit *= SUMMABLE
-    np.rint(unit, out=unit)
-    unit /= SUMMABLE
+    unit = np.empty(vectors.shape)
+    for first in range(0, len(vectors), ROWS_PER_CHUNK):
+        rows = unit[first : first + ROWS_PER_CHUNK]
+        rows[:] = vectors[first : first + ROWS_PER_CHUNK]
+        rows /= row_norms(rows, "training query embeddings", first_row=first)[:, None]
+        rows *= SUMMABLE
+        np.rint(rows, out=rows)
+        rows /= SUMMABLE
     return unit
 
 
 def unit_directions(sums: Float64Array, counts: IntArray) -> Float64Array:
     """Sums (c, d) of ``counts`` unit queries, at unit length; zeros if the queries cancel out."""
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    cancelled = norms <= 1e-9 * counts[:, None]
-    return np.where(cancelled, 0.0, sums / np.where(cancelled, 1.0, norms))
+    units = np.empty(sums.shape)
+    for first in range(0, len(sums), ROWS_PER_CHUNK):
+        part = slice(first, first + ROWS_PER_CHUNK)
+        norms = np.linalg.norm(sums[part], axis=1, keepdims=True)
+        cancelled = norms <= 1e-9 * counts[part, None]
+        units[part] = np.where(cancelled, 0.0, sums[part] / np.where(cancelled, 1.0, norms))
+    return units

@@ -14,11 +14,12 @@ from nudge_rag.common.blas_threads import count_threads, map_in_threads
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.devices import check_rows, is_foreign, namespace, on_device, to_numpy, top
 from nudge_rag.solvers.labels import PreparedLabels
-from nudge_rag.solvers.scoring.blocks import SCORES_PER_BLOCK, covered_columns
+from nudge_rag.solvers.scoring.blocks import covered_columns
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
-QUERIES_PER_BLOCK = 2_048
+# A block of scores is 8 MB of float32: products with fewer nodes take longer a node.
+SCORES_PER_BLOCK, QUERIES_PER_BLOCK = 2_000_000, 2_048
 # An accelerator is kept busy by larger blocks: near 256 MB of float32.
 SCORES_ON_DEVICE = 64_000_000
 # Rows this close to unit length, as models return them in float32, need no second pass over their scores.
@@ -73,13 +74,14 @@ def fixed_scores(
     queries = query_vectors(val, similarity)
     best = _best_competitors(val, depth, similarity).astype(embeddings.dtype)
     answer = np.full(len(val.node_of_pair), np.nan, dtype=embeddings.dtype)
+    still_pairs = np.flatnonzero(~np.isin(val.node_of_pair, covered))
     step = max(1, SCORES_PER_BLOCK // max(1, min(len(queries), QUERIES_PER_BLOCK)))
 
     def look(nodes: range) -> FloatArray:
         found = np.full_like(best, -np.inf) if nodes.start else best
         for rows, block, norms in _shown_blocks(embeddings, covered, nodes):
             for part, scores in _score_blocks(queries, block, norms, similarity):
-                _read_answers(answer, scores, val, part, rows)
+                _read_answers(answer, scores, val, still_pairs, part, rows)
                 found[part] = _merge_best(found[part], scores)
         return found
 
@@ -90,7 +92,6 @@ def fixed_scores(
         norms = row_norms(block, "background embeddings", first_row=first)
         for part, scores in _score_blocks(queries, block, norms, similarity):
             best[part] = _merge_best(best[part], scores)
-    answer[np.isin(val.node_of_pair, covered)] = np.nan
     return FixedScores(best, answer)
 
 
@@ -125,7 +126,7 @@ def _shown_blocks(
             waiting.append((shown, block[shown - first], norms[shown - first]))
         else:
             waiting.append((rows, block, norms))
-        if sum(len(part) for part, _, _ in waiting) >= step:
+        if 2 * sum(len(part) for part, _, _ in waiting) >= step:
             yield _joined(waiting)
             waiting = []
     if any(len(part) for part, _, _ in waiting):
@@ -203,12 +204,17 @@ def _score_blocks(
         yield part, scores
 
 
-def _read_answers(answer: FloatArray, scores: FloatArray, val: PreparedLabels, part: slice, rows: IntArray) -> None:
-    """Answers are read from the block that ranks them, so that a node never outranks itself by a rounding error."""
-    pairs = slice(*np.searchsorted(val.query_of_pair, [part.start, part.stop]))
+def _read_answers(
+    answer: FloatArray, scores: FloatArray, val: PreparedLabels, pairs: IntArray, part: slice, rows: IntArray
+) -> None:
+    """Answers are read from the block that ranks them, so that a node never outranks itself by a rounding error.
+
+    ``pairs`` are those whose node stays in place, in order.
+    """
+    pairs = pairs[slice(*np.searchsorted(val.query_of_pair[pairs], [part.start, part.stop]))]
     columns = covered_columns(val.node_of_pair[pairs], rows)
-    here = np.flatnonzero(columns >= 0)
-    answer[pairs.start + here] = scores[val.query_of_pair[pairs][here] - part.start, columns[here]]
+    here = columns >= 0
+    answer[pairs[here]] = scores[val.query_of_pair[pairs[here]] - part.start, columns[here]]
 
 
 def _merge_best(best: FloatArray, scores: FloatArray) -> FloatArray:

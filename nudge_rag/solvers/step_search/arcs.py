@@ -12,6 +12,8 @@ __all__ = ["Arcs", "make_arcs"]
 
 # Below this angle a node already sits on its target as far as float32 can tell.
 SAME_DIRECTION = 1e-7
+# As many rows as the processor's cache holds: what is done to them in turn does not go to memory in between.
+ROWS_PER_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ class Arcs:
     def points(self, gamma: float, originals: FloatArray) -> FloatArray:
         """Node embeddings at step ``gamma``, (c, d) in the dtype of ``originals``; rows that stay keep their bits."""
         cos, sin = self.turned(gamma)
-        moved = self.norms[:, None] * (cos[:, None] * self.starts + sin[:, None] * self.tangents)
-        return np.asarray(np.where((sin > 0)[:, None], moved.astype(originals.dtype), originals))
+        found = np.empty_like(originals)
+        for first in range(0, len(originals), ROWS_PER_CHUNK):
+            part = slice(first, first + ROWS_PER_CHUNK)
+            turned = cos[part, None] * self.starts[part] + sin[part, None] * self.tangents[part]
+            moved = (self.norms[part, None] * turned).astype(originals.dtype)
+            found[part] = np.where((sin[part] > 0)[:, None], moved, originals[part])
+        return found
 
     def largest_gamma(self) -> float:
         """The step at which every node has reached its target; a larger one changes nothing."""
@@ -58,15 +65,19 @@ class Arcs:
 
 def make_arcs(rows: IntArray, originals: FloatArray, targets: Float64Array) -> Arcs:
     """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d); zero targets give angle 0."""
-    wide: Float64Array = originals.astype(np.float64)
-    norms: Float64Array = row_norms(wide, "covered embeddings").astype(np.float64, copy=False)
-    starts = wide / norms[:, None]
-    along = (starts * targets).sum(axis=1)
-    across = targets - along[:, None] * starts
-    lengths = np.linalg.norm(across, axis=1)
-    opposed = along < 0
-    moves = (lengths > SAME_DIRECTION) & ~opposed
-    tangents = np.where(moves[:, None], across / np.where(moves, lengths, 1.0)[:, None], 0.0)
-    # arctan2 rather than arccos: exact for small angles, and no square root of a tiny negative number.
-    angles = np.where(moves, np.arctan2(lengths, along), 0.0)
+    starts, tangents = np.empty(originals.shape), np.empty(originals.shape)
+    norms, angles, opposed = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
+    for first in range(0, len(rows), ROWS_PER_CHUNK):
+        part = slice(first, first + ROWS_PER_CHUNK)
+        wide = originals[part].astype(np.float64)
+        norms[part] = row_norms(wide, "covered embeddings", first_row=first)
+        np.divide(wide, norms[part, None], out=starts[part])
+        along = (starts[part] * targets[part]).sum(axis=1)
+        across = targets[part] - along[:, None] * starts[part]
+        lengths = np.linalg.norm(across, axis=1)
+        opposed[part] = along < 0
+        moves = (lengths > SAME_DIRECTION) & ~opposed[part]
+        tangents[part] = np.where(moves[:, None], across / np.where(moves, lengths, 1.0)[:, None], 0.0)
+        # arctan2 rather than arccos: exact for small angles, and no square root of a tiny negative number.
+        angles[part] = np.where(moves, np.arctan2(lengths, along), 0.0)
     return Arcs(rows, starts, tangents, angles, norms, rows[opposed])
