@@ -77,7 +77,7 @@ test-main: setup browser
 $(JOBS:%=test-%): test-%:
 	$(ENVIRONMENT) $*
 	$(ONE_THREAD) NUDGE_RAG_STORES=$* NUDGE_RAG_STORES_REPORT=$(REPORTS)/$*.json .venv-$*/bin/python $(PYTEST) \
-		tests/stores/test_contract.py tests/stores/test_catalog_table.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
+		tests/stores/test_contract.py tests/stores/test_catalog_table.py tests/stores/test_impossible_ids.py $(wildcard tests/stores/test_$(firstword $(subst -, ,$*)).py) \
 		tests/integrations/test_langchain.py tests/integrations/test_llama_index.py \
 		tests/integrations/test_differential_langchain.py tests/integrations/test_differential_llama_index.py \
 		-k "$* or test_$(firstword $(subst -, ,$*))"

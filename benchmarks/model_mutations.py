@@ -50,7 +50,7 @@ def take_as_originals(journal: Any, ids: Any, vectors: Any) -> Any:
     return np.array(vectors)
 
 
-def take_the_copy(moved: Any, names: Any, live: Any, same: Any) -> Any:
+def take_the_copy(moved: Any, names: Any, live: Any, same: Any, copied: Any = None) -> Any:
     """As `MovedNodes.wanted` if it did not look at what others have written."""
     vectors = np.array(live)
     for place, name in enumerate(names):

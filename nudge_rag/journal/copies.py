@@ -36,10 +36,12 @@ from nudge_rag.journal.writes import Written, write_over
 from nudge_rag.stores.access import read_present, reading, require_store, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore, SideBySideStore, StoreError
 from nudge_rag.stores.copies import CatchingUpStore, MovedNodes, NodesOfCopy, StoreOfCollections
+from nudge_rag.stores.late_writes import are_noted
 
 __all__ = [
     "drop_copy",
     "find_outdated",
+    "find_unnoted",
     "labels_of",
     "record_as_in_place",
     "recover_copies",
@@ -296,14 +298,7 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
         if n_late:
             time.sleep(SECONDS_TO_WRITE_AGAIN)
         is_written_to = bool(n_late and store.bring_late_writes(version.label, moved, notes))
-        found = Differences()
-        if n_late is None and is_live:
-            copy = require_copies(store).open_copy(version.label)
-            if isinstance(moved, MovedNodes):
-                found = find_differences(store, copy, moved.ids, moved.live, moved.copy)
-                found.only_live = []
-            else:
-                found = find_late(store, copy, moved)
+    found = find_unnoted(journal, version) if n_late is None else Differences()
     if is_written_to and not force:
         raise PushError(
             f"somebody writes to the copy of version {version.name}, who opened it while it was live; what he wrote is"
@@ -315,6 +310,28 @@ def settle_late_writes(journal: Journal, version: Version, *, force: bool = Fals
             " of who wrote it: nothing was dropped; drop_copies(store, force=True) drops it all the same"
         )
     return n_late or 0
+
+
+def find_unnoted(journal: Journal, version: Version) -> Differences:
+    """Find what somebody may have written to a copy that was live, if the notes of it are lost; else there is nothing.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    store, is_live = journal.store, version.state == SWITCHED
+    was_live = is_live or version.manifest.get(WAS_LIVE) is True
+    if not (isinstance(store, StoreOfCollections) and was_live and version.label in labels_of(store)):
+        return Differences()
+    if are_noted(LabelNotes(journal.storage, version.label)):
+        return Differences()
+    moved = _moved(journal, version, is_live)
+    with reading(store, "a live version and a copy were compared"):
+        copy = require_copies(store).open_copy(version.label)
+        if not isinstance(moved, MovedNodes):
+            return find_late(store, copy, moved)
+        found = find_differences(store, copy, moved.ids, moved.live, moved.copy)
+    found.only_live = []
+    return found
 
 
 def find_live(journal: Journal, version: Version) -> str:
@@ -342,7 +359,12 @@ def find_live(journal: Journal, version: Version) -> str:
             f"{store.name} failed while it was asked whether version {version.name} is live ({error}): a later call"
             " asks again"
         ) from error
-    version.set_state(SWITCHED if nudged > original else COMMITTED)
+    state = SWITCHED if nudged > original else COMMITTED
+    # Notes are written before the two are swapped: without any, it has never been live.
+    notes = LabelNotes(journal.storage, version.label)
+    if state == COMMITTED and isinstance(store, StoreOfCollections) and not are_noted(notes):
+        version.manifest.pop(WAS_LIVE, None)
+    version.set_state(state)
     return version.state
 
 
@@ -423,6 +445,8 @@ def undo_switch(journal: Journal, first: int) -> Version | None:
         with reading(store, "its versions were compared"):
             copy = require_copies(store).open_copy(live.label)
             why = find_differences(store, copy, live.ids, live.after, live.before)
+    else:
+        why = find_unnoted(journal, live)
     if live.is_derived:
         wait_for_absent(journal, live)
     if not why:

@@ -30,7 +30,7 @@ def _named(version: object) -> str:
 
 
 def find_late(store: EmbeddingStore, copy: EmbeddingStore, moved: DerivedNodes) -> Differences:
-    """Nodes of a copy of which the live vectors were not made: somebody wrote to it."""
+    """Nodes of a copy of which the live vectors were not made, or that were not made of these: somebody wrote to it."""
     found = Differences()
     for names, vectors in copy.scan(NODES_PER_STEP):
         present, _ = read_present(store, names)
@@ -39,7 +39,10 @@ def find_late(store: EmbeddingStore, copy: EmbeddingStore, moved: DerivedNodes) 
         if rows:
             there = [names[row] for row in rows]
             live = np.stack([present[name] for name in there])
-            made = moved.is_made(live, moved.make(there, vectors[rows]))
+            if moved.to_copy:
+                made = moved.is_made(vectors[rows], moved.make(there, live))
+            else:
+                made = moved.is_made(live, moved.make(there, vectors[rows]))
             found.changed += [name for name, same in zip(there, made, strict=True) if not same]
     return found
 

@@ -15,8 +15,10 @@ from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FiledStorage, NeighboringStorage
 
-__all__ = ["find_left_behind", "refuse_left_behind", "refuse_pushed_in_memory"]
+__all__ = ["RELEASED", "find_left_behind", "holds_anything", "refuse_left_behind", "refuse_pushed_in_memory"]
 
+# In a store's own storage, for as long as it holds nothing else: that is so on purpose.
+RELEASED = "released.json"
 # Moved nodes that are looked at: one that has the nudge is enough.
 NODES = 200
 
@@ -44,7 +46,7 @@ def refuse_left_behind(store: EmbeddingStore, own: BlobStorage) -> None:
         JournalError: says where the history is, and how to bring it to the store.
         StoreError: the store failed.
     """
-    if not isinstance(own, NeighboringStorage) or own.names():
+    if not isinstance(own, NeighboringStorage) or holds_anything(own):
         return
     found = find_left_behind(store, own)
     if found is not None:
@@ -53,6 +55,11 @@ def refuse_left_behind(store: EmbeddingStore, own: BlobStorage) -> None:
             f" wrote, such as that of {found.node_id!r}, and has no history with it: it was renamed or copied alone."
             f" {found.advice}"
         )
+
+
+def holds_anything(own: NeighboringStorage) -> bool:
+    """Whether a store's own storage holds a history, or the mark of one."""
+    return not {*own.names()} <= {RELEASED}
 
 
 @dataclass(frozen=True)

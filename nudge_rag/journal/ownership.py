@@ -16,16 +16,17 @@ from typing import Any
 from uuid import uuid4
 
 from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
-from nudge_rag.errors import CorruptArchiveError, JournalError
+from nudge_rag.errors import CorruptArchiveError, JournalError, LostHistoryError
+from nudge_rag.journal.away import BLOB as AWAY
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
-from nudge_rag.journal.origins import refuse_left_behind, refuse_pushed_in_memory
+from nudge_rag.journal.origins import RELEASED, refuse_left_behind, refuse_pushed_in_memory
 from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage, PlacedStorage
+from nudge_rag.stores.history import BlobStorage, FolderStorage, PlacedStorage, WitnessedStorage
 
-__all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_versions", "own_history"]
+__all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_records", "has_versions", "own_history"]
 
 # The default folder for the history of stores that cannot hold their own.
 DEFAULT_VERSIONS = "nudge-versions"
@@ -130,11 +131,42 @@ class Home:
             with writing_to(self.own, "written to"):
                 is_marked = ELSEWHERE in self.own.names()
                 if is_marked:
+                    release(self.own)
                     self.own.delete(ELSEWHERE)
             described = read_json(self.storage, STORE)
             if is_marked and described is not None:
                 # A copy of the store that still has the mark is another one: nothing of this folder is undone there.
                 write_json(self.storage, STORE, described | {"turns": []})
+
+
+def release(own: BlobStorage) -> None:
+    """Note that a store's own storage is empty on purpose, if it can be told that it was not.
+
+    Raises:
+        JournalError: the history cannot be written to.
+    """
+    if isinstance(own, WitnessedStorage):
+        write_json(own, RELEASED, {})
+
+
+def is_emptied(own: BlobStorage) -> bool:
+    """Whether all is gone that a store's own storage once held.
+
+    Raises:
+        JournalError: the history cannot be read.
+    """
+    with writing_to(own, "read"):
+        return isinstance(own, WitnessedStorage) and own.is_emptied()
+
+
+def _refuse_emptied(store: EmbeddingStore, own: BlobStorage) -> None:
+    """Raise LostHistoryError if nodes may hold what a push wrote whose record somebody has deleted."""
+    if is_emptied(own):
+        raise LostHistoryError(
+            f"this {store.name} store had a history in {own.location}, and nothing is left of it: nodes may hold what a"
+            " push wrote, which would be taken for originals. Bring it back from a backup; or embed these nodes again,"
+            " and call nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
+        )
 
 
 def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
@@ -166,7 +198,8 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
             )
         _refuse_forgotten(store, own, key)
         refuse_left_behind(store, own)
-        if not has_versions(own):
+        if not has_records(own):
+            _refuse_emptied(store, own)
             refuse_lost_history(store)
         return Home(own, own, key)
     folder = FolderStorage(Path(versions) / key)
@@ -177,7 +210,8 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
             f"this {store.name} store holds its history itself, in {own.location}: leave versions= out (it was"
             f" {str(versions)!r})"
         )
-    if own is not None and not has_versions(folder):
+    if own is not None and not has_records(folder):
+        _refuse_emptied(store, own)
         refuse_lost_history(store)
     return Home(folder, own, key)
 
@@ -204,6 +238,14 @@ def has_versions(storage: BlobStorage) -> bool:
     """Whether any push is recorded there."""
     with writing_to(storage, "read"):
         return any(re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name) for name in storage.names())
+
+
+def has_records(storage: BlobStorage) -> bool:
+    """Whether any push is recorded there, or nodes that were away when the last one was undone."""
+    if has_versions(storage):
+        return True
+    with writing_to(storage, "read"):
+        return AWAY in storage.names()
 
 
 def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[str, Any]) -> FolderStorage:

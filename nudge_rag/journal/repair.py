@@ -16,6 +16,7 @@ from nudge_rag.journal.ownership import (
     STORE,
     Home,
     find_home,
+    has_records,
     has_versions,
     own_history,
     read_json,
@@ -141,7 +142,7 @@ def _is_damaged(storage: BlobStorage, name: str) -> bool:
 
 def _lost_with(store: EmbeddingStore, home: Home) -> str | None:
     """Say that no record is left of vectors that the store holds; None if there is one, or it holds none."""
-    if home.own is None or has_versions(home.storage):
+    if home.own is None or has_records(home.storage):
         return None
     try:
         refuse_lost_history(store)

@@ -12,6 +12,7 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.copies import (
     drop_copy,
     find_outdated,
+    find_unnoted,
     labels_of,
     record_as_in_place,
     require_atomic_switch,
@@ -83,7 +84,7 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
         if ready is None:
             raise PushError(f"nothing waits beside {journal.name}: push(mode='side-by-side') first")
         with reading(store, "its versions were compared"):
-            found: object = find_outdated(journal, ready)
+            found: object = find_outdated(journal, ready) or find_unnoted(journal, ready)
             if not found and not isinstance(store, CatchingUpStore):
                 copy = require_copies(store).open_copy(ready.label)
                 found = find_differences(store, copy, ready.ids, ready.before, ready.after)

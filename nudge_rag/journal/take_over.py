@@ -14,15 +14,17 @@ from nudge_rag.errors import JournalError
 from nudge_rag.journal.blocks import BlockRecord
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import COMMITTED, LIVE, NAME, SUPERSEDED, SWITCHED
-from nudge_rag.journal.origins import LeftBehind, find_left_behind
+from nudge_rag.journal.origins import LeftBehind, find_left_behind, holds_anything
 from nudge_rag.journal.ownership import (
     DEFAULT_VERSIONS,
     ELSEWHERE,
     STORE,
     Home,
     has_versions,
+    is_emptied,
     own_history,
     read_json,
+    release,
 )
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
@@ -75,10 +77,14 @@ def take_over(
     except JournalError:
         is_marked = read_json(own, ELSEWHERE) is not None
         is_stamped = isinstance(store, StampedStore) and bool(store.find_stamped().nodes)
-        if not force or not (is_marked or is_stamped):
+        is_gone = is_emptied(own)
+        if not force or not (is_marked or is_stamped or is_gone):
             raise
         if is_marked:
             _forget_mark(own)
+        if is_gone:
+            with own.lock():
+                release(own)
         if isinstance(store, StampedStore):
             store.drop_stamps()
         home = Home(own, own, store.key)
@@ -102,7 +108,7 @@ def take_over(
 
 def _left_behind(store: EmbeddingStore, own: BlobStorage, versions: Path) -> LeftBehind | None:
     """What the store left behind in its database, unless a folder is given or the store has the mark of one."""
-    if versions != Path(DEFAULT_VERSIONS) or not isinstance(own, NeighboringStorage) or own.names():
+    if versions != Path(DEFAULT_VERSIONS) or not isinstance(own, NeighboringStorage) or holds_anything(own):
         return None
     return find_left_behind(store, own)
 
@@ -152,6 +158,7 @@ def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal
 
 def _forget_mark(own: BlobStorage) -> None:
     with own.lock(), writing_to(own, "written to"):
+        release(own)
         own.delete(ELSEWHERE)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "PlacedStorage",
     "ProcessStorage",
     "TransactionalStore",
+    "WitnessedStorage",
     "check_blob_name",
     "copy_advice",
     "is_blob_name",
@@ -101,6 +102,15 @@ class OrphanedStorage(Protocol):
 
     def orphans(self) -> list[BlobStorage]:
         """Histories whose stores were dropped: this one may have been built anew in the place of one."""
+        ...
+
+
+@runtime_checkable
+class WitnessedStorage(Protocol):
+    """A storage of which the nodes' table tells that it once held something."""
+
+    def is_emptied(self) -> bool:
+        """Say whether nothing is left of what it once held."""
         ...
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from nudge_rag.common.arrays import BoolArray, FloatArray
 from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
 
-__all__ = ["Record", "Records", "bring_noted", "switch_collections"]
+__all__ = ["Record", "Records", "are_noted", "bring_noted", "switch_collections"]
 
 # Under steady writes the last round finds what was written during the one before; each is shorter than that.
 ROUNDS = 5
@@ -174,6 +174,11 @@ def bring_noted(records: Records, source: Any, target: Any, moved: NodesOfCopy, 
     if n_changed:
         notes.write(encode_notes(known))
     return n_changed
+
+
+def are_noted(notes: CopyNotes) -> bool:
+    """Whether it is known what a copy held when it ceased to be live."""
+    return _decode_notes(notes.read()) is not None
 
 
 def switch_collections(

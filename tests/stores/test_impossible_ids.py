@@ -11,6 +11,7 @@ from nudge_rag import LabeledPairs, reapply, rollback, tune
 from nudge_rag.errors import UnknownIdError
 from nudge_rag.journal.push import push_vectors
 from tests.stores.test_contract import everything
+from tests.support.builders.registry import BUILDERS
 
 STORES = [
     "chroma-langchain",
@@ -25,8 +26,18 @@ STORES = [
     "postgres-langchain",
     "postgres-llama-index",
     "qdrant-langchain-cosine",
+    "redis-langchain",
+    "redis-llama-index",
     "simple",
     "sqlite-vec-langchain",
+]
+PUSHED = [
+    "duckdb-langchain",
+    "lancedb-llama-index",
+    "postgres-langchain",
+    "redis-langchain",
+    "redis-llama-index",
+    "simple-persisted",
 ]
 # Whatever Python takes for text; NUL, single surrogates, what looks like SQL, and ids too long for a column.
 SIGNS = st.text(
@@ -35,7 +46,7 @@ SIGNS = st.text(
 IDS = SIGNS | st.sampled_from(["", " ", "x" * 70_000, "\U0001f600", "a" * 300 + "\0"])
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("name", [name for name in STORES if name in BUILDERS])
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(strange=st.lists(IDS, min_size=1, max_size=4, unique=True))
 @example(strange=["\0", "\ud800", "x\udfffy", ""])
@@ -54,7 +65,7 @@ def test_they_are_not_found_and_nothing_is_written(build_once, name, strange):
     assert store.read(known).tobytes() == vectors.tobytes()
 
 
-@pytest.mark.parametrize("name", ["duckdb-langchain", "lancedb-llama-index", "postgres-langchain", "simple-persisted"])
+@pytest.mark.parametrize("name", [name for name in PUSHED if name in BUILDERS])
 def test_labels_with_such_ids_are_unknown_and_pushes_leave_them_out(build, name):
     store = build(name, 60).store
     known, before = sorted(everything(store))[:3], everything(store)

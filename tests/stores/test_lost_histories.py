@@ -17,6 +17,7 @@ from nudge_rag import (
     JournalError,
     LabeledPairs,
     LostHistoryError,
+    prune,
     reapply,
     repair,
     rollback,
@@ -26,6 +27,7 @@ from nudge_rag import (
     tune,
     versions,
 )
+from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.ownership import read_json, write_json
 from nudge_rag.journal.push import push_vectors
@@ -317,3 +319,18 @@ def test_a_retriever_finds_the_history_of_what_its_framework_loaded_and_serves_w
     with pytest.raises(LostHistoryError) as caught:
         status(load())
     assert caught.value.folder is None
+
+
+def test_a_node_that_was_away_is_known_though_the_records_of_all_pushes_were_pruned(kept):
+    push(kept)
+    held = kept.connect().read(IDS[:1])
+    kept.remember()
+    rollback(kept.connect())
+    storage = kept.connect().history()
+    AwayNodes(storage).add([(IDS[0], held[0], ROWS[0].astype(held.dtype))])
+    assert prune(kept.connect()) == ("0001",)
+    kept.bring_back()
+    kept.connect().replace(IDS[1:5], ROWS[1:5])  # all have come back
+    assert status(kept.connect()).away == (IDS[0],)
+    assert rollback(kept.connect()).restored == 1
+    assert kept.connect().read(IDS).tobytes() == ROWS.astype(kept.connect().capabilities.dtype).tobytes()

@@ -341,7 +341,8 @@ class Pushes(RuleBasedStateMachine):
                 expected[node_id] = nudged.tobytes()
         try:
             switch(self.open(), accept_gap=True)
-        except PushError:  # of which nothing is left
+        except PushError as error:  # of which nothing is left
+            assert "nothing was switched: push again" in str(error)
             expected = before
         assert {n: v.tobytes() for n, v in self.held().items()} == expected
         self.snapshots.clear()
@@ -435,6 +436,8 @@ class Pushes(RuleBasedStateMachine):
             lambda: self.push_some(sorted({*chosen, node_id}), seed),
             lambda: self.somebody_takes_a_node_away(node_id),
             self.roll_back,
+            # Without the records of versions nothing else tells of a node that is away.
+            lambda: self.prune_it(0) if seed % 2 else None,
             lambda: self.somebody_brings_it_back(node_id, True),
             self.roll_back,
         )
@@ -477,6 +480,7 @@ class Pushes(RuleBasedStateMachine):
                 self.repair_it,
             )
             self.every_original_is_the_truth()
+            assert status(self.open()).returned == (), "which version is live is known, and nothing came back"
         self.roll_back()
 
     @precondition(lambda self: self.beside)

@@ -99,6 +99,16 @@ class DuckDBHistory(HistoriesOfTables):
                 query = f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?"
                 cursor.execute(query, [owner, self._scope, name])
 
+    def is_emptied(self) -> bool:
+        """Say whether the comment on the nodes' table names a history, and no row of it is left."""
+        with self._cursor() as cursor:
+            owner = self._owner(cursor)
+            if owner is None:
+                return False
+            # Of whatever scope: the comment is the same for all columns of vectors.
+            query = f"SELECT count(*) FROM {self._table} WHERE owner = ?"
+            return not self._exists(cursor) or cursor.execute(query, [owner]).fetchone() == (0,)
+
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._place)

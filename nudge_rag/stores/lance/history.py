@@ -76,6 +76,11 @@ class LanceHistory:
         self._lease.check()
         self.drop(f"blob {name}")
 
+    def is_emptied(self) -> bool:
+        """Say whether the history's table is there, which is made with its first row, and has no row."""
+        table = self._opened()
+        return table is not None and int(table.count_rows()) == 0
+
     def place(self) -> Path | None:
         """The folder, inside that of the table."""
         return local_path(f"{self._uri}/{FOLDER}")

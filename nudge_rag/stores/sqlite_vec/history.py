@@ -16,6 +16,10 @@ from nudge_rag.stores.sql import sql_name
 __all__ = ["SQLiteHistory"]
 
 PREFIX = "nudge_rag_history_"
+TRIGGERS = (
+    "SELECT name FROM sqlite_master AS made WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
+    " AND substr(name, 1, ?) = ?"
+)
 
 
 class SQLiteHistory(HistoriesOfTables):
@@ -91,6 +95,13 @@ class SQLiteHistory(HistoriesOfTables):
             if table is not None:
                 self._execute(f"DELETE FROM {table} WHERE scope = ? AND name = ?", [self._scope, name])
 
+    def is_emptied(self) -> bool:
+        """Say whether a trigger on the nodes' table names a history, and no row of it is left."""
+        triggers = self._execute(TRIGGERS, [self._nodes, len(PREFIX), PREFIX])
+        table = self._table()
+        # Of whatever scope: the trigger is the same for all.
+        return bool(triggers) and (table is None or not self._execute(f"SELECT 1 FROM {table} LIMIT 1", []))
+
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._path)
@@ -136,10 +147,7 @@ class SQLiteHistory(HistoriesOfTables):
         """The history's table, quoted; None if there is none."""
         if self._holder is not None:
             return sql_name(self._holder)
-        query = (
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
-            " AND substr(name, 1, ?) = ?"
-        )
+        query = f"{TRIGGERS} AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = made.name)"
         rows = self._execute(query, [self._nodes, len(PREFIX), PREFIX])
         return sql_name(str(rows[0][0])) if rows else None
 

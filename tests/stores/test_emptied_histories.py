@@ -1,0 +1,112 @@
+"""All that a database holds of a history is deleted while vectors are pushed: where it can be told, it is."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from nudge_rag import JournalError, LabeledPairs, LostHistoryError, reapply, rollback, status, take_over, tune, versions
+from nudge_rag.journal.push import push_vectors
+from nudge_rag.tuning.adapters import LiveAdapter
+from tests.support.push_model import IDS
+from tests.support.push_model_stores import DuckDB, Lance, SQLiteVec
+
+PAIRS = LabeledPairs.from_pairs((f"{word} {node}", node) for node in IDS for word in "abcdefgh")
+
+
+def delete_rows(model):
+    if isinstance(model, DuckDB):
+        model.connection.execute("DELETE FROM nudge_rag_history")
+    elif isinstance(model, SQLiteVec):
+        with model.connection:
+            model.connection.execute(f"DELETE FROM {history_table(model)}")
+    else:
+        model.connect().history()._opened().delete("true")
+
+
+def drop_table(model):
+    if isinstance(model, DuckDB):
+        model.connection.execute("DROP TABLE nudge_rag_history")
+    else:
+        with model.connection:
+            model.connection.execute(f"DROP TABLE {history_table(model)}")
+
+
+def history_table(model):
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'nudge_rag_history_%'"
+    return model.connection.execute(query).fetchone()[0]
+
+
+@pytest.fixture(params=[DuckDB, SQLiteVec, Lance], ids=lambda model: model.__name__)
+def model(request):
+    made = request.param()
+    yield made
+    made.teardown()
+
+
+def push(model, change=1, **options):
+    store = model.connect()
+    vectors = store.read(IDS[:3])
+    return push_vectors(store, IDS[:3], vectors, store.as_stored(vectors + change), **options)
+
+
+# LanceDB keeps the table in the folder of the nodes' table: if that is gone, nothing tells of it.
+@pytest.mark.parametrize(
+    ("model", "delete"),
+    [
+        (DuckDB, delete_rows),
+        (DuckDB, drop_table),
+        (SQLiteVec, delete_rows),
+        (SQLiteVec, drop_table),
+        (Lance, delete_rows),
+    ],
+    indirect=["model"],
+)
+def test_every_call_is_refused_until_it_is_said_what_to_do(model, delete, tmp_path):
+    push(model)
+    delete(model)
+    held = {n: v.tobytes() for n, v in model.held().items()}
+    for call in (
+        status,
+        versions,
+        rollback,
+        reapply,
+        lambda store: tune(store, PAIRS, lambda texts: np.ones((len(texts), 4))),
+        lambda store: push(model),
+        lambda store: push(model, versions=tmp_path / "elsewhere"),
+    ):
+        with pytest.raises(LostHistoryError, match=r"nothing is left of it.*take_over\(store, force=True\)"):
+            call(model.connect())
+    with pytest.raises(JournalError, match="no history of this"):
+        take_over(model.connect())
+    adapter = LiveAdapter(model.connect)
+    with pytest.warns(UserWarning, match=r"whether queries must pass a map .*nothing is left of it"):
+        adapter.start()
+    assert {n: v.tobytes() for n, v in model.held().items()} == held
+    assert take_over(model.connect(), force=True) == ()
+    assert status(model.connect()).version is None
+    assert push(model, change=2).written == 3
+    rollback(model.connect())
+    assert {n: v.tobytes() for n, v in model.held().items()} == held, "what was there counts as the nodes' own"
+    delete_rows(model)
+    with pytest.raises(LostHistoryError):
+        status(model.connect())
+
+
+def test_a_store_whose_history_was_in_a_folder_is_empty_on_purpose(model, tmp_path):
+    push(model, versions=tmp_path / "folder")
+    rollback(model.connect(), versions=tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder")
+    assert status(model.connect()).version is None
+    assert push(model).written == 3
+    rollback(model.connect())
+    assert {n: v.tobytes() for n, v in model.held().items()} == {n: v.tobytes() for n, v in model.truth.items()}
+
+
+def test_a_store_that_was_never_pushed_to_is_no_such_one(model):
+    assert status(model.connect()).version is None
+    with pytest.raises(ValueError, match="more than once"):
+        push_vectors(model.connect(), IDS[:1] * 2, np.ones((2, 4)), np.ones((2, 4)))
+    assert status(model.connect()).version is None
