@@ -257,8 +257,8 @@ def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[st
             continue
         if mark.get("turn") not in described.get("turns", []):
             raise JournalError(
-                f"{folder.location} has gone on with another copy of this {store.name} store: what it records is not"
-                " what is in this one; nudge_rag.take_over(store,"
+                f"{folder.location} has gone on with another copy of this {store.name} store, or was restored from an"
+                " older backup: what it records is not what is in this one; nudge_rag.take_over(store,"
                 f" {str(folder.path.parent)!r}) brings the originals that it still has into this store, and leaves the"
                 " folder to the other"
             )

@@ -105,6 +105,25 @@ def test_a_store_whose_history_was_in_a_folder_is_empty_on_purpose(model, tmp_pa
     assert {n: v.tobytes() for n, v in model.held().items()} == {n: v.tobytes() for n, v in model.truth.items()}
 
 
+def test_an_older_backup_of_a_folder_is_refused(model, tmp_path):
+    folder, backup = tmp_path / "folder", tmp_path / "backup"
+    push(model, versions=folder)
+    shutil.copytree(folder, backup)
+    store, originals = model.connect(), np.stack([model.truth[node_id] for node_id in IDS[:3]])
+    assert push_vectors(store, IDS[:3], originals, store.as_stored(originals + 2), versions=folder).written == 3
+    held = {n: v.tobytes() for n, v in model.held().items()}
+    shutil.move(folder, tmp_path / "newer")
+    shutil.copytree(backup, folder)
+    for call in (status, versions, rollback, reapply, lambda store, place: push(model, versions=place)):
+        with pytest.raises(JournalError, match=r"another copy of this .* store, or was restored from an older backup"):
+            call(model.connect(), folder)
+    assert {n: v.tobytes() for n, v in model.held().items()} == held
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "newer", folder)
+    assert rollback(model.connect(), folder).restored == 3
+    assert model.held()[IDS[3]].tobytes() == model.truth[IDS[3]].tobytes()
+
+
 def test_a_store_that_was_never_pushed_to_is_no_such_one(model):
     assert status(model.connect()).version is None
     with pytest.raises(ValueError, match="more than once"):
