@@ -547,12 +547,11 @@ def framework(kind: str, store: Any, search_type: str, options: dict[str, Any]) 
 
 
 def ours(made: Any, search_type: str, options: dict[str, Any], overlay: Nudge | None) -> NudgeRetriever:
-    """A retriever with these options, which it checks; PostgreSQL's share what they open, a dozen queries each time."""
+    """A retriever with these options, which it checks; those of a store share what they open, a dozen reads each time."""
     opened = made.opened.get(overlay is not None)
     if opened is None or search_type != "similarity":
         found = NudgeRetriever(vectorstore=made.store, search_type=search_type, search_kwargs=options, overlay=overlay)
-        if "postgres" in type(made.store).__module__:
-            made.opened.setdefault(overlay is not None, found)
+        made.opened.setdefault(overlay is not None, found)
         return found
     found = opened.model_copy(update={"search_type": search_type, "search_kwargs": dict(options)})
     found.model_post_init(None)
