@@ -24,6 +24,8 @@ DEMO := $(if $(wildcard .venv/installed.stamp),main,demo)
 # Labelled data sets that are not part of the project; tests that need them skip, with a reason, if it is empty.
 export NUDGE_RAG_DATA ?= $(abspath $(wildcard ../shared/data))
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Tests start hundreds of processes, each of which would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # What looks at reports in tests; it is installed with the system's packages if there is none.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
