@@ -547,7 +547,7 @@ def framework(kind: str, store: Any, search_type: str, options: dict[str, Any]) 
 
 
 def ours(made: Any, search_type: str, options: dict[str, Any], overlay: Nudge | None) -> NudgeRetriever:
-    """A retriever with these options, which it checks; those of a store share what they open, a dozen reads each time."""
+    """A retriever with these options, which it checks; those of a store share what they open, a dozen reads a time."""
     opened = made.opened.get(overlay is not None)
     if opened is None or search_type != "similarity":
         found = NudgeRetriever(vectorstore=made.store, search_type=search_type, search_kwargs=options, overlay=overlay)
