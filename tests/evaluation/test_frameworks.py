@@ -8,7 +8,6 @@ from importlib.metadata import version
 import ir_measures
 import numpy as np
 import pytest
-import scipy.stats
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.runnables import RunnableLambda
@@ -147,6 +146,8 @@ def test_ids_of_any_form_have_the_values_of_plain_ones(measure):
 
 
 def test_the_interval_and_the_p_value_agree_with_scipy():
+    import scipy.stats
+
     rng = np.random.default_rng(3)
     old, new = rng.random(80), rng.random(80) + 0.05
     low, high = bootstrap_interval(old, new, rounds=20_000)

@@ -6,6 +6,8 @@ import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import nudge_rag
 
 ROOT = Path(nudge_rag.__file__).parent
@@ -53,7 +55,10 @@ def imported(path: Path) -> set[str]:
     return names & MODULES.keys()
 
 
-ARROWS = {name: imported(path) - {name} for name, path in MODULES.items()}
+@pytest.fixture(scope="module")
+def arrows() -> dict[str, set[str]]:
+    """What each module imports; every process that collects tests would read all files otherwise."""
+    return {name: imported(path) - {name} for name, path in MODULES.items()}
 
 
 def room(module: str) -> str:
@@ -65,11 +70,11 @@ def test_every_package_has_a_floor():
     assert {room(name) for name in MODULES} - {""} == {name for floor in FLOORS for name in floor}
 
 
-def test_nothing_imports_upwards():
+def test_nothing_imports_upwards(arrows):
     height = {name: (floor, at) for floor, names in enumerate(FLOORS) for at, name in enumerate(names)}
     upwards = {
         f"{name} imports {target}"
-        for name, targets in ARROWS.items()
+        for name, targets in arrows.items()
         for target in targets
         if room(name) and room(name) != room(target) and room(target)
         if height[room(target)] >= height[room(name)]
@@ -77,20 +82,20 @@ def test_nothing_imports_upwards():
     assert upwards == set()
 
 
-def test_only_the_command_imports_the_public_face():
+def test_only_the_command_imports_the_public_face(arrows):
     """Inside the library every name comes from the module that defines it."""
-    assert {room(name) for name, targets in ARROWS.items() if "nudge_rag" in targets} == {"cli"}
+    assert {room(name) for name, targets in arrows.items() if "nudge_rag" in targets} == {"cli"}
 
 
-def test_no_modules_import_each_other():
-    sorter = TopologicalSorter(ARROWS)
+def test_no_modules_import_each_other(arrows):
+    sorter = TopologicalSorter(arrows)
     try:
         sorter.prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-def test_the_graph_is_not_empty():
+def test_the_graph_is_not_empty(arrows):
     """A graph that found no arrows would pass everything above."""
-    assert "nudge_rag.journal.push" in ARROWS["nudge_rag.tuning.nudge"]
-    assert "nudge_rag.demo.langchain" in ARROWS["nudge_rag.demo.frameworks"]  # inside a function
+    assert "nudge_rag.journal.push" in arrows["nudge_rag.tuning.nudge"]
+    assert "nudge_rag.demo.langchain" in arrows["nudge_rag.demo.frameworks"]  # inside a function
