@@ -132,6 +132,23 @@ def test_another_client_reads_what_was_written(client, tmp_path):
     assert other.key == store.key
 
 
+def test_a_history_that_has_answered_is_loaded_again_and_noticed_to_be_dropped(client):
+    make(client)
+    history = MilvusStore(client, "docs").history()
+    assert list(history.names("")) == []
+    history.write("0001/manifest.json", b"content")
+    assert history.read("0001/manifest.json") == b"content"
+    (collection,) = [name for name in client.list_collections() if name != "docs"]
+    client.release_collection(collection)
+    assert history.read("0001/manifest.json") == b"content"
+    client.drop_collection(collection)
+    assert list(history.names("")) == []
+    with pytest.raises(KeyError):
+        history.read("0001/manifest.json")
+    history.write("0001/manifest.json", b"again")
+    assert history.read("0001/manifest.json") == b"again"
+
+
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
