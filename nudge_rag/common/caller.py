@@ -9,8 +9,9 @@ from types import FrameType
 __all__ = ["OWN_PACKAGES", "warn_caller"]
 
 OWN_PACKAGES = ("nudge_rag", "langchain_nudge", "llama_index.retrievers.nudge")
-# A context manager's body runs below a frame of the standard library.
-SKIPPED = (*OWN_PACKAGES, "contextlib")
+# A context manager's body runs below a frame of the standard library, and what a retriever of LangChain does at its
+# start below frames of pydantic and of its own serialization.
+SKIPPED = (*OWN_PACKAGES, "contextlib", "pydantic", "langchain_core.load")
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:

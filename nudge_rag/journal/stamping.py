@@ -105,8 +105,9 @@ def _way_back(folder: Path | None) -> str:
     """How the history in ``folder`` comes to the store, or what to do without one."""
     if folder is None:
         return (
-            "If that is lost, embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the"
-            " vectors that are there for their own"
+            "Bring that back, or call nudge_rag.take_over(store, FOLDER) with the place where it is now. If that is"
+            " lost, embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the vectors"
+            " that are there for their own"
         )
     if folder.suffix != SUFFIX:
         return f"Pass versions={str(folder.parent)!r}"

@@ -26,10 +26,12 @@ from nudge_rag.journal.ownership import (
     read_json,
     release,
 )
+from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, FolderStorage, NeighboringStorage
+from nudge_rag.stores.memory.files import SUFFIX
 from nudge_rag.stores.stamps import StampedStore
 
 __all__ = ["take_over"]
@@ -40,9 +42,10 @@ def take_over(
 ) -> tuple[str, ...]:
     """Bring the history of ``store`` into the store, whose own it is from then on.
 
-    A folder's history is moved. From the store that this one was copied from, or from a folder that has gone on with
-    another copy, the one version that this store holds is copied, with its originals: the other keeps what it has. So
-    is the version of a table or collection in the same database that this store was made of, which may be gone.
+    A folder's history is moved. From the store that this one was copied from, from its folder ``NAME.nudge-rag``, or
+    from a folder that has gone on with another copy, the one version that this store holds is copied, with its
+    originals: the other keeps what it has. So is the version of a table or collection in the same database that this
+    store was made of, which may be gone.
 
     Args:
         store: the vector store.
@@ -78,6 +81,8 @@ def take_over(
         is_marked = read_json(own, ELSEWHERE) is not None
         is_stamped = isinstance(store, StampedStore) and bool(store.find_stamped().nodes)
         is_gone = is_emptied(own)
+        if not force and is_stamped and Path(versions) == Path(DEFAULT_VERSIONS):
+            refuse_lost_history(store)  # nobody has named a folder: it says where the history was
         if not force or not (is_marked or is_stamped or is_gone):
             raise
         if is_marked:
@@ -95,6 +100,8 @@ def take_over(
     with journal.lock():
         if _has_gone_on(own, folder):
             return _copy_what_is_here(store, own, journal, force=force)
+        if _is_of_another_file(folder):
+            return _copy_from_file(store, own, journal, force=force)
         _refuse_another_store(journal)
         with own.lock(), writing_to(own, "written to"):
             # Manifests last: a version without one does not count, should this be cut off.
@@ -134,6 +141,22 @@ def _has_gone_on(own: BlobStorage, folder: FolderStorage) -> bool:
     if mark is None or described is None or mark.get("identity") != described.get("identity"):
         return False
     return mark.get("turn") not in described.get("turns", [])
+
+
+def _is_of_another_file(folder: FolderStorage) -> bool:
+    """Whether the folder lies beside the file that it belongs to, which needs it."""
+    return folder.path.suffix == SUFFIX and folder.path.with_suffix("").is_file()
+
+
+def _copy_from_file(store: EmbeddingStore, own: BlobStorage, journal: Journal, *, force: bool) -> tuple[str, ...]:
+    """Copy the newest version of another file of which this store holds a node."""
+    taken = _copy_what_is_here(store, own, journal, force=force)
+    if not taken and not force:
+        raise JournalError(
+            f"{journal.storage.location} is the history of another store: no node of this {store.name} store holds what"
+            " it wrote; nothing was taken over"
+        )
+    return taken
 
 
 def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal, *, force: bool) -> tuple[str, ...]:

@@ -138,8 +138,8 @@ class LiveAdapter(Looker):
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
-    map that was read last stays, with a warning. It is warned as well if a file is here without its history, and if
-    what is live was made for another embedding model.
+    map that was read last stays, with a warning. It is warned as well if a file is here without its history, if the
+    file of an index is not known, and if what is live was made for another embedding model.
 
     Args:
         open_store: opens the vector store; called at first use.
@@ -172,7 +172,7 @@ class LiveAdapter(Looker):
         self._on_unreadable = on_unreadable
         self._embed_queries = embed_queries
         self._adapter: QueryAdapter | None = None
-        self._warned = False
+        self._warned = self._told_of_file = False
         self._checked: str | None = None
 
     def start(self) -> None:
@@ -206,7 +206,10 @@ class LiveAdapter(Looker):
 
     def _look(self) -> QueryAdapter | None:
         try:
-            live = open_journal(self._open_store(), self._versions).live
+            store = self._open_store()
+            live = open_journal(store, self._versions).live
+            if live is None and self._versions is None:
+                self._tell_of_unknown_file(store)
             self._check_model(live)
             return _adapter_of(live)
         except NudgeError as error:
@@ -219,6 +222,14 @@ class LiveAdapter(Looker):
                 warn_caller(problem)
             self._warned = True
             return self._adapter
+
+    def _tell_of_unknown_file(self, store: EmbeddingStore) -> None:
+        """Warn once of a store, with no history in this process, that may have been loaded from a file with one."""
+        unknown_file = getattr(store, "unknown_file", None)
+        problem = None if unknown_file is None or self._told_of_file else unknown_file()
+        if problem is not None:
+            warn_caller(problem)
+            self._told_of_file = True
 
     def _check_model(self, live: Version | None) -> None:
         """Compare the model with that of the live version, once for each version."""

@@ -76,7 +76,7 @@ def test_every_call_is_refused_and_the_store_stays_as_it_is_until_it_is_said_wha
         lambda store: push_vectors(store, IDS[:5], ROWS[:5], MOVED + 1),
         lambda store: push_vectors(store, IDS[:5], ROWS[:5], MOVED + 1, versions=kept.history.parent / "elsewhere"),
     ):
-        with pytest.raises(JournalError, match=r"take_over\(store, force=True\)|no history of this"):
+        with pytest.raises(JournalError, match=r"Bring that back, .*take_over\(store, force=True\)"):
             call(kept.connect())
     with pytest.raises(JournalError, match=rf"5 {LOST}.* the push was recorded in .*\.nudge-rag"):
         status(kept.connect())
@@ -185,6 +185,30 @@ def test_a_file_that_is_moved_alone_names_the_history_that_it_left_behind(kept, 
     assert moved.connect().read(IDS).tobytes() == ROWS.astype(moved.connect().capabilities.dtype).tobytes()
 
 
+def test_a_copy_of_a_file_copies_the_version_that_it_holds_and_the_origin_keeps_its_own(kept, tmp_path):
+    push(kept)
+    copied = type(kept).__new__(type(kept))
+    shutil.copytree(kept.file.parent, tmp_path / "new", ignore=shutil.ignore_patterns("*.nudge-rag"))
+    copied.folder, copied.path = tmp_path / "new", tmp_path / "new" / kept.file.name
+    push(kept, vectors=MOVED + 1)
+    assert take_over(copied.connect(), kept.history) == ("0001",)
+    for made in (copied, kept):
+        assert status(made.connect()).lost == ()
+        assert rollback(made.connect()).restored == 5
+        assert made.connect().read(IDS).tobytes() == ROWS.astype(made.connect().capabilities.dtype).tobytes()
+
+
+def test_a_history_beside_a_file_of_other_nodes_is_not_taken_over(kept, tmp_path):
+    push(kept)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = SimpleFile(folder)
+    other.connect().replace(IDS, ROWS + 3)
+    with pytest.raises(JournalError, match=r"the history of another store|does not explain|that this one may hold"):
+        take_over(other.connect(), kept.history)
+    assert status(kept.connect()).version == "0001"
+
+
 def test_the_framework_sees_nothing_of_stamps(tmp_path):
     kept = SimpleFile(tmp_path)
     made = SimpleVectorStore.from_persist_path(str(kept.path))
@@ -212,11 +236,11 @@ def test_an_end_of_a_file_that_is_no_stamps_is_none(tmp_path, end):
 @pytest.mark.parametrize(
     ("place", "shown"),
     [
-        ("/nul\0byte", r"/nul\x00byte. If"),
+        ("/nul\0byte", r"/nul\x00byte. Bring"),
         ("/" + "long" * 2_000, "/" + "long" * 1_023 + "lon..."),
-        ("/\x1b[31mred\nline", r"/\x1b[31mred line. If"),
-        ("postgresql://me:s3cret@host/db?password=t0ken", "postgresql://me:***@host/db?password=***. If"),
-        (["a"], "['a']. If"),
+        ("/\x1b[31mred\nline", r"/\x1b[31mred line. Bring"),
+        ("postgresql://me:s3cret@host/db?password=t0ken", "postgresql://me:***@host/db?password=***. Bring"),
+        (["a"], "['a']. Bring"),
     ],
     ids=["NUL", "long", "escape", "secret", "list"],
 )

@@ -17,12 +17,13 @@ from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
 from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
-from langchain_nudge.search import AdapterSearch, open_search
+from langchain_nudge.search import AdapterSearch
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
 from nudge_rag.feedback.interleaving import is_interleaved, serve_interleaved
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.tuning.overlays import lay_over
 
 __all__ = ["NudgeRetriever"]
 
@@ -49,6 +50,8 @@ class NudgeRetriever(VectorStoreRetriever):
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of ``nudge_user_id`` in the config's metadata.
         versions: folder of the history of pushes; by default the store's own, or the one that the store names.
+        persist_path: the ``index.faiss`` that a FAISS store was loaded from, which it does not say itself, or the
+            file of an InMemoryVectorStore: the history lies beside it.
         on_unreadable: if the history cannot be read, whether a nudge that is live maps queries is not known:
             ``"raise"`` refuses to start, ``"serve"`` serves queries as they are, with a warning.
         score_key: if given, each document's metadata hold its score (the store's own similarity) under this key.
@@ -56,7 +59,7 @@ class NudgeRetriever(VectorStoreRetriever):
     Raises:
         pydantic.ValidationError: a field that does not exist, or a value that does not fit.
         TypeError: a vector store that is not supported.
-        ValueError: no embeddings; an option that an overlay cannot honour.
+        ValueError: no embeddings; an option that an overlay cannot honour; a file of a store that keeps its own data.
         nudge_rag.JournalError: the history cannot be read.
 
     Example:
@@ -77,6 +80,7 @@ class NudgeRetriever(VectorStoreRetriever):
     interleave: Nudge | None = None
     interleave_share: float = Field(default=1.0, ge=0, le=1)
     versions: str | Path | None = None
+    persist_path: str | Path | None = None
     on_unreadable: OnUnreadable = "raise"
     # The adapter's search, and the fields that it was opened for: they may be changed, and copied.
     _opened: tuple[tuple[Any, ...], AdapterSearch] | None = PrivateAttr(default=None)
@@ -95,6 +99,8 @@ class NudgeRetriever(VectorStoreRetriever):
         options = self._options(None, None, {})
         database.check_filter(self.vectorstore, options.get(database.filter_option))
         _ = self._embeddings
+        if self.persist_path is not None:
+            embedding_store(self.vectorstore, persist_path=self.persist_path)
         try:
             search = self._search
         except Exception:
@@ -146,9 +152,13 @@ class NudgeRetriever(VectorStoreRetriever):
 
     @property
     def _search(self) -> AdapterSearch:
-        opened, fields = self._opened, (self.vectorstore, self.overlay, self.versions, self.on_unreadable)
+        fields = self.vectorstore, self.overlay, self.versions, self.on_unreadable, self.persist_path
+        opened = self._opened
         if opened is None or any(old is not new for old, new in zip(opened[0], fields, strict=True)):
-            search = open_search(self.vectorstore, self._database, self.overlay, self.versions, self.on_unreadable)
+            store = embedding_store(self.vectorstore, persist_path=self.persist_path)
+            if self.overlay is not None:
+                store = lay_over(self.overlay, store, self.versions, self.on_unreadable)
+            search = AdapterSearch(self.vectorstore, self._database, store)
             opened = self._opened = fields, search
         return opened[1]
 
@@ -172,11 +182,11 @@ class NudgeRetriever(VectorStoreRetriever):
         """What looks up the map of the live version; None if that does not count."""
         if self.overlay is not None or isinstance(self._embeddings, NudgeEmbeddings):
             return None
-        fields = self.vectorstore, self.versions, self.on_unreadable, self._embeddings
+        fields = self.vectorstore, self.versions, self.on_unreadable, self._embeddings, self.persist_path
         if self._live is None or any(old is not new for old, new in zip(self._live[0], fields, strict=True)):
-            vectorstore, probe = self.vectorstore, probe_queries_with(self._embeddings)
+            vectorstore, path, probe = self.vectorstore, self.persist_path, probe_queries_with(self._embeddings)
             adapter = LiveAdapter(
-                lambda: embedding_store(vectorstore),
+                lambda: embedding_store(vectorstore, persist_path=path),
                 self.versions,
                 on_unreadable=self.on_unreadable,
                 embed_queries=probe,

@@ -5,20 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 
 from langchain_nudge.databases.base import ROUNDING, SEARCH_OPTIONS, Database
-from langchain_nudge.stores import embedding_store
-from nudge_rag import Nudge
 from nudge_rag.stores import EmbeddingStore
-from nudge_rag.tuning.adapters import OnUnreadable
-from nudge_rag.tuning.overlays import lay_over
 
-__all__ = ["AdapterSearch", "open_search"]
+__all__ = ["AdapterSearch"]
 
 OF_SEARCH = {
     "similarity": frozenset({"k"}),
@@ -152,17 +147,3 @@ class AdapterSearch:
             for node_id, score in found
             if node_id in documents
         ]
-
-
-def open_search(
-    vectorstore: Any,
-    database: Database,
-    overlay: Nudge | None,
-    versions: str | Path | None = None,
-    on_unreadable: OnUnreadable = "raise",
-) -> AdapterSearch:
-    """Make the searches of a store, as it is or as a push of ``overlay`` would make it."""
-    store = embedding_store(vectorstore)
-    if overlay is not None:
-        store = lay_over(overlay, store, versions, on_unreadable)
-    return AdapterSearch(vectorstore, database, store)

@@ -118,6 +118,15 @@ class FaissStore(StoreAdapter):
         """Names the index's file."""
         return "faiss-memory" if self._path is None else path_key("faiss", self._path)
 
+    def unknown_file(self) -> str | None:
+        """What is not known of an index in memory: FAISS does not tell which file it was read from; None if it is."""
+        if self._path is not None:
+            return None
+        return (
+            "this FAISS index does not say which file it was loaded from: if a nudge was pushed to that, name it by"
+            " persist_path=, so that the map of queries that may belong to the nudge is found"
+        )
+
     def count(self) -> int:
         """Number of vectors that have a node id."""
         return len(FaissIndex(self.index).positions(self._ids()))

@@ -47,11 +47,13 @@ class History:
         versions: folder of the history; None for the store's own, or that which the store names.
         on_unreadable: what is done if it cannot be read.
         maps_queries: whether queries pass the map of the nudge here; False if they have passed it already.
+        persist_path: the file of a store that does not say it itself; the history lies beside it.
     """
 
     versions: str | Path | None = None
     on_unreadable: OnUnreadable = "raise"
     maps_queries: bool = True
+    persist_path: str | Path | None = None
 
 
 class Answers:
@@ -72,7 +74,8 @@ class Answers:
 
     Raises:
         TypeError: the store of the index is not supported.
-        ValueError: options that its search does not take, or that an overlay cannot honour.
+        ValueError: options that its search does not take, or that an overlay cannot honour; a file for a store that
+            keeps itself.
         JournalError: the history cannot be read.
     """
 
@@ -110,6 +113,8 @@ class Answers:
         self._embed_model = embed_model
         self._compared = False
         self._begin()
+        if history.persist_path is not None:
+            self._open_adapter()
         if overlay is not None:
             self._start_overlay(overlay)
         elif history.maps_queries:
@@ -272,7 +277,7 @@ class Answers:
     def _open_adapter(self) -> EmbeddingStore:
         with self._lock:
             if self._opened is None:
-                self._opened = embedding_store(self._index)
+                self._opened = embedding_store(self._index, persist_path=self._history.persist_path)
             return self._opened
 
     def _lay_over(self, overlay: Nudge) -> OverlayStore:

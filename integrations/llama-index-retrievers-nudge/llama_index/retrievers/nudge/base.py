@@ -48,6 +48,8 @@ class NudgeRetriever(VectorIndexRetriever):
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of the instrumentation tag ``nudge.user_id``.
         versions: folder of the history of pushes; by default the store's own, or the one that the store names.
+        persist_path: the file that a FAISS store was loaded from, which it does not say itself, or that of a
+            SimpleVectorStore: the history lies beside it.
         on_unreadable: if the history cannot be read, whether a nudge that is live maps queries is not known:
             ``"raise"`` refuses to start, ``"serve"`` serves queries as they are, with a warning.
         **options: as `VectorIndexRetriever`: ``filters``, ``node_ids``, ``doc_ids``, ``vector_store_query_mode``,
@@ -57,7 +59,7 @@ class NudgeRetriever(VectorIndexRetriever):
     Raises:
         TypeError: an index over a store that is not supported; an option that no retriever takes, or of another type.
         ValueError: ``vector_store_kwargs`` that the store's search does not take; a query mode or an option that an
-            overlay cannot honour.
+            overlay cannot honour; ``persist_path`` for a store that keeps itself.
         nudge_rag.JournalError: the history cannot be read.
 
     Example:
@@ -79,6 +81,7 @@ class NudgeRetriever(VectorIndexRetriever):
         interleave: Nudge | None = None,
         interleave_share: float = 1.0,
         versions: str | Path | None = None,
+        persist_path: str | Path | None = None,
         on_unreadable: OnUnreadable = "raise",
         **options: Any,
     ) -> None:
@@ -110,6 +113,7 @@ class NudgeRetriever(VectorIndexRetriever):
                 scores=scores,
                 embed_model=embed_model,
                 versions=versions,
+                persist_path=persist_path,
                 on_unreadable=on_unreadable,
                 **options,
             )
@@ -128,7 +132,9 @@ class NudgeRetriever(VectorIndexRetriever):
             overlay=overlay,
             scores=scores,
             implied_node_ids=implied,
-            history=History(versions, on_unreadable, not isinstance(self._embed_model, NudgeEmbedding)),
+            history=History(
+                versions, on_unreadable, not isinstance(self._embed_model, NudgeEmbedding), persist_path=persist_path
+            ),
             embed_model=self._embed_model,
         )
 
