@@ -47,7 +47,23 @@ def compare_states(arguments: argparse.Namespace, metrics: Sequence[str]) -> Ret
     )
     nudge = Nudge.load(arguments.nudge, store, **where) if arguments.nudge else None
     states = name_states(store, where, nudge)
+    _warn_of_learned(store, where, pairs)
     return compare_stores(states, pairs, load_model(arguments.model), metrics, trained_on=trained)
+
+
+def _warn_of_learned(store: EmbeddingStore, where: dict[str, Any], pairs: LabeledPairs) -> None:
+    """Warn of queries that the live version was made from."""
+    from nudge_rag.journal.journal import Journal
+    from nudge_rag.tuning.gate import find_seen, live_queries
+
+    live = Journal.open(store, where.get("versions")).live
+    details = {} if live is None else live.manifest.get("details", {})
+    seen = find_seen(pairs.queries, live_queries(details))
+    if seen:
+        warn_caller(
+            f"{len(seen)} of {len(pairs.queries)} queries are among those that the live version was made from: on them"
+            " it looks better than it is; evaluate it on others"
+        )
 
 
 def name_states(store: EmbeddingStore, where: dict[str, Any], nudge: Nudge | None) -> dict[str, EmbeddingStore]:

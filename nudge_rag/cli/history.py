@@ -61,7 +61,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "take-over", help="bring a store its history: of a folder, or one that it has left behind", parents=[common]
     )
     add_store(take_over)
-    take_over.add_argument("--force", action="store_true", help="also if a folder no longer has all originals")
+    take_over.add_argument(
+        "--force", action="store_true", help="if originals are lost, take what is there for the nodes' own"
+    )
     take_over.add_argument("--yes", action="store_true", help="do not ask; needed if standard input is no terminal")
     take_over.set_defaults(run=_take_over)
 

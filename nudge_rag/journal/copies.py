@@ -96,7 +96,7 @@ def require_atomic_switch(store: EmbeddingStore) -> None:
     if not store.capabilities.atomic_switch:
         raise ValueError(
             f"this {store.name} store cannot swap two versions in one step: while it switches, whoever opens it may"
-            " find nothing; pass accept_gap=True to switch all the same"
+            " find nothing; pass accept_gap=True (--accept-gap) to switch all the same"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from contextlib import nullcontext
 
 import pytest
@@ -35,9 +36,16 @@ def test_a_saved_and_a_live_map_are_evaluated_alike(monkeypatch, tmp_path, reach
     with told if reach == "queries" else nullcontext():
         nudge.push()
     arguments.nudge = None
-    live = evaluating.compare_states(arguments, ["nDCG@10"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was made from")
+        live = evaluating.compare_states(arguments, ["nDCG@10"])
     assert list(offered.systems) == ["untuned", "nudged"]
     assert live.row("live", "nDCG@10").mean == pytest.approx(offered.row("nudged", "nDCG@10").mean)
     expected = nudge.comparison.rows[0]
     assert live.row("live", "nDCG@10").mean == pytest.approx(expected.after)
     assert live.row("untuned", "nDCG@10").mean == pytest.approx(expected.before)
+    learned = nudge.split.train
+    monkeypatch.setattr(evaluating, "load_pairs", lambda files, form, encoding=None: learned)
+    n_queries = learned.n_queries
+    with pytest.warns(UserWarning, match=f"{n_queries} of {n_queries} queries are among those .* was made from"):
+        evaluating.compare_states(arguments, ["nDCG@10"])

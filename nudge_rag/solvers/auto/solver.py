@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import FloatArray, as_matrix
+from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
@@ -136,7 +137,7 @@ class AutoSolver:
         for message in dict.fromkeys(str(warning.message) for warning in raised):
             # Of queries without answers those of the two parts tell, not those of their folds.
             if "labelled queries have no answers" not in message:
-                warnings.warn(message, stacklevel=2)
+                warn_caller(message)
         return fit
 
     def _chosen(self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any) -> NudgeFit:
