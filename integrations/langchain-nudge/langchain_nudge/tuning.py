@@ -35,7 +35,8 @@ def tune(
         pairs: labelled pairs whose node ids are LangChain document ids; or what the metadata ``doc_id``,
             ``document_id``, ``parent_id`` or ``source`` name the document of a chunk by.
         embeddings: the model that embeds queries; default the vector store's own.
-        persist_path: for InMemoryVectorStore, the file that pushes are written through to.
+        persist_path: for InMemoryVectorStore the file of its ``dump``, and for FAISS the ``index.faiss`` of its
+            ``save_local``, that pushes are written through to.
         **options: solver, metrics, split, seed, versions, competitors: as `nudge_rag.tune`; ``model``, the embedding
             model's name for the record, is the framework's if it has one; ``texts`` are those of the documents.
             ``judge``, the application's own pipeline, is called with a view of the vector store, whose
