@@ -34,6 +34,16 @@ def as_saved(entries):
     return json.loads(json.dumps(entries))
 
 
+def check_that_stamps_tell_of_a_lost_history_and_roll_back(kept, tmp_path):
+    """Take the history of a push to five nodes away, and bring it back."""
+    folder = tmp_path / "vectors.json.nudge-rag"
+    shutil.move(folder, tmp_path / "lost")
+    with pytest.raises(LostHistoryError, match=rf"5 {LOST}"):
+        status(kept.connect())
+    shutil.move(tmp_path / "lost", folder)
+    assert rollback(kept.connect()).restored == 5
+
+
 @pytest.mark.parametrize("theirs", THEIRS)
 def test_a_key_of_somebody_else_in_an_entry_is_kept(tmp_path, theirs):
     kept = InMemoryFile(tmp_path)
@@ -49,12 +59,7 @@ def test_a_key_of_somebody_else_in_an_entry_is_kept(tmp_path, theirs):
         assert {
             name: part for name, part in as_saved(entry).items() if name != "vector" and name in before[node_id]
         } == {name: part for name, part in before[node_id].items() if name != "vector"}
-    folder = tmp_path / "vectors.json.nudge-rag"
-    shutil.move(folder, tmp_path / "lost")
-    with pytest.raises(LostHistoryError, match=rf"5 {LOST}"):
-        status(kept.connect())
-    shutil.move(tmp_path / "lost", folder)
-    assert rollback(kept.connect()).restored == 5
+    check_that_stamps_tell_of_a_lost_history_and_roll_back(kept, tmp_path)
     assert as_saved(kept.connect().vector_store.store) == before
 
 
@@ -81,12 +86,7 @@ def test_a_node_of_such_an_id_keeps_its_metadata(tmp_path, theirs):
     held = json.loads(kept.path.read_text())
     for part in ("metadata_dict", "text_id_to_ref_doc_id"):
         assert {node_id: held[part][node_id] for node_id in content[part]} == content[part]
-    folder = tmp_path / "vectors.json.nudge-rag"
-    shutil.move(folder, tmp_path / "lost")
-    with pytest.raises(LostHistoryError, match=rf"5 {LOST}"):
-        status(kept.connect())
-    shutil.move(tmp_path / "lost", folder)
-    assert rollback(kept.connect()).restored == 5
+    check_that_stamps_tell_of_a_lost_history_and_roll_back(kept, tmp_path)
     assert json.loads(kept.path.read_text()) == content
 
 
