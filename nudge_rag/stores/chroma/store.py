@@ -16,8 +16,9 @@ from nudge_rag.common.packages import import_package
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, SearchResult, Similarity
 from nudge_rag.stores.checks import check_ids, check_queries, chunks
-from nudge_rag.stores.chroma.copies import ChromaCopies, ChromaRecords, origin_of, recovered
+from nudge_rag.stores.chroma.copies import ChromaCopies, origin_of, recovered
 from nudge_rag.stores.chroma.history import ChromaHistory, embedded_file
+from nudge_rag.stores.chroma.records import ChromaRecords
 from nudge_rag.stores.chroma.rounding import read_back, space_of, written_to_read_back
 from nudge_rag.stores.copies import CopiesMixin, CopyNotes, NodesOfCopy
 from nudge_rag.stores.history import BlobStorage
