@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from llama_index.core import VectorStoreIndex
@@ -17,17 +15,19 @@ from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddi
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
-from llama_index.retrievers.nudge.databases.base import Database, Options, Request
+from llama_index.retrievers.nudge.databases.base import Options, Request
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import probe_queries_with
+from llama_index.retrievers.nudge.filtered_store import FilteredStore
+from llama_index.retrievers.nudge.history import History
 from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.event_loops import remember_loop
 from nudge_rag.errors import NudgeError
-from nudge_rag.stores import Capabilities, EmbeddingStore, OverlayStore, SearchResult
-from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, map_query, warn_of_other_model
+from nudge_rag.stores import EmbeddingStore, OverlayStore
+from nudge_rag.tuning.adapters import LiveAdapter, map_query, warn_of_other_model
 from nudge_rag.tuning.overlays import lay_over
 
 __all__ = ["Answers", "Scores"]
@@ -37,23 +37,6 @@ logger = logging.getLogger(__name__)
 Scores: TypeAlias = Literal["framework", "store"]
 UNPICKLED = ("_opened", "_laid_over", "_lock", "_database", "_live")
 PREFETCH_FACTOR = 4.0  # of the integrations that know MMR
-
-
-@dataclass(frozen=True)
-class History:
-    """Where the live nudge and its map are looked up.
-
-    Attributes:
-        versions: folder of the history; None for the store's own, or that which the store names.
-        on_unreadable: what is done if it cannot be read.
-        maps_queries: whether queries pass the map of the nudge here; False if they have passed it already.
-        persist_path: the file of a store that does not say it itself; the history lies beside it.
-    """
-
-    versions: str | Path | None = None
-    on_unreadable: OnUnreadable = "raise"
-    maps_queries: bool = True
-    persist_path: str | Path | None = None
 
 
 class Answers:
@@ -219,7 +202,7 @@ class Answers:
             raise ValueError(f"{name} ignores node_ids or doc_ids, and NudgeRetriever cannot add them to {problem}")
         filtered = self._index.docstore if self._database.keeps_no_metadata else self._vector_store
         request = Request(self._vector_store, filtered, self._open_adapter, query, options, trusting)
-        store: EmbeddingStore = _FilteredStore(self._database, request)
+        store: EmbeddingStore = FilteredStore(self._database, request)
         if self._overlay is not None:
             store = self._lay_over(self._overlay).over(store)
         search = self._search_diverse if query.mode == VectorStoreQueryMode.MMR else self._search_nearest
@@ -310,48 +293,6 @@ class Answers:
             return None
         node_of = self._database.nodes_by_id(self._vector_store, ids) if ids else {}
         return [node_of[node_id] for node_id in ids]
-
-
-class _FilteredStore:
-    """The nodes that one request lets through, as an `EmbeddingStore` that only searches."""
-
-    def __init__(self, database: Database, request: Request) -> None:
-        self._database = database
-        self._request = request
-        self._store = request.open_adapter()
-
-    @property
-    def name(self) -> str:
-        return self._store.name
-
-    @property
-    def key(self) -> str:
-        return self._store.key
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._store.capabilities
-
-    def count(self) -> int:
-        return self._store.count()
-
-    def read(self, ids: Sequence[str]) -> FloatArray:
-        return self._store.read(ids)
-
-    def scan(self, batch_size: int = 1000) -> Iterator[tuple[list[str], FloatArray]]:
-        return self._store.scan(batch_size)
-
-    def search(self, queries: FloatArray, k: int, *, where: Any = None) -> SearchResult:
-        return self._database.search(self._request, k)
-
-    def matching(self, ids: Sequence[str], where: Any) -> set[str]:
-        return self._database.match(self._request, list(ids))
-
-    def as_stored(self, vectors: FloatArray) -> FloatArray:
-        return self._store.as_stored(vectors)
-
-    def replace(self, ids: Sequence[str], vectors: FloatArray) -> NoReturn:
-        raise TypeError("a search writes nothing")
 
 
 def _has_async_client(vector_store: Any) -> bool:

@@ -13,9 +13,10 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
-from llama_index.retrievers.nudge.answers import Answers, History, Scores
+from llama_index.retrievers.nudge.answers import Answers, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
+from llama_index.retrievers.nudge.history import History
 from llama_index.retrievers.nudge.queries import model_of
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
