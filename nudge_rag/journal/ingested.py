@@ -29,7 +29,7 @@ class IngestedNodes:
         names: of all blobs in it.
 
     Example:
-        >>> from nudge_rag.stores.history import ProcessStorage
+        >>> from nudge_rag.stores.storages import ProcessStorage
         >>> storage = ProcessStorage()
         >>> IngestedNodes(storage).add(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]]))
         >>> again = IngestedNodes(storage, storage.names())

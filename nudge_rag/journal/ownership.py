@@ -24,7 +24,8 @@ from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage, PlacedStorage, WitnessedStorage
+from nudge_rag.stores.history import BlobStorage, PlacedStorage, WitnessedStorage
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_records", "has_versions", "own_history"]
 

@@ -38,7 +38,7 @@ from nudge_rag.journal.writes import Written, undo_writes, write_over
 from nudge_rag.stores.access import read_present, reading, require_store, same_vectors, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
-from nudge_rag.stores.history import ProcessStorage
+from nudge_rag.stores.storages import ProcessStorage
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 

@@ -27,7 +27,8 @@ from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["RepairReport", "repair"]
 

@@ -14,10 +14,11 @@ from nudge_rag.errors import LostHistoryError
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.memory.files import SUFFIX
 from nudge_rag.stores.stamps import StampedStore
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["refuse_lost_history", "stamp_all", "stamp_nudges", "stamp_version"]
 

@@ -30,9 +30,10 @@ from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage, NeighboringStorage
+from nudge_rag.stores.history import BlobStorage, NeighboringStorage
 from nudge_rag.stores.memory.files import SUFFIX
 from nudge_rag.stores.stamps import StampedStore
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["take_over"]
 

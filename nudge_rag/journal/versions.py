@@ -45,7 +45,8 @@ from nudge_rag.journal.manifest import (
 from nudge_rag.journal.storage import writing_to
 from nudge_rag.stores.access import same_vectors
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["JournalError", "PushError", "Version", "as_version", "writing_to"]
 

@@ -21,7 +21,7 @@ from nudge_rag.journal.ownership import Home, marked_versions
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import FolderStorage
+from nudge_rag.stores.storages import FolderStorage
 from nudge_rag.tuning.looking import SECONDS_BETWEEN_LOOKS, Looker
 
 __all__ = [

@@ -39,7 +39,7 @@ from nudge_rag.stores import (
     SimpleStore,
     SQLiteVecStore,
 )
-from nudge_rag.stores.history import ProcessStorage
+from nudge_rag.stores.storages import ProcessStorage
 from tests.support.builders import sqlite_vec
 from tests.support.push_model import DIMENSION, IDS, Pushes
 

@@ -17,7 +17,8 @@ from nudge_rag.common import files
 from nudge_rag.common.files import FileState
 from nudge_rag.common.text import preview
 from nudge_rag.errors import StoreError
-from nudge_rag.stores.history import BlobStorage, FolderStorage, ProcessStorage, check_blob_name, local_path
+from nudge_rag.stores.history import BlobStorage, check_blob_name, local_path
+from nudge_rag.stores.storages import FolderStorage, ProcessStorage
 
 __all__ = [
     "FileChangedError",

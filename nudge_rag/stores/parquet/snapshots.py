@@ -17,9 +17,10 @@ from typing import Any
 from nudge_rag.common import files, lock
 from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
-from nudge_rag.stores.history import BlobStorage, FolderStorage
+from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.parquet.files import FileState, create_file, forget
+from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
 

@@ -8,7 +8,7 @@ import pytest
 from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.blocks import BlockRecord, IdIndex, hash_ids
 from nudge_rag.journal.coding import Vectors
-from nudge_rag.stores.history import ProcessStorage
+from nudge_rag.stores.storages import ProcessStorage
 
 DIMENSION = 3
 

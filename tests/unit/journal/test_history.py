@@ -24,7 +24,7 @@ from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
 from nudge_rag.journal.push import PushError, push_vectors
 from nudge_rag.journal.status import find_status
 from nudge_rag.stores import MappingStore
-from nudge_rag.stores.history import FolderStorage, ProcessStorage
+from nudge_rag.stores.storages import FolderStorage, ProcessStorage
 
 IDS = [f"n{i}" for i in range(6)]
 ORIGINALS = np.random.default_rng(0).normal(size=(6, 3))

@@ -13,7 +13,7 @@ from nudge_rag import CorruptArchiveError, JournalError, prune, reapply, repair,
 from nudge_rag.common.files import save_through
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import MappingStore
-from nudge_rag.stores.history import FolderStorage
+from nudge_rag.stores.storages import FolderStorage
 
 IDS = ["a", "b", "c"]
 ORIGINALS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

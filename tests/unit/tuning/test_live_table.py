@@ -176,7 +176,7 @@ def test_a_saved_nudge_knows_its_store_by_its_history_and_not_by_its_address(sto
         """The same table at another address; its history is with it."""
 
         def history(self):
-            from nudge_rag.stores.history import FolderStorage
+            from nudge_rag.stores.storages import FolderStorage
 
             return FolderStorage(self.place)
 
