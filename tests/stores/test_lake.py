@@ -52,7 +52,7 @@ def executor(request):
 
 @pytest.fixture
 def small_fragments(monkeypatch):
-    monkeypatch.setattr("nudge_rag.stores.parquet.store.ROWS_PER_FRAGMENT", 250)
+    monkeypatch.setattr("nudge_rag.stores.parquet.counting.ROWS_PER_FRAGMENT", 250)
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import ParquetStore, StoreError, UnknownIdError
+from nudge_rag.stores.parquet import replacing
 from nudge_rag.stores.parquet import store as store_module
+from nudge_rag.stores.parquet.snapshots import SnapshotFolder
 from nudge_rag.stores.urls import open_store
 
 VECTORS = np.random.default_rng(0).normal(size=(40, 4))
@@ -402,7 +404,7 @@ def test_rollback_leaves_what_a_pipeline_has_written_since(folder):
 def test_a_pipeline_that_writes_in_the_middle_of_a_write_is_not_lost(folder, monkeypatch):
     store, newer = ParquetStore(folder), VECTORS[:20] + 5
     expected = store.read(["n3", "n25"])
-    real, times = store._rewrite.__globals__["map_fragments"], []
+    real, times = replacing.map_fragments, []
 
     def meanwhile(function, fragments, question, executor):
         found = list(real(function, fragments, question, executor))
@@ -411,7 +413,7 @@ def test_a_pipeline_that_writes_in_the_middle_of_a_write_is_not_lost(folder, mon
             write(folder / "part-0.parquet", IDS[:20], newer)
         return iter(found)
 
-    monkeypatch.setitem(store._rewrite.__globals__, "map_fragments", meanwhile)
+    monkeypatch.setattr(replacing, "map_fragments", meanwhile)
     assert store.replace_vectors_if(["n3", "n25"], expected, np.ones((2, 4))) == ["n3"]
     assert times == [1]
     assert store.read(["n3"]).tobytes() == newer[3:4].astype(np.float32).tobytes()
@@ -499,9 +501,8 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(folder, 
             try:
                 around = dying(step)
                 files.write_synced = around(files.write_synced)
-                snapshots = type(store._folder)
-                snapshots._delete_others = around(snapshots._delete_others)
-                snapshots.new_folder = around(snapshots.new_folder)
+                SnapshotFolder._delete_others = around(SnapshotFolder._delete_others)
+                SnapshotFolder.new_folder = around(SnapshotFolder.new_folder)
                 pyarrow.parquet.ParquetWriter.close = around(pyarrow.parquet.ParquetWriter.close)
                 pyarrow.parquet.ParquetWriter.write_batch = around(pyarrow.parquet.ParquetWriter.write_batch)
                 if verb == "replace":
@@ -818,7 +819,7 @@ def test_a_file_system_that_tells_arrow_no_times_is_asked_for_them():
 
 def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
     """Row groups of one file are shared out, in the order of the rows."""
-    monkeypatch.setattr("nudge_rag.stores.parquet.store.ROWS_PER_FRAGMENT", 14)
+    monkeypatch.setattr("nudge_rag.stores.parquet.counting.ROWS_PER_FRAGMENT", 14)
     write(tmp_path / "docs.parquet")
     fragments = ParquetStore(tmp_path / "docs.parquet").fragments()
     assert [fragment.groups for fragment in fragments] == [(0, 1), (2, 3), (4, 5)]
