@@ -19,6 +19,7 @@ from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import SIDE_BY_SIDE
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import leases
+from nudge_rag.stores.lance import large_blobs
 from tests.support.databases import close_store
 from tests.support.killed_worker import nudged, open_store
 from tests.support.killing import at_all, fill, is_whole, losses, quietly
@@ -68,9 +69,9 @@ def prepare(action, store):
 class Trial:
     """One process that is killed at one of its steps, on a store of its own."""
 
-    def __init__(self, kind, action, folder, servers, killer):
+    def __init__(self, kind, action, folder, servers, killer, **options):
         folder.mkdir()
-        self.kind, self.action, self.folder, self.killer = kind, action, folder, killer
+        self.kind, self.action, self.folder, self.killer, self.options = kind, action, folder, killer, options
         self.address = fill(kind, folder, servers, IDS, ORIGINALS)
         np.savez(folder / "vectors.npz", ids=np.array(IDS), originals=ORIGINALS)
         store = open_store(kind, self.address)
@@ -80,8 +81,8 @@ class Trial:
     def run(self, steps):
         """Let it die at that step; the signal by which it did, 0 if it came to its end."""
         job = {"address": self.address, "vectors": self.folder / "vectors.npz", "root": None, "action": self.action}
-        counted = self.folder / "counted"
-        return self.killer.run(self.kind, **job, number=2, steps=steps, counted=counted, settle=SETTLE)
+        job |= {"counted": self.folder / "counted", "settle": SETTLE, **self.options}
+        return self.killer.run(self.kind, **job, number=2, steps=steps)
 
     def losses(self):
         """Assert that all is right again; how many vectors were lost on the way there."""
@@ -115,6 +116,21 @@ def test_no_vector_is_lost_wherever_the_process_is_killed(kind, action, tmp_path
     told = {"fault": f"{FAULT} at a step", "store": kind, "times": len(tried), "steps": n_steps, "lost": lost}
     for name, value in told.items():
         record_property(name, value)
+    assert lost == 0
+
+
+@pytest.mark.parametrize("action", ["push", "rollback", "recover", "switch"])
+def test_no_vector_is_lost_whose_record_has_a_table_of_its_own(action, tmp_path, servers, killer, monkeypatch):
+    monkeypatch.setattr(large_blobs, "BYTES_OF_A_ROW", 0)
+    whole = Trial("lancedb", action, tmp_path / "whole", servers, killer, bytes_of_a_row=0)
+    assert whole.run(1_000_000) == 0
+    assert list((tmp_path / "whole").rglob("blob-*.lance"))
+    n_steps = int((whole.folder / "counted").read_text())
+    lost = whole.losses()
+    for steps in np.unique(np.linspace(0, n_steps - 1, min(3 * TRIED, n_steps)).round().astype(int)).tolist():
+        trial = Trial("lancedb", action, tmp_path / str(steps), servers, killer, bytes_of_a_row=0)
+        assert trial.run(steps) == signal.SIGKILL
+        lost += trial.losses()
     assert lost == 0
 
 

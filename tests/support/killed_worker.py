@@ -41,6 +41,7 @@ from nudge_rag.journal.packed_map import NODE_MAP, pack_adapter
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import ChromaStore, FaissStore, LanceStore, ParquetStore, PgVectorStore, SimpleStore, leases
+from nudge_rag.stores.lance import large_blobs
 from tests.support import databases
 
 COLLECTION = "killed"
@@ -50,6 +51,8 @@ OF_THE_PROCESS = (
     (Path, "unlink"),
 )
 OF_A_HISTORY = ("write", "delete", "put", "remove", "drop")
+# Of large blobs of LanceDB, which have tables of their own.
+OF_LARGE_BLOBS = ("store", "remove", "sweep")
 # How vectors are written: at once, or where they are what is expected.
 WRITES = ("replace", "replace_vectors_if")
 
@@ -143,9 +146,11 @@ class Steps:
             storage = offer()
             if not hasattr(storage, "is_counted"):
                 storage.is_counted = True
-                for name in OF_A_HISTORY:
-                    if hasattr(storage, name):
-                        setattr(storage, name, self.around(getattr(storage, name)))
+                counted = [(storage, name) for name in OF_A_HISTORY if hasattr(storage, name)]
+                if isinstance(store, LanceStore):
+                    counted += [(storage._large, name) for name in OF_LARGE_BLOBS]
+                for part, name in counted:
+                    setattr(part, name, self.around(getattr(part, name)))
             return storage
 
         store.history = history
@@ -320,6 +325,7 @@ def work(job: dict[str, Any], ready: int) -> None:
     store = restrict(job, open_store(job["kind"], job["address"]))
     nudge_rag.common.lock.SECONDS_TO_WAIT = job.get("patience", nudge_rag.common.lock.SECONDS_TO_WAIT)
     leases.SECONDS_TO_SETTLE = job.get("settle", leases.SECONDS_TO_SETTLE)
+    large_blobs.BYTES_OF_A_ROW = job.get("bytes_of_a_row", large_blobs.BYTES_OF_A_ROW)
     if job["action"] == "loop":
         loop(store, root, ids, originals, job["seed"], ready)
         return

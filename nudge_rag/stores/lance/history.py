@@ -11,6 +11,7 @@ from typing import Any
 from nudge_rag.common import lock
 from nudge_rag.errors import CorruptArchiveError, StoreError
 from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path
+from nudge_rag.stores.lance.large_blobs import LargeBlobs
 from nudge_rag.stores.leases import Lease, process_lock
 from nudge_rag.stores.sql import sql_text
 
@@ -24,7 +25,7 @@ TRIES_TO_READ = 5
 
 
 class LanceHistory:
-    """Blobs as rows of the LanceDB table ``history`` in ``<table>.lance/_nudge_rag``.
+    """Blobs as rows of the LanceDB table ``history`` in ``<table>.lance/_nudge_rag``; large ones in tables beside it.
 
     Being inside the table's own folder, they move, are renamed and are dropped with it, and no listing of tables shows
     them. Processes on one machine exclude each other by a lock of the operating system, those that share an object
@@ -39,6 +40,7 @@ class LanceHistory:
         self._nodes, self._scope = table, scope
         self._uri = str(table.uri)
         self._writes = 0
+        self._large = LargeBlobs(self._database, scope)
         self._lease = Lease(_LanceRecord(self), f"lancedb {self._uri} {scope}")
 
     @property
@@ -121,25 +123,12 @@ class LanceHistory:
 
     def put(self, name: str, content: bytes) -> None:
         """Write or replace a row of any kind."""
-        import pyarrow
-
-        new = pyarrow.table(
-            [
-                pyarrow.array([f"{self._scope} {name}"], pyarrow.string()),
-                pyarrow.array([content], pyarrow.large_binary()),
-            ],
-            names=["name", "content"],
-        )
         try:
-            table = self._opened()
-            if table is None:
-                self._database().create_table(TABLE, new, exist_ok=True)
-                table = self._opened()
-            merge = table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(new)
+            self._put_row(name, self._large.store(content))
             self._writes += 1
             if self._writes % WRITES_BETWEEN_CLEANING == 0:
-                table.optimize(cleanup_older_than=timedelta(seconds=SECONDS_TO_KEEP))
+                self._opened().optimize(cleanup_older_than=timedelta(seconds=SECONDS_TO_KEEP))
+                self._large.sweep(self._held_by_all)
         except PermissionError as error:
             raise self._no_right(error) from error
         except (OSError, RuntimeError) as error:
@@ -147,19 +136,51 @@ class LanceHistory:
                 raise
             raise self._no_right(error) from error
 
+    def _put_row(self, name: str, held: bytes) -> None:
+        import pyarrow
+
+        columns = {
+            "name": pyarrow.array([f"{self._scope} {name}"], pyarrow.string()),
+            "content": pyarrow.array([held], pyarrow.large_binary()),
+        }
+        new = pyarrow.table(columns)
+        table = self._opened()
+        if table is None:
+            self._database().create_table(TABLE, new, exist_ok=True)
+            table = self._opened()
+        table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(new)
+
     def get(self, name: str) -> bytes | None:
         """Content of a row of any kind, None if there is none."""
-        condition = f"name = {sql_text(f'{self._scope} {name}')}"
-        rows = self._read(
-            lambda table: table.search().where(condition).select(["content"]).limit(None).to_arrow()["content"]
-        )
-        return rows[0].as_py() if rows is not None and len(rows) else None
+
+        def load(table: Any) -> bytes | None:
+            held = self._held_by(table, name)
+            return None if held is None else self._large.load(held)
+
+        content: bytes | None = self._read(load)
+        return content
 
     def drop(self, name: str) -> None:
         """Delete a row of any kind."""
         table = self._opened()
         if table is not None:
-            table.delete(f"name = {sql_text(f'{self._scope} {name}')}")
+            held = self._held_by(table, name)
+            table.delete(self._row(name))
+            self._large.remove(held)
+
+    def _row(self, name: str) -> str:
+        return f"name = {sql_text(f'{self._scope} {name}')}"
+
+    def _held_by(self, table: Any, name: str) -> bytes | None:
+        """What a row holds: the content of a blob, or the name of the table that has it."""
+        rows = table.search().where(self._row(name)).select(["content"]).limit(None).to_arrow()["content"]
+        return bytes(rows[0].as_py()) if len(rows) else None
+
+    def _held_by_all(self) -> Iterator[bytes]:
+        """What the rows of this scope hold, some at a time."""
+        condition = f"starts_with(name, {sql_text(f'{self._scope} ')})"
+        batches = self._opened().search().where(condition).select(["content"]).limit(None).to_batches()
+        return (content.as_py() for batch in batches for content in batch["content"])
 
     def _read(self, question: Callable[[Any], Any]) -> Any:
         """An answer of the table, None if there is no table; asked again if another process cleans up meanwhile."""
