@@ -11,7 +11,7 @@ import pytest
 import nudge_rag.common.files
 import nudge_rag.journal.blocks
 import nudge_rag.journal.push_all
-import nudge_rag.stores.faiss.store
+import nudge_rag.stores.faiss.index_file
 import nudge_rag.stores.stamps
 from nudge_rag import LostHistoryError, rollback, status
 from nudge_rag.journal.push import push_vectors
@@ -135,7 +135,7 @@ def test_a_push_to_all_nodes_hashes_each_a_few_times_and_reads_stamps_once_in_ho
         with monkeypatch.context() as patched:
             found = counts[n_blocks] = {}
             count_calls(patched, nudge_rag.stores.stamps, "stamp_of", found)
-            count_calls(patched, nudge_rag.stores.faiss.store, "read_stamps", found)
+            count_calls(patched, nudge_rag.stores.faiss.index_file, "read_stamps", found)
             count_calls(patched, nudge_rag.common.files, "put_over", found)
             mapping_nudge(kept.connect(), None).push()
             assert found.pop("put_over") == n_blocks, "the file is written once a block"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import FloatArray, IntArray
-from nudge_rag.common.files import FileState, file_state, load_whole
+from nudge_rag.common.arrays import FloatArray
+from nudge_rag.common.files import load_whole
 from nudge_rag.stores.adapter import StoreAdapter
 from nudge_rag.stores.base import Capabilities, EmbeddingStore, SearchResult, StoreError
 from nudge_rag.stores.checks import check_ids, check_label, check_queries
 from nudge_rag.stores.copies import CopyNotes, NodesOfCopy
-from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported, index_writer
+from nudge_rag.stores.faiss.id_files import find_ids, read_ids
+from nudge_rag.stores.faiss.index import FaissCopy, FaissIndex, imported
+from nudge_rag.stores.faiss.index_file import IndexFile, read_index
+from nudge_rag.stores.faiss.late_writes import copy_caught_up
+from nudge_rag.stores.faiss.positions import KnownPositions
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.keys import path_key
 from nudge_rag.stores.location import StoreLocation
 from nudge_rag.stores.memory.copies import Copies, versions_of
-from nudge_rag.stores.memory.files import file_guard, file_of, history_of, save_over, until_unchanged
-from nudge_rag.stores.stamps import Stamps, read_stamps
+from nudge_rag.stores.memory.files import file_guard, file_of, history_of, until_unchanged
+from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["FaissStore"]
 
@@ -73,11 +76,8 @@ class FaissStore(StoreAdapter):
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
         self._path = file_of(self._owner, persist_path)
-        self._saved: _Saved | None = None
-        self._known: _Positions | None = None
-        self._stamps = Stamps()
-        # The file as it was when the stamps in it were read, or written.
-        self._stamps_read: FileState | None = None
+        self._file = IndexFile(self._path, self._ids)
+        self._known = KnownPositions()
         self._capabilities = Capabilities(
             "l2" if index.metric_type == imported().METRIC_L2 else "dot",
             exact_search=rows.exact,
@@ -97,10 +97,10 @@ class FaissStore(StoreAdapter):
         path = Path(persist_path)
         if not path.is_file():
             raise ValueError(f"no FAISS index at {path}")
-        known = _ids_beside(path) if ids is None else _ids_in(Path(ids)) if isinstance(ids, str | Path) else ids
-        index, state = load_whole(path, _read_index)
+        known = find_ids(path) if ids is None else read_ids(Path(ids)) if isinstance(ids, str | Path) else ids
+        index, state = load_whole(path, read_index)
         store = cls(index, known, persist_path=path, held_by=(_Holder(index), "index"))
-        store._remember(state)
+        store._file.remember(index, state)
         return store
 
     @classmethod
@@ -142,9 +142,9 @@ class FaissStore(StoreAdapter):
 
     def _fetch(self, names: list[str]) -> dict[str, FloatArray]:
         with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
-            self._catch_up()
+            self._file.catch_up(FaissIndex(self.index))
         rows = FaissIndex(self.index)
-        positions, vectors = self._positions(rows, names), rows.vectors()
+        positions, vectors = self._known.find(rows, self._ids(), names), rows.vectors()
         return {name: vectors[positions[name]] for name in names if name in positions}
 
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
@@ -178,14 +178,14 @@ class FaissStore(StoreAdapter):
     def matching(self, ids: Sequence[str], where: Callable[[str], bool] | None) -> set[str]:
         """Return those of ``ids`` that exist and pass ``where``."""
         asked = check_ids(ids)
-        known = self._positions(FaissIndex(self.index), asked)
+        known = self._known.find(FaissIndex(self.index), self._ids(), asked)
         return {name for name in asked if name in known and (where is None or where(name))}
 
     def _write(self, names: list[str], rows: FloatArray) -> None:
         """Overwrite vectors; if the file cannot be written, those in memory are put back first."""
 
         def write() -> None:
-            self._catch_up()
+            self._file.catch_up(FaissIndex(self.index))
             index = FaissIndex(self.index)
             places = self._places(index, names)
             self._put(index, places, rows, index.vectors(), dict(zip(names, places, strict=True)))
@@ -197,9 +197,9 @@ class FaissStore(StoreAdapter):
         """Compare with the vectors that are in the file by now, and set, in one write."""
 
         def write_if() -> list[str]:
-            self._catch_up()
+            self._file.catch_up(FaissIndex(self.index))
             index = FaissIndex(self.index)
-            positions, before = self._positions(index, names), index.vectors()
+            positions, before = self._known.find(index, self._ids(), names), index.vectors()
             found = [row for row, name in enumerate(names) if name in positions]
             places = np.array([positions[names[row]] for row in found], dtype=np.int64)
             same = self._same_rows(before[places], expected[found])
@@ -222,12 +222,7 @@ class FaissStore(StoreAdapter):
         try:
             index.put(places, after)
             held = {name: after[place] for name, place in looked_at.items()}
-            stamps = self._known_stamps().settled(held, held)
-            if self._path is not None:
-                state = save_over(self._path, index_writer(index.index, stamps), self._state)
-                self._remember(state)
-                self._stamps_read = state
-            self._stamps = stamps
+            self._file.save(index.index, self._file.known_stamps(index).settled(held, held))
         except BaseException:
             index.put(places, before)
             raise
@@ -235,13 +230,13 @@ class FaissStore(StoreAdapter):
     def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that behind the index."""
         with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
-            self._catch_up()
-        self._stamps = self._known_stamps()
-        self._stamps.add(ids, vectors, history)
+            self._file.catch_up(FaissIndex(self.index))
+        self._file.note_stamps(FaissIndex(self.index), ids, vectors, history)
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs; FAISS itself keeps none if it saves."""
-        return self._held_in(FaissIndex(self.index), self._known_stamps())
+        live = FaissIndex(self.index)
+        return self._file.held_in(live, self._file.known_stamps(live))
 
     def drop_stamps(self) -> None:
         """Forget all stamps, in the file too.
@@ -251,32 +246,11 @@ class FaissStore(StoreAdapter):
         """
 
         def drop() -> None:
-            self._catch_up()
-            if self._path is not None:
-                self._remember(save_over(self._path, index_writer(self.index, Stamps()), self._state))
+            self._file.catch_up(FaissIndex(self.index))
+            self._file.save(self.index, Stamps())
 
         with file_guard(self._path):
             until_unchanged(drop)
-        self._stamps, self._stamps_read = Stamps(), self._state
-
-    def _known_stamps(self) -> Stamps:
-        """The stamps of the file, which are read if another process has written it, and those noted here."""
-        state = None if self._path is None else file_state(self._path)
-        if self._path is None or state is None or state == self._stamps_read:
-            return self._stamps
-        stored = read_stamps(self._path)
-        if state != self._state:  # memory is not what the file holds, so that nothing can be left out
-            return stored | self._stamps
-        # Of nodes that are gone, or hold something else, none are carried along for ever.
-        self._stamps, self._stamps_read = self._held_in(FaissIndex(self.index), stored) | self._stamps, state
-        return self._stamps
-
-    def _held_in(self, index: FaissIndex, stamps: Stamps) -> Stamps:
-        """Those of nodes that hold the vector of theirs in an index."""
-        if not stamps.nodes:
-            return stamps
-        vectors, positions = index.vectors(), index.positions(self._ids())
-        return stamps.held({name: vectors[positions[name]] for name in stamps.nodes if name in positions})
 
     def rehearse(self, ids: Sequence[str], vectors: FloatArray) -> FaissStore:
         """Return a copy of the index, in memory, with other vectors for ``ids``."""
@@ -291,7 +265,7 @@ class FaissStore(StoreAdapter):
     def create_copy(self, label: str) -> EmbeddingStore:
         """Copy the index to a version ``label``."""
         with file_guard(self._path):
-            self._catch_up()
+            self._file.catch_up(FaissIndex(self.index))
             ids = dict(self._ids())
             self._versions().put(check_label(label), FaissCopy(FaissIndex(self.index).copied(), ids))
         return self.open_copy(label)
@@ -318,7 +292,7 @@ class FaissStore(StoreAdapter):
         """
 
         def switch() -> None:
-            self._catch_up()
+            self._file.catch_up(FaissIndex(self.index))
             self._switch(label, self._versions().get(label))
 
         with file_guard(self._path):
@@ -330,45 +304,29 @@ class FaissStore(StoreAdapter):
             return until_unchanged(lambda: self._switch_caught_up(label, moved))
 
     def _switch_caught_up(self, label: str, moved: NodesOfCopy) -> int:
-        self._catch_up()
-        copy, live, ids = self._versions().get(label), FaissIndex(self.index), dict(self._ids())
-        positions, vectors = live.positions(ids), live.vectors()
-        names, places = list(positions), list(positions.values())
-        wanted = vectors.copy()
-        held = FaissIndex(copy.index)
-        known, copied = held.positions(copy.ids), held.vectors()
-        if names:
-            beside = np.full_like(vectors[places], np.nan)
-            there = [row for row, name in enumerate(names) if name in known]
-            beside[there] = copied[[known[names[row]] for row in there]]
-            wanted[places] = moved.wanted(names, vectors[places], self._same_rows, beside)
-        stale = [
-            name
-            for name, place in positions.items()
-            if name not in known or (copied[known[name]] != wanted[place]).any()
-        ]
-        deleted = known.keys() - positions.keys()
-        if stale or deleted or copy.named() != FaissCopy(live.index, ids).named():
-            copy = FaissCopy(live.copied(), ids)
-            FaissIndex(copy.index).put(np.flatnonzero((wanted != vectors).any(axis=1)).tolist(), wanted)
+        self._file.catch_up(FaissIndex(self.index))
+        copy, late = copy_caught_up(
+            self._versions().get(label), FaissIndex(self.index), dict(self._ids()), moved, self._same_rows
+        )
         self._switch(label, copy)
-        return len(stale) + len(deleted)
+        return late
 
     def _switch(self, label: str, incoming: FaissCopy) -> None:
         versions, live = self._versions(), FaissIndex(self.index)
         outgoing = FaissCopy(live.index, dict(self._ids()))
         FaissIndex(incoming.index).search_as(live)
-        incoming = replace(incoming, stamps=self._held_in(FaissIndex(incoming.index), self._known_stamps()))
+        incoming = replace(
+            incoming, stamps=self._file.held_in(FaissIndex(incoming.index), self._file.known_stamps(live))
+        )
         versions.prepare(label, incoming, outgoing)
         if incoming.named() != FaissCopy(live.index, dict(self._ids())).named():
             raise StoreError(
                 "nodes no longer have the FAISS ids that they had when the index was copied: nothing was switched"
             )
-        state = versions.make_live(label, self._state)
+        state = versions.make_live(label, self._file.state)
         setattr(*self._holder(), incoming.index)
         versions.settle(label, outgoing)
-        self._remember(state)
-        self._stamps, self._stamps_read = incoming.stamps, state
+        self._file.replaced(incoming.index, incoming.stamps, state)
 
     def drop_copy(self, label: str) -> None:
         """Remove the version ``label``.
@@ -377,54 +335,6 @@ class FaissStore(StoreAdapter):
             ValueError: there is none.
         """
         self._versions().drop(label)
-
-    def _catch_up(self) -> None:
-        """Take over the vectors that another process has written to the file since it was last read or written here.
-
-        Node ids are in other files, which are not read: if these were written too, vectors may be of other nodes.
-
-        Raises:
-            StoreError: file and memory hold other nodes, or other vectors of which it cannot be told whose are newer.
-        """
-        state = None if self._path is None else file_state(self._path)
-        live = FaissIndex(self.index)
-        if self._path is None or state is None:
-            return
-        if self._saved is not None and state == self._saved.state:
-            if not np.array_equal(self._saved.labels, live.labels()):
-                raise self._other_nodes(self._path)
-            return
-        try:
-            loaded, state = load_whole(self._path, _read_index)
-        except RuntimeError as error:
-            raise StoreError(f"{self._path} cannot be read: {error}; nothing was written") from error
-        stored = FaissIndex(loaded)
-        if not np.array_equal(stored.labels(), live.labels()):
-            raise self._other_nodes(self._path)
-        # A graph that is searched is not built again if nothing has changed.
-        if not np.array_equal(stored.vectors(), live.vectors()):
-            if self._saved is None or self._saved.ids != _ids_state(self._path):
-                raise StoreError(
-                    f"{self._path} holds other vectors than memory, and whose are newer cannot be told: load the index"
-                    " and its node ids anew, or save it by its framework; nothing was written"
-                )
-            live.put(list(range(len(live.labels()))), stored.vectors())
-        self._remember(state)
-
-    def _other_nodes(self, path: Path) -> StoreError:
-        return StoreError(
-            f"another process has written other nodes to {path} since it was opened here, or nodes were changed here"
-            " and not saved: load the index and its node ids anew, or save it by its framework; nothing was written"
-        )
-
-    @property
-    def _state(self) -> FileState | None:
-        return None if self._saved is None else self._saved.state
-
-    def _remember(self, state: FileState | None) -> None:
-        """Note that memory holds what the file held in that state."""
-        if self._path is not None:
-            self._saved = _Saved(state, FaissIndex(self.index).labels(), _ids_state(self._path))
 
     @property
     def _owner(self) -> Any:
@@ -442,48 +352,10 @@ class FaissStore(StoreAdapter):
             )
         return self._held_by
 
-    def _positions(self, rows: FaissIndex, names: Sequence[str]) -> Mapping[str, int]:
-        """Positions of nodes, by name; those looked up before, if these names still have them."""
-        ids, labels, known = self._ids(), rows.labels(), self._known
-        if known is not None and len(ids) == known.n_ids and np.array_equal(labels, known.labels):
-            places = np.array([known.positions.get(name, -1) for name in names], dtype=np.int64)
-            if (places >= 0).all() and [ids.get(label) for label in labels[places].tolist()] == list(names):
-                return known.positions
-        self._known = _Positions(len(ids), labels, rows.positions(ids))
-        return self._known.positions
-
     def _places(self, rows: FaissIndex, names: list[str]) -> list[int]:
-        positions = self._positions(rows, names)
+        positions = self._known.find(rows, self._ids(), names)
         self._require(names, positions)
         return [positions[name] for name in names]
-
-
-def _read_index(path: Path) -> Any:
-    return imported().read_index(str(path))
-
-
-@dataclass(frozen=True, eq=False)
-class _Saved:
-    """The file as it was when memory held the same: its state, FAISS ids, and the states of files of node ids."""
-
-    state: FileState | None
-    labels: IntArray
-    ids: tuple[FileState | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Positions:
-    """Where nodes were when that was looked up last: of so many ids, with these FAISS ids."""
-
-    n_ids: int
-    labels: IntArray
-    positions: dict[str, int]
-
-
-def _ids_state(path: Path) -> tuple[FileState | None, ...]:
-    """The states of the files beside an index that may hold its node ids."""
-    places = (path.with_suffix(".pkl"), path.with_name("id_map.json"), path.with_name("index_store.json"))
-    return tuple(file_state(place) for place in places)
 
 
 @dataclass
@@ -491,27 +363,3 @@ class _Holder:
     """Of an index that nobody else has."""
 
     index: Any
-
-
-def _ids_beside(path: Path) -> dict[int, str]:
-    """Node ids from the files that LlamaIndex persists in the same folder."""
-    mapped, structs = path.with_name("id_map.json"), path.with_name("index_store.json")
-    if mapped.is_file():
-        return {int(label): name for label, name in json.loads(mapped.read_text())["faiss_id_to_node_id_map"].items()}
-    if not structs.is_file():
-        raise ValueError(f"no id_map.json or index_store.json beside {path}: give ids=")
-    entries = list(json.loads(structs.read_text())["index_store/data"].values())
-    if len(entries) != 1:
-        raise ValueError(f"{structs} describes {len(entries)} indexes: give ids=")
-    data = entries[0]["__data__"]
-    nodes = (json.loads(data) if isinstance(data, str) else data)["nodes_dict"]
-    return {int(label): name for label, name in nodes.items()}
-
-
-def _ids_in(path: Path) -> dict[int, str]:
-    try:
-        given = json.loads(path.read_text())
-        pairs = enumerate(given) if isinstance(given, list) else ((int(k), name) for k, name in given.items())
-        return {label: name for label, name in pairs if isinstance(name, str)}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a JSON list or object of node ids: {error}") from error
