@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
@@ -26,6 +26,7 @@ from nudge_rag.tuning.competitors import Competitors, StoreReads, find_competito
 from nudge_rag.tuning.gate import hash_queries
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.incremental.held_out import HeldOutQuery, offer_nodes
+from nudge_rag.tuning.incremental.kept_lists import KeptLists, train_depth_of
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels, TrainingQuery
 from nudge_rag.tuning.incremental.new_ids import chunks_of, find_new_ids
 from nudge_rag.tuning.incremental.parts import assign_parts, check_fractions, check_seed, keep_known_nodes
@@ -47,8 +48,6 @@ from nudge_rag.tuning.trial import Trial, run_trial
 
 __all__ = ["TuningState"]
 
-# Lists of unlabelled nodes are kept longer than needed, so that some can leave before the store is asked again.
-SPARE = 10
 NODES_PER_BATCH = 1_000
 
 
@@ -112,13 +111,11 @@ class TuningState:
         self.competitors = settings.competitors
         self.texts = settings.texts
         self.documents = settings.documents
-        self._depth = max(
-            self.solver.needs.depth, self.solver.needs.train_depth, *(metric.k for metric in self.metrics)
-        )
         self._labels = RunningLabels()
-        # Of solvers that learn from what training queries are confused with: their best unlabelled nodes.
-        self._training_lists: dict[str, HeldOutQuery] = {}
         self._reader = StoreReader(store, self.versions, self.competitors, StoreReads.none(self.competitors))
+        needs = self.solver.needs
+        depth = max(needs.depth, needs.train_depth, *(metric.k for metric in self.metrics))
+        self._lists = KeptLists(self._reader, depth, train_depth_of(needs, store.capabilities.similarity))
 
     def __len__(self) -> int:
         """Number of labelled pairs."""
@@ -155,15 +152,14 @@ class TuningState:
         given, incoming = incoming, keep_known_nodes(incoming, known)
         vectors = self._embed([text for text in incoming if self._labels.part_of(text) is None], fresh)
         held_out = {text: vector for text, vector in vectors.items() if incoming[text][0] != "train"}
-        lists = self._reader.find_lists(list(held_out.values()), self._labels.nodes | fresh, self._length)
+        lists = self._reader.find_lists(list(held_out.values()), self._labels.nodes | fresh, self._lists.length)
         # From here on nothing can fail: the change is made as a whole.
         self._labels.nodes.update(fresh)
         self._labels.hashes.update(hashes)
-        for query in self._with_lists():
-            query.drop(fresh.keys())
+        self._lists.drop(self._labels, fresh.keys())
         for (text, vector), (ids, scores) in zip(held_out.items(), lists, strict=True):
             watched = self._labels.watched[incoming[text][0]][text] = HeldOutQuery(vector)
-            watched.fill(ids, scores, self._length)
+            watched.fill(ids, scores, self._lists.length)
         for text, (part, graded) in incoming.items():
             if part == "train" and text in vectors:
                 self._labels.train[text] = TrainingQuery(vectors[text])
@@ -189,9 +185,8 @@ class TuningState:
         for first in range(0, len(names), NODES_PER_BATCH):
             batch = names[first : first + NODES_PER_BATCH]
             vectors = self._reader.read_originals(batch)
-            queries = list(self._with_lists())
-            for query in queries:
-                query.drop(set(batch))
+            self._lists.drop(self._labels, set(batch))
+            queries = list(self._lists.queries(self._labels))
             known = [node_id in self._labels.nodes for node_id in batch]
             self._labels.nodes.update({batch[row]: vectors[row] for row in np.flatnonzero(known)})
             if self.texts is not None:
@@ -199,7 +194,7 @@ class TuningState:
             new = np.flatnonzero(np.logical_not(known))
             if len(new) and queries:
                 scores = score_matrix(stack_vectors(queries), vectors[new], self.store.capabilities.similarity)
-                offer_nodes(queries, [batch[row] for row in new], scores, self._length)
+                offer_nodes(queries, [batch[row] for row in new], scores, self._lists.length)
 
     def remove_nodes(self, ids: Iterable[str]) -> None:
         """Take notice of nodes that were deleted from the store; their pairs go with them."""
@@ -212,8 +207,7 @@ class TuningState:
         for node_id in gone & self._labels.nodes.keys():
             del self._labels.nodes[node_id]
             self._labels.hashes.pop(node_id, None)
-        for watched in self._with_lists():
-            watched.drop(gone)
+        self._lists.drop(self._labels, gone)
 
     def follow_new_ids(self) -> dict[str, str]:
         """Give the labels of nodes that are in the store under new ids, as after an index was built anew, to these.
@@ -232,7 +226,7 @@ class TuningState:
             vectors = self._reader.read_originals(list(names.values()))
             self._labels.rename(names)
             self._labels.nodes.update(zip(names.values(), vectors, strict=True))
-            self._training_lists.clear()
+            self._lists.of_training.clear()
         return names
 
     def _find_nodes(self, pairs: LabeledPairs | Split, *, to_chunks: bool = True) -> LabeledPairs | Split:
@@ -256,7 +250,7 @@ class TuningState:
         counts = self._labels.counts
         if not counts or not self._labels.watched[held_out]:
             raise ValueError(f"{len(counts)} nodes have training queries, held-out queries: 0; add more pairs")
-        self._refill()
+        self._lists.refill(self._labels)
         ids = sorted(self._labels.nodes)
         model = describe_model(self.embed_queries)
         trial = with_live(
@@ -273,7 +267,7 @@ class TuningState:
         row_of = {node_id: row for row, node_id in enumerate(ids)}
         learned = ("train", "val") if self.solver.needs.learns_from_validation else ("train",)
         originals = np.stack([self._labels.nodes[node_id] for node_id in ids])
-        lists = [query.ids for query in (*self._training_lists.values(), *self._labels.watched["val"].values())]
+        lists = [query.ids for query in (*self._lists.of_training.values(), *self._labels.watched["val"].values())]
         pool = self._reader.read_pool(self.solver, lists)
         journal = Journal.open(self.store, self.versions)
         return Trial(
@@ -288,9 +282,9 @@ class TuningState:
             metrics=self.metrics,
             reads=self._reader.reads,
             background=pool,
-            search=lambda mapped: self._reader.find_unlabelled(mapped, self._labels.nodes, self._depth),
+            search=lambda mapped: self._reader.find_unlabelled(mapped, self._labels.nodes, self._lists.depth),
             scan_mapped=lambda asked, node_map: find_competitors(
-                mapped_store(self.store, journal, node_map), asked, ids, originals, self._depth, "scan"
+                mapped_store(self.store, journal, node_map), asked, ids, originals, self._lists.depth, "scan"
             ),
             search_live=None if untouched_store(self.store, journal) is self.store else self._search_live,
         )
@@ -312,23 +306,12 @@ class TuningState:
     def _training_labels(self, row_of: Mapping[str, int]) -> LabeledQueries | QuerySums:
         if not self.solver.needs.training_queries:
             return to_training_sums(self._labels, row_of)
-        return to_training_queries(self._labels.train, self._training_lists, self._train_depth, row_of)
-
-    @property
-    def _train_depth(self) -> int:
-        # Solvers that learn from confusions work with directions, of which Euclidean distances do not tell enough.
-        needs, distances = self.solver.needs, self.store.capabilities.similarity == "l2"
-        return 0 if distances and not needs.competitor_vectors else needs.train_depth
-
-    def _with_lists(self) -> Iterator[HeldOutQuery]:
-        """Every query whose best unlabelled nodes are kept."""
-        yield from self._labels.held_out()
-        yield from self._training_lists.values()
+        return to_training_queries(self._labels.train, self._lists.of_training, self._lists.train_depth, row_of)
 
     def save(self, folder: str | Path) -> None:
         """Write the state to ``folder`` (JSON and npz, no pickle)."""
         manifest, arrays = self._labels.pack()
-        settings: dict[str, Any] = {"split": list(self.split), "seed": self.seed, "length": self._length}
+        settings: dict[str, Any] = {"split": list(self.split), "seed": self.seed, "length": self._lists.length}
         settings |= describe_store(self.store, self.versions) | describe_model(self.embed_queries)
         write_folder(Path(folder), manifest | settings, arrays)
 
@@ -362,10 +345,6 @@ class TuningState:
             state.follow_new_ids()
         return state
 
-    @property
-    def _length(self) -> int:
-        return self._depth + SPARE
-
     def _embed(self, texts: list[str], fresh: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if not texts:
             return {}
@@ -374,15 +353,4 @@ class TuningState:
         return {text: vector.astype(sample.dtype) for text, vector in embedded.items()}
 
     def _search_live(self, queries: FloatArray) -> Competitors:
-        return self._reader.search_live(queries, self._labels.nodes, self._depth)
-
-    def _refill(self) -> None:
-        train = self._labels.train if self._train_depth else {}
-        for text in self._training_lists.keys() - train.keys():
-            del self._training_lists[text]
-        for text in train.keys() - self._training_lists.keys():
-            self._training_lists[text] = HeldOutQuery(train[text].vector)
-        short = [query for query in self._with_lists() if query.needs_more(self._depth)]
-        lists = self._reader.find_lists([query.vector for query in short], self._labels.nodes, self._length)
-        for query, (ids, scores) in zip(short, lists, strict=True):
-            query.fill(ids, scores, self._length)
+        return self._reader.search_live(queries, self._labels.nodes, self._lists.depth)
