@@ -16,7 +16,6 @@ from nudge_rag.evaluation.report.render import write_report
 from nudge_rag.evaluation.retriever_comparison import RetrieverComparison
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint
-from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE
 from nudge_rag.journal.node_map import NODE_MAP
 from nudge_rag.journal.push import PushReceipt, check_mode, push_vectors
@@ -28,7 +27,7 @@ from nudge_rag.stores.access import require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.adapters import ADAPTER, pack_adapter
 from nudge_rag.tuning.competitors import StoreReads
-from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison, count_forgotten
+from nudge_rag.tuning.gate import LABEL_HASHES, LIVE_QUERIES, LiveComparison
 from nudge_rag.tuning.held_out import HELD_OUT, HeldOutQueries, known_texts, name_queries
 from nudge_rag.tuning.identity import check_same_store, describe_store
 from nudge_rag.tuning.judge import Judgement
@@ -42,6 +41,7 @@ from nudge_rag.tuning.printing import (
     describe_reaches,
     wrap,
 )
+from nudge_rag.tuning.refusal import describe_losses, describe_no_step
 from nudge_rag.tuning.report import as_html, nudge_document
 from nudge_rag.tuning.reported import ReportedCoverage
 
@@ -289,12 +289,7 @@ class Nudge:
         if problem is not None:
             return f"{problem}; an overlay serves the nudge"
         if not self._changes_something:
-            if any(not setting.allowed and setting.gamma for setting in self.tried):
-                return (
-                    "gamma is 0: no step that helps spares the queries whose answers have no label (tune with a larger"
-                    " uncovered_tolerance= to allow for that)"
-                )
-            return "gamma is 0: no step helped on the validation queries"
+            return describe_no_step(self.tried)
         if force:
             return None
         reason = self._what_is_lost() if self.improves else "held-out pairs do not improve"
@@ -307,20 +302,7 @@ class Nudge:
         return [*sentences, f"A push would make something worse: {lost}."] if lost else sentences
 
     def _what_is_lost(self) -> str | None:
-        """Say what a push would make worse; None if it makes nothing worse."""
-        reasons = []
-        compared = self.against_live
-        live = Journal.open(self.store, self.versions).live if self.query_hashes or compared is not None else None
-        if compared is not None and compared.is_worse and live is not None and compared.version in (None, live.name):
-            reasons.append(f"it is worse than what is live: {compared.scores}")
-        hashes = self.query_hashes
-        forgotten, known = count_forgotten(live.manifest["details"], hashes) if live is not None and hashes else (0, 0)
-        if live is not None and forgotten:
-            reasons.append(
-                f"it would forget {forgotten:,} of the {known:,} queries that version {live.name}, which is live, was"
-                " made from: tune on their pairs as well"
-            )
-        return "; ".join(reasons) or None
+        return describe_losses(self.store, self.versions, self.against_live, self.query_hashes)
 
     def _record(self) -> dict[str, Any]:
         """Return how the nudge came about, as every record of it says."""
