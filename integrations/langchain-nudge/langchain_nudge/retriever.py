@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr
 from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
 from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
+from langchain_nudge.framework_search import ask_framework, ask_framework_async
 from langchain_nudge.search import AdapterSearch
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
@@ -248,7 +250,7 @@ class NudgeRetriever(VectorStoreRetriever):
         query_map = self._find_map()
         if query_map is not None or self._needs_adapter or not database.honours(self.vectorstore, options, False):
             return self._from_adapter(map_query(query_map, self._embeddings.embed_query(query)), options)
-        return self._ask_framework(query, options)
+        return ask_framework(database, self.vectorstore, self.search_type, query, options)
 
     async def _aget_relevant_documents(
         self,
@@ -272,9 +274,10 @@ class NudgeRetriever(VectorStoreRetriever):
         query_map = await run_in_executor(None, self._find_map)
         needs_adapter = query_map is not None or self._needs_adapter
         if not needs_adapter and database.honours(self.vectorstore, options, True):
-            return await self._ask_framework_async(query, options)
+            return await ask_framework_async(database, self.vectorstore, self.search_type, query, options)
         if not needs_adapter and database.honours(self.vectorstore, options, False):
-            return await run_in_executor(None, self._ask_framework, query, options)
+            ask = partial(ask_framework, database, self.vectorstore, self.search_type)
+            return await run_in_executor(None, ask, query, options)
         vector = await self._embeddings.aembed_query(query)
         return await run_in_executor(None, self._from_adapter, map_query(query_map, vector), options)
 
@@ -296,28 +299,6 @@ class NudgeRetriever(VectorStoreRetriever):
             opened = self._rival = fields, rival
         found: NudgeRetriever = opened[1]
         return found
-
-    def _ask_framework(self, query: str, options: dict[str, Any]) -> list[Document]:
-        """As `VectorStoreRetriever` asks."""
-        if self.search_type == "similarity":
-            documents = self.vectorstore.similarity_search(query, **options)
-        elif self.search_type == "mmr":
-            documents = self.vectorstore.max_marginal_relevance_search(query, **options)
-        else:
-            scored = self.vectorstore.similarity_search_with_relevance_scores(query, **options)
-            documents = [document for document, _ in scored]
-        return self._database.complete(self.vectorstore, documents)
-
-    async def _ask_framework_async(self, query: str, options: dict[str, Any]) -> list[Document]:
-        """As `VectorStoreRetriever` asks."""
-        if self.search_type == "similarity":
-            documents = await self.vectorstore.asimilarity_search(query, **options)
-        elif self.search_type == "mmr":
-            documents = await self.vectorstore.amax_marginal_relevance_search(query, **options)
-        else:
-            scored = await self.vectorstore.asimilarity_search_with_relevance_scores(query, **options)
-            documents = [document for document, _ in scored]
-        return self._database.complete(self.vectorstore, documents)
 
     def _from_adapter(self, vector: list[float], options: dict[str, Any]) -> list[Document]:
         if not self._needs_adapter:
