@@ -1,4 +1,4 @@
-"""Writes of pgvector through every driver: the bits that arrive are those that were sent."""
+"""Vectors that are sent to pgvector through every driver: the bits that arrive are those that were sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from nudge_rag.stores import PgVectorStore
-from nudge_rag.stores.postgres.sent_vectors import VectorArray
+from nudge_rag.stores.postgres.sent_vectors import VectorArray, send_vectors
 from tests.support.builders.postgres import new_database, with_driver
 
 D, IDS = 7, ["a", 'b"{,}\\', "c"]
@@ -78,6 +78,42 @@ def test_compare_and_set_and_copies_through_every_driver(address, driver, kind):
     assert store.read(IDS).tolist() == [after[0].tolist(), before[1].tolist(), after[2].tolist()]
     assert store.derive_copy("one", lambda ids, live: of_copy[[IDS.index(name) for name in ids]]) == 3
     assert store.open_copy("one").read(IDS).tolist() == of_copy.tolist()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_queries_arrive_through_every_driver(address, driver, kind):
+    rows = np.random.default_rng(0).normal(size=(3, D)).astype(np.float16).astype(np.float32)
+    make_table(address, kind, rows)
+    store = PgVectorStore(DRIVERS[driver](address), "nodes", similarity="l2")
+    queries = np.vstack([rows[::-1], rows * np.float32(0.5)])
+    squared = ((queries[:, None].astype(np.float64) - rows) ** 2).sum(axis=2)
+    found = store.search(queries, 3)
+    assert found.ids == [[IDS[row] for row in line] for line in squared.argsort(axis=1)]
+    np.testing.assert_allclose(-np.array(found.scores), np.sort(squared, axis=1), rtol=1e-5)
+    assert [line[0] for line in found.scores[:3]] == [0, 0, 0]  # of a query that lost a bit it is larger
+
+
+@pytest.mark.server
+def test_the_number_of_the_type_is_asked_for_once_a_connection(address):
+    asked = []
+
+    class Counting(psycopg.Cursor):
+        def execute(self, query, *values, **options):
+            asked.append(query)
+            return super().execute(query, *values, **options)
+
+    for _ in range(2):
+        asked.clear()
+        with psycopg.connect(address, cursor_factory=Counting) as connection:
+            for number in range(3):
+                with connection.cursor() as cursor:
+                    array, sent = send_vectors(cursor, EXTREME[:number])
+                    assert array == "vector[]"
+                    (count,) = cursor.execute(f"SELECT cardinality(%s::{array})", [sent]).fetchone()
+                    assert count == number
+        assert len(asked) == 1 + 3
 
 
 def test_the_text_of_an_array_says_the_same():

@@ -1,10 +1,11 @@
-"""Send many vectors with one statement: in pgvector's binary format through psycopg, as text through other drivers."""
+"""Send vectors with a statement: in pgvector's binary format through psycopg, as text through other drivers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -43,6 +44,10 @@ class VectorArray:
         return "{" + ",".join(f'"{row.tolist()}"' for row in self.rows) + "}"
 
 
+# By the types that a connection of psycopg's can send: the number of the type ``vector`` there.
+_oids: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
 def send_vectors(cursor: Any, rows: FloatArray) -> tuple[str, Any]:
     """Return the type of an array parameter that holds ``rows`` (n, d), and its value for ``cursor``.
 
@@ -55,11 +60,18 @@ def send_vectors(cursor: Any, rows: FloatArray) -> tuple[str, Any]:
     adapters = [one for one in found if isinstance(one, AdaptersMap)]
     if not adapters:
         return "text[]", [str(row.tolist()) for row in rows]
-    for one in adapters:
-        for dumper in _dumpers():  # of the two, the last one is used unless a cursor wants text
-            one.register_dumper(VectorArray, dumper)
-    ((oid,),) = cursor.execute("SELECT 'vector'::regtype::oid::bigint").fetchall()
-    return "vector[]", VectorArray(rows, int(oid))
+    if adapters[0] not in _oids:
+        _learn(adapters[0])
+        ((oid,),) = cursor.execute("SELECT 'vector'::regtype::oid::bigint").fetchall()
+        _oids[adapters[0]] = int(oid)
+    for one in adapters[1:]:  # a cursor from before its connection learned it
+        _learn(one)
+    return "vector[]", VectorArray(rows, _oids[adapters[0]])
+
+
+def _learn(adapters: Any) -> None:
+    for dumper in _dumpers():  # of the two, the last one is used unless a cursor wants text
+        adapters.register_dumper(VectorArray, dumper)
 
 
 @cache

@@ -48,6 +48,13 @@ SELECT DISTINCT m.amname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
 WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND m.amname IN ('hnsw', 'ivfflat')
 """
+# OFFSET keeps the cast where it is; else each row that is looked at would cast the query anew.
+NEAREST = """
+SELECT q.n, t.id, t.distance
+FROM (SELECT v::{kind} AS v, n FROM unnest(%s::{array}) WITH ORDINALITY AS u(v, n) OFFSET 0) q, LATERAL (
+SELECT {id}::text AS id, {vector} {operator} q.v AS distance FROM {table}
+WHERE {only} AND {where} ORDER BY {vector} {operator} q.v LIMIT %s) t
+"""
 # From this version on, an HNSW index goes on until enough of its rows pass the condition.
 GOES_ON = (0, 8)
 VERSION = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
@@ -224,18 +231,10 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         self, part: FloatArray, k: int, where: str | None, connections: Connections, *, widely: bool
     ) -> SearchResult:
         """Search for some queries, by one statement."""
-        # OFFSET keeps the cast where it is; else each row that is looked at would parse the query anew.
-        query = (
-            "SELECT q.n, t.id, t.distance FROM (SELECT v::{kind} AS v, n FROM"
-            " unnest(%s::text[]) WITH ORDINALITY AS u(v, n) OFFSET 0) q, LATERAL ("
-            "SELECT {id}::text AS id, {vector} {operator} q.v AS distance FROM {table}"
-            " WHERE {only} AND {where} ORDER BY {vector} {operator} q.v LIMIT %s) t"
-        )
-        values = [[str(row.tolist()) for row in part], k]
-        asked = k if widely or self._exact else None
-        rows = self._rows(query, values, where=where, k=asked, connections=connections)
+        width = k if widely or self._exact else None
+        rows = self._nearest(part, k, where, connections, width)
         if widely and self._goes_on and len(rows) < k * len(part):
-            rows = self._rows(query, values, where=where, k=k, without_index=True, connections=connections)
+            rows = self._nearest(part, k, where, connections, width, without_index=True)
         numbers = np.array([row[0] for row in rows], dtype=np.int64) - 1
         scores = self._scores(np.array([row[2] for row in rows], dtype=np.float64))
         return SearchResult(*ungrouped(numbers, [row[1] for row in rows], scores, len(part), k))
@@ -354,26 +353,37 @@ class PgVectorStore(CopiesMixin, StoreAdapter):
         """A cursor in a transaction of its own."""
         return self._connections.cursor()
 
-    def _rows(
+    def _nearest(
         self,
-        query: str,
-        values: Sequence[Any] = (),
+        queries: FloatArray,
+        k: int,
+        where: str | None,
+        connections: Connections,
+        width: int | None,
         *,
-        where: str | None = None,
-        k: int | None = None,
         without_index: bool = False,
-        connections: Connections | None = None,
     ) -> list[Any]:
-        is_short = bool(where) and not self._goes_on
-        with (connections or self._connections).cursor() as cursor:
-            if k is not None and (without_index or self._exact or is_short or k > LARGEST_EF_SEARCH):
-                cursor.execute("SET LOCAL enable_indexscan = off")
-            elif k is not None:
-                # Settings of pgvector exist once its library is loaded; set_config accepts them before, too.
-                cursor.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(max(100, k))])
-                cursor.execute("SELECT set_config('ivfflat.probes', '32', true)")
-                if self._goes_on:
-                    cursor.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
+        """Number from 1, id and distance of the k nearest nodes of each query; None: the connection's width."""
+        with connections.cursor() as cursor:
+            if width is not None:
+                is_short = bool(where) and not self._goes_on
+                self._search_widely(cursor, width, without_index or self._exact or is_short)
+            array, sent = send_vectors(cursor, queries)
+            query = self._query(NEAREST.replace("{array}", array), where)
+            return list(cursor.execute(query, [sent, k]).fetchall())
+
+    def _search_widely(self, cursor: Any, width: int, without_index: bool) -> None:
+        if without_index or width > LARGEST_EF_SEARCH:
+            cursor.execute("SET LOCAL enable_indexscan = off")
+            return
+        # Settings of pgvector exist once its library is loaded; set_config accepts them before, too.
+        settings = ["set_config('hnsw.ef_search', %s, true)", "set_config('ivfflat.probes', '32', true)"]
+        if self._goes_on:
+            settings.append("set_config('hnsw.iterative_scan', 'strict_order', true)")
+        cursor.execute(f"SELECT {', '.join(settings)}", [str(max(100, width))])
+
+    def _rows(self, query: str, values: Sequence[Any] = (), *, where: str | None = None) -> list[Any]:
+        with self._cursor() as cursor:
             return list(cursor.execute(self._query(query, where), list(values)).fetchall())
 
     def _query(self, query: str, where: str | None = None) -> sql.Composed:
