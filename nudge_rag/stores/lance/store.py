@@ -40,7 +40,7 @@ from nudge_rag.stores.location import StoreLocation, hide_secrets
 __all__ = ["LanceStore"]
 
 SIMILARITY: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "l2"}
-IDS_PER_CALL = 1_000
+IDS_PER_CALL = 10_000
 QUERIES_PER_CALL = 256
 ENDING = ".lance"
 
