@@ -66,7 +66,7 @@ class JournalAccessError(JournalError, PermissionError):
 
 
 class LostHistoryError(JournalError):
-    """Raised if a store holds what a push wrote, and has no history of it: it would be taken for originals.
+    """Raised if a store holds what a push wrote, and has no history of it, or an older one: it would pass for original.
 
     Attributes:
         folder: the history as the store's file names it, if it is there; None otherwise.

@@ -37,11 +37,13 @@ from nudge_rag.journal.manifest import (
 from nudge_rag.journal.manifest import wrong_manifest as why_wrong
 from nudge_rag.journal.ownership import STORE, Home, find_home
 from nudge_rag.journal.returned import IsKnown, Returned, among, find_returned, match_over
+from nudge_rag.journal.stamping import find_unrecorded, refuse_older_history, stamps_in
 from nudge_rag.journal.storage import writing_to
-from nudge_rag.journal.versions import Version, checked
+from nudge_rag.journal.versions import PUSH, Version, checked
 from nudge_rag.stores.access import reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, TransactionalStore
+from nudge_rag.stores.stamps import Stamps
 
 __all__ = ["Journal", "LostVersionError", "nudged_ids", "original_vectors", "versions"]
 
@@ -90,11 +92,11 @@ class Journal:
 
         Raises:
             CorruptArchiveError: a record is damaged; the message names it.
-            JournalError: the history is elsewhere, or cannot be read.
+            JournalError: the history is elsewhere, cannot be read, or is older than what the store holds.
             StoreError: the store failed.
         """
         journal = cls(store, find_home(store, versions))
-        journal.refresh()
+        journal.read()
         return journal
 
     @property
@@ -130,6 +132,32 @@ class Journal:
     def in_place(self) -> list[Version]:
         """The pushes that were made over the live version."""
         return [version for version in self.versions if not version.is_beside]
+
+    def read(self) -> None:
+        """Read the manifests, unless they are older than what the store holds, as after a backup was restored.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read, or is older.
+            StoreError: the store failed.
+        """
+        stamps = stamps_in(self.store)
+        self.refresh()
+        self.refuse_older(stamps)
+
+    def refuse_older(self, stamps: Stamps) -> None:
+        """Raise LostHistoryError if the store holds what a push wrote that came after all that are recorded.
+
+        Args:
+            stamps: of the store, as they were before the manifests were read.
+        """
+        refuse_older_history(self.store, self.storage, stamps, self.versions, self.originals_of)
+
+    def find_unrecorded(self) -> dict[str, str]:
+        """Find nodes that hold what a push wrote that came after all that are recorded, and its version's name."""
+        stamps = stamps_in(self.store)
+        self.refresh()
+        return find_unrecorded(self.store, stamps, self.versions, self.originals_of)
 
     def refresh(self) -> None:
         """Read the manifests again.
@@ -219,6 +247,7 @@ class Journal:
             "dimension": int(vectors.after.shape[1]),
             "details": dict(details),
             "ids": list(ids),
+            PUSH: uuid4().hex[:8],
         }
         manifest |= {FRESH: True} if self.live is None else {PREVIOUS: self.live.name}
         if self.live is not None:

@@ -121,7 +121,7 @@ def write_blocks(journal: Journal, version: Version, live: Version | None, ids: 
         if not block_ids:
             continue
         version.blocks.add(block_ids, vectors)
-        stamp_nudges(journal.store, version.storage, block_ids, vectors.after, vectors.originals)
+        stamp_nudges(journal.store, version, block_ids, vectors.after, vectors.originals)
         written = write_over(journal.store, block_ids, vectors.before, vectors.after)
         done.kept += len(written.kept)
         done.newer += written.newer
@@ -150,7 +150,7 @@ def add_blocks(journal: Journal, version: Version, ids: Sequence[str]) -> tuple[
         if not block_ids:
             continue
         version.blocks.add(block_ids, vectors)
-        stamp_nudges(journal.store, version.storage, block_ids, vectors.after, vectors.originals)
+        stamp_nudges(journal.store, version, block_ids, vectors.after, vectors.originals)
         written = write_over(journal.store, block_ids, vectors.before, vectors.after)
         if written.refused:
             raise PushError(f"{journal.store.name} did not keep the vectors as they were written: look at status()")

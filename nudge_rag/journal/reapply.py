@@ -93,7 +93,7 @@ def reapply(
             _check_model(live, embed_queries)
         if not is_rebuilt:
             status = find_status(journal)
-            written = (*_reapply_to_lost(journal, status), *_reapply_to_returned(journal, live, status))
+            written = (*_reapply_to_lost(journal, live, status), *_reapply_to_returned(journal, live, status))
             moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
         if moved and live.is_beside and not is_rebuilt:
             # A push over a version that a switch made live could not be switched back.
@@ -132,7 +132,7 @@ def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
         raise PushError(f"version {live.name} was made for {differing}: nothing was written")
 
 
-def _reapply_to_lost(journal: Journal, status: Status) -> tuple[str, ...]:
+def _reapply_to_lost(journal: Journal, live: Version, status: Status) -> tuple[str, ...]:
     store, lost = journal.store, status.lost
     kept: list[str] = []
     for first in range(0, len(lost), NODES_PER_STEP):
@@ -147,7 +147,7 @@ def _reapply_to_lost(journal: Journal, status: Status) -> tuple[str, ...]:
                 rows, known = journal.find_live(ids, found)
                 vectors = known.after.astype(store.capabilities.dtype, copy=False)
                 names = [ids[row] for row in rows]
-                stamp_nudges(store, journal.storage, names, vectors, known.originals)
+                stamp_nudges(store, live, names, vectors, known.originals)
                 written = write_over(store, names, found[rows], vectors)
         except Exception as error:
             raise PushError(
@@ -174,7 +174,7 @@ def _reapply_to_returned(journal: Journal, live: Version, status: Status) -> tup
                 rows, block = live.find(part.ids)
                 same = same_rows(store, wanted[rows], block.vectors.originals)
                 wanted[rows[same]] = block.vectors.after[same]
-                stamp_nudges(store, journal.storage, part.ids, wanted, part.originals)
+                stamp_nudges(store, live, part.ids, wanted, part.originals)
                 written = write_over(store, part.ids, part.found, wanted)
                 kept += written.kept
     except Exception as error:
@@ -239,7 +239,7 @@ def _record_moved(journal: Journal, live: Version, moved: dict[int, FoundNode]) 
         originals[at] = before[at] = node.vector
     live.manifest["details"] = _renamed_details(live, moved)
     live.rebuild(ids, Vectors(originals, before, vectors.after), live.state)
-    return _reapply_to_lost(journal, find_status(journal))
+    return _reapply_to_lost(journal, live, find_status(journal))
 
 
 def _renamed_details(live: Version, moved: dict[int, FoundNode]) -> dict[str, Any]:

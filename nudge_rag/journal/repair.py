@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nudge_rag.common.archive import MANIFEST
-from nudge_rag.errors import CorruptArchiveError, JournalError
+from nudge_rag.errors import CorruptArchiveError, JournalError, LostHistoryError
 from nudge_rag.journal.away import BLOB
 from nudge_rag.journal.ingested import FOLDER
 from nudge_rag.journal.journal import Journal, LostVersionError
@@ -16,14 +16,12 @@ from nudge_rag.journal.ownership import (
     STORE,
     Home,
     find_home,
-    has_records,
     has_versions,
     own_history,
     read_json,
     write_json,
 )
 from nudge_rag.journal.recovery import recover
-from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
@@ -92,10 +90,13 @@ def repair(store: EmbeddingStore, versions: str | Path | None = None) -> RepairR
             _set_aside(home.storage, name)
             aside.append(name)
             told.append(f"{name}: {why}; it is set aside, and what it alone had saved cannot be restored")
-        lost = _lost_with(store, home) if aside else None
-        if lost is not None:
-            return RepairReport((*told, lost), tuple(aside))
-        journal = Journal.open(store, versions)
+        try:
+            journal = Journal.open(store, versions)
+        except LostHistoryError as error:
+            # No record is left of what nodes hold. If nothing was to be mended, that is what every call says.
+            if not told:
+                raise
+            return RepairReport((*told, str(error)), tuple(aside))
         told += recover(journal)
         journal.mark()
     return RepairReport(tuple(told), tuple(aside))
@@ -139,17 +140,6 @@ def _is_damaged(storage: BlobStorage, name: str) -> bool:
         return True
     with writing_to(storage, "read"):
         return any(blob == name or blob.startswith(f"{name}/") for blob in storage.names(name))
-
-
-def _lost_with(store: EmbeddingStore, home: Home) -> str | None:
-    """Say that no record is left of vectors that the store holds; None if there is one, or it holds none."""
-    if home.own is None or has_records(home.storage):
-        return None
-    try:
-        refuse_lost_history(store)
-    except JournalError as error:
-        return str(error)
-    return None
 
 
 def _damaged(store: EmbeddingStore, home: Home) -> tuple[str | None, str]:

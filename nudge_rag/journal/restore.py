@@ -101,7 +101,7 @@ def restore(journal: Journal, undone: Sequence[Version], *, to_originals: bool) 
     try:
         if not to_originals and wanted:
             before = [np.array([part[node_id] for node_id in wanted]) for part in (wanted, originals)]
-            stamp_nudges(journal.store, journal.storage, list(wanted), *before)
+            stamp_nudges(journal.store, version_before(journal, undone[0]) or undone[0], list(wanted), *before)
         receipt = _put_back(journal.store, wanted, newest, undone[0].name)
     except Exception as error:
         raise PushError(
@@ -133,7 +133,8 @@ def restore_blocks(journal: Journal, undone: Sequence[Version], *, to_originals:
         for block in giving_back(track(version.parts(), "rolling back", total=n_blocks), every=1):
             try:
                 if not to_originals:
-                    stamp_nudges(store, journal.storage, block.ids, block.vectors.before, block.vectors.originals)
+                    earlier = version_before(journal, version) or version
+                    stamp_nudges(store, earlier, block.ids, block.vectors.before, block.vectors.originals)
                 written, others = _put_block_back(store, block, to_originals=to_originals)
             except Exception as error:
                 raise PushError(

@@ -1,8 +1,9 @@
-"""Stamp the vectors that a push writes, and refuse stores whose stamped vectors have no history any more."""
+"""Stamp the vectors that a push writes, and refuse stores whose history knows nothing of the stamped ones any more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +12,41 @@ from nudge_rag.common.archive import MANIFEST
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.text import preview, printable
 from nudge_rag.errors import LostHistoryError
+from nudge_rag.journal.manifest import NAME
 from nudge_rag.journal.versions import Version
-from nudge_rag.stores.access import reading
+from nudge_rag.stores.access import read_present, reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.memory.files import SUFFIX
-from nudge_rag.stores.stamps import StampedStore
+from nudge_rag.stores.stamps import StampedStore, Stamps, push_of
 from nudge_rag.stores.storages import FolderStorage
 
-__all__ = ["refuse_lost_history", "stamp_all", "stamp_nudges", "stamp_version"]
+__all__ = [
+    "find_unrecorded",
+    "refuse_lost_history",
+    "refuse_older_history",
+    "stamp_all",
+    "stamp_nudges",
+    "stamp_version",
+    "stamps_in",
+]
+
+# Ids of nodes, and what they hold, to what they held before any push that is recorded.
+OriginalsOf = Callable[[Sequence[str], FloatArray], FloatArray]
 
 # Characters of a place in a message: more than the path of any folder.
 LONGEST_SHOWN = 4096
 
 
 def stamp_nudges(
-    store: EmbeddingStore, storage: BlobStorage, ids: Sequence[str], vectors: FloatArray, originals: FloatArray
+    store: EmbeddingStore, version: Version, ids: Sequence[str], vectors: FloatArray, originals: FloatArray
 ) -> None:
     """Stamp vectors that are about to be written, in a store that keeps stamps, unless they are originals.
 
     Args:
         store: the store.
-        storage: of the history that records them.
+        version: what records them.
         ids: of the nodes.
         vectors: (len(ids), d) what is written.
         originals: (len(ids), d) their vectors before any nudge.
@@ -44,21 +57,21 @@ def stamp_nudges(
     rows: list[int] = np.flatnonzero(moved).tolist()
     if rows:
         as_written = np.asarray(vectors)[rows].astype(store.capabilities.dtype, copy=False)
-        store.stamp_nudges([ids[row] for row in rows], as_written, _place(storage))
+        store.stamp_nudges([ids[row] for row in rows], as_written, _place(version.storage), version.mark)
 
 
 def stamp_version(store: EmbeddingStore, version: Version) -> None:
     """Stamp what a version writes, or has written and is live again."""
     if isinstance(store, StampedStore):
         for block in version.parts():
-            stamp_nudges(store, version.storage, block.ids, block.vectors.after, block.vectors.originals)
+            stamp_nudges(store, version, block.ids, block.vectors.after, block.vectors.originals)
 
 
 def stamp_all(store: EmbeddingStore, version: Version, copy: EmbeddingStore) -> None:
     """Stamp all vectors of a copy that is about to be live, of which none are recorded."""
     if isinstance(store, StampedStore):
         for names, vectors in copy.scan():
-            store.stamp_nudges(names, np.asarray(vectors), _place(version.storage))
+            store.stamp_nudges(names, np.asarray(vectors), _place(version.storage), version.mark)
 
 
 def refuse_lost_history(store: EmbeddingStore) -> None:
@@ -81,6 +94,109 @@ def refuse_lost_history(store: EmbeddingStore) -> None:
         f" {_way_back(folder)}",
         folder,
     )
+
+
+def stamps_in(store: EmbeddingStore) -> Stamps:
+    """Return the stamps of a store that keeps them; of any other, none.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    if not isinstance(store, StampedStore):
+        return Stamps()
+    with reading(store, "vectors that pushes wrote were looked for"):
+        return store.all_stamps()
+
+
+def find_unrecorded(
+    store: EmbeddingStore, stamps: Stamps, versions: Sequence[Version], originals_of: OriginalsOf
+) -> dict[str, str]:
+    """Find nodes that hold what a push wrote that came after all that are recorded, and is not among them.
+
+    Args:
+        store: the store.
+        stamps: as `stamps_in` gave them before the history was read: their pushes had been recorded by then.
+        versions: all that are recorded.
+        originals_of: gives the vectors before any of these.
+
+    Returns:
+        Node id to the name of the version that wrote its vector.
+
+    Raises:
+        CorruptArchiveError: a record is damaged.
+        JournalError: it cannot be read.
+        StoreError: the store failed.
+    """
+    if not isinstance(store, StampedStore) or not _newer(stamps, versions):
+        return {}
+    with reading(store, "vectors that pushes wrote were looked for"):
+        newer = _newer(store.find_stamped(), versions)
+        present, _ = read_present(store, list(newer))
+    if not present:
+        return {}
+    ids, vectors = list(present), np.array(list(present.values()))
+    # Such as of nodes that had been away, or of a push that died over a vector that stayed as it was.
+    is_unknown = (originals_of(ids, vectors) == vectors).all(axis=1)
+    return {node_id: newer[node_id] for node_id, unknown in zip(ids, is_unknown, strict=True) if unknown}
+
+
+def refuse_older_history(
+    store: EmbeddingStore,
+    storage: BlobStorage,
+    stamps: Stamps,
+    versions: Sequence[Version],
+    originals_of: OriginalsOf,
+) -> None:
+    """Raise LostHistoryError if a store holds what a push wrote that its history, as of a backup, knows nothing of.
+
+    Args:
+        store: the store.
+        storage: of the history.
+        stamps: as for `find_unrecorded`.
+        versions: all that are recorded.
+        originals_of: gives the vectors before any of these.
+
+    Raises:
+        LostHistoryError: says what the history knows, and how to go on.
+        CorruptArchiveError: a record is damaged.
+        StoreError: the store failed.
+    """
+    unknown = find_unrecorded(store, stamps, versions, originals_of)
+    if not unknown:
+        return
+    names, recorded = sorted(set(unknown.values()), key=int), [version.name for version in versions]
+    known = f"the newest it knows is {recorded[-1] if recorded else 'none'}"
+    if names[-1] in recorded:
+        known = f"its version {names[-1]} is another"
+    elsewhere = "" if stamps.history == _place(storage) else f" That push was recorded in {_shown(stamps.history)}."
+    raise LostHistoryError(
+        f"{len(unknown)} node(s) of this {store.name} store hold vectors that version {' or '.join(names)} wrote, such"
+        f" as {preview(list(unknown)[:1])}, and its history in {storage.location} does not know that push: {known},"
+        f" as in an older backup.{elsewhere} Bring the newer"
+        " history back, or the file that belongs to this one. If it is lost, embed these nodes again; or call"
+        " nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
+    )
+
+
+def _newer(stamps: Stamps, versions: Sequence[Version]) -> dict[str, str]:
+    """Ids of nodes whose stamps are all of pushes after those that are recorded; and the version's name."""
+    highest = max((version.number for version in versions), default=0)
+    marks = {version.name: version.mark for version in versions}
+    seen = {push_of(stamp) for stamps_of_node in stamps.nodes.values() for stamp in stamps_of_node}
+    newer: set[str] = set()
+    for push in filter(None, seen):
+        name, _, told_by = push.partition("-")
+        # A name is given again if all records were pruned.
+        is_another = bool(told_by) and "-" in marks.get(name, "") and marks[name] != push
+        if re.fullmatch(NAME, name) and (int(name) > highest or is_another):
+            newer.add(push)
+    if not newer:
+        return {}
+    return {
+        node_id: push_of(known[-1]).partition("-")[0]
+        for node_id, known in stamps.nodes.items()
+        if known and all(push_of(stamp) in newer for stamp in known)
+    }
 
 
 def _place(storage: BlobStorage) -> str:

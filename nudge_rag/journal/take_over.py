@@ -20,13 +20,14 @@ from nudge_rag.journal.ownership import (
     ELSEWHERE,
     STORE,
     Home,
+    has_records,
     has_versions,
     is_emptied,
     own_history,
     read_json,
     release,
 )
-from nudge_rag.journal.stamping import refuse_lost_history
+from nudge_rag.journal.stamping import refuse_lost_history, stamps_in
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import read_present, reading, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
@@ -53,8 +54,8 @@ def take_over(
         versions: the folder that pushes were given, or the one inside it that is of this store; or the store that this
             one was copied from. By default the folder ``nudge-versions``, or else what the store has left behind in
             its database.
-        force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, or if
-            it is lost, let the rest be their nodes' own; otherwise that is an error.
+        force: if a folder has gone on and explains only some of the vectors of the nodes that it moved, or none, if it
+            is lost, or older than what the store holds, let the rest be their nodes' own; otherwise that is an error.
 
     Returns:
         The names of the versions that were taken over.
@@ -68,6 +69,10 @@ def take_over(
     if own is None:
         raise ValueError(f"this {store.name} store cannot hold its own history: go on with versions={str(versions)!r}")
     if has_versions(own):
+        if force and _let_go_of_unrecorded(store, own):
+            return ()
+        if isinstance(store, StampedStore):
+            Journal(store, Home(own, own, store.key)).read()
         raise JournalError(f"this {store.name} store has a history already, in {own.location}: nothing was taken over")
     if not isinstance(versions, str | Path):
         return _copy_from_origin(store, own, versions)
@@ -97,8 +102,21 @@ def take_over(
         if home.newest() is not None:  # its record is gone with all others
             home.note_newest(None)
         return ()
+    taken = _take_from_folder(store, own, folder, force=force)
+    if force:
+        _let_go_of_unrecorded(store, own)
+    return taken
+
+
+def _take_from_folder(
+    store: EmbeddingStore, own: BlobStorage, folder: FolderStorage, *, force: bool
+) -> tuple[str, ...]:
+    """Move the history of a folder into the store; or copy the one version that it holds, if others need the folder."""
     journal = Journal(store, Home(folder, None, store.key))
+    stamps = stamps_in(store)
     with journal.lock():
+        if not force:
+            journal.refuse_older(stamps)
         if _has_gone_on(own, folder):
             return _copy_what_is_here(store, own, journal, force=force)
         if _is_of_another_file(folder):
@@ -112,6 +130,23 @@ def take_over(
         for version in journal.versions:
             folder.delete(f"{version.name}/{MANIFEST}")
     return tuple(version.name for version in journal.versions)
+
+
+def _let_go_of_unrecorded(store: EmbeddingStore, own: BlobStorage) -> bool:
+    """Forget the stamps of nodes that hold what a push wrote of which no record came along; whether there were any."""
+    if not isinstance(store, StampedStore):
+        return False
+    journal = Journal(store, Home(own, own, store.key))
+    if not has_records(own):
+        is_stamped = bool(store.find_stamped().nodes)
+        if is_stamped:
+            store.drop_stamps()
+        return is_stamped
+    with journal.lock():
+        unrecorded = journal.find_unrecorded()
+        if unrecorded:
+            store.drop_stamps(unrecorded)
+    return bool(unrecorded)
 
 
 def _left_behind(store: EmbeddingStore, own: BlobStorage, versions: Path) -> LeftBehind | None:

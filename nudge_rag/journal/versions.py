@@ -5,6 +5,7 @@ Blobs: ``<number>/manifest.json`` and ``<number>/arrays.npz``; of a folder, ``<v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ from nudge_rag.stores.storages import FolderStorage
 __all__ = ["JournalError", "PushError", "Version", "as_version", "writing_to"]
 
 SHOWN = 120
+# In a manifest: tells the push from any other of its number.
+PUSH, TOLD_BY = "push", re.compile("[0-9a-f]{8}")
 # In the manifest of a version that is thinned out: names of the details that are not kept.
 LOST = "details_lost"
 
@@ -89,6 +92,12 @@ class Version:
     def number(self) -> int:
         """Its place in the order of pushes."""
         return int(self.name)
+
+    @property
+    def mark(self) -> str:
+        """Its name, and what tells it from another of that name: names are given again once all records are pruned."""
+        told_by = self.manifest.get(PUSH)
+        return f"{self.name}-{told_by}" if isinstance(told_by, str) and TOLD_BY.fullmatch(told_by) else self.name
 
     @property
     def place(self) -> str:

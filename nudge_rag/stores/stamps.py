@@ -1,6 +1,7 @@
 """Stamps on nudged vectors, kept in the file of an index: they tell of a history that is gone, or lies elsewhere.
 
-A stamp is a hash of the vector that a push wrote: a node that was embedded again, or rolled back, has it no longer.
+A stamp is a hash of the vector that a push wrote, and the mark of that push: a node that was embedded again, or rolled
+back, has it no longer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import json
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,8 +21,10 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 
-__all__ = ["StampedStore", "Stamps", "append_stamps", "is_stamps", "numbered", "read_stamps", "stamp_of"]
+__all__ = ["StampedStore", "Stamps", "append_stamps", "is_stamps", "numbered", "push_of", "read_stamps", "stamp_of"]
 
+# Of a vector, and the mark of a push: the name of its version, and what tells it from another of that name.
+STAMP = "[0-9a-f]{16}(:[0-9]{1,9}(-[0-9a-f]{8})?)?"
 # At the end of a file of an index, after the length of the stamps, of 8 bytes.
 MAGIC = b"NUDGERAG"
 END = len(MAGIC) + 8
@@ -31,22 +34,27 @@ END = len(MAGIC) + 8
 class StampedStore(Protocol):
     """A store whose history is a folder beside its file, which somebody may delete, or leave behind."""
 
-    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str, push: str) -> None:
         """Note that these nodes hold a nudge if they hold these vectors; the next write keeps that in the file.
 
         Args:
             ids: of the nodes.
             vectors: (len(ids), d) what a push writes.
             history: the place of its record.
+            push: its mark.
         """
+        ...
+
+    def all_stamps(self) -> Stamps:
+        """Return the stamps of all nodes, whatever these hold by now."""
         ...
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs."""
         ...
 
-    def drop_stamps(self) -> None:
-        """Forget all stamps, in the file too."""
+    def drop_stamps(self, ids: Collection[str] | None = None) -> None:
+        """Forget the stamps of these nodes, or of all, in the file too."""
         ...
 
 
@@ -56,7 +64,8 @@ class Stamps:
 
     Attributes:
         history: the place of the record of their push.
-        nodes: node id to its stamps: of what it holds, and of what it is about to hold.
+        nodes: node id to its stamps: of what it holds, and of what it is about to hold. Each is a hash, and the mark of
+            the push behind a colon; files of earlier releases have the hash alone.
     """
 
     history: str = ""
@@ -101,11 +110,17 @@ class Stamps:
         """Return it in the types of JSON."""
         return {"history": self.history, "nodes": {node_id: " ".join(stamps) for node_id, stamps in self.nodes.items()}}
 
-    def add(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
-        """Add a stamp to each of these nodes."""
+    def add(self, ids: Sequence[str], vectors: FloatArray, history: str, push: str) -> None:
+        """Add a stamp to each of these nodes; of one vector, the newest push counts."""
         self.history = history
         for node_id, vector in zip(ids, vectors, strict=True):
-            self.nodes[node_id] = tuple(dict.fromkeys((*self.nodes.get(node_id, ()), stamp_of(vector))))
+            hashed = stamp_of(vector)
+            others = (stamp for stamp in self.nodes.get(node_id, ()) if _hash_in(stamp) != hashed)
+            self.nodes[node_id] = (*others, f"{hashed}:{push}")
+
+    def without(self, ids: Collection[str]) -> Stamps:
+        """Return the stamps of all other nodes."""
+        return Stamps(self.history, {node_id: kept for node_id, kept in self.nodes.items() if node_id not in ids})
 
     def held(self, vectors: Mapping[str, Any]) -> Stamps:
         """Return the stamps that nodes hold the vector of.
@@ -117,9 +132,10 @@ class Stamps:
         for node_id, stamps in self.nodes.items():
             # Anybody may have put something else than a vector into a file.
             with contextlib.suppress(TypeError, ValueError):
-                stamp = stamp_of(vectors[node_id]) if node_id in vectors else ""
-                if stamp in stamps:
-                    kept[node_id] = (stamp,)
+                hashed = stamp_of(vectors[node_id]) if node_id in vectors else ""
+                held = tuple(stamp for stamp in stamps if _hash_in(stamp) == hashed)
+                if held:
+                    kept[node_id] = held
         return Stamps(self.history, kept)
 
     def settled(self, ids: Iterable[str], vectors: Mapping[str, Any]) -> Stamps:
@@ -162,14 +178,28 @@ def stamp_of(vector: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f8").tobytes()).hexdigest()[:16]
 
 
+def push_of(stamp: str) -> str:
+    """Return the mark of the push that a stamp is of; empty if an earlier release wrote it.
+
+    Example:
+        >>> push_of("af5570f5a1810b7a:0003-1c2d3e4f"), push_of("af5570f5a1810b7a")
+        ('0003-1c2d3e4f', '')
+    """
+    return stamp.partition(":")[2]
+
+
+def _hash_in(stamp: str) -> str:
+    return stamp.partition(":")[0]
+
+
 def is_stamps(value: Any) -> bool:
     """Whether it is how stamps of one node are written.
 
     Example:
-        >>> is_stamps(stamp_of([1.0])), is_stamps("a note")
-        (True, False)
+        >>> is_stamps(stamp_of([1.0])), is_stamps(f"{stamp_of([1.0])}:0003-1c2d3e4f"), is_stamps("a note")
+        (True, True, False)
     """
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}( [0-9a-f]{16})*", value) is not None
+    return isinstance(value, str) and re.fullmatch(f"{STAMP}( {STAMP})*", value) is not None
 
 
 def numbered(name: str) -> Iterator[str]:

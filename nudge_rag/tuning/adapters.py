@@ -74,7 +74,7 @@ def open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
         if lost.folder is None:
             raise
         journal = Journal(store, Home(FolderStorage(lost.folder), None, store.key))
-        journal.refresh()
+        journal.read()
         return journal
     except JournalError:
         named = marked_versions(store) if versions is None else None

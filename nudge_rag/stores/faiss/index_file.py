@@ -79,10 +79,10 @@ class IndexFile:
         self.remember(index, state)
         self.stamps, self._stamps_read = stamps, state
 
-    def note_stamps(self, live: FaissIndex, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+    def note_stamps(self, live: FaissIndex, ids: Sequence[str], vectors: FloatArray, history: str, push: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that behind the index."""
         self.stamps = self.known_stamps(live)
-        self.stamps.add(ids, vectors, history)
+        self.stamps.add(ids, vectors, history, push)
 
     def known_stamps(self, live: FaissIndex) -> Stamps:
         """The stamps of the file, which are read if another process has written it, and those noted here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -227,27 +227,32 @@ class FaissStore(StoreAdapter):
             index.put(places, before)
             raise
 
-    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str, push: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that behind the index."""
         with contextlib.suppress(StoreError), file_guard(self._path):  # a write says what is wrong
             self._file.catch_up(FaissIndex(self.index))
-        self._file.note_stamps(FaissIndex(self.index), ids, vectors, history)
+        self._file.note_stamps(FaissIndex(self.index), ids, vectors, history, push)
+
+    def all_stamps(self) -> Stamps:
+        """Return the stamps of all nodes, whatever these hold by now."""
+        return self._file.known_stamps(FaissIndex(self.index))
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs; FAISS itself keeps none if it saves."""
         live = FaissIndex(self.index)
         return self._file.held_in(live, self._file.known_stamps(live))
 
-    def drop_stamps(self) -> None:
-        """Forget all stamps, in the file too.
+    def drop_stamps(self, ids: Collection[str] | None = None) -> None:
+        """Forget the stamps of these nodes, or of all, in the file too.
 
         Raises:
             StoreError: the file holds other nodes than memory.
         """
 
         def drop() -> None:
-            self._file.catch_up(FaissIndex(self.index))
-            self._file.save(self.index, Stamps())
+            live = FaissIndex(self.index)
+            self._file.catch_up(live)
+            self._file.save(self.index, Stamps() if ids is None else self._file.known_stamps(live).without(ids))
 
         with file_guard(self._path):
             until_unchanged(drop)

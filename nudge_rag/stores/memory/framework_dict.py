@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -69,19 +69,23 @@ class FrameworkDictStore(MappingStore, ABC):
         """The store's history: a folder next to the file, or in this process with the framework's object."""
         return history_of(self._path, self.vector_store)
 
-    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str) -> None:
+    def stamp_nudges(self, ids: Sequence[str], vectors: FloatArray, history: str, push: str) -> None:
         """Note that nodes hold a nudge if they hold these vectors; the next write keeps that in the file."""
         with file_guard(self._path):
             self._look()
-            self._known_stamps().add(ids, vectors, history)
+            self._known_stamps().add(ids, vectors, history, push)
+
+    def all_stamps(self) -> Stamps:
+        """Return the stamps of all nodes, whatever these hold by now."""
+        self._look()
+        return self._stamps(self.vector_store) | self._known_stamps()
 
     def find_stamped(self) -> Stamps:
         """Return the stamps of nodes that still hold the vector of theirs."""
-        self._look()
-        return (self._stamps(self.vector_store) | self._known_stamps()).held(self._mapping())
+        return self.all_stamps().held(self._mapping())
 
-    def drop_stamps(self) -> None:
-        """Forget all stamps, in the file too.
+    def drop_stamps(self, ids: Collection[str] | None = None) -> None:
+        """Forget the stamps of these nodes, or of all, in the file too.
 
         Raises:
             StoreError: the file cannot be read.
@@ -89,7 +93,7 @@ class FrameworkDictStore(MappingStore, ABC):
 
         def drop() -> None:
             self._catch_up()
-            self._note(Stamps())
+            self._note(Stamps() if ids is None else self.all_stamps().without(ids))
             self._save_file()
 
         with file_guard(self._path):
