@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nudge_rag.common.deprecation import renamed_argument
+from nudge_rag.common.text import preview
 from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.node_map import unmapped_ids
@@ -64,6 +65,11 @@ class Status:
             if self.version is not None:
                 way = "is no longer live: reapply() or rollback() puts that right"
             waits = f"{waits}; {len(self.returned)} node(s) hold vectors of version {which} although it {way}"
+        if self.away:
+            waits += (
+                f"; {len(self.away)} node(s) were away when their nudge was undone: {preview(self.away)} (if one comes"
+                " back with it, rollback() undoes that)"
+            )
         if self.version is None:
             return f"nothing is pushed{waits}"
         counts = f"{len(self.nudged)} nudged, {len(self.lost)} lost, {len(self.changed)} changed"

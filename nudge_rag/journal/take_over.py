@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from nudge_rag.common.archive import MANIFEST
 from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError
+from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.blocks import BlockRecord
+from nudge_rag.journal.ingested import FOLDER as INGESTED
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import COMMITTED, LIVE, NAME, SUPERSEDED, SWITCHED
 from nudge_rag.journal.origins import LeftBehind, find_left_behind, holds_anything
@@ -236,19 +239,29 @@ def _unexplained(store: EmbeddingStore, kept: Sequence[Version], found: Version 
 
 
 def _write_one(store: EmbeddingStore, own: BlobStorage, version: Version, identity: str | None, origin: str) -> None:
-    """Record ``version`` as the only one of this store, pushed in place: copies beside it did not come along."""
+    """Record ``version`` as the only one of this store, pushed in place: copies beside it did not come along.
+
+    With it come the nodes that the origin waits for, and those that were mapped before they were added: they may be in
+    this store, or come back to it.
+    """
+    names = version.storage.names()
+    away = AwayNodes.read(version.storage, names)
     dropped = ["mode", "label", "base", "thinned", "arrays", "arrays_sha256", "before_like", PREVIOUS]
     dropped += [] if version.is_streamed else ["n_nodes"]
     manifest = {name: value for name, value in version.manifest.items() if name not in dropped}
     manifest |= {"state": COMMITTED, FRESH: True, "ids": list(version.ids)}
     with own.lock():
         Home(own, own, store.key).describe(store, origin, identity)
-        if version.is_streamed:
-            with writing_to(own, "written to"):
-                for blob in version.storage.names(f"{version.name}/"):
-                    if BlockRecord.owns(blob.rpartition("/")[2]):
+        with writing_to(own, "written to"):
+            for blob in names:
+                folder, _, part = blob.rpartition("/")
+                is_block = version.is_streamed and folder == version.name and BlockRecord.owns(part)
+                if is_block or folder == INGESTED:
+                    with suppress(KeyError):  # a rollback of the origin has just undone these nodes
                         own.write(blob, version.storage.read(blob))
         Version(own, version.name, manifest).write(version.load())
+        # Last: with nodes that are away, and no version, the store would seem to have its history.
+        AwayNodes(own).add((node_id, *vectors) for node_id, vectors in away.vectors.items())
 
 
 def _folder_of(store: EmbeddingStore, versions: Path) -> FolderStorage:

@@ -130,6 +130,29 @@ def test_what_a_backup_brings_back_is_told_and_undone(command, application, tmp_
     assert command.answer("status", application, code=1)["returned"] == []
 
 
+def test_nodes_that_were_away_are_printed_until_they_are_back(command, application, tmp_path):
+    before = vectors(tmp_path)
+    command.answer("tune", application, *TUNE, "--push", "--yes")
+    store = shop_store(tmp_path)
+    store.connection.execute("CREATE TABLE kept AS SELECT * FROM docs WHERE id = 'refund-form'")
+    store.connection.execute("DELETE FROM docs WHERE id = 'refund-form'")
+    del store
+    command.answer("rollback", application, "--yes", code=4)
+    found = command("status", application)
+    assert found.stdout.startswith(
+        "nothing is pushed; 1 node(s) were away when their nudge was undone: 'refund-form' (if one comes back with it,"
+    )
+    assert command.answer("status", application, code=1)["away"] == ["refund-form"]
+    store = shop_store(tmp_path)
+    store.connection.execute("INSERT INTO docs SELECT * FROM kept")
+    store.connection.execute("DROP TABLE kept")
+    del store
+    assert command.answer("rollback", application, "--yes")["restored"] == 1
+    assert vectors(tmp_path) == before
+    assert command.answer("status", application, code=1)["away"] == []
+    assert command("status", application).stdout.strip() == "nothing is pushed"
+
+
 def test_what_does_not_improve_ends_with_1_and_is_not_pushed(command, application, tmp_path):
     # Every query is a text itself, which ranks first as it is.
     (tmp_path / "perfect.jsonl").write_text(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import JournalError, rollback, status, take_over, versions
+from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.ownership import find_home
 from nudge_rag.journal.push import push_vectors
 from tests.support.builders.registry import BUILDERS
@@ -223,6 +224,45 @@ def test_a_copy_inside_its_database_asks_for_the_history_of_its_origin(kind, bui
     assert (status(origin).version, status(origin).origin) == ("0001", None)
     assert origin.read(ids).tobytes() == moved.tobytes()
     assert rollback(origin).exact
+
+
+def sql(store, statement):
+    if hasattr(store, "connection"):
+        store.connection.execute(statement)
+    else:
+        with store._connections.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def tables_of(store):
+    """The table of a store and that of its copy, and the column of their ids."""
+    if hasattr(store, "connection"):
+        return "nodes", "copied", store.id_column if hasattr(store, "id_column") else "id"
+    table = store._regclass.split('"')[3]
+    return table, f"copied_{table}", "node_id"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ("postgres-llama-index", "duckdb-langchain") if kind in BUILDERS])
+def test_a_node_that_was_away_in_the_origin_is_undone_if_it_comes_back_in_the_copy(kind, build):
+    origin = build(kind, 6).store
+    ids = [name for names, _ in origin.scan(10) for name in names]
+    originals = origin.read(ids)
+    push_vectors(origin, ids, originals, originals + 1)
+    table, copied, column = tables_of(origin)
+    sql(origin, "DROP TABLE IF EXISTS saved")
+    sql(origin, f"CREATE TABLE saved AS SELECT * FROM {table} WHERE {column} = '{ids[0]}'")
+    sql(origin, f"DELETE FROM {table} WHERE {column} = '{ids[0]}'")
+    with pytest.warns(UserWarning, match="no longer in the store"):
+        push_vectors(origin, ids, originals, originals + 2)
+    copy = COPIES[kind](origin)
+    assert take_over(copy, origin) == ("0002",)
+    assert status(copy).away == status(origin).away == (ids[0],)
+    sql(origin, f"INSERT INTO {copied} SELECT * FROM saved")
+    sql(origin, "DROP TABLE saved")
+    assert original_vectors(copy, ids, copy.read(ids)).tobytes() == originals.tobytes()
+    assert rollback(copy).restored == 6
+    assert copy.read(ids).tobytes() == originals.tobytes()
+    assert (status(copy).away, status(origin).away) == ((), (ids[0],))
 
 
 def test_a_store_that_is_no_copy_of_the_one_given_takes_nothing_over(build):

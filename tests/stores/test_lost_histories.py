@@ -28,6 +28,7 @@ from nudge_rag import (
     versions,
 )
 from nudge_rag.journal.away import AwayNodes
+from nudge_rag.journal.ingested import IngestedNodes
 from nudge_rag.journal.journal import original_vectors
 from nudge_rag.journal.ownership import read_json, write_json
 from nudge_rag.journal.push import push_vectors
@@ -196,6 +197,43 @@ def test_a_copy_of_a_file_copies_the_version_that_it_holds_and_the_origin_keeps_
         assert status(made.connect()).lost == ()
         assert rollback(made.connect()).restored == 5
         assert made.connect().read(IDS).tobytes() == ROWS.astype(made.connect().capabilities.dtype).tobytes()
+
+
+@pytest.mark.parametrize("kind", [SimpleFile, InMemoryFile], ids=lambda kind: kind.__name__)
+def test_a_copy_of_a_file_knows_a_node_that_was_away_in_the_origin_and_one_that_was_mapped_at_ingestion(kind, tmp_path):
+    (tmp_path / "kept").mkdir()
+    kept = kind(tmp_path / "kept")
+    push(kept)
+    held, mapped = kept.connect().read(IDS), kept.connect().read(IDS[7:]) + 1
+    saved = json.loads(kept.path.read_text())
+    kept.path.write_text(json.dumps(without(saved, "n0")))
+    push(kept, IDS[1:6], held[1:6] + 1)
+    IngestedNodes(kept.connect().history()).add(kept.connect().read(IDS[7:]), mapped)
+    copied = kind.__new__(kind)
+    shutil.copytree(kept.path.parent, tmp_path / "new", ignore=shutil.ignore_patterns("*.nudge-rag"))
+    copied.path = tmp_path / "new" / kept.path.name
+    assert take_over(copied.connect(), kept.path.with_name(kept.path.name + ".nudge-rag")) == ("0002",)
+    for made in (copied, kept):
+        assert status(made.connect()).away == ("n0",)
+        made.path.write_text(json.dumps(put_back(json.loads(made.path.read_text()), saved, "n0")))
+        made.connect().replace(IDS[7:], mapped)
+        store = made.connect()
+        assert original_vectors(store, IDS, store.read(IDS)).tobytes() == ROWS.astype(held.dtype).tobytes()
+        rollback(made.connect())
+        assert made.connect().read(IDS).tobytes() == ROWS.astype(held.dtype).tobytes()
+
+
+def without(content, node_id):
+    """What a file of either framework holds, without a node."""
+    if "embedding_dict" not in content:
+        return {name: entry for name, entry in content.items() if name != node_id}
+    return {part: {name: one for name, one in known.items() if name != node_id} for part, known in content.items()}
+
+
+def put_back(content, saved, node_id):
+    if "embedding_dict" not in content:
+        return content | {node_id: saved[node_id]}
+    return {part: known | {node_id: saved[part][node_id]} for part, known in content.items()}
 
 
 def test_a_history_beside_a_file_of_other_nodes_is_not_taken_over(kept, tmp_path):

@@ -351,6 +351,10 @@ def test_a_node_that_is_away_during_a_rollback_is_undone_when_it_is_back(table, 
     with pytest.warns(UserWarning, match="1 no longer in the store: 'n3'"):
         assert rollback(store, tmp_path).missing == ("n3",)
     assert status(store, tmp_path).away == ("n3",)
+    assert str(status(store, tmp_path)) == (
+        "nothing is pushed; 1 node(s) were away when their nudge was undone: 'n3' (if one comes back with it,"
+        " rollback() undoes that)"
+    )
     assert rollback(store, tmp_path).restored == 0
     table["n3"] = row
     assert nudged_ids(store, tmp_path) == ("n3",)
