@@ -74,10 +74,21 @@ def _status(arguments: argparse.Namespace) -> Outcome:
 
     texts = load_texts(arguments.texts, arguments.store)
     found = status(open_named_store(arguments.store), **journal_of(arguments), texts=texts)
-    names = ("nudged", "lost", "changed", "missing", "edited", "unmapped", "returned", "returned_from", "away")
+    names = (
+        "nudged",
+        "lost",
+        "changed",
+        "missing",
+        "edited",
+        "unmapped",
+        "returned",
+        "returned_from",
+        "outdated",
+        "away",
+    )
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
-    is_partly = found.lost or found.changed or found.missing or found.unmapped or found.returned
+    is_partly = found.lost or found.changed or found.missing or found.unmapped or found.returned or found.outdated
     code = PARTLY if is_partly else NO if found.version is None else DONE
     return Outcome(str(found), result, code)
 

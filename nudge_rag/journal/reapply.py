@@ -11,7 +11,7 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.common.text import preview
-from nudge_rag.errors import PushError
+from nudge_rag.errors import PushError, StoreError
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
@@ -93,6 +93,7 @@ def reapply(
             _check_model(live, embed_queries)
         if not is_rebuilt:
             status = find_status(journal)
+            _refuse_outdated(store, status)
             written = (*_reapply_to_lost(journal, live, status), *_reapply_to_returned(journal, live, status))
             moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
         if moved and live.is_beside and not is_rebuilt:
@@ -130,6 +131,15 @@ def _check_model(live: Version, embed_queries: EmbedQueries) -> None:
     differing = differing_models({FINGERPRINT: live.manifest["details"].get(FINGERPRINT)}, used)
     if differing is not None:
         raise PushError(f"version {live.name} was made for {differing}: nothing was written")
+
+
+def _refuse_outdated(store: EmbeddingStore, status: Status) -> None:
+    """Raise StoreError if nodes hold other vectors in the file: memory does not tell which of them lost the nudge."""
+    if status.outdated:
+        raise StoreError(
+            f"{len(status.outdated)} node(s) of this {store.name} store ({preview(status.outdated)}) hold other vectors"
+            " in memory than in its file, and whose are newer cannot be told: load the store anew; nothing was written"
+        )
 
 
 def _reapply_to_lost(journal: Journal, live: Version, status: Status) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import read_present, reading, same_rows, same_vectors
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.stamps import StampedStore
 
 __all__ = ["Status", "find_status", "live_version", "status"]
 
@@ -40,6 +41,8 @@ class Status:
         returned: ids that hold vectors again of a push that is over, as after a backup was restored, or once a process
             saved a file as it had read it before a rollback; `rollback` undoes them.
         returned_from: names of the versions that made those vectors, newest first.
+        outdated: ids that hold another vector in memory than in the store's file, as another process pushed since this
+            store was loaded, or nodes were changed and not saved: load it anew. They are in no other list.
         away: ids that an earlier push had moved and that were gone when it was undone; if one comes back with the
             nudge, `rollback` undoes it.
     """
@@ -57,6 +60,7 @@ class Status:
     origin: str | None = None
     returned: tuple[str, ...] = ()
     returned_from: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
@@ -65,6 +69,11 @@ class Status:
             if self.version is not None:
                 way = "is no longer live: reapply() or rollback() puts that right"
             waits = f"{waits}; {len(self.returned)} node(s) hold vectors of version {which} although it {way}"
+        if self.outdated:
+            waits += (
+                f"; {len(self.outdated)} node(s) hold other vectors in memory than in the file, and whose are newer"
+                " cannot be told: load the store anew"
+            )
         if self.away:
             waits += (
                 f"; {len(self.away)} node(s) were away when their nudge was undone: {preview(self.away)} (if one comes"
@@ -137,12 +146,21 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
     store, live, staged = journal.store, journal.live, journal.staged
     ready, away = None if staged is None else staged.name, tuple(journal.away.vectors)
     kinds: dict[str, list[str]] = {"nudged": [], "lost": [], "changed": [], "missing": []}
+    outdated: dict[str, None] = {}
     with reading(store, "its nodes were compared with what was pushed"):
+        differing = store.find_outdated() if isinstance(store, StampedStore) else set()
         for kind, node_id in () if live is None else _find_kinds(journal, live):
-            kinds[kind].append(node_id)
+            if node_id in differing:
+                outdated[node_id] = None
+            else:
+                kinds[kind].append(node_id)
     back = _find_back(journal, {*kinds["nudged"], *kinds["lost"]})
+    outdated |= dict.fromkeys(node_id for node_id in back if node_id in differing)
+    back = {node_id: name for node_id, name in back.items() if node_id not in differing}
     sources = tuple(sorted(set(back.values()), key=int, reverse=True))
-    found = Status(None, None, ready=ready, away=away, returned=tuple(back), returned_from=sources)
+    found = Status(
+        None, None, ready=ready, away=away, returned=tuple(back), returned_from=sources, outdated=tuple(outdated)
+    )
     if live is None:
         return found
     nudged, lost, changed, missing = (tuple(ids) for ids in kinds.values())

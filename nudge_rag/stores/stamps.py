@@ -53,6 +53,10 @@ class StampedStore(Protocol):
         """Return the stamps of nodes that still hold the vector of theirs."""
         ...
 
+    def find_outdated(self) -> set[str]:
+        """Return ids of nodes that hold another vector in the file, which memory is too old to take over."""
+        ...
+
     def drop_stamps(self, ids: Collection[str] | None = None) -> None:
         """Forget the stamps of these nodes, or of all, in the file too."""
         ...

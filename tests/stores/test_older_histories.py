@@ -12,15 +12,28 @@ import pyarrow.parquet
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_nudge import embedding_store
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from nudge_rag import LostHistoryError, prune, reapply, repair, rollback, status, switch, take_over, tune, versions
+from nudge_rag import (
+    LostHistoryError,
+    StoreError,
+    prune,
+    reapply,
+    repair,
+    rollback,
+    status,
+    switch,
+    take_over,
+    tune,
+    versions,
+)
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.stores import InMemoryStore, ParquetStore, SimpleStore
 from nudge_rag.tuning.adapters import LiveAdapter, open_journal
 from tests.integrations.test_node_map import mapping_nudge
 from tests.stores.test_lost_histories import PAIRS, embed, failing, kept, push
-from tests.stores.test_returned import IDS, MOVED, ROWS, InMemoryFile, SimpleFile
+from tests.stores.test_returned import IDS, MOVED, ROWS, FaissFolder, InMemoryFile, SimpleFile
 
 __all__ = ["kept"]
 
@@ -308,3 +321,52 @@ def test_an_older_folder_beside_parquet_files_brings_its_vectors_along(tmp_path)
     assert len(status(ParquetStore(files)).nudged) == 5
     assert rollback(ParquetStore(files)).restored == 5
     assert ParquetStore(files).read(IDS).tobytes() == ROWS.tobytes()
+
+
+def loaded(kept):
+    """Gives a store over what its framework loads from the file now, whenever it is called."""
+    if isinstance(kept, FaissFolder):
+        index = kept.load()
+        return lambda: embedding_store(index, persist_path=kept.file)
+    if isinstance(kept, InMemoryFile):
+        held = InMemoryVectorStore.load(str(kept.path), DeterministicFakeEmbedding(size=len(ROWS[0])))
+        return lambda: InMemoryStore(held, persist_path=kept.path)
+    held = SimpleVectorStore.from_persist_path(str(kept.path))
+    return lambda: SimpleStore(held, persist_path=kept.path)
+
+
+@pytest.mark.parametrize("is_undone", [False, True], ids=["pushed", "rolled back"])
+def test_what_another_process_did_to_the_file_is_not_told_from_an_older_memory(kept, is_undone):
+    if is_undone:
+        push(kept)
+    opened = loaded(kept)
+    if is_undone:
+        rollback(kept.connect())
+    else:
+        push(kept)
+    written = kept.file.read_bytes()
+    found = status(opened())
+    assert found.version == (None if is_undone else "0001")
+    assert set(found.outdated) == set(IDS[:5])
+    assert (found.nudged, found.lost, found.changed, found.missing, found.returned) == ((), (), (), (), ())
+    assert "5 node(s) hold other vectors in memory than in the file, and whose are newer cannot be told: load" in str(
+        found
+    )
+    if not is_undone:
+        with pytest.raises(
+            StoreError, match=r"5 node\(s\) of this .* in memory than in its file.* nothing was written"
+        ):
+            reapply(opened())
+    assert kept.file.read_bytes() == written
+    again = status(loaded(kept)())
+    assert (again.outdated, len(again.nudged)) == ((), 0 if is_undone else 5)
+
+
+def test_nodes_that_truly_lost_their_nudge_are_lost_beside_outdated_ones(kept):
+    push(kept)
+    kept.connect().replace(IDS[:2], ROWS[:2])
+    opened = loaded(kept)
+    kept.connect().replace(IDS[3:4], ROWS[3:4])
+    found = status(opened())
+    assert (set(found.lost), found.outdated, set(found.nudged)) == ({"n0", "n1"}, ("n3",), {"n2", "n4"})
+    assert set(status(loaded(kept)()).lost) == {"n0", "n1", "n3"}

@@ -118,11 +118,7 @@ class IndexFile:
             if not np.array_equal(self._saved.labels, live.labels()):
                 raise _other_nodes(self.path)
             return
-        try:
-            loaded, state = load_whole(self.path, read_index)
-        except RuntimeError as error:
-            raise StoreError(f"{self.path} cannot be read: {error}; nothing was written") from error
-        stored = FaissIndex(loaded)
+        stored, state = _read(self.path)
         if not np.array_equal(stored.labels(), live.labels()):
             raise _other_nodes(self.path)
         # A graph that is searched is not built again if nothing has changed.
@@ -134,6 +130,33 @@ class IndexFile:
                 )
             live.put(list(range(len(live.labels()))), stored.vectors())
         self.remember(live.index, state)
+
+    def find_outdated(self, live: FaissIndex) -> set[str]:
+        """Find nodes that hold another vector in the file, which memory is too old to take over; all if they may."""
+        try:
+            self.catch_up(live)
+        except StoreError:
+            return set() if self.path is None else self._differing_from(self.path, live)
+        return set()
+
+    def _differing_from(self, path: Path, live: FaissIndex) -> set[str]:
+        positions = live.positions(self._ids())
+        try:
+            stored, _ = _read(path)
+        except StoreError:  # what it holds cannot be told
+            return set()
+        if not np.array_equal(stored.labels(), live.labels()):
+            return set(positions)
+        differs = (stored.vectors() != live.vectors()).any(axis=1)
+        return {name for name, place in positions.items() if differs[place]}
+
+
+def _read(path: Path) -> tuple[FaissIndex, FileState | None]:
+    try:
+        loaded, state = load_whole(path, read_index)
+    except RuntimeError as error:
+        raise StoreError(f"{path} cannot be read: {error}; nothing was written") from error
+    return FaissIndex(loaded), state
 
 
 def _other_nodes(path: Path) -> StoreError:

@@ -242,6 +242,11 @@ class FaissStore(StoreAdapter):
         live = FaissIndex(self.index)
         return self._file.held_in(live, self._file.known_stamps(live))
 
+    def find_outdated(self) -> set[str]:
+        """Return ids of nodes that hold another vector in the file, which memory is too old to take over."""
+        with file_guard(self._path):
+            return self._file.find_outdated(FaissIndex(self.index))
+
     def drop_stamps(self, ids: Collection[str] | None = None) -> None:
         """Forget the stamps of these nodes, or of all, in the file too.
 

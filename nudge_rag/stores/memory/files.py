@@ -229,6 +229,11 @@ def merge_changes(
             (dropped if other is None else taken).append(node_id)
         elif other != before and _as_saved(mine) != _as_saved(other):
             conflicts.append(node_id)
+    if conflicts and base is None:
+        raise StoreError(
+            f"{len(conflicts)} node(s) are not the same in {path} and in memory, and whose are newer cannot be told:"
+            f" {preview(conflicts)}; load the store anew, or save it by its framework; nothing was written"
+        )
     if conflicts:
         raise StoreError(
             f"another process has changed {len(conflicts)} node(s) of {path} that were changed in memory too:"

@@ -84,6 +84,23 @@ class FrameworkDictStore(MappingStore, ABC):
         """Return the stamps of nodes that still hold the vector of theirs."""
         return self.all_stamps().held(self._mapping())
 
+    def find_outdated(self) -> set[str]:
+        """Return ids of nodes that hold another vector in the file, which memory is too old to take over."""
+        with file_guard(self._path):
+            try:
+                self._catch_up()
+            except StoreError:
+                return set() if self._path is None else self._differing_from(self._path)
+        return set()
+
+    def _differing_from(self, path: Path) -> set[str]:
+        try:
+            stored, _ = self._read_file(path)
+        except StoreError:  # what it holds cannot be told
+            return set()
+        theirs, held = self._vectors_of(stored), list(self._mapping().items())
+        return {name for name, vector in held if name in theirs and not np.array_equal(theirs[name], vector)}
+
     def drop_stamps(self, ids: Collection[str] | None = None) -> None:
         """Forget the stamps of these nodes, or of all, in the file too.
 
@@ -257,15 +274,18 @@ class FrameworkDictStore(MappingStore, ABC):
         state = None if self._path is None else file_state(self._path)
         if self._path is None or state is None or state == self._state:
             return
-        try:
-            stored, state = files.load_whole(self._path, self._loaded)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise StoreError(f"{self._path} cannot be read: {error}; nothing was written") from error
+        stored, state = self._read_file(self._path)
         changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
         self._take(changes.taken, stored)
         self._forget(changes.dropped)
         (self._known_stamps() | self._stamps(stored).held(self._mapping())).keep_for(self.vector_store)
         self._remember(state)
+
+    def _read_file(self, path: Path) -> tuple[Any, FileState | None]:
+        try:
+            return files.load_whole(path, self._loaded)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise StoreError(f"{path} cannot be read: {error}; nothing was written") from error
 
     def _save_file(self) -> None:
         if self._path is not None:
