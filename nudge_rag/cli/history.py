@@ -18,6 +18,13 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of the group."""
+    _add_looking(commands, common)
+    _add_changing(commands, common)
+    _add_mending(commands, common)
+
+
+def _add_looking(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands that write nothing."""
     status = commands.add_parser("status", help="where the nodes of the last push are now", parents=[common])
     add_store(status)
     add_texts(status)
@@ -27,6 +34,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     add_store(versions)
     versions.set_defaults(run=_versions)
 
+
+def _add_changing(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands that change which vectors are live."""
     switch = commands.add_parser("switch", help="make what was pushed side by side live", parents=[common])
     add_store(switch)
     switch.add_argument("--accept-gap", action="store_true", help="also if the store is not found for a moment")
@@ -46,6 +56,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     add_yes(reapply)
     reapply.set_defaults(run=_reapply)
 
+
+def _add_mending(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands that see to the history itself."""
     prune = commands.add_parser("prune", help="remove records of pushes that are over", parents=[common])
     add_store(prune)
     prune.add_argument("--keep", type=int, default=0, metavar="N", help="how many of the newest such records stay")

@@ -205,17 +205,26 @@ class RetrieverComparison:
 
 
 def compare_systems(
-    *,
-    values: Mapping[str, Mapping[str, Float64Array]],
-    sources: Mapping[str, str],
     runs: Mapping[str, SearchRun],
+    values: Mapping[str, Mapping[str, Float64Array]],
     pairs: LabeledPairs,
+    *,
     groups: Mapping[str, Sequence[str]],
+    sources: Mapping[str, str],
     baseline: str,
     depth: int,
-    excluded: Sequence[str],
 ) -> RetrieverComparison:
-    """Compare every system with the baseline, group by group."""
+    """Compare every system with the baseline, group by group.
+
+    Args:
+        runs: name of a system to its answers.
+        values: name of a system, and of a metric, to its value for each query of ``pairs``.
+        pairs: the labels of the queries that are compared.
+        groups: name of a group to its queries.
+        sources: name of a metric to the library that it comes from.
+        baseline: the system that others are compared with.
+        depth: how many answers two systems' overlap is measured on.
+    """
     row_of = {query: row for row, query in enumerate(pairs.queries)}
     rows: list[SystemRow] = []
     for group, queries in groups.items():
@@ -235,7 +244,7 @@ def compare_systems(
         duplicates={name: run.duplicates for name, run in runs.items() if run.duplicates},
         overlap={name: _mean_overlap(rankings[name], rankings[baseline], depth) for name in values if name != baseline},
         depth=depth,
-        excluded=tuple(excluded),
+        excluded=(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from nudge_rag.common.caller import warn_caller
@@ -187,16 +188,17 @@ def _compare(
     judged = spell_as(pairs.subset(left), found)
     measured = {name: measure_rankings(judged.qrels, run.rankings, measures) for name, run in runs.items()}
     first = next(iter(runs))
-    return compare_systems(
-        values={name: values for name, (values, _) in measured.items()},
-        sources=measured[first][1],
-        runs=runs,
-        pairs=judged,
+    comparison = compare_systems(
+        runs,
+        {name: values for name, (values, _) in measured.items()},
+        judged,
         groups={group: [query for query in queries if query in judged.queries] for group, queries in groups.items()},
+        sources=measured[first][1],
         baseline=baseline or first,
         depth=cutoff_of(measures),
-        excluded=() if on_failure == "zero" else tuple(query for query in pairs.queries if query in failed),
     )
+    excluded = () if on_failure == "zero" else tuple(query for query in pairs.queries if query in failed)
+    return replace(comparison, excluded=excluded)
 
 
 def _report(runs: Mapping[str, SearchRun], n_queries: int, on_failure: str) -> None:

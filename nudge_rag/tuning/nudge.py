@@ -43,7 +43,7 @@ from nudge_rag.tuning.printing import (
 )
 from nudge_rag.tuning.refusal import describe_losses, describe_no_step
 from nudge_rag.tuning.report import as_html, nudge_document
-from nudge_rag.tuning.reported import ReportedCoverage
+from nudge_rag.tuning.reported import ReportContents, ReportedCoverage
 
 if TYPE_CHECKING:
     from nudge_rag.stores.overlay import OverlayStore
@@ -198,16 +198,8 @@ class Nudge:
             held_out = held_out.with_texts(pairs)
         if texts is None and held_out is not None and (evaluation is None or self.judgement is not None):
             texts = known_texts(held_out, self.texts_of)
-        document = nudge_document(
-            self,
-            title=title,
-            changes=self._changes_something,
-            evaluation=evaluation,
-            texts=texts,
-            losses=self._compared_with_live(),
-            coverage=coverage,
-            held_out=held_out,
-        )
+        contents = ReportContents(evaluation, texts, self._compared_with_live(), coverage, held_out)
+        document = nudge_document(self, contents, title=title, changes=self._changes_something)
         numbers = self.to_dict()
         if evaluation is not None:
             numbers["evaluation"] = evaluation.to_dict(per_query=False)

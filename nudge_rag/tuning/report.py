@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
@@ -12,46 +12,32 @@ import numpy as np
 from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.text import printable, shorten
 from nudge_rag.evaluation.comparison import ComparisonRow
-from nudge_rag.evaluation.report.comparison import ReportedSystems, comparison_document, ranking_sections
+from nudge_rag.evaluation.report.comparison import comparison_document, ranking_sections
 from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
-from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.printing import describe_decision, explain_candidates
-from nudge_rag.tuning.reported import ReportedCoverage, ReportedNudge
+from nudge_rag.tuning.reported import ReportContents, ReportedCoverage, ReportedNudge
 
 __all__ = ["as_html", "measure_angles", "nudge_document"]
 
 MOST_NODES = 10
 
 
-def nudge_document(
-    nudge: ReportedNudge,
-    *,
-    title: str,
-    changes: bool,
-    evaluation: ReportedSystems | None,
-    texts: Mapping[str, str] | None,
-    losses: Sequence[str] = (),
-    coverage: ReportedCoverage | None = None,
-    held_out: HeldOutQueries | None = None,
-) -> Document:
+def nudge_document(nudge: ReportedNudge, contents: ReportContents, *, title: str, changes: bool) -> Document:
     """Return the report of a nudge, with the sections of an evaluation if one is given.
 
     Args:
         nudge: the nudge.
+        contents: what is shown beside it.
         title: of the page.
         changes: whether the nudge changes anything.
-        evaluation: of retrievers, on held-out pairs.
-        texts: node id to its text.
-        losses: sentences on what is live: how it compares, and what a push would forget.
-        coverage: of the labels, with a learning curve.
-        held_out: rankings of the held-out queries; shown if there is no evaluation, which says the same of its own.
     """
+    evaluation, held_out, texts = contents.evaluation, contents.held_out, contents.texts
     decision = describe_decision(nudge.improves, changes, nudge.comparison, nudge.against_live, nudge.judgement)
     decision = " ".join(decision.split())
     good = nudge.improves and changes and not (nudge.against_live is not None and nudge.against_live.is_worse)
-    sections = [_held_out(nudge), _live(losses), _curve(nudge), _movement(nudge), _labels(nudge), _learning(coverage)]
-    sections.append(_choice(nudge))
+    sections = [_held_out(nudge), _live(contents.losses), _curve(nudge), _movement(nudge), _labels(nudge)]
+    sections += [_learning(contents.coverage), _choice(nudge)]
     if evaluation is not None:
         sections += comparison_document(evaluation, texts=texts).sections
     elif held_out is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.evaluation.report.comparison import ReportedSystems
 from nudge_rag.feedback.pairs import Split
 from nudge_rag.solvers.result import Candidate, ValidationCurve
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.gate import LiveComparison
+from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.judge import Judgement
 
-__all__ = ["ReportedCoverage", "ReportedNudge"]
+__all__ = ["ReportContents", "ReportedCoverage", "ReportedNudge"]
 
 
 class ReportedNudge(Protocol):
@@ -131,3 +134,22 @@ class ReportedCoverage(Protocol):
     def curve(self) -> Sequence[ReportedPoint]:
         """The learning curve."""
         ...
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """What a report shows beside the nudge.
+
+    Attributes:
+        evaluation: of retrievers, on held-out pairs.
+        texts: node id to its text.
+        losses: sentences on what is live: how it compares, and what a push would forget.
+        coverage: of the labels, with a learning curve.
+        held_out: rankings of the held-out queries; shown if there is no evaluation, which says the same of its own.
+    """
+
+    evaluation: ReportedSystems | None = None
+    texts: Mapping[str, str] | None = None
+    losses: Sequence[str] = ()
+    coverage: ReportedCoverage | None = None
+    held_out: HeldOutQueries | None = None

@@ -21,7 +21,7 @@ from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.chance import find_chance
 from nudge_rag.tuning.competitors import Competitors, StoreReads
-from nudge_rag.tuning.gate import compare_with_live
+from nudge_rag.tuning.gate import LiveComparison, compare_with_live
 from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.held_out_evaluation import HeldOut, HeldOutEvaluator
 from nudge_rag.tuning.nudge import Nudge
@@ -90,16 +90,9 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
     exact_before, before = held_out.evaluate(trial.held_out, trial.originals)
     near_chance = _near_chance(trial, exact_before)
     exact_after, after = held_out.evaluate(_as_pushed(trial, fit), fit.embeddings())
-    live, against_live = None, None
-    if trial.live is not None:
-        _, live = held_out.evaluate(_as_live(trial), trial.live)
-        against_live = compare_with_live(trial.metrics[0], live, after, trial.seen, trial.live_version)
+    live = None if trial.live is None else held_out.evaluate(_as_live(trial), trial.live)[1]
     is_coarse = before is not exact_before or after is not exact_after
-    reads = (
-        trial.reads
-        if answers is None
-        else replace(trial.reads, vectors_read=trial.reads.vectors_read + answers.vectors_read)
-    )
+    more_read = 0 if answers is None else answers.vectors_read
     gain = after.mean(trial.metrics[0]) - before.mean(trial.metrics[0])
     return Nudge(
         store=trial.store,
@@ -117,12 +110,16 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         comparison=compare(before, after, _groups(trial), live=live, seen=trial.seen),
         split=split,
         exact_comparison=compare(exact_before, exact_after, _groups(trial)) if is_coarse else None,
-        reads=reads,
+        reads=replace(trial.reads, vectors_read=trial.reads.vectors_read + more_read),
         adapter=fit.adapter,
         node_map=fit.node_map,
-        against_live=against_live,
+        against_live=None if live is None else _against_live(trial, live, after),
         held_out=None if split is None else _held_out_queries(trial, split, held_out, (before, live, after)),
     )
+
+
+def _against_live(trial: Trial, live: Evaluation, after: Evaluation) -> LiveComparison:
+    return compare_with_live(trial.metrics[0], live, after, trial.seen, trial.live_version)
 
 
 def _held_out_queries(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model
-from nudge_rag.journal.text_hashes import hash_texts
+from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores.access import require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
@@ -17,6 +18,7 @@ from nudge_rag.tuning.gate import hash_queries
 from nudge_rag.tuning.judging import judge_nudge
 from nudge_rag.tuning.label_matching import match_labels
 from nudge_rag.tuning.labelled_nodes import (
+    LabelledNodes,
     find_unanswerable,
     read_nodes,
     require_validation,
@@ -143,17 +145,23 @@ def tune(
     model = describe_model(embed_queries, settings.model)
     trial = with_live(trial, settings.versions, held_out.queries, lambda: nodes.current, model)
     nudge = run_trial(trial, solver, settings.versions, split)
-    hashes = {} if settings.texts is None else hash_texts(settings.texts, nodes.ids)
-    moved = set(nudge.ids)
     learned = [text for part in (split.train, split.val) for text in part.queries.values()]
-    queries = hash_queries([*learned, *find_unanswerable(pairs, nodes)])
-    nudge = replace(
+    nudge = _with_origin(nudge, nodes, settings.texts, [*learned, *find_unanswerable(pairs, nodes)], model)
+    return nudge if settings.judge is None else judge_nudge(nudge, settings.judge)
+
+
+def _with_origin(
+    nudge: Nudge, nodes: LabelledNodes, texts_of: TextsOf | None, queries: Sequence[str], model: Mapping[str, Any]
+) -> Nudge:
+    """Return the nudge with what tells later on which queries, texts and model it was made from."""
+    hashes = {} if texts_of is None else hash_texts(texts_of, nodes.ids)
+    moved = set(nudge.ids)
+    return replace(
         nudge,
         model=model["model"],
         fingerprint=Fingerprint.unpack(model[FINGERPRINT]),
         text_hashes={node_id: hashed for node_id, hashed in hashes.items() if node_id in moved},
         label_hashes={node_id: hashed for node_id, hashed in hashes.items() if node_id not in moved},
-        query_hashes=queries,
-        texts_of=settings.texts,
+        query_hashes=hash_queries(queries),
+        texts_of=texts_of,
     )
-    return nudge if settings.judge is None else judge_nudge(nudge, settings.judge)

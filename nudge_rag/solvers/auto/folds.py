@@ -10,12 +10,29 @@ import numpy as np
 from nudge_rag.common.arrays import BoolArray, IntArray
 from nudge_rag.solvers.labels import LabeledQueries, PreparedLabels
 
-__all__ = ["Fold", "divide_labels", "take_enough"]
+__all__ = ["Fold", "FoldPlan", "divide_labels", "take_enough"]
 
 # A fold's solution lacks the fold's labels: with three folds it loses far more than the final one, with ten hardly.
 FOLDS = 10
 # Of more queries in a fold a sample is judged, always the same.
 MOST_JUDGED = 4_000
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """How labels are cut into folds.
+
+    Attributes:
+        count: number of folds; None: `FOLDS`.
+        enough_nodes: folds are left out as soon as so many nodes are held out; None: none are.
+        covered_too: whether a part of the other queries is held out of each fold as well.
+        seed: of the draws.
+    """
+
+    count: int | None = None
+    enough_nodes: int | None = None
+    covered_too: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)

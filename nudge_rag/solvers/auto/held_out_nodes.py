@@ -13,7 +13,7 @@ from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.solvers.auto.effects import GroupEffects, NodeMeans, UncoveredEffect, are_rarest
-from nudge_rag.solvers.auto.folds import Fold, divide_labels, take_enough
+from nudge_rag.solvers.auto.folds import Fold, FoldPlan, divide_labels, take_enough
 from nudge_rag.solvers.auto.lowered import FixedSolver
 from nudge_rag.solvers.contrastive.offset import shift_of_offset
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
@@ -25,6 +25,7 @@ __all__ = ["FEW_NODES", "GroupEffects", "HeldOutNodes", "UncoveredEffect", "shar
 
 # With fewer held-out nodes than this an interval says little, and the report says so.
 FEW_NODES = 20
+ALL_FOLDS = FoldPlan()
 
 
 class HeldOutNodes:
@@ -40,8 +41,8 @@ class HeldOutNodes:
     `effects.ENOUGH_NODES` nodes have one label, those with two count as well, and so on. Intervals are bootstrapped
     over nodes, since queries of one node fare alike.
 
-    With ``covered_too`` a part of the other queries is held out of each fold as well: where validation queries are few,
-    they tell more surely what covered queries gain.
+    With `FoldPlan.covered_too` a part of the other queries is held out of each fold as well: where validation queries
+    are few, they tell more surely what covered queries gain.
     """
 
     def __init__(
@@ -51,18 +52,15 @@ class HeldOutNodes:
         metric: Metric,
         similarity: Similarity,
         background: Any = None,
-        seed: int = 0,
-        folds: int | None = None,
-        enough_nodes: int | None = None,
-        covered_too: bool = False,
+        plan: FoldPlan = ALL_FOLDS,
     ) -> None:
         self._embeddings = embeddings
         n_nodes, dimension = embeddings.shape
         prepared = prepare_labels(labels, "labelled", n_nodes=n_nodes, dimension=dimension, dtype=embeddings.dtype)
         self._counts = np.bincount(prepared.node_of_pair, minlength=n_nodes)
         self._metric, self._similarity = metric, similarity
-        divided = divide_labels(prepared, n_nodes, seed, folds, covered_too=covered_too)
-        self._folds = list(take_enough(divided, enough_nodes))
+        divided = divide_labels(prepared, n_nodes, plan.seed, plan.count, covered_too=plan.covered_too)
+        self._folds = list(take_enough(divided, plan.enough_nodes))
         # Of each fold all nodes, and those that only compete: the same ones unless a map moves them.
         self._spaces: list[tuple[FloatArray, Any]] = [(embeddings, background)] * len(self._folds)
         self._means: tuple[NodeMeans, BoolArray, NodeMeans] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
+from nudge_rag.solvers.auto.folds import FoldPlan
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
 from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver
 from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
@@ -82,9 +83,11 @@ class SolverTrials:
             chooser.metric,
             chooser.similarity,
             background,
-            folds=max(FEW_FOLDS, n_labelled // MOST_IN_FOLD) if self._many else None,
-            enough_nodes=ENOUGH_NODES if self._many else None,
-            covered_too=self._few,
+            FoldPlan(
+                count=max(FEW_FOLDS, n_labelled // MOST_IN_FOLD) if self._many else None,
+                enough_nodes=ENOUGH_NODES if self._many else None,
+                covered_too=self._few,
+            ),
         )
         self._plain = Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
         before = self._plain.scorer.per_query(nodes[self._rows])

@@ -223,16 +223,16 @@ class NudgeContrastive:
         parts = worth_averaging(descent, judge, [tops[index] for index in order])
         vectors = descent.averaged([part.vectors for part in parts])
         strength = 0.0 if best.descent is None else best.descent.strength
-        return self._result(
+        fit = self._result(
             problem,
             descent.lower_scores(vectors, self.offset) if strength else problem.originals,
             gamma=1 / strength if strength else 0.0,
             curve=ValidationCurve(gammas_of(path), values, str(self.metric)),
-            improved=bool(best.value > values[0] + SAME_VALUE),
-            at_edge=strength == self.strengths[-1],
             descents=[point.descent for path in paths for point in path if point.descent is not None],
             points=parts,
         )
+        improved = bool(best.value > values[0] + SAME_VALUE)
+        return replace(fit, improved=improved, at_edge=strength == self.strengths[-1])
 
     def _at_fixed_strengths(
         self, strengths: Sequence[float], embeddings: ArrayLike, train: LabelsLike, val: LabelsLike | None, others: Any
@@ -263,8 +263,6 @@ class NudgeContrastive:
         curve: ValidationCurve,
         descents: Sequence[Descent],
         points: Sequence[Point],
-        improved: bool = False,
-        at_edge: bool = False,
     ) -> NudgeFit:
         made_of = [point.descent for point in points if point.descent is not None]
         return NudgeFit(
@@ -273,8 +271,8 @@ class NudgeContrastive:
             vectors=vectors,
             gamma=gamma,
             curve=curve,
-            improved=improved,
-            at_edge=at_edge,
+            improved=False,
+            at_edge=False,
             opposed=problem.rows[:0],
             originals=problem.embeddings,
             descents=tuple(descents),

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from nudge_rag.common.arrays import Float64Array, FloatArray, as_matrix
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
+from nudge_rag.solvers.auto.folds import FoldPlan
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
 from nudge_rag.solvers.contrastive.lbfgs import minimize
 from nudge_rag.solvers.labels import LabelsLike, prepare_labels
@@ -139,7 +140,7 @@ class LinearMap:
             ValueError: as `NudgeN.fit`.
         """
         nodes = as_matrix(embeddings, "embeddings")
-        folds = held or HeldOutNodes(nodes, labels, self.metric, self.similarity, background, folds=FOLDS)
+        folds = held or HeldOutNodes(nodes, labels, self.metric, self.similarity, background, FoldPlan(FOLDS))
         tried = tuple(self._tried(nodes, folds))
         best = _chosen(tried)
         if best is None:

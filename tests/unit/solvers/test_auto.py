@@ -13,7 +13,7 @@ from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
 from nudge_rag.solvers.auto.effects import NodeMeans, are_rarest
-from nudge_rag.solvers.auto.folds import divide_labels
+from nudge_rag.solvers.auto.folds import FoldPlan, divide_labels
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import LoweredSolver
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
@@ -90,7 +90,7 @@ def test_folds_keep_the_rejections_of_their_training_queries():
 def test_queries_held_out_of_folds_tell_what_covered_queries_gain():
     nodes, train, _, _, _ = confusing()
     solver = NudgeN(gamma=0.3)
-    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=4, covered_too=True)
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", plan=FoldPlan(4, covered_too=True))
     changes = []
     for fold in held._folds:
         trained = {tuple(row) for row in np.asarray(fold.train.vectors)}
@@ -111,10 +111,10 @@ def test_queries_held_out_of_folds_tell_what_covered_queries_gain():
 
 def test_folds_are_taken_until_enough_nodes_are_held_out(monkeypatch):
     nodes, train, _, _, _ = confusing()
-    few = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=6, enough_nodes=7)
+    few = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", plan=FoldPlan(6, enough_nodes=7))
     assert [len(np.unique(fold.nodes)) for fold in few._folds] == [4, 4]
     monkeypatch.setattr("nudge_rag.solvers.auto.folds.MOST_JUDGED", 5)
-    sampled = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=6)
+    sampled = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", plan=FoldPlan(6))
     assert [fold.held.n_queries for fold in sampled._folds] == [5] * 6
     assert [len(fold.train.answers) for fold in sampled._folds] == [120] * 6  # what is learned from is all there
 
@@ -137,7 +137,7 @@ def test_effect_is_that_of_brute_force():
 @pytest.mark.parametrize("covered_too", [False, True])
 def test_effects_of_lowered_solutions_are_those_of_the_lowered_vectors(covered_too):
     nodes, train, _, _, _ = confusing()
-    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", folds=4, covered_too=covered_too)
+    held = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", plan=FoldPlan(4, covered_too=covered_too))
     solutions = held.solutions(NudgeN(gamma=0.3))
     directions = [common_direction(vectors) for vectors in held.training_vectors]
     offsets = (0.0, 0.03, 0.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,13 +30,28 @@ from nudge_rag.stores import EmbeddingStore, OverlayStore
 from nudge_rag.tuning.adapters import LiveAdapter, map_query, warn_of_other_model
 from nudge_rag.tuning.overlays import lay_over
 
-__all__ = ["Answers", "Scores"]
+__all__ = ["Answers", "RequestOptions", "Scores"]
 
 logger = logging.getLogger(__name__)
 
 Scores: TypeAlias = Literal["framework", "store"]
 UNPICKLED = ("_opened", "_laid_over", "_lock", "_database", "_live")
 PREFETCH_FACTOR = 4.0  # of the integrations that know MMR
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """What all queries of a retriever have in common.
+
+    Attributes:
+        options: its ``vector_store_kwargs``.
+        mode: its query mode.
+        implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
+    """
+
+    options: Options
+    mode: VectorStoreQueryMode
+    implied_node_ids: bool
 
 
 class Answers:
@@ -47,11 +62,9 @@ class Answers:
 
     Args:
         index: the index that is searched.
-        options: the retriever's ``vector_store_kwargs``.
-        mode: the retriever's query mode.
+        asked: what every query of the retriever has in common.
         overlay: a nudge that is laid over the store, or None.
         scores: whose scores are given.
-        implied_node_ids: whether the node ids of queries are those of the whole index, which nobody chose.
         history: of what is live.
         embed_model: the model that embeds queries, which is compared once with that of the nudge.
 
@@ -65,15 +78,14 @@ class Answers:
     def __init__(
         self,
         index: VectorStoreIndex,
-        options: Options,
-        mode: VectorStoreQueryMode,
+        asked: RequestOptions,
         *,
         overlay: Nudge | None,
         scores: Scores,
-        implied_node_ids: bool,
         history: History,
         embed_model: BaseEmbedding | None = None,
     ) -> None:
+        options, mode = asked.options, asked.mode
         self._index = index
         self._vector_store: Any = index.vector_store
         database = database_of(self._vector_store)
@@ -91,7 +103,7 @@ class Answers:
             raise ValueError(f"{how} cannot honour {problem} of {name}: push the nudge, or leave that out")
         self._overlay = overlay
         self._scores = scores
-        self._implied_node_ids = implied_node_ids
+        self._implied_node_ids = asked.implied_node_ids
         self._history = history
         self._embed_model = embed_model
         self._compared = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,7 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
-from llama_index.retrievers.nudge.answers import Answers, Scores
+from llama_index.retrievers.nudge.answers import Answers, RequestOptions, Scores
 from llama_index.retrievers.nudge.databases.registry import database_of
 from llama_index.retrievers.nudge.embedding import NudgeEmbedding
 from llama_index.retrievers.nudge.history import History
@@ -87,23 +88,12 @@ class NudgeRetriever(VectorIndexRetriever):
         **options: Any,
     ) -> None:
         similarity_top_k = _checked_top_k(similarity_top_k)
-        _check_types(
-            overlay=(overlay, Nudge),
-            interleave=(interleave, Nudge),
-            embed_model=(embed_model, BaseEmbedding),
-            filters=(options.get("filters"), MetadataFilters),
-            node_ids=(options.get("node_ids"), list | tuple),
-            doc_ids=(options.get("doc_ids"), list | tuple),
-        )
+        _check_types(overlay=(overlay, Nudge), interleave=(interleave, Nudge), embed_model=(embed_model, BaseEmbedding))
         if not 0 <= interleave_share <= 1:
             raise ValueError(f"interleave_share must be between 0 and 1, got {interleave_share!r}")
         if scores not in get_args(Scores):
             raise ValueError(f"scores must be 'framework' or 'store', got {scores!r}")
-        unknown = sorted(set(options) - OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"NudgeRetriever takes no option {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}"
-            )
+        _check_options(options)
         self._interleave_share = interleave_share
         self._rival: NudgeRetriever | None = None
         if interleave is not None:
@@ -128,11 +118,9 @@ class NudgeRetriever(VectorIndexRetriever):
         # The rest of VectorIndexRetriever asks this object instead of the framework's store.
         self._vector_store = Answers(  # type: ignore[assignment]
             searched,
-            self._kwargs,
-            self._vector_store_query_mode,
+            RequestOptions(self._kwargs, self._vector_store_query_mode, implied),
             overlay=overlay,
             scores=scores,
-            implied_node_ids=implied,
             history=History(
                 versions, on_unreadable, not isinstance(self._embed_model, NudgeEmbedding), persist_path=persist_path
             ),
@@ -157,6 +145,17 @@ def _checked_top_k(given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, Integral):
         raise TypeError(f"similarity_top_k must be an integer, got {given!r}")
     return int(given)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
+        raise TypeError(f"NudgeRetriever takes no option {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}")
+    _check_types(
+        filters=(options.get("filters"), MetadataFilters),
+        node_ids=(options.get("node_ids"), list | tuple),
+        doc_ids=(options.get("doc_ids"), list | tuple),
+    )
 
 
 def _check_types(**given: tuple[Any, Any]) -> None:
