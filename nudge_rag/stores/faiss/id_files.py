@@ -24,10 +24,13 @@ def find_ids(path: Path) -> dict[int, str]:
     """
     mapped, structs = path.with_name("id_map.json"), path.with_name("index_store.json")
     if mapped.is_file():
-        return {int(label): name for label, name in json.loads(mapped.read_text())["faiss_id_to_node_id_map"].items()}
+        return {
+            int(label): name
+            for label, name in json.loads(mapped.read_text(encoding="utf-8"))["faiss_id_to_node_id_map"].items()
+        }
     if not structs.is_file():
         raise ValueError(f"no id_map.json or index_store.json beside {path}: give ids=")
-    entries = list(json.loads(structs.read_text())["index_store/data"].values())
+    entries = list(json.loads(structs.read_text(encoding="utf-8"))["index_store/data"].values())
     if len(entries) != 1:
         raise ValueError(f"{structs} describes {len(entries)} indexes: give ids=")
     data = entries[0]["__data__"]
@@ -42,7 +45,7 @@ def read_ids(path: Path) -> dict[int, str]:
         ValueError: it is neither.
     """
     try:
-        given = json.loads(path.read_text())
+        given = json.loads(path.read_text(encoding="utf-8"))
         pairs = enumerate(given) if isinstance(given, list) else ((int(k), name) for k, name in given.items())
         return {label: name for label, name in pairs if isinstance(name, str)}
     except (OSError, ValueError, AttributeError) as error:

@@ -124,14 +124,14 @@ class FaissCopy:
     def save(self, path: Path, like: Path | None) -> None:
         """Write both, to files with the rights of ``like``; the index last, since that makes the version."""
         pairs = json.dumps(list(self.ids.items()))
-        files.save_through(companion(path), lambda place: Path(place).write_text(pairs), like=like)
+        files.save_through(companion(path), lambda place: Path(place).write_text(pairs, encoding="utf-8"), like=like)
         files.save_through(path, index_writer(self.index, self.stamps), like=like)
 
     @classmethod
     def load(cls, path: Path) -> FaissCopy:
         """Read a version that `save` wrote. Without its node ids it holds no node, and is not switched to."""
         try:
-            pairs = json.loads(companion(path).read_text())
+            pairs = json.loads(companion(path).read_text(encoding="utf-8"))
             ids = {int(label): str(name) for label, name in pairs}
         except (OSError, ValueError, TypeError):
             ids = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -333,7 +332,7 @@ def test_processes_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path):
         first = [worker.stdout.readline().decode() for worker in workers]
         time.sleep(0.5)
         for worker, line in zip(workers, first, strict=True):
-            worker.send_signal(signal.SIGKILL)
+            worker.kill()
             output = line + worker.communicate()[0].decode()
             # A line that the kill cut off was not acknowledged.
             acknowledged += output[: output.rfind("\n") + 1].split()

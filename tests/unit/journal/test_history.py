@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -125,7 +126,9 @@ def test_a_folder_leaves_its_name_in_the_store_for_as_long_as_it_is_needed(table
     store = Owning(table, storage)
     push(store, folder=tmp_path / "v")
     for action in (status, rollback, versions, reapply, prune, repair, nudged_ids):
-        with pytest.raises(JournalError, match=f"is in the folder {tmp_path / 'v' / 'test'}: pass versions="):
+        with pytest.raises(
+            JournalError, match=re.escape(f"is in the folder {tmp_path / 'v' / 'test'}: pass versions=")
+        ):
             action(store)
     for action in (status, rollback):
         with pytest.raises(JournalError, match="not in"):
@@ -158,7 +161,7 @@ def test_a_store_is_let_go_of_if_its_first_push_fails_and_is_undone_and_kept_if_
     store.good = {}
     with pytest.raises(PushError, match="some may be there"):
         push(store, folder=tmp_path / "left")
-    with pytest.raises(JournalError, match=f"is in the folder {tmp_path / 'left' / 'test'}: pass versions="):
+    with pytest.raises(JournalError, match=re.escape(f"is in the folder {tmp_path / 'left' / 'test'}: pass versions=")):
         status(store)
     assert rollback(Owning(table, storage), tmp_path / "left").exact
     assert storage.names() == []

@@ -18,6 +18,7 @@ from nudge_rag.stores.storages import FolderStorage
 IDS = ["a", "b", "c"]
 ORIGINALS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 VERBS = (status, versions, reapply, prune, rollback)
+PIPE = pytest.param("pipe", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes"))
 
 
 class Owning(MappingStore):
@@ -54,7 +55,7 @@ def plant(path, kind, victim):
         path.symlink_to(victim) if kind == "link" else path.write_text(kind)
 
 
-@pytest.mark.parametrize("kind", ["folder", "full folder", "link", "pipe", "", '{"a": 1}'])
+@pytest.mark.parametrize("kind", ["folder", "full folder", "link", PIPE, "", '{"a": 1}'])
 @pytest.mark.parametrize(
     "name",
     ["store.json", "elsewhere.json", "away.npz", "0001/manifest.json", "0002/manifest.json.tmp", "0003", "ingested"],
@@ -72,7 +73,7 @@ def test_every_call_works_after_a_repair(store, tmp_path, name, kind):
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+@pytest.mark.parametrize("kind", ["folder", "link", PIPE])
 def test_what_stands_in_the_place_of_a_lock_is_named(store, tmp_path, kind):
     push(store)
     (victim := tmp_path / "victim").write_text("precious")
