@@ -24,7 +24,7 @@ from nudge_rag.journal.stamping import refuse_lost_history
 from nudge_rag.journal.versions import Version, writing_to
 from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, PlacedStorage, WitnessedStorage
+from nudge_rag.stores.history import BlobStorage, CountedStorage, PlacedStorage, WitnessedStorage
 from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_records", "has_versions", "own_history"]
@@ -36,6 +36,8 @@ STORE, ELSEWHERE = "store.json", "elsewhere.json"
 ORIGIN = "origin"
 # In the record of a store: the name of the version that was recorded last.
 NEWEST = "newest"
+# In the record of a store whose nodes' table counts pushes too: how many were recorded in all.
+PUSHES = "pushes"
 
 
 @dataclass
@@ -82,9 +84,19 @@ class Home:
     def note_newest(self, name: str | None) -> None:
         """Note the name of the version that was recorded last, before its vectors are written."""
         described = read_json(self.storage, STORE)
-        if described is not None and described.get(NEWEST) != name:
-            kept = {field: value for field, value in described.items() if field != NEWEST}
-            write_json(self.storage, STORE, kept if name is None else kept | {NEWEST: name})
+        if described is None or described.get(NEWEST) == name:
+            return
+        kept = {field: value for field, value in described.items() if field != NEWEST}
+        if name is None:
+            write_json(self.storage, STORE, kept)
+            return
+        own = self.own if self.is_own and isinstance(self.own, CountedStorage) else None
+        if own is not None:
+            kept[PUSHES] = max(own.n_counted(), _count_in(described) or 0) + 1
+        write_json(self.storage, STORE, kept | {NEWEST: name})
+        if own is not None:
+            with writing_to(self.storage, "written to"):
+                own.count(kept[PUSHES])
 
     def describe(self, store: EmbeddingStore, origin: str | None = None, identity: Any = None) -> None:
         """Give the store an identity of its own; of a copy, note what it was copied from.
@@ -160,6 +172,53 @@ def is_emptied(own: BlobStorage) -> bool:
         return isinstance(own, WitnessedStorage) and own.is_emptied()
 
 
+def is_older(own: BlobStorage) -> bool:
+    """Whether the nodes' table tells of more pushes than the history in a store's own storage knows.
+
+    Raises:
+        JournalError: the history cannot be read.
+    """
+    if not isinstance(own, CountedStorage):
+        return False
+    with writing_to(own, "read"):
+        n_counted = own.n_counted()  # first: whatever was counted had been recorded before
+    try:
+        known = _count_in(read_json(own, STORE) or {}) if n_counted else None
+    except CorruptArchiveError:  # `repair` sets it aside
+        return False
+    return known is not None and known < n_counted
+
+
+def refuse_older(store: EmbeddingStore, own: BlobStorage) -> None:
+    """Raise LostHistoryError if nodes may hold what a push wrote that was recorded after a backup of the history."""
+    if is_older(own):
+        raise LostHistoryError(
+            f"pushes to this {store.name} store were recorded that its history, in {own.location}, does not know, as"
+            " after an older backup of that was restored alone: nodes may hold what they wrote, which would be taken"
+            " for originals. Bring the newer history back, or the nodes that belong to this one; or call"
+            " nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
+        )
+
+
+def accept_older(own: BlobStorage) -> bool:
+    """Let a history go on though it knows fewer pushes than the nodes' table tells of; whether it does.
+
+    Raises:
+        JournalError: the history cannot be read or written to.
+    """
+    described = read_json(own, STORE) if is_older(own) else None
+    if described is None or not isinstance(own, CountedStorage):
+        return False
+    write_json(own, STORE, described | {PUSHES: own.n_counted()})
+    return True
+
+
+def _count_in(described: Mapping[str, Any]) -> int | None:
+    """Number of pushes that the record of a store knows; None if an earlier release wrote it."""
+    n_pushes = described.get(PUSHES)
+    return n_pushes if isinstance(n_pushes, int) and not isinstance(n_pushes, bool) else None
+
+
 def _refuse_emptied(store: EmbeddingStore, own: BlobStorage) -> None:
     """Raise LostHistoryError if nodes may hold what a push wrote whose record somebody has deleted."""
     if is_emptied(own):
@@ -202,6 +261,7 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
         if not has_records(own):
             _refuse_emptied(store, own)
             refuse_lost_history(store)
+        refuse_older(store, own)
         return Home(own, own, key)
     folder = FolderStorage(Path(versions) / key)
     if own is not None and mark is not None:

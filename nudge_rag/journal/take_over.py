@@ -23,11 +23,14 @@ from nudge_rag.journal.ownership import (
     ELSEWHERE,
     STORE,
     Home,
+    accept_older,
     has_records,
     has_versions,
     is_emptied,
+    is_older,
     own_history,
     read_json,
+    refuse_older,
     release,
 )
 from nudge_rag.journal.stamping import refuse_lost_history, stamps_in
@@ -71,11 +74,14 @@ def take_over(
     own = own_history(store)
     if own is None:
         raise ValueError(f"this {store.name} store cannot hold its own history: go on with versions={str(versions)!r}")
+    if force and _accept_older(own):
+        return ()
     if has_versions(own):
         if force and _let_go_of_unrecorded(store, own):
             return ()
         if isinstance(store, StampedStore):
             Journal(store, Home(own, own, store.key)).read()
+        refuse_older(store, own)
         raise JournalError(f"this {store.name} store has a history already, in {own.location}: nothing was taken over")
     if not isinstance(versions, str | Path):
         return _copy_from_origin(store, own, versions)
@@ -133,6 +139,14 @@ def _take_from_folder(
         for version in journal.versions:
             folder.delete(f"{version.name}/{MANIFEST}")
     return tuple(version.name for version in journal.versions)
+
+
+def _accept_older(own: BlobStorage) -> bool:
+    """Let an older history go on, if the nodes' table tells that it is one; whether it does."""
+    if not is_older(own):
+        return False
+    with own.lock():
+        return accept_older(own)
 
 
 def _let_go_of_unrecorded(store: EmbeddingStore, own: BlobStorage) -> bool:

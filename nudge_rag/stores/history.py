@@ -15,6 +15,7 @@ from nudge_rag.errors import StoreError
 
 __all__ = [
     "BlobStorage",
+    "CountedStorage",
     "FiledStorage",
     "HistoriesOfTables",
     "HistoryStore",
@@ -101,6 +102,19 @@ class WitnessedStorage(Protocol):
 
     def is_emptied(self) -> bool:
         """Say whether nothing is left of what it once held."""
+        ...
+
+
+@runtime_checkable
+class CountedStorage(Protocol):
+    """A storage of which the nodes' table tells how many pushes were recorded in it."""
+
+    def n_counted(self) -> int:
+        """Number that `count` was called with last; 0 if it never was."""
+        ...
+
+    def count(self, n_pushes: int) -> None:
+        """Keep a number of pushes with the nodes' table."""
         ...
 
 

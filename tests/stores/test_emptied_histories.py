@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 import numpy as np
 import pytest
 
-from nudge_rag import JournalError, LabeledPairs, LostHistoryError, reapply, rollback, status, take_over, tune, versions
+from nudge_rag import (
+    JournalError,
+    LabeledPairs,
+    LostHistoryError,
+    prune,
+    reapply,
+    repair,
+    rollback,
+    status,
+    take_over,
+    tune,
+    versions,
+)
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.tuning.adapters import LiveAdapter
 from tests.support.push_model import IDS
@@ -93,6 +106,103 @@ def test_every_call_is_refused_until_it_is_said_what_to_do(model, delete, tmp_pa
     delete_rows(model)
     with pytest.raises(LostHistoryError):
         status(model.connect())
+
+
+class Backup:
+    """What a history holds now, to be put back alone."""
+
+    def __init__(self, model, folder):
+        self.model, self.names = model, {"newer": folder / "newer", "older": folder / "older"}
+        self.place = model.connect().history().place()
+        self.save("older")
+
+    def save(self, name):
+        if isinstance(self.model, Lance):
+            shutil.copytree(self.place, self.names[name])
+            return
+        self._execute(f"CREATE TABLE {name} AS SELECT * FROM {self._table()}")
+
+    def put_back(self, name):
+        if isinstance(self.model, Lance):
+            shutil.rmtree(self.place)
+            shutil.copytree(self.names[name], self.place)
+            return
+        self._execute(f"DELETE FROM {self._table()}", f"INSERT INTO {self._table()} SELECT * FROM {name}")
+
+    def _execute(self, *statements):
+        with contextlib.nullcontext() if isinstance(self.model, DuckDB) else self.model.connection:
+            for statement in statements:
+                self.model.connection.execute(statement)
+
+    def _table(self):
+        return "nudge_rag_history" if isinstance(self.model, DuckDB) else history_table(self.model)
+
+
+def test_an_older_backup_of_the_history_alone_is_refused_until_it_is_said_what_to_do(model, tmp_path):
+    assert status(model.connect()).version is None
+    push(model)
+    backup = Backup(model, tmp_path)
+    store, originals = model.connect(), np.stack([model.truth[node_id] for node_id in IDS[:3]])
+    assert push_vectors(store, IDS[:3], originals, store.as_stored(originals + 2)).version == "0002"
+    held = {n: v.tobytes() for n, v in model.held().items()}
+    backup.save("newer")
+    backup.put_back("older")
+    for call in (
+        status,
+        versions,
+        rollback,
+        reapply,
+        repair,
+        take_over,
+        lambda store: tune(store, PAIRS, lambda texts: np.ones((len(texts), 4))),
+        lambda store: push(model),
+    ):
+        with pytest.raises(LostHistoryError, match=r"as after an older backup.*take_over\(store, force=True\)"):
+            call(model.connect())
+    with pytest.warns(UserWarning, match=r"whether queries must pass a map .*as after an older backup"):
+        LiveAdapter(model.connect).start()
+    assert {n: v.tobytes() for n, v in model.held().items()} == held
+    backup.put_back("newer")
+    assert status(model.connect()).version == "0002"
+    backup.put_back("older")
+    assert take_over(model.connect(), force=True) == ()
+    assert (status(model.connect()).version, len(status(model.connect()).changed)) == ("0001", 3)
+    with pytest.raises(JournalError, match="has a history already"):
+        take_over(model.connect(), force=True)
+    assert push(model, change=5).written == 3
+    rollback(model.connect())
+    assert {n: v.tobytes() for n, v in model.held().items()} == held, "what was there counts as the nodes' own"
+    backup.put_back("newer")
+    with pytest.raises(LostHistoryError, match="as after an older backup"):
+        status(model.connect())
+
+
+def test_a_backup_of_the_history_from_after_the_newest_push_is_enough(model, tmp_path):
+    push(model)
+    backup = Backup(model, tmp_path)
+    rollback(model.connect())
+    prune(model.connect())
+    backup.put_back("older")
+    found = status(model.connect())
+    assert (found.version, set(found.lost)) == ("0001", set(IDS[:3]))
+    assert push(model, change=3).version == "0002"
+    rollback(model.connect())
+    assert prune(model.connect()) == ("0001", "0002")
+    assert push(model, change=4).version == "0001"
+    assert status(model.connect()).version == "0001"
+    backup.put_back("older")
+    with pytest.raises(LostHistoryError, match="as after an older backup"):
+        status(model.connect())
+
+
+def test_a_damaged_record_of_the_store_is_still_set_aside(model):
+    push(model)
+    model.connect().history().write("store.json", b"{")
+    assert repair(model.connect()).found
+    assert status(model.connect()).version == "0001"
+    store, originals = model.connect(), np.stack([model.truth[node_id] for node_id in IDS[:3]])
+    assert push_vectors(store, IDS[:3], originals, store.as_stored(originals + 2)).version == "0002"
+    assert rollback(model.connect()).restored == 3
 
 
 def test_a_store_whose_history_was_in_a_folder_is_empty_on_purpose(model, tmp_path):

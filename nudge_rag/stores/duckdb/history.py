@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -109,6 +110,18 @@ class DuckDBHistory(HistoriesOfTables):
             query = f"SELECT count(*) FROM {self._table} WHERE owner = ?"
             return not self._exists(cursor) or cursor.execute(query, [owner]).fetchone() == (0,)
 
+    def n_counted(self) -> int:
+        """Number of pushes, as the comment on the nodes' table has it."""
+        with self._cursor() as cursor:
+            found = self._count().search(self._comment(cursor, self._nodes) or "")
+        return 0 if found is None else int(found[1])
+
+    def count(self, n_pushes: int) -> None:
+        """Keep a number of pushes in the comment on the nodes' table."""
+        with self._transaction(), self._cursor() as cursor:
+            others = self._count().sub("", self._comment(cursor, self._nodes) or "").strip()
+            self._write_comment(cursor, f"{others} [nudge-rag {self._scope_sign()} pushes {n_pushes}]")
+
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._place)
@@ -154,10 +167,18 @@ class DuckDBHistory(HistoriesOfTables):
 
     def _mark(self, cursor: Any) -> str:
         owner = secrets.token_hex(8)
-        comment = f"{self._comment(cursor, self._nodes) or ''} [nudge-rag {owner}]".strip()
-        nodes = f"{sql_name(self._schema)}.{sql_name(self._nodes)}"
-        cursor.execute(f"COMMENT ON TABLE {nodes} IS {sql_text(comment)}")
+        self._write_comment(cursor, f"{self._comment(cursor, self._nodes) or ''} [nudge-rag {owner}]")
         return owner
+
+    def _write_comment(self, cursor: Any, comment: str) -> None:
+        nodes = f"{sql_name(self._schema)}.{sql_name(self._nodes)}"
+        cursor.execute(f"COMMENT ON TABLE {nodes} IS {sql_text(comment.strip())}")
+
+    def _scope_sign(self) -> str:
+        return hashlib.sha256(self._scope.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+    def _count(self) -> re.Pattern[str]:
+        return re.compile(rf" ?\[nudge-rag {self._scope_sign()} pushes ([0-9]{{1,18}})\]")
 
     def _comment(self, cursor: Any, table: str) -> str | None:
         """The comment on a table, empty if it has none; None if there is no such table."""

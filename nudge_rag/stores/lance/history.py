@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from nudge_rag.common import lock
+from nudge_rag.common import files, lock
 from nudge_rag.errors import CorruptArchiveError, StoreError
 from nudge_rag.stores.history import BlobStorage, check_blob_name, copy_advice, local_path
 from nudge_rag.stores.lance.large_blobs import LargeBlobs
@@ -82,6 +84,25 @@ class LanceHistory:
         """Say whether the history's table is there, which is made with its first row, and has no row."""
         table = self._opened()
         return table is not None and int(table.count_rows()) == 0
+
+    def n_counted(self) -> int:
+        """Number of pushes, as a file in the folder of the nodes' table has it; of an object store, none."""
+        path = self._count_path()
+        try:
+            content = b"" if path is None else files.read_regular(path)
+        except FileNotFoundError:
+            return 0
+        return int(content) if re.fullmatch(rb"[0-9]{1,18}", content) else 0
+
+    def count(self, n_pushes: int) -> None:
+        """Keep a number of pushes in a file in the folder of the nodes' table."""
+        path = self._count_path()
+        if path is not None:
+            files.write_synced(path, str(n_pushes).encode())
+
+    def _count_path(self) -> Path | None:
+        sign = hashlib.sha256(self._scope.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return None if "://" in self._uri else Path(self._uri) / f"{FOLDER}.pushes_{sign}"
 
     def place(self) -> Path | None:
         """The folder, inside that of the table."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from nudge_rag.stores.sql import sql_name
 __all__ = ["SQLiteHistory"]
 
 PREFIX = "nudge_rag_history_"
+COUNT = re.compile("'([0-9a-f]{8}) pushes ([0-9]{1,18})'")
 TRIGGERS = (
     "SELECT name FROM sqlite_master AS made WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
     " AND substr(name, 1, ?) = ?"
@@ -102,6 +105,19 @@ class SQLiteHistory(HistoriesOfTables):
         # Of whatever scope: the trigger is the same for all.
         return bool(triggers) and (table is None or not self._execute(f"SELECT 1 FROM {table} LIMIT 1", []))
 
+    def n_counted(self) -> int:
+        """Number of pushes, as the body of the trigger on the nodes' table has it."""
+        return self._counts().get(self._scope_sign(), 0)
+
+    def count(self, n_pushes: int) -> None:
+        """Keep a number of pushes in the body of the trigger on the nodes' table."""
+        with self._transaction():
+            table = self._table()
+            if table is not None:
+                counts = self._counts() | {self._scope_sign(): n_pushes}
+                self._execute(f"DROP TRIGGER {table}", [])
+                self._make_trigger(table, counts)
+
     def place(self) -> Path | None:
         """The database's file."""
         return local_path(self._path)
@@ -157,8 +173,19 @@ class SQLiteHistory(HistoriesOfTables):
             f"CREATE TABLE {table} (scope TEXT, name TEXT, content BLOB NOT NULL, PRIMARY KEY (scope, name))",
             [],
         )
-        self._execute(
-            f"CREATE TRIGGER {table} AFTER UPDATE ON {sql_name(self._nodes)} WHEN 0 BEGIN SELECT 1; END",
-            [],
-        )
+        self._make_trigger(table, {})
         return table
+
+    def _make_trigger(self, table: str, counts: Mapping[str, int]) -> None:
+        told = "".join(f" SELECT '{sign} pushes {n_pushes}';" for sign, n_pushes in sorted(counts.items()))
+        nodes = sql_name(self._nodes)
+        self._execute(f"CREATE TRIGGER {table} AFTER UPDATE ON {nodes} WHEN 0 BEGIN SELECT 1;{told} END", [])
+
+    def _counts(self) -> dict[str, int]:
+        """Numbers of pushes of all scopes."""
+        rows = self._execute(TRIGGERS.replace("SELECT name", "SELECT sql"), [self._nodes, len(PREFIX), PREFIX])
+        found = sorted((sign, int(number)) for row in rows for sign, number in COUNT.findall(str(row[0])))
+        return dict(found)
+
+    def _scope_sign(self) -> str:
+        return hashlib.sha256(self._scope.encode("utf-8", "surrogatepass")).hexdigest()[:8]
