@@ -65,6 +65,7 @@ class StoreContract:
         ids, rows = _nodes(store)
         asked = [*reversed(ids), ids[0]]
         _expect(same_vectors(store, store.read(asked), np.concatenate([rows[::-1], rows[:1]])), "read and scan differ")
+        _expect(store.read(ids[:2]).dtype == store.capabilities.dtype, "vectors are read in another dtype")
         _expect(store.read([]).shape == (0, rows.shape[1]), "reading nothing gives another shape than (0, d)")
         with pytest.raises(UnknownIdError):
             store.read([ids[0], "nudge-rag: gone"])
@@ -86,6 +87,22 @@ class StoreContract:
                 np.testing.assert_allclose(line, best, rtol=1e-4, atol=1e-4, err_msg="others are nearer")
         _expect(store.matching([ids[0], "nudge-rag: gone"], None) == {ids[0]}, "matching gives another set")
 
+    def test_search_takes_any_number(self, store: EmbeddingStore) -> None:
+        """Of nodes: there may be fewer than are asked for. And of queries: none has no answers."""
+        ids, rows = _nodes(store)
+        (found,) = store.search(rows[:1].astype(np.float64), len(ids) + 5).ids
+        _expect(set(found) <= set(ids), "a search for more nodes than there are finds others")
+        _expect(len(found) == len(ids) or not store.capabilities.exact_search, "a search for all nodes misses some")
+        nothing = store.search(np.zeros((0, rows.shape[1])), 5)
+        _expect(len(nothing.ids) == len(nothing.scores) == 0, "no query has answers")
+
+    def test_bad_queries_are_refused(self, store: EmbeddingStore) -> None:
+        """A search for no nodes, or by vectors that are none of the store's, is a ValueError."""
+        good = _nodes(store)[1][:2].astype(np.float64)
+        for queries, k in ((good, 0), (good[:, :-1], 3), (good * np.nan, 3)):
+            with pytest.raises(ValueError):
+                store.search(queries, k)
+
     def test_replace_changes_what_it_is_told_and_can_be_undone(self, store: EmbeddingStore) -> None:
         """A vector that was read can be put back, bit for bit or to within the rounding that the store makes known."""
         ids, rows = _nodes(store)
@@ -95,6 +112,26 @@ class StoreContract:
         _expect(same_vectors(store, store.read(ids[4:]), rows[4:]), "other nodes have changed")
         store.replace(ids[:4], rows[:4])
         _expect(same_vectors(store, store.read(ids), rows), "what was read cannot be put back")
+        store.replace([], moved[:0])
+        _expect(same_vectors(store, store.read(ids), rows), "a write of nothing has changed vectors")
+
+    def test_arrays_are_not_shared_with_the_store_after_replace(self, store: EmbeddingStore) -> None:
+        """What a caller does to an array that was written, or read, is not done to the store."""
+        ids, rows = _nodes(store)
+        moved = np.random.default_rng(3).normal(size=(2, rows.shape[1]))
+        written = store.as_stored(moved.copy())
+        store.replace(ids[:2], moved)
+        moved[:] = 1
+        _expect(same_vectors(store, store.read(ids[:2]), written), "the store keeps the array that was written")
+        found = store.read(ids[:1])
+        if found.flags.writeable:
+            found[:] = 1
+        for _, batch in store.scan():
+            if batch.flags.writeable:
+                batch[:] = 1
+        after = store.read(ids)
+        _expect(same_vectors(store, after[:2], written), "the store gives the arrays that it keeps")
+        _expect(same_vectors(store, after[2:], rows[2:]), "the store gives the arrays that it keeps")
 
     def test_replace_if_leaves_nodes_that_have_changed(self, store: EmbeddingStore) -> None:
         """Only nodes that still have the expected vector are written; the others are named, as those that are gone."""
