@@ -229,7 +229,17 @@ def summarise(wins: int, losses: int, ties: int) -> InterleavingResult:
     share = wins / decided if decided else 0.5
     low, high = _clopper_pearson(wins, decided)
     more = _more(share, low, high, decided, ties)
-    return InterleavingResult(n_queries, wins, losses, ties, share, low, high, _sign_test(wins, decided), more)
+    return InterleavingResult(
+        n_queries=n_queries,
+        wins=wins,
+        losses=losses,
+        ties=ties,
+        share=share,
+        low=low,
+        high=high,
+        p_value=_sign_test(wins, decided),
+        more_queries=more,
+    )
 
 
 def takes_part(user_id: str, share: float, experiment: str = "") -> bool:

@@ -67,13 +67,13 @@ def check_database(database: EventDatabase, lost: int, last_error: str | None) -
 
     retrievals, events, integrity = database.read(count)
     return RecorderCheck(
-        database.path,
-        retrievals,
-        events,
-        lost,
-        last_error,
-        integrity,
-        database.journal_mode,
-        sqlite3.sqlite_version,
-        has_wal_reset_fault(sqlite3.sqlite_version_info[:3]),
+        path=database.path,
+        retrievals=retrievals,
+        feedback=events,
+        lost=lost,
+        last_error=last_error,
+        integrity=integrity,
+        journal_mode=database.journal_mode,
+        sqlite_version=sqlite3.sqlite_version,
+        wal_reset_fault=has_wal_reset_fault(sqlite3.sqlite_version_info[:3]),
     )

@@ -65,6 +65,14 @@ def test_more_than_seven_arguments_have_a_reason(found):
     assert {name for name, arguments, _ in found if arguments > MOST_ARGUMENTS} == EXCEPTIONS.keys()
 
 
+def test_more_than_seven_values_are_given_by_name():
+    """Of records too, which have as many fields as they must."""
+    calls = [(name, call) for name, tree in sources() for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    assert len(calls) > 10_000
+    by_place = [(name, call) for name, call in calls if isinstance(call.func, ast.Name)]
+    assert [f"{name}:{call.lineno}" for name, call in by_place if len(call.args) > MOST_ARGUMENTS] == []
+
+
 def test_no_function_is_long(found):
     assert [name for name, _, lines in found if lines > MOST_LINES] == []
 

@@ -193,17 +193,17 @@ class ContrastiveDescent:
         train = self._train
         total = np.bincount(train.query_of_pair, weights=train.grades, minlength=train.n_queries)
         return ContrastiveObjective(
-            self._queries,
-            train.query_of_pair,
-            self._columns,
-            train.grades / total[train.query_of_pair],
-            np.logaddexp(_log_sum_exp(self._others / tau), self._rejected_others(tau)),
-            self._originals,
-            tau,
-            self._sphere,
-            self._uncovered_weight,
-            self._rejected_covered(),
-            self._lengths if self._sphere and self._similarity == "dot" else None,
+            queries=self._queries,
+            query_of_pair=train.query_of_pair,
+            column_of_pair=self._columns,
+            weights=train.grades / total[train.query_of_pair],
+            others=np.logaddexp(_log_sum_exp(self._others / tau), self._rejected_others(tau)),
+            originals=self._originals,
+            tau=tau,
+            sphere=self._sphere,
+            uncovered_weight=self._uncovered_weight,
+            rejected=self._rejected_covered(),
+            lengths=self._lengths if self._sphere and self._similarity == "dot" else None,
         )
 
     def _refreshed(self, objective: ContrastiveObjective, current: FloatArray) -> ContrastiveObjective:

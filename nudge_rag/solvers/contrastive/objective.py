@@ -159,16 +159,16 @@ class ContrastiveObjective:
         pairs, rejecting = _slice_of(self.query_of_pair, queries), _slice_of(self.rejected[0], queries)
         rows, nodes = self.query_of_pair[pairs], self.column_of_pair[pairs]
         return _Block(
-            self.queries[queries],
-            columns,
-            log_counts,
-            self.others[queries].astype(dtype),
-            rows - queries.start,
-            nodes,
-            places(rows, nodes),
-            self.weights[pairs],
-            places(self.rejected[0][rejecting], self.rejected[1][rejecting]),
-            self.rejected[2][rejecting].astype(dtype),
+            queries=self.queries[queries],
+            columns=columns,
+            log_counts=log_counts,
+            others=self.others[queries].astype(dtype),
+            rows=rows - queries.start,
+            nodes=nodes,
+            pairs=places(rows, nodes),
+            weights=self.weights[pairs],
+            rejected=places(self.rejected[0][rejecting], self.rejected[1][rejecting]),
+            extra=self.rejected[2][rejecting].astype(dtype),
         )
 
     def _both_sums(self, logits: FloatArray, block: _Block) -> float:

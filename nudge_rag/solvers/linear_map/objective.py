@@ -87,13 +87,13 @@ def make_objective(
         embeddings, columns = embeddings[shown], np.searchsorted(shown, columns)
     total = np.bincount(query_of_pair, weights=grades, minlength=len(queries))
     scores = ContrastiveObjective(
-        queries,
-        query_of_pair,
-        columns,
-        grades / total[query_of_pair],
-        np.full(len(queries), -np.inf),
-        embeddings,
-        tau,
+        queries=queries,
+        query_of_pair=query_of_pair,
+        column_of_pair=columns,
+        weights=grades / total[query_of_pair],
+        others=np.full(len(queries), -np.inf),
+        originals=embeddings,
+        tau=tau,
         sphere=False,
     )
     return LinearMapObjective(scores, ridge)

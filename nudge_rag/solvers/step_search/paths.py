@@ -55,7 +55,17 @@ def paths_of_arcs(arcs: Arcs, similarity: Similarity, like: Any) -> Paths:
     bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
     starts, tangents = arcs.starts * scale[:, None], arcs.tangents * scale[:, None]
     end = float(arcs.angles.max(initial=0.0)) + PAST_THE_END
-    return Paths(arcs.rows, starts, tangents, bias, arcs.angles, 0.0, end, similarity, like)
+    return Paths(
+        rows=arcs.rows,
+        starts=starts,
+        tangents=tangents,
+        bias=bias,
+        caps=arcs.angles,
+        still_cap=0.0,
+        end=end,
+        similarity=similarity,
+        like=like,
+    )
 
 
 def paths_of_lines(rows: IntArray, originals: FloatArray, targets: FloatArray, like: Any) -> Paths:
@@ -65,4 +75,14 @@ def paths_of_lines(rows: IntArray, originals: FloatArray, targets: FloatArray, l
     """
     right = np.pi / 2
     zero = np.zeros(len(rows))
-    return Paths(rows, originals, targets, zero, zero + right, right, right, "dot", like)
+    return Paths(
+        rows=rows,
+        starts=originals,
+        tangents=targets,
+        bias=zero,
+        caps=zero + right,
+        still_cap=right,
+        end=right,
+        similarity="dot",
+        like=like,
+    )

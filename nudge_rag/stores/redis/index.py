@@ -75,15 +75,15 @@ def describe(client: Any, name: str, vector_field: str | None) -> Index:
     if field["distance_metric"] not in METRICS:
         raise ValueError(f"Redis metric {field['distance_metric']!r} is not one of {', '.join(METRICS)}")
     return Index(
-        name,
-        field["identifier"],
-        field["attribute"],
-        int(field["dim"]),
-        DTYPES[field["data_type"]],
-        field["distance_metric"],
-        field["algorithm"],
-        tuple(_text(prefix) for prefix in definition["prefixes"]),
-        str(info["index_name"]),
+        name=name,
+        field=field["identifier"],
+        attribute=field["attribute"],
+        dimension=int(field["dim"]),
+        dtype=DTYPES[field["data_type"]],
+        metric=field["distance_metric"],
+        algorithm=field["algorithm"],
+        prefixes=tuple(_text(prefix) for prefix in definition["prefixes"]),
+        own_name=str(info["index_name"]),
     )
 
 
