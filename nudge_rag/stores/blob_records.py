@@ -144,9 +144,12 @@ class RecordStorage(ABC):
         self.remove([part.id for part in self.listed(PART) if (part.name, part.version) not in versions])
 
     def _remove_parts(self, head: BlobRecord) -> None:
-        ids = _part_ids(head)
-        for first in range(0, len(ids), PARTS_PER_CALL):
-            self.remove(ids[first : first + PARTS_PER_CALL])
+        for number, ids in enumerate(_part_ids(head, PARTS_PER_CALL)):
+            if number:  # a damaged head may name a hundred thousand: those that are there are removed
+                version = (head.name, head.version)
+                self.remove([part.id for part in self.listed(PART) if (part.name, part.version) == version])
+                return
+            self.remove(ids)
 
     def _head(self, name: str) -> BlobRecord | None:
         return next((head for head in self.get([_head_id(name)]) if _is_head(head) and head.name == name), None)
@@ -157,17 +160,15 @@ class RecordStorage(ABC):
 
     def _content(self, head: BlobRecord) -> bytes | None:
         """The content that a head names; None if it is not all there."""
-        ids = _part_ids(head)
-        per_call = max(1, BYTES_PER_CALL // self._part_size)
-        found: dict[str, str] = {}
-        for first in range(0, len(ids), per_call):
-            asked = ids[first : first + per_call]
-            found.update((part.id, part.content) for part in self.get(asked))
-            if not found.keys() >= set(asked):  # a damaged head may name a million
+        contents: list[str] = []
+        for asked in _part_ids(head, max(1, BYTES_PER_CALL // self._part_size)):
+            found = {part.id: part.content for part in self.get(asked)}
+            if not found.keys() >= set(asked):  # a damaged head may name a hundred thousand
                 return None
+            contents += [found[part_id] for part_id in asked]
         try:
-            content = base64.b64decode("".join(found[part_id] for part_id in ids), validate=True)
-        except (KeyError, ValueError):
+            content = base64.b64decode("".join(contents), validate=True)
+        except ValueError:
             return None
         return content if hashlib.sha256(content).hexdigest() == head.content.partition(" ")[2] else None
 
@@ -203,7 +204,9 @@ def _part_id(name: str, version: str, number: int) -> str:
     return f"part {name} {version} {number}"
 
 
-def _part_ids(head: BlobRecord) -> list[str]:
+def _part_ids(head: BlobRecord, per_call: int) -> Iterator[list[str]]:
+    """Ids of the parts that a head names, so many at a time."""
     told = head.content.partition(" ")[0]
     count = int(told) if re.fullmatch("[0-9]{1,5}", told) else 0
-    return [_part_id(head.name, head.version, number) for number in range(count)]
+    for first in range(0, count, per_call):
+        yield [_part_id(head.name, head.version, number) for number in range(first, min(first + per_call, count))]
