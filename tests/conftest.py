@@ -41,9 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
     ``TMPDIR`` says otherwise. A worker of pytest-xdist has it from the process that started it.
 
-    Until the tests begin, no garbage is looked for: what is imported until then stays.
+    Until the tests begin, no garbage is looked for: what is imported until then stays. Clients of servers on loopback
+    find no certificates of authorities, a hundred and more, which each client would read.
     """
     gc.disable()
+    os.environ.pop("SSL_CERT_FILE", None)
+    os.environ["SSL_CERT_DIR"] = os.devnull
     if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < FREE_BYTES:
         return
     os.environ["TMPDIR"] = str(MEMORY)
