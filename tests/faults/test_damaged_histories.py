@@ -5,10 +5,13 @@ Whatever is done to them, no node gets a vector that is neither its original nor
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from chromadb.api.shared_system_client import SharedSystemClient
+from milvus_lite.server_manager import server_manager_instance
 
 from nudge_rag import CorruptArchiveError, JournalError, reapply, repair, rollback, status, versions
 from nudge_rag.journal.push import push_vectors
@@ -75,18 +78,48 @@ DAMAGES = {
 }
 
 
-@pytest.fixture(params=[chroma, milvus, qdrant], ids=["chroma", "milvus", "qdrant"])
-def database(request, tmp_path):
-    made = request.param(tmp_path)
-    made.make("nodes", made.ids)
-    made.kind = request.node.callspec.params["database"].__name__
-    made.open = lambda: made.opened("nodes")
-    originals = made.open().read(made.ids)
-    made.known = [originals, originals + 1, originals + 2]
-    for moved in made.known[1:]:
-        push_vectors(made.open(), made.ids, originals, moved)
-    yield made
+def let_go(made, folder):
+    """Of all files, which are replaced."""
     made.close()
+    SharedSystemClient.clear_system_cache()
+    server_manager_instance.release_server(str(folder / "milvus.db"))
+
+
+@pytest.fixture(scope="module")
+def pushed_twice(tmp_path_factory):
+    """Gives the folder of a database with two versions, and its originals: made once, and then put back as it was."""
+    made_once = {}
+
+    def fill(make, folder):
+        made = make(folder)
+        made.make("nodes", made.ids)
+        originals = made.opened("nodes").read(made.ids)
+        for moved in (originals + 1, originals + 2):
+            push_vectors(made.opened("nodes"), made.ids, originals, moved)
+        let_go(made, folder)
+        shutil.copytree(folder, f"{folder}-as-it-was")
+        return folder, originals
+
+    def folder_of(make):
+        if make not in made_once:
+            made_once[make] = fill(make, tmp_path_factory.mktemp(make.__name__))
+        folder, originals = made_once[make]
+        shutil.rmtree(folder)
+        shutil.copytree(f"{folder}-as-it-was", folder)
+        return folder, originals
+
+    return folder_of
+
+
+@pytest.fixture(params=[chroma, milvus, qdrant], ids=["chroma", "milvus", "qdrant"])
+def database(request, pushed_twice):
+    folder, originals = pushed_twice(request.param)
+    made = request.param(folder)
+    made.kind = request.param.__name__
+    made.open = lambda: made.opened("nodes")
+    made.known = [originals, originals + 1, originals + 2]
+    yield made
+    let_go(made, folder)
 
 
 def is_known(database):

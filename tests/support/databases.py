@@ -219,3 +219,7 @@ def import_for(kind: str) -> None:
     """Import what opening such a store needs, and open nothing."""
     for package in DATABASES[kind].packages:
         importlib.import_module(package)
+    if kind == "qdrant":
+        from tests.support.qdrant_schemas import share_schemas
+
+        share_schemas()

@@ -19,6 +19,9 @@ from tests.support.builders.common import (
     llama_index,
     uuid_id,
 )
+from tests.support.qdrant_schemas import share_schemas
+
+share_schemas()
 
 
 def qdrant(
