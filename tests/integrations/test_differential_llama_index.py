@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,7 +133,22 @@ class Place:
 
     kind: str
     index: VectorStoreIndex
-    still: SimpleNamespace
+    still: Nudge
+    opened: dict[bool, NudgeRetriever] = field(default_factory=dict)
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The framework's ranking without filters: no test changes what the index holds."""
+        return told(VectorIndexRetriever(self.index, similarity_top_k=TOP_K).retrieve(QUESTIONS[0])).ids
+
+    def filtered(self, filters: MetadataFilters, overlay: Nudge | None = None) -> NudgeRetriever:
+        """Ours with these filters; those of a place share what they open, a dozen reads a time."""
+        opened = self.opened.get(overlay is not None)
+        if opened is None:
+            opened = self.opened[overlay is not None] = NudgeRetriever(self.index, TOP_K, overlay=overlay)
+        found = copy.copy(opened)
+        found._filters = filters
+        return found
 
 
 def still_nudge(store: Any, ids: list[str], held: Any) -> Nudge:
@@ -329,9 +344,8 @@ BOTH_REFUSE = {(kind, f"number {sign} '9'") for kind in IN_PYTHON for sign in OR
 
 def by_hand(place: Place, filters: MetadataFilters) -> list[str]:
     """The framework's ranking without filters, filtered by a few lines of Python."""
-    ranked = ask(lambda: VectorIndexRetriever(place.index, similarity_top_k=TOP_K), QUESTIONS[0]).ids
     rows = {node_id(number): metadata(number, flat=place.kind in FLAT) for number in range(N)}
-    return [node for node in ranked if passes(place.kind, filters, rows[node])]
+    return [node for node in place.ranked if passes(place.kind, filters, rows[node])]
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -340,7 +354,7 @@ def test_filters(place: Place, name: str) -> None:
     filters = FILTERS[name]
     own = ask(lambda: VectorIndexRetriever(place.index, similarity_top_k=TOP_K, filters=filters), QUESTIONS[0])
     for options in ways(place):
-        ours = ask(partial(NudgeRetriever, place.index, TOP_K, filters=filters, **options), QUESTIONS[0])
+        ours = ask(partial(place.filtered, filters, **options), QUESTIONS[0])
         if (place.kind, name) in DIFFERENCES:
             assert own.error is None, list(options)
             assert own.ids != ours.ids == by_hand(place, filters), list(options)
@@ -407,7 +421,6 @@ HONOURED = {"qdrant": ("node_ids", "doc_ids"), "milvus": ("node_ids", "doc_ids")
 @pytest.mark.parametrize("place", STORES, indirect=True)
 def test_node_and_document_ids(place: Place, name: str, k: int) -> None:
     options, chosen = IDS[name]
-    ranked = told(VectorIndexRetriever(place.index, similarity_top_k=TOP_K).retrieve(QUESTIONS[0]))
     numbers_of = {node_id(number): number for number in range(N)}
     honoured = HONOURED.get(place.kind.partition("-")[0], ())
     own = None
@@ -416,7 +429,7 @@ def test_node_and_document_ids(place: Place, name: str, k: int) -> None:
     for still in ways(place):
         ours = ask(partial(NudgeRetriever, place.index, k, **options, **still), QUESTIONS[0])
         assert ours.error is None, ours.error
-        assert ours.ids == [node for node in ranked.ids if chosen(numbers_of[node])][:k], list(still)
+        assert ours.ids == [node for node in place.ranked if chosen(numbers_of[node])][:k], list(still)
         if own is not None:
             assert_same(ours, own)
 

@@ -43,8 +43,13 @@ class LangChainEmbeddings(Embeddings):
 
 
 class LlamaIndexEmbedding(BaseEmbedding):
+    embed_batch_size: int = 2048  # of 10 by default, each of which the framework announces and reports
+
     def _get_text_embedding(self, text: str) -> list[float]:
         return vectors_of([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return vectors_of(texts)
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return vectors_of([query])[0]
@@ -115,7 +120,7 @@ def documents(n: int, naming: Naming = plain_id) -> list[Document]:
 
 
 def expected_vectors(n: int, naming: Naming = plain_id) -> dict[str, np.ndarray]:
-    return {node: np.array(vectors_of([text])[0]) for node, text, _ in node_rows(n, naming)}
+    return {node: np.array(vector_of(text)) for node, text, _ in node_rows(n, naming)}
 
 
 @dataclass
