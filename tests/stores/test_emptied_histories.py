@@ -42,6 +42,8 @@ def delete_rows(model):
 def drop_table(model):
     if isinstance(model, DuckDB):
         model.connection.execute("DROP TABLE nudge_rag_history")
+    elif isinstance(model, Lance):
+        shutil.rmtree(model.connect().history().place())
     else:
         with model.connection:
             model.connection.execute(f"DROP TABLE {history_table(model)}")
@@ -65,7 +67,6 @@ def push(model, change=1, **options):
     return push_vectors(store, IDS[:3], vectors, store.as_stored(vectors + change), **options)
 
 
-# LanceDB keeps the table in the folder of the nodes' table: if that is gone, nothing tells of it.
 @pytest.mark.parametrize(
     ("model", "delete"),
     [
@@ -74,6 +75,7 @@ def push(model, change=1, **options):
         (SQLiteVec, delete_rows),
         (SQLiteVec, drop_table),
         (Lance, delete_rows),
+        (Lance, drop_table),
     ],
     indirect=["model"],
 )

@@ -81,9 +81,9 @@ class LanceHistory:
         self.drop(f"blob {name}")
 
     def is_emptied(self) -> bool:
-        """Say whether the history's table is there, which is made with its first row, and has no row."""
+        """Say whether the history's table, made with its first row, has none, or is gone though pushes were counted."""
         table = self._opened()
-        return table is not None and int(table.count_rows()) == 0
+        return self.n_counted() > 0 if table is None else int(table.count_rows()) == 0
 
     def n_counted(self) -> int:
         """Number of pushes, as a file in the folder of the nodes' table has it; of an object store, none."""
