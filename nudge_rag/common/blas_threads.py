@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 __all__ = ["count_threads", "map_in_threads", "one_blas_thread"]
 
@@ -33,16 +35,12 @@ def one_blas_thread() -> Iterator[None]:
         ...     (np.eye(2) @ np.ones(2)).tolist()
         [1.0, 1.0]
     """
-    try:
-        import threadpoolctl
-    except ImportError:
-        yield
-        return
-    if not _LIMITED.acquire(blocking=False):
+    libraries = _libraries(len(sys.modules))
+    if libraries is None or not _LIMITED.acquire(blocking=False):
         yield
         return
     try:
-        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        with libraries.limit(limits=1, user_api="blas"):
             yield
     finally:
         _LIMITED.release()
@@ -59,12 +57,19 @@ def count_threads(multiplications: float) -> int:
     """
     if multiplications < WORTH_THREADS:
         return 1
-    try:
-        import threadpoolctl
-    except ImportError:
-        return 1
-    info = threadpoolctl.threadpool_info()
+    libraries = _libraries(len(sys.modules))
+    info = () if libraries is None else libraries.info()
     return max((int(one["num_threads"]) for one in info if one["user_api"] == "blas"), default=1)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> Any:
+    """Look for the libraries of linear algebra that are loaded, anew once modules are; None without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
 
 
 def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: int) -> list[R]:

@@ -18,8 +18,8 @@ from nudge_rag.solvers.scoring.blocks import covered_columns
 
 __all__ = ["FixedScores", "fixed_scores", "query_vectors"]
 
-# A block of scores is 8 MB of float32: products with fewer nodes take longer a node.
-SCORES_PER_BLOCK, QUERIES_PER_BLOCK = 2_000_000, 2_048
+# A block of scores is 16 MB of float32: products with fewer nodes take longer a node.
+SCORES_PER_BLOCK, QUERIES_PER_BLOCK = 4_000_000, 2_048
 # An accelerator is kept busy by larger blocks: near 256 MB of float32.
 SCORES_ON_DEVICE = 64_000_000
 # Rows this close to unit length, as models return them in float32, need no second pass over their scores.
@@ -111,10 +111,11 @@ def _shown_blocks(
 ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
     """Rows that are not ``covered``, with their embeddings and norms, in blocks about as long as from start to start.
 
-    Every row is checked. Where most are covered, what is left of many blocks goes together: a block costs time of its
-    own.
+    Every row is checked. If most are covered, what is left of many blocks goes together: a block costs time of its
+    own. A block is valid until the next one.
     """
     step = starts.step
+    kept = np.empty((step, embeddings.shape[1]), dtype=embeddings.dtype)
     waiting: list[tuple[IntArray, FloatArray, FloatArray]] = []
     for first in starts:
         block = np.asarray(embeddings[first : first + step])
@@ -123,7 +124,10 @@ def _shown_blocks(
         rows: IntArray = np.arange(first, first + len(block), dtype=np.int64)
         if len(hidden):
             shown = np.delete(rows, hidden)
-            waiting.append((shown, block[shown - first], norms[shown - first]))
+            # Memory that is new to the process takes longer to get than to fill.
+            place = None if waiting or 2 * len(shown) < step else kept[: len(shown)]
+            left = block.take(shown - first, axis=0, out=place, mode="clip")
+            waiting.append((shown, left, norms[shown - first]))
         else:
             waiting.append((rows, block, norms))
         if 2 * sum(len(part) for part, _, _ in waiting) >= step:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, row_norms
+from nudge_rag.common.blas_threads import count_threads, map_in_threads
 
 __all__ = ["Arcs", "make_arcs"]
 
@@ -14,6 +15,8 @@ __all__ = ["Arcs", "make_arcs"]
 SAME_DIRECTION = 1e-7
 # As many rows as the processor's cache holds: what is done to them in turn does not go to memory in between.
 ROWS_PER_CHUNK = 100
+# Threads are worth their start from some milliseconds on: counted as so many multiplications a number.
+PASS = 1_200
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,18 @@ class Arcs:
         """Node embeddings at step ``gamma``, (c, d) in the dtype of ``originals``; rows that stay keep their bits."""
         cos, sin = self.turned(gamma)
         found = np.empty_like(originals)
-        for first in range(0, len(originals), ROWS_PER_CHUNK):
+
+        def move(first: int) -> None:
             part = slice(first, first + ROWS_PER_CHUNK)
-            turned = cos[part, None] * self.starts[part] + sin[part, None] * self.tangents[part]
-            moved = (self.norms[part, None] * turned).astype(originals.dtype)
-            found[part] = np.where((sin[part] > 0)[:, None], moved, originals[part])
+            turned = cos[part, None] * self.starts[part]
+            turned += sin[part, None] * self.tangents[part]
+            turned *= self.norms[part, None]
+            found[part] = turned
+            still = sin[part] <= 0
+            if still.any():
+                found[part][still] = originals[part][still]
+
+        map_in_threads(move, range(0, len(originals), ROWS_PER_CHUNK), count_threads(PASS * originals.size))
         return found
 
     def largest_gamma(self) -> float:
@@ -67,7 +77,8 @@ def make_arcs(rows: IntArray, originals: FloatArray, targets: Float64Array) -> A
     """Arcs from the covered ``originals`` (c, d) to their unit ``targets`` (c, d); zero targets give angle 0."""
     starts, tangents = np.empty(originals.shape), np.empty(originals.shape)
     norms, angles, opposed = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
-    for first in range(0, len(rows), ROWS_PER_CHUNK):
+
+    def begin(first: int) -> None:
         part = slice(first, first + ROWS_PER_CHUNK)
         wide = originals[part].astype(np.float64)
         norms[part] = row_norms(wide, "covered embeddings", first_row=first)
@@ -77,7 +88,10 @@ def make_arcs(rows: IntArray, originals: FloatArray, targets: Float64Array) -> A
         lengths = np.linalg.norm(across, axis=1)
         opposed[part] = along < 0
         moves = (lengths > SAME_DIRECTION) & ~opposed[part]
-        tangents[part] = np.where(moves[:, None], across / np.where(moves, lengths, 1.0)[:, None], 0.0)
+        np.divide(across, np.where(moves, lengths, 1.0)[:, None], out=tangents[part])
+        tangents[part][~moves] = 0.0
         # arctan2 rather than arccos: exact for small angles, and no square root of a tiny negative number.
         angles[part] = np.where(moves, np.arctan2(lengths, along), 0.0)
+
+    map_in_threads(begin, range(0, len(rows), ROWS_PER_CHUNK), count_threads(PASS * originals.size))
     return Arcs(rows, starts, tangents, angles, norms, rows[opposed])

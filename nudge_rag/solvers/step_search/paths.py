@@ -51,9 +51,10 @@ class Paths:
 
 def paths_of_arcs(arcs: Arcs, similarity: Similarity, like: Any) -> Paths:
     """Great-circle arcs (NUDGE-N): nodes turn until they reach their targets, all others keep their scores."""
-    scale = np.ones_like(arcs.norms) if similarity == "cosine" else arcs.norms
     bias = -(arcs.norms**2) / 2 if similarity == "l2" else np.zeros_like(arcs.norms)
-    starts, tangents = arcs.starts * scale[:, None], arcs.tangents * scale[:, None]
+    starts, tangents = arcs.starts, arcs.tangents
+    if similarity != "cosine":
+        starts, tangents = (part * arcs.norms[:, None] for part in (starts, tangents))
     end = float(arcs.angles.max(initial=0.0)) + PAST_THE_END
     return Paths(
         rows=arcs.rows,

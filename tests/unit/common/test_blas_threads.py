@@ -14,6 +14,13 @@ from nudge_rag.common.blas_threads import count_threads, map_in_threads, one_bla
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
 
+@pytest.fixture(autouse=True)
+def libraries_are_looked_for_anew():
+    blas_threads._libraries.cache_clear()
+    yield
+    blas_threads._libraries.cache_clear()
+
+
 def counts():
     assert (np.eye(2) @ np.ones(2)).all()  # numpy's library is loaded
     return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
@@ -99,3 +106,17 @@ def test_the_first_item_that_fails_is_raised():
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     assert count_threads(blas_threads.WORTH_THREADS) == 1
+
+
+def test_libraries_are_looked_for_again_once_more_modules_are_loaded(monkeypatch):
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert count_threads(blas_threads.WORTH_THREADS) == 2
+        monkeypatch.setattr(threadpoolctl, "ThreadpoolController", NoLibraries)
+        assert count_threads(blas_threads.WORTH_THREADS) == 2
+        monkeypatch.setitem(sys.modules, "nudge_rag_test_of_libraries", sys)
+        assert count_threads(blas_threads.WORTH_THREADS) == 1
+
+
+class NoLibraries:
+    def info(self):
+        return []
