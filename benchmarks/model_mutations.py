@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from report import write_section
 
-import nudge_rag.journal.copies
+import nudge_rag.journal.copy_recovery
 import nudge_rag.journal.push
 import nudge_rag.journal.recovery
 import nudge_rag.journal.switch
@@ -78,7 +78,7 @@ SAFEGUARDS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "vectors of versions that are over are known": (Journal, "over", lambda journal, live: []),
     "pushes that died are finished or undone": (nudge_rag.journal.recovery, "recover", lambda journal: []),
     "dead copies and switches are mended": (nudge_rag.journal.recovery, "recover_copies", lambda journal: []),
-    "which version is live is read from the vectors": (nudge_rag.journal.copies, "find_live", swap_as_recorded),
+    "which version is live is read from the vectors": (nudge_rag.journal.copy_recovery, "find_live", swap_as_recorded),
     "a copy catches up before the switch": (FrameworkDictStore, "catch_up_and_switch", switch_as_copied),
     "a copy takes over the newer vectors of others": (MovedNodes, "wanted", take_the_copy),
     "a copy from before a later push is refused": (nudge_rag.journal.switch, "find_outdated", lambda journal, one: ""),

@@ -17,13 +17,7 @@ from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError, PushError
 from nudge_rag.journal.coding import Vectors
-from nudge_rag.journal.copies import (
-    require_catching_up,
-    require_copies,
-    require_not_switched,
-    write_all_beside,
-    write_beside,
-)
+from nudge_rag.journal.copies import write_all_beside, write_beside
 from nudge_rag.journal.fingerprints import differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
@@ -32,6 +26,7 @@ from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_b
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
 from nudge_rag.journal.returned import among, match_over
+from nudge_rag.journal.side_by_side import require_catching_up, require_copies, require_not_switched
 from nudge_rag.journal.stamping import stamp_version
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, undo_writes, write_over

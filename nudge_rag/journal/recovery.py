@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.errors import PushError
-from nudge_rag.journal.copies import recover_copies
+from nudge_rag.journal.copy_recovery import recover_copies
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import COMMITTED, LIVE, PREPARED, SUPERSEDED, VERIFIED
 from nudge_rag.journal.push_all import undo_blocks

@@ -12,7 +12,7 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
 from nudge_rag.errors import PushError
-from nudge_rag.journal.copies import undo_switch
+from nudge_rag.journal.copy_recovery import undo_switch
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import LIVE, REBUILT, SUPERSEDED
 from nudge_rag.journal.packed_map import node_map_of

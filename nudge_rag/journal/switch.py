@@ -9,22 +9,20 @@ from pathlib import Path
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument, warn_renamed
 from nudge_rag.errors import PushError
-from nudge_rag.journal.copies import (
+from nudge_rag.journal.copy_notes import LabelNotes
+from nudge_rag.journal.copy_recovery import record_as_in_place
+from nudge_rag.journal.differences import find_differences
+from nudge_rag.journal.late_copies import find_unnoted, settle_late_writes
+from nudge_rag.journal.manifest import COMMITTED, SWITCHED
+from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.side_by_side import (
     drop_copy,
-    find_outdated,
-    find_unnoted,
     labels_of,
-    record_as_in_place,
     require_atomic_switch,
     require_copies,
     require_not_switched,
-    settle_late_writes,
-    swap,
 )
-from nudge_rag.journal.copy_notes import LabelNotes
-from nudge_rag.journal.differences import find_differences
-from nudge_rag.journal.manifest import COMMITTED, SWITCHED
-from nudge_rag.journal.recovery import locked_journal
+from nudge_rag.journal.swapping import find_outdated, swap
 from nudge_rag.journal.versions import Version
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore

@@ -206,7 +206,7 @@ def test_a_copy_that_somebody_goes_on_writing_to_is_not_dropped(client, tmp_path
     switch(store, tmp_path)
     service.update(ids=["n6"], embeddings=[[1.0] * 4])
     monkeypatch.setattr(
-        "nudge_rag.journal.copies.time.sleep", lambda _: service.update(ids=["n7"], embeddings=[[2.0] * 4])
+        "nudge_rag.journal.late_copies.time.sleep", lambda _: service.update(ids=["n7"], embeddings=[[2.0] * 4])
     )
     with pytest.raises(PushError, match="somebody writes to the copy of version 0001, who opened it while it was live"):
         drop_copies(store, tmp_path)
