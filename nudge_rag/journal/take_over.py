@@ -93,28 +93,39 @@ def take_over(
     try:
         folder = _folder_of(store, Path(versions))
     except JournalError:
-        is_marked = read_json(own, ELSEWHERE) is not None
-        is_stamped = isinstance(store, StampedStore) and bool(store.find_stamped().nodes)
-        is_gone = is_emptied(own)
-        if not force and is_stamped and Path(versions) == Path(DEFAULT_VERSIONS):
-            refuse_lost_history(store)  # nobody has named a folder: it says where the history was
-        if not force or not (is_marked or is_stamped or is_gone):
+        if not _start_anew(store, own, Path(versions), force=force):
             raise
-        if is_marked:
-            _forget_mark(own)
-        if is_gone:
-            with own.lock():
-                release(own)
-        if isinstance(store, StampedStore):
-            store.drop_stamps()
-        home = Home(own, own, store.key)
-        if home.newest() is not None:  # its record is gone with all others
-            home.note_newest(None)
         return ()
     taken = _take_from_folder(store, own, folder, force=force)
     if force:
         _let_go_of_unrecorded(store, own)
     return taken
+
+
+def _start_anew(store: EmbeddingStore, own: BlobStorage, versions: Path, *, force: bool) -> bool:
+    """Let the vectors be their nodes' own if the history is known to be lost; False if it is not, or without force.
+
+    Raises:
+        JournalError: it is lost, and nobody has named a folder: says where it was.
+    """
+    is_marked = read_json(own, ELSEWHERE) is not None
+    is_stamped = isinstance(store, StampedStore) and bool(store.find_stamped().nodes)
+    is_gone = is_emptied(own)
+    if not force and is_stamped and versions == Path(DEFAULT_VERSIONS):
+        refuse_lost_history(store)
+    if not force or not (is_marked or is_stamped or is_gone):
+        return False
+    if is_marked:
+        _forget_mark(own)
+    if is_gone:
+        with own.lock():
+            release(own)
+    if isinstance(store, StampedStore):
+        store.drop_stamps()
+    home = Home(own, own, store.key)
+    if home.newest() is not None:  # its record is gone with all others
+        home.note_newest(None)
+    return True
 
 
 def _take_from_folder(
