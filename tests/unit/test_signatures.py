@@ -55,9 +55,14 @@ def functions(tree: ast.AST, name: str, *, in_class: bool = False) -> Iterator[t
 
 
 @pytest.fixture(scope="module")
-def found() -> list[tuple[str, int, int]]:
-    """Every function; each process that collects tests would read all files otherwise."""
-    return [function for name, tree in sources() for function in functions(tree, name)]
+def modules() -> list[tuple[str, ast.Module]]:
+    """Every module, parsed once; each process that collects tests would read all files otherwise."""
+    return list(sources())
+
+
+@pytest.fixture(scope="module")
+def found(modules) -> list[tuple[str, int, int]]:
+    return [function for name, tree in modules for function in functions(tree, name)]
 
 
 def test_more_than_seven_arguments_have_a_reason(found):
@@ -65,9 +70,9 @@ def test_more_than_seven_arguments_have_a_reason(found):
     assert {name for name, arguments, _ in found if arguments > MOST_ARGUMENTS} == EXCEPTIONS.keys()
 
 
-def test_more_than_seven_values_are_given_by_name():
+def test_more_than_seven_values_are_given_by_name(modules):
     """Of records too, which have as many fields as they must."""
-    calls = [(name, call) for name, tree in sources() for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    calls = [(name, call) for name, tree in modules for call in ast.walk(tree) if isinstance(call, ast.Call)]
     assert len(calls) > 10_000
     by_place = [(name, call) for name, call in calls if isinstance(call.func, ast.Name)]
     assert [f"{name}:{call.lineno}" for name, call in by_place if len(call.args) > MOST_ARGUMENTS] == []
