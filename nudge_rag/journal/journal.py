@@ -35,10 +35,11 @@ from nudge_rag.journal.manifest import (
     SUPERSEDED,
 )
 from nudge_rag.journal.manifest import wrong_manifest as why_wrong
-from nudge_rag.journal.ownership import STORE, Home, find_home
+from nudge_rag.journal.ownership import Home, find_home
 from nudge_rag.journal.returned import IsKnown, Returned, among, find_returned, match_over
 from nudge_rag.journal.stamping import find_unrecorded, refuse_older_history, stamps_in
 from nudge_rag.journal.storage import writing_to
+from nudge_rag.journal.store_record import STORE
 from nudge_rag.journal.versions import PUSH, Version, checked
 from nudge_rag.stores.access import reading, same_rows
 from nudge_rag.stores.base import EmbeddingStore

@@ -1,12 +1,7 @@
-"""Which history belongs to a store: its own, or that of a folder, of which the store carries a mark.
-
-Blobs: ``store.json`` names the store, in whatever holds its history; ``elsewhere.json`` in a store's own storage names
-the folder that holds it instead.
-"""
+"""Which history belongs to a store: its own, or that of a folder, of which the store carries a mark."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,29 +10,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nudge_rag.common.archive import MANIFEST, encode_manifest, parse_manifest
-from nudge_rag.errors import CorruptArchiveError, JournalError, LostHistoryError
+from nudge_rag.common.archive import MANIFEST, parse_manifest
+from nudge_rag.errors import CorruptArchiveError, JournalError
 from nudge_rag.journal.away import BLOB as AWAY
 from nudge_rag.journal.manifest import NAME, ROLLED_BACK, SUPERSEDED
-from nudge_rag.journal.origins import RELEASED, refuse_left_behind, refuse_pushed_in_memory
+from nudge_rag.journal.origins import refuse_left_behind, refuse_pushed_in_memory
 from nudge_rag.journal.stamping import refuse_lost_history
+from nudge_rag.journal.store_record import ELSEWHERE, NEWEST, ORIGIN, PUSHES, STORE, read_json, write_json
 from nudge_rag.journal.versions import Version, writing_to
+from nudge_rag.journal.witnesses import count_in, refuse_emptied, refuse_older, release
 from nudge_rag.stores.access import reading, require_store
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.stores.history import BlobStorage, CountedStorage, PlacedStorage, WitnessedStorage
+from nudge_rag.stores.history import BlobStorage, CountedStorage, PlacedStorage
 from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["DEFAULT_VERSIONS", "Home", "find_home", "has_records", "has_versions", "own_history"]
 
 # The default folder for the history of stores that cannot hold their own.
 DEFAULT_VERSIONS = "nudge-versions"
-STORE, ELSEWHERE = "store.json", "elsewhere.json"
-# In the record of a store: what it was copied from.
-ORIGIN = "origin"
-# In the record of a store: the name of the version that was recorded last.
-NEWEST = "newest"
-# In the record of a store whose nodes' table counts pushes too: how many were recorded in all.
-PUSHES = "pushes"
 
 
 @dataclass
@@ -92,7 +82,7 @@ class Home:
             return
         own = self.own if self.is_own and isinstance(self.own, CountedStorage) else None
         if own is not None:
-            kept[PUSHES] = max(own.n_counted(), _count_in(described) or 0) + 1
+            kept[PUSHES] = max(own.n_counted(), count_in(described) or 0) + 1
         write_json(self.storage, STORE, kept | {NEWEST: name})
         if own is not None:
             with writing_to(self.storage, "written to"):
@@ -152,83 +142,6 @@ class Home:
                 write_json(self.storage, STORE, described | {"turns": []})
 
 
-def release(own: BlobStorage) -> None:
-    """Note that a store's own storage is empty on purpose, if it can be told that it was not.
-
-    Raises:
-        JournalError: the history cannot be written to.
-    """
-    if isinstance(own, WitnessedStorage):
-        write_json(own, RELEASED, {})
-
-
-def is_emptied(own: BlobStorage) -> bool:
-    """Whether all is gone that a store's own storage once held.
-
-    Raises:
-        JournalError: the history cannot be read.
-    """
-    with writing_to(own, "read"):
-        return isinstance(own, WitnessedStorage) and own.is_emptied()
-
-
-def is_older(own: BlobStorage) -> bool:
-    """Whether the nodes' table tells of more pushes than the history in a store's own storage knows.
-
-    Raises:
-        JournalError: the history cannot be read.
-    """
-    if not isinstance(own, CountedStorage):
-        return False
-    with writing_to(own, "read"):
-        n_counted = own.n_counted()  # first: whatever was counted had been recorded before
-    try:
-        known = _count_in(read_json(own, STORE) or {}) if n_counted else None
-    except CorruptArchiveError:  # `repair` sets it aside
-        return False
-    return known is not None and known < n_counted
-
-
-def refuse_older(store: EmbeddingStore, own: BlobStorage) -> None:
-    """Raise LostHistoryError if nodes may hold what a push wrote that was recorded after a backup of the history."""
-    if is_older(own):
-        raise LostHistoryError(
-            f"pushes to this {store.name} store were recorded that its history, in {own.location}, does not know, as"
-            " after an older backup of that was restored alone: nodes may hold what they wrote, which would be taken"
-            " for originals. Bring the newer history back, or the nodes that belong to this one; or call"
-            " nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
-        )
-
-
-def accept_older(own: BlobStorage) -> bool:
-    """Let a history go on though it knows fewer pushes than the nodes' table tells of; whether it does.
-
-    Raises:
-        JournalError: the history cannot be read or written to.
-    """
-    described = read_json(own, STORE) if is_older(own) else None
-    if described is None or not isinstance(own, CountedStorage):
-        return False
-    write_json(own, STORE, described | {PUSHES: own.n_counted()})
-    return True
-
-
-def _count_in(described: Mapping[str, Any]) -> int | None:
-    """Number of pushes that the record of a store knows; None if an earlier release wrote it."""
-    n_pushes = described.get(PUSHES)
-    return n_pushes if isinstance(n_pushes, int) and not isinstance(n_pushes, bool) else None
-
-
-def _refuse_emptied(store: EmbeddingStore, own: BlobStorage) -> None:
-    """Raise LostHistoryError if nodes may hold what a push wrote whose record somebody has deleted."""
-    if is_emptied(own):
-        raise LostHistoryError(
-            f"this {store.name} store had a history in {own.location}, and nothing is left of it: nodes may hold what a"
-            " push wrote, which would be taken for originals. Bring it back from a backup; or embed these nodes again,"
-            " and call nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
-        )
-
-
 def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
     """Find the place of the history of ``store``.
 
@@ -259,7 +172,7 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
         _refuse_forgotten(store, own, key)
         refuse_left_behind(store, own)
         if not has_records(own):
-            _refuse_emptied(store, own)
+            refuse_emptied(store, own)
             refuse_lost_history(store)
         refuse_older(store, own)
         return Home(own, own, key)
@@ -272,7 +185,7 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
             f" {str(versions)!r})"
         )
     if own is not None and not has_records(folder):
-        _refuse_emptied(store, own)
+        refuse_emptied(store, own)
         refuse_lost_history(store)
     return Home(folder, own, key)
 
@@ -368,30 +281,3 @@ def _refuse_forgotten(store: EmbeddingStore, own: BlobStorage, key: str) -> None
                     f" versions={DEFAULT_VERSIONS!r}, or move them into the store with"
                     f" nudge_rag.take_over(store, {DEFAULT_VERSIONS!r})"
                 )
-
-
-def read_json(storage: BlobStorage, name: str) -> dict[str, Any] | None:
-    """Read the content of a blob with a checksum, None if there is none.
-
-    Raises:
-        CorruptArchiveError: the record is damaged.
-    """
-    try:
-        with writing_to(storage, "read"):
-            content = storage.read(name)
-    except KeyError:
-        return None
-    parsed = parse_manifest(f"{storage.location}/{name}", content)
-    if not isinstance(parsed.get("turns", []), list):
-        raise CorruptArchiveError(f"{storage.location}/{name}: turns are no list")
-    return parsed
-
-
-def write_json(storage: BlobStorage, name: str, content: Mapping[str, Any]) -> None:
-    """Write a blob with a checksum.
-
-    Raises:
-        JournalError: the journal cannot be written to.
-    """
-    with writing_to(storage, "written to"):
-        storage.write(name, encode_manifest(json.loads(json.dumps(dict(content)))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import IN_PLACE, ROLLED_BACK, SIDE_BY_SIDE, VERIFIED, WRITING
 from nudge_rag.journal.packed_map import NODE_MAP, unpack_adapter
 from nudge_rag.journal.push_all import AllWritten, NodeIds, undo_blocks, write_blocks
+from nudge_rag.journal.push_plan import PushPlan, plan_push
 from nudge_rag.journal.recovery import locked_journal
 from nudge_rag.journal.restore import describe_left_alone
-from nudge_rag.journal.returned import among, match_over
 from nudge_rag.journal.side_by_side import require_catching_up, require_copies, require_not_switched
 from nudge_rag.journal.stamping import stamp_version
 from nudge_rag.journal.versions import Version
 from nudge_rag.journal.writes import Written, undo_writes, write_over
-from nudge_rag.stores.access import read_present, reading, require_store, same_vectors, write_problem_of
+from nudge_rag.stores.access import reading, require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
 from nudge_rag.stores.storages import ProcessStorage
@@ -123,7 +123,7 @@ def push_vectors(
             own = Vectors(np.asarray(originals), np.asarray(originals), store.as_stored(moved))
             return _push_to_all(journal, names, own, details or {}, mode)
         with reading(store, "the nodes to push were read"):
-            plan = _plan(journal, names, np.asarray(originals), moved)
+            plan = plan_push(journal, names, np.asarray(originals), moved)
         written = _carry_out(journal, plan, details or {}, mode) if plan.ids else None
     changed = (*plan.changed, *(() if written is None else written[1].newer))
     missing = (*plan.missing, *(() if written is None else written[1].missing))
@@ -185,108 +185,7 @@ def _check_fits(live: Version | None, details: Mapping[str, Any], dimension: int
         raise PushError(f"{made} dimension {live.dimension}, this one has {dimension}: {advice}")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The nodes that a push is to write, and those it leaves alone.
-
-    Attributes:
-        ids: nodes that are written.
-        vectors: of these nodes.
-        changed: nodes that somebody else has changed since they were read.
-        missing: nodes that are no longer in the store.
-        away: nodes of the live version that are not in the store: id, nudged vector, original.
-        back: nodes that had been away and are there again.
-    """
-
-    ids: list[str]
-    vectors: Vectors
-    changed: tuple[str, ...]
-    missing: tuple[str, ...]
-    away: list[tuple[str, FloatArray, FloatArray]]
-    back: list[str]
-
-
-def _plan(journal: Journal, ids: Sequence[str], originals: FloatArray, vectors: FloatArray) -> _Plan:
-    store, live = journal.store, journal.live
-    dtype = np.dtype(store.capabilities.dtype)
-    targets = {n: (o, v) for n, o, v in zip(ids, originals.astype(dtype), store.as_stored(vectors), strict=True)}
-    live_at = {} if live is None else {node_id: at for at, node_id in enumerate(live.ids)}
-    asked = dict.fromkeys([*targets, *live_at, *journal.away.vectors])
-    current, gone = read_present(store, list(asked))
-    known = {} if live is None else _originals_of_held(store, live, live_at, current)
-    for node_id, (_, original) in journal.away.vectors.items():
-        if node_id in current and node_id not in known and journal.away.is_back(store, node_id, current[node_id]):
-            known[node_id] = original.astype(dtype)
-    returned = _find_returned(journal, current, targets, {*asked} - {*known})
-    rows, changed = [], []
-    for node_id, now in {**current, **returned.vectors}.items():
-        ours = node_id in known or node_id in returned.originals
-        original = known.get(node_id, returned.originals.get(node_id, now))
-        wanted = targets.get(node_id)
-        if wanted is None:
-            # Nudged by an earlier push and by this one no longer: back to its original.
-            if ours:
-                rows.append((node_id, original, now, original))
-        elif same_vectors(store, original, wanted[0]):
-            rows.append((node_id, original, now, wanted[1]))
-        else:
-            changed.append(node_id)
-    away = []
-    if live is not None:
-        away = [(n, live.after[live_at[n]], live.originals[live_at[n]]) for n in gone if n in live_at]
-    back = [node_id for node_id in journal.away.vectors if node_id in current]
-    parts = [np.array([row[part] for row in rows], dtype=dtype) for part in (1, 2, 3)]
-    missing = tuple(node_id for node_id in gone if node_id in targets)
-    return _Plan([row[0] for row in rows], Vectors(*parts), tuple(changed), missing, away, back)
-
-
-def _originals_of_held(
-    store: EmbeddingStore, live: Version, live_at: Mapping[str, int], current: Mapping[str, FloatArray]
-) -> dict[str, FloatArray]:
-    """Originals of the nodes that hold what the live version wrote or found."""
-    return {
-        node_id: live.originals[live_at[node_id]]
-        for node_id, now in current.items()
-        if node_id in live_at and live.holds(store, now, live_at[node_id])
-    }
-
-
-def _find_returned(
-    journal: Journal,
-    current: Mapping[str, FloatArray],
-    targets: Mapping[str, tuple[FloatArray, FloatArray]],
-    doubtful: Collection[str],
-) -> _Returned:
-    """Nodes that hold a nudge again whose version is over; among ``current`` those that are ``doubtful``."""
-    store, over = journal.store, journal.over(journal.live)
-    dtype, found = store.capabilities.dtype, _Returned({}, {})
-    if not over:
-        return found
-    for part in journal.find_returned(among(current)):
-        found.vectors.update(zip(part.ids, part.found, strict=True))
-        found.originals.update(zip(part.ids, part.originals.astype(dtype), strict=True))
-    names = [
-        node_id
-        for node_id in doubtful
-        if node_id in current
-        and not (node_id in targets and same_vectors(store, current[node_id], targets[node_id][0]))
-    ]
-    if names:
-        vectors = np.array([current[node_id] for node_id in names])
-        for _, places, before in match_over(store, over, names, vectors):
-            found.originals.update(zip([names[place] for place in places], before.astype(dtype), strict=True))
-    return found
-
-
-@dataclass(frozen=True)
-class _Returned:
-    """Nodes that hold a nudge again: vectors of those that were read besides others, and originals of all."""
-
-    vectors: dict[str, FloatArray]
-    originals: dict[str, FloatArray]
-
-
-def _carry_out(journal: Journal, plan: _Plan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:
+def _carry_out(journal: Journal, plan: PushPlan, details: Mapping[str, Any], mode: str) -> tuple[Version, Written]:
     if mode == SIDE_BY_SIDE:
         version = journal.record(plan.ids, plan.vectors, details, mode)
         # Once it is live, nothing else tells of nodes that the version before has moved and that are away.
@@ -366,7 +265,7 @@ def _write_all(journal: Journal, version: Version, live: Version | None, known: 
     return written
 
 
-def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Version, Written]:
+def _write_checked(journal: Journal, plan: PushPlan, version: Version) -> tuple[Version, Written]:
     store = journal.store
     version.set_state(WRITING)
     try:
@@ -384,7 +283,7 @@ def _write_checked(journal: Journal, plan: _Plan, version: Version) -> tuple[Ver
     return version, written
 
 
-def _finish(journal: Journal, plan: _Plan, version: Version, written: Written) -> None:
+def _finish(journal: Journal, plan: PushPlan, version: Version, written: Written) -> None:
     """Record the live vectors; those that the push left alone are kept in its record."""
     if not written.kept:
         version.set_state(ROLLED_BACK)

@@ -11,17 +11,9 @@ from nudge_rag.errors import CorruptArchiveError, JournalError, LostHistoryError
 from nudge_rag.journal.away import BLOB
 from nudge_rag.journal.ingested import FOLDER
 from nudge_rag.journal.journal import Journal, LostVersionError
-from nudge_rag.journal.ownership import (
-    ELSEWHERE,
-    STORE,
-    Home,
-    find_home,
-    has_versions,
-    own_history,
-    read_json,
-    write_json,
-)
+from nudge_rag.journal.ownership import Home, find_home, has_versions, own_history
 from nudge_rag.journal.recovery import recover
+from nudge_rag.journal.store_record import ELSEWHERE, STORE, read_json, write_json
 from nudge_rag.journal.versions import writing_to
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from nudge_rag.common.archive import MANIFEST
-from nudge_rag.common.text import preview
 from nudge_rag.errors import JournalError
-from nudge_rag.journal.away import AwayNodes
-from nudge_rag.journal.blocks import BlockRecord
-from nudge_rag.journal.ingested import FOLDER as INGESTED
-from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
-from nudge_rag.journal.manifest import COMMITTED, LIVE, NAME, SUPERSEDED, SWITCHED
-from nudge_rag.journal.origins import LeftBehind, find_left_behind, holds_anything
-from nudge_rag.journal.ownership import (
-    DEFAULT_VERSIONS,
-    ELSEWHERE,
-    STORE,
-    Home,
-    accept_older,
-    has_records,
-    has_versions,
-    is_emptied,
-    is_older,
-    own_history,
-    read_json,
-    refuse_older,
-    release,
+from nudge_rag.journal.copied_history import (
+    copy_from_file,
+    copy_from_origin,
+    copy_what_is_here,
+    forget_mark,
+    is_held,
+    write_one,
 )
+from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.manifest import NAME
+from nudge_rag.journal.origins import LeftBehind, find_left_behind, holds_anything
+from nudge_rag.journal.ownership import DEFAULT_VERSIONS, Home, has_records, has_versions, own_history
 from nudge_rag.journal.stamping import refuse_lost_history, stamps_in
-from nudge_rag.journal.versions import Version, writing_to
-from nudge_rag.stores.access import read_present, reading, same_vectors
+from nudge_rag.journal.store_record import ELSEWHERE, STORE, read_json
+from nudge_rag.journal.versions import writing_to
+from nudge_rag.journal.witnesses import accept_older, is_emptied, is_older, refuse_older, release
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.history import BlobStorage, NeighboringStorage
 from nudge_rag.stores.memory.files import SUFFIX
@@ -84,11 +71,11 @@ def take_over(
         refuse_older(store, own)
         raise JournalError(f"this {store.name} store has a history already, in {own.location}: nothing was taken over")
     if not isinstance(versions, str | Path):
-        return _copy_from_origin(store, own, versions)
+        return copy_from_origin(store, own, versions)
     left = _left_behind(store, own, Path(versions))
     if left is not None:
         identity = Home(left.live.storage, left.live.storage, store.key).identity()
-        _write_one(store, own, left.live, identity, left.live.storage.location)
+        write_one(store, own, left.live, identity, left.live.storage.location)
         return (left.live.name,)
     try:
         folder = _folder_of(store, Path(versions))
@@ -116,7 +103,7 @@ def _start_anew(store: EmbeddingStore, own: BlobStorage, versions: Path, *, forc
     if not force or not (is_marked or is_stamped or is_gone):
         return False
     if is_marked:
-        _forget_mark(own)
+        forget_mark(own)
     if is_gone:
         with own.lock():
             release(own)
@@ -138,9 +125,9 @@ def _take_from_folder(
         if not force:
             journal.refuse_older(stamps)
         if _has_gone_on(own, folder):
-            return _copy_what_is_here(store, own, journal, force=force)
+            return copy_what_is_here(store, own, journal, force=force)
         if _is_of_another_file(folder):
-            return _copy_from_file(store, own, journal, force=force)
+            return copy_from_file(store, own, journal, force=force)
         _refuse_another_store(journal)
         with own.lock(), writing_to(own, "written to"):
             # Manifests last: a version without one does not count, should this be cut off.
@@ -184,21 +171,6 @@ def _left_behind(store: EmbeddingStore, own: BlobStorage, versions: Path) -> Lef
     return find_left_behind(store, own)
 
 
-def _copy_from_origin(store: EmbeddingStore, own: BlobStorage, origin: EmbeddingStore) -> tuple[str, ...]:
-    """Copy the live version of the store that this one was copied from."""
-    journal = Journal.open(origin)
-    # Where both are in one file, they have one lock: the origin's is given back before the other is taken.
-    with journal.lock():
-        live = journal.live
-        if live is not None:
-            live.load()
-    if live is None or not _is_held(store, live, moved=True):
-        what = "nothing is pushed to it" if live is None else f"no node holds what its version {live.name} wrote"
-        raise JournalError(f"this {store.name} store is no copy of {origin.key}: {what}; nothing was taken over")
-    _write_one(store, own, live, journal.home.identity(), f"{origin.name} {origin.key}")
-    return (live.name,)
-
-
 def _has_gone_on(own: BlobStorage, folder: FolderStorage) -> bool:
     """Whether the store has the mark of a folder that has gone on with another copy."""
     mark, described = read_json(own, ELSEWHERE), read_json(folder, STORE)
@@ -210,83 +182,6 @@ def _has_gone_on(own: BlobStorage, folder: FolderStorage) -> bool:
 def _is_of_another_file(folder: FolderStorage) -> bool:
     """Whether the folder lies beside the file that it belongs to, which needs it."""
     return folder.path.suffix == SUFFIX and folder.path.with_suffix("").is_file()
-
-
-def _copy_from_file(store: EmbeddingStore, own: BlobStorage, journal: Journal, *, force: bool) -> tuple[str, ...]:
-    """Copy the newest version of another file of which this store holds a node."""
-    taken = _copy_what_is_here(store, own, journal, force=force)
-    if not taken and not force:
-        raise JournalError(
-            f"{journal.storage.location} is the history of another store: no node of this {store.name} store holds what"
-            " it wrote; nothing was taken over"
-        )
-    return taken
-
-
-def _copy_what_is_here(store: EmbeddingStore, own: BlobStorage, journal: Journal, *, force: bool) -> tuple[str, ...]:
-    """Copy the newest version of which this store holds a node, and take the mark away."""
-    states = (*LIVE, SUPERSEDED, SWITCHED)
-    kept = [one for one in reversed(journal.versions) if one.state in states and not one.is_thinned]
-    found = next((one for one in kept if _is_held(store, one, moved=True)), None)
-    unknown = _unexplained(store, kept, found)
-    if (unknown or not kept) and not force:
-        which = f"{len(unknown)} node(s) ({preview(unknown)})" if unknown else "nodes"
-        raise JournalError(
-            f"{journal.storage.location} has gone on with another copy of this {store.name} store, and no longer has"
-            f" the originals of {which} that this one may hold nudged: embed them again, then call"
-            " nudge_rag.take_over(store, versions, force=True), which takes the vectors that are there for their own"
-        )
-    if found is not None:
-        identity = journal.home.identity()
-        _write_one(store, own, found, identity, str(journal.storage.location))
-    _forget_mark(own)
-    return () if found is None else (found.name,)
-
-
-def _forget_mark(own: BlobStorage) -> None:
-    with own.lock(), writing_to(own, "written to"):
-        release(own)
-        own.delete(ELSEWHERE)
-
-
-def _unexplained(store: EmbeddingStore, kept: Sequence[Version], found: Version | None) -> list[str]:
-    """Nodes that versions have moved whose vectors are neither their originals nor what ``found`` wrote."""
-    originals = {node_id: version.originals[row] for version in kept for row, node_id in enumerate(version.ids)}
-    written = {} if found is None else dict(zip(found.ids, found.after, strict=True))
-    with reading(store, "its nodes were compared with the history"):
-        present, _ = read_present(store, list(originals))
-    return [
-        node_id
-        for node_id, vector in present.items()
-        if not same_vectors(store, vector, originals[node_id].astype(vector.dtype))
-        and not (node_id in written and same_vectors(store, vector, written[node_id].astype(vector.dtype)))
-    ]
-
-
-def _write_one(store: EmbeddingStore, own: BlobStorage, version: Version, identity: str | None, origin: str) -> None:
-    """Record ``version`` as the only one of this store, pushed in place: copies beside it did not come along.
-
-    With it come the nodes that the origin waits for, and those that were mapped before they were added: they may be in
-    this store, or come back to it.
-    """
-    names = version.storage.names()
-    away = AwayNodes.read(version.storage, names)
-    dropped = ["mode", "label", "base", "thinned", "arrays", "arrays_sha256", "before_like", PREVIOUS]
-    dropped += [] if version.is_streamed else ["n_nodes"]
-    manifest = {name: value for name, value in version.manifest.items() if name not in dropped}
-    manifest |= {"state": COMMITTED, FRESH: True, "ids": list(version.ids)}
-    with own.lock():
-        Home(own, own, store.key).describe(store, origin, identity)
-        with writing_to(own, "written to"):
-            for blob in names:
-                folder, _, part = blob.rpartition("/")
-                is_block = version.is_streamed and folder == version.name and BlockRecord.owns(part)
-                if is_block or folder == INGESTED:
-                    with suppress(KeyError):  # a rollback of the origin has just undone these nodes
-                        own.write(blob, version.storage.read(blob))
-        Version(own, version.name, manifest).write(version.load())
-        # Last: with nodes that are away, and no version, the store would seem to have its history.
-        AwayNodes(own).add((node_id, *vectors) for node_id, vectors in away.vectors.items())
 
 
 def _folder_of(store: EmbeddingStore, versions: Path) -> FolderStorage:
@@ -324,22 +219,8 @@ def _is_journal(path: Path) -> bool:
 def _refuse_another_store(journal: Journal) -> None:
     """A history none of whose live nodes is in the store, or holds a vector that it knows, is another store's."""
     live = journal.live
-    if live is not None and not _is_held(journal.store, live, moved=False):
+    if live is not None and not is_held(journal.store, live, moved=False):
         raise JournalError(
             f"{journal.storage.location} is the history of another store, or its push is no longer in this one: none of"
             f" the {len(live.ids)} nodes of version {live.name} holds what it wrote; nothing was taken over"
         )
-
-
-def _is_held(store: EmbeddingStore, version: Version, *, moved: bool) -> bool:
-    """Whether a node of ``store`` holds what ``version`` wrote; with ``moved``, only those count that it has moved."""
-    for block in version.parts():
-        after = block.vectors.after
-        rows = np.flatnonzero((after != block.vectors.originals).any(axis=1)) if moved else range(len(block.ids))
-        with reading(store, "its nodes were compared with the history"):
-            present, _ = read_present(store, [block.ids[row] for row in rows])
-        for row in rows:
-            vector = present.get(block.ids[row])
-            if vector is not None and vector.shape == after[row].shape and same_vectors(store, vector, after[row]):
-                return True
-    return False

@@ -30,8 +30,8 @@ from nudge_rag import (
 from nudge_rag.journal.away import AwayNodes
 from nudge_rag.journal.ingested import IngestedNodes
 from nudge_rag.journal.journal import original_vectors
-from nudge_rag.journal.ownership import read_json, write_json
 from nudge_rag.journal.push import push_vectors
+from nudge_rag.journal.store_record import read_json, write_json
 from nudge_rag.stores import InMemoryStore, SimpleStore
 from nudge_rag.stores.stamps import Stamps, read_stamps
 from nudge_rag.tuning.adapters import LiveAdapter, open_journal
