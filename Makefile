@@ -13,8 +13,10 @@ LAKE := lake
 EXPERIMENTAL := elasticsearch opensearch pinecone weaviate
 REPORTS := .stores-tested
 # Tests run in this many processes, each with servers, folders and ports of its own and one thread for linear algebra:
-# one more than there are processors, since tests of databases wait for a quarter of their time.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+# two more than there are processors, since tests of databases wait for a quarter of their time, and one more if there is
+# less than 12 GB of memory, of which each takes one or two.
+WORKERS ?= $(shell $(PYTHON) -c "import os; size = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'); \
+	print((os.cpu_count() or 1) + (2 if size > 12e9 else 1))")
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 DEMO_ARGS ?=
 # Rooms whose docstrings are as documentation tools read them, errors in sections of their own.

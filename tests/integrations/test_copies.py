@@ -19,7 +19,7 @@ import nudge_rag
 from tests.integrations import test_langchain, test_llama_index
 
 K = 7
-EVERY = 8
+EVERY = 4
 EVEN = MetadataFilters(filters=[MetadataFilter(key="parity", value="even")])
 
 

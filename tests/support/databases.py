@@ -220,6 +220,6 @@ def import_for(kind: str) -> None:
     for package in DATABASES[kind].packages:
         importlib.import_module(package)
     if kind == "qdrant":
-        from tests.support.qdrant_schemas import share_schemas
+        from tests.support.qdrant_schemas import keep_schemas
 
-        share_schemas()
+        keep_schemas()

@@ -1,4 +1,7 @@
-"""Clients of Qdrant share what they know of their own models, of which each makes a copy: 15 ms, a thousand times."""
+"""What clients of Qdrant work out again and again is kept: the schemas of their models, and the paths of filters.
+
+Each client copies and converts all schemas, 15 ms a thousand times; local mode parses a filter's path for every node.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import functools
 from typing import Any
 
 from qdrant_client.embed import type_inspector
+from qdrant_client.local import payload_value_extractor
 
 
-def share_schemas() -> None:
+def keep_schemas() -> None:
     """Let all clients of this process look at one description of the models, to which they only ever add."""
-    module: Any = type_inspector
-    if not hasattr(module.ModelSchemaParser, "cache_info"):
-        module.ModelSchemaParser = functools.cache(module.ModelSchemaParser)
+    inspector: Any = type_inspector
+    extractor: Any = payload_value_extractor
+    if not hasattr(inspector.ModelSchemaParser, "cache_info"):
+        inspector.ModelSchemaParser = functools.cache(inspector.ModelSchemaParser)
+        extractor.parse_json_path = functools.cache(extractor.parse_json_path)

@@ -19,9 +19,9 @@ from tests.support.builders.common import (
     llama_index,
     uuid_id,
 )
-from tests.support.qdrant_schemas import share_schemas
+from tests.support.qdrant_schemas import keep_schemas
 
-share_schemas()
+keep_schemas()
 
 
 def qdrant(
