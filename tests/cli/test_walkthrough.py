@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.cli import shop
 from tests.cli.conftest import FOLDER
+from tests.support.forking_commands import COMMAND, ForkingParent
 
 FINGERPRINT = """
 import hashlib, sys
@@ -21,8 +24,34 @@ print(hashlib.sha256(repr(rows).encode()).hexdigest())
 """
 
 
+# What the commands import for these two databases.
+MODULES = (
+    "chromadb.api.fastapi",
+    "chromadb.api.rust",
+    "h2.connection",
+    "httpcore",
+    "psycopg",
+    "nudge_rag.stores.chroma",
+)
+# In place of the command: has it run by the forking parent, in this folder and into the files of this process.
+ASK = """#!/usr/bin/env bash
+printf '%s\\0' "$PWD" "/proc/$$/fd/1" "/proc/$$/fd/2" "$@" > {requests}
+read -r status < {answers}
+exit "$status"
+"""
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+
+
+@pytest.fixture(scope="module")
+def parent():
+    """Forks processes that have imported the clients of both databases."""
+    made = ForkingParent(*MODULES)
+    yield made
+    made.stop()
+
+
 @pytest.fixture(params=["chroma", "postgres"])
-def store(request, tmp_path, servers):
+def store(request, tmp_path, servers, parent):
     """A store with the texts of a folder."""
     shop.write_files(tmp_path)
     if request.param == "chroma":
@@ -32,27 +61,48 @@ def store(request, tmp_path, servers):
 
         target = new_database(servers)
         url = f"{target}{'&' if '?' in target else '?'}table=docs&similarity=cosine"
-    subprocess.run([sys.executable, FOLDER / "shop.py", tmp_path / "texts", target], check=True)
+    code = f"import runpy; runpy.run_path({str(FOLDER / 'shop.py')!r}, run_name='__main__')"
+    filled = parent.run(code, [str(tmp_path / "texts"), str(target)], tmp_path, os.environ | ENVIRONMENT)
+    assert filled.returncode == 0, filled.stderr
     return url
 
 
-def fingerprint(url):
-    result = subprocess.run([sys.executable, "-c", FINGERPRINT, url], capture_output=True, text=True, check=True)
+@pytest.fixture
+def binaries(parent, tmp_path):
+    """A folder with ``nudge-rag``, whose calls a thread of this process hands to the parent."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    requests, answers, command = (folder / name for name in ("requests", "answers", "nudge-rag"))
+    os.mkfifo(requests)
+    os.mkfifo(answers)
+    command.write_text(ASK.format(requests=requests, answers=answers))
+    command.chmod(0o755)
+
+    def serve():
+        while request := requests.read_bytes():
+            work, output, error, *arguments = request.decode().split("\0")[:-1]
+            status = 70  # if the parent fails, which is raised in the end
+            try:
+                status = parent.run_into([output, error], COMMAND, arguments, Path(work), os.environ | ENVIRONMENT)
+            finally:
+                answers.write_text(f"{status}\n")
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve)
+        yield folder
+        requests.write_bytes(b"")
+        serving.result()
+
+
+def fingerprint(parent, folder, url):
+    result = parent.run(FINGERPRINT, [url], folder, os.environ | ENVIRONMENT)
+    assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
-def test_the_walkthrough(store, tmp_path):
-    before = fingerprint(store)
-    binaries = tmp_path / "bin"
-    binaries.mkdir()
-    command = binaries / "nudge-rag"
-    command.write_text(f"#!{sys.executable}\nimport sys\nfrom nudge_rag.cli import main\nsys.exit(main())\n")
-    command.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path]),
-    }
+def test_the_walkthrough(store, parent, binaries, tmp_path):
+    before = fingerprint(parent, tmp_path, store)
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     work = tmp_path / "work"
     result = subprocess.run(
         [FOLDER / "walkthrough.sh", store, tmp_path / "clicks.csv", "shop:embed", work],
@@ -70,4 +120,4 @@ def test_the_walkthrough(store, tmp_path):
     for page in ("tuned", "before", "pushed"):
         assert "default-src" in (work / f"{page}.html").read_text(encoding="utf-8")
         json.loads((work / f"{page}.json").read_text(encoding="utf-8"))
-    assert fingerprint(store) == before
+    assert fingerprint(parent, tmp_path, store) == before

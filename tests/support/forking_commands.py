@@ -53,20 +53,35 @@ COMMAND = "import sys; from nudge_rag.cli import main; sys.exit(main())"
 
 
 class ForkingParent:
-    """The parent, from the outside; started when it is first asked."""
+    """The parent, from the outside; started when it is first asked.
 
-    def __init__(self) -> None:
+    Args:
+        modules: what it imports as well.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
         self._parent: subprocess.Popen[str] | None = None
 
     def run(
         self, code: str, arguments: list[str], folder: Path, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Run ``code`` in a fork as ``python -c`` does, and wait for it."""
+        with tempfile.TemporaryDirectory() as outputs:
+            files = [str(Path(outputs) / name) for name in ("stdout", "stderr")]
+            status = self.run_into(files, code, arguments, folder, environment)
+            output, error = (Path(file).read_text(encoding="utf-8") for file in files)
+        return subprocess.CompletedProcess(["-c", *arguments], status, output, error)
+
+    def run_into(
+        self, files: list[str], code: str, arguments: list[str], folder: Path, environment: dict[str, str]
+    ) -> int:
+        """Run ``code`` with these files as its standard output and error; the exit status."""
         if self._parent is None or self._parent.poll() is not None:
             # As if from a script beside nudge_rag: its folder must not come first on the children's path.
             start = f"import runpy; runpy.run_path({__file__!r}, run_name='__main__')"
             self._parent = subprocess.Popen(
-                [sys.executable, "-c", start],
+                [sys.executable, "-c", start, *self._modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -74,14 +89,10 @@ class ForkingParent:
             )
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
-        with tempfile.TemporaryDirectory() as outputs:
-            files = [str(Path(outputs) / name) for name in ("stdout", "stderr")]
-            job = {"code": code, "argv": ["-c", *arguments], "folder": str(folder), "environment": environment}
-            self._parent.stdin.write(json.dumps({**job, "outputs": files}) + "\n")
-            self._parent.stdin.flush()
-            status = int(self._parent.stdout.readline())
-            output, error = (Path(file).read_text(encoding="utf-8") for file in files)
-        return subprocess.CompletedProcess([*job["argv"]], status, output, error)
+        job = {"code": code, "argv": ["-c", *arguments], "folder": str(folder), "environment": environment}
+        self._parent.stdin.write(json.dumps({**job, "outputs": files}) + "\n")
+        self._parent.stdin.flush()
+        return int(self._parent.stdout.readline())
 
     def stop(self) -> None:
         """Let the parent end."""
@@ -110,7 +121,7 @@ def run_job(job: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    for module in IMPORTS:
+    for module in (*IMPORTS, *sys.argv[1:]):
         importlib.import_module(module)
     # matplotlib imports most, and finds its fonts, when it draws for the first time.
     draw_lines("warm-up", [0.0, 1.0], [0.0, 1.0], labels=("x", "y"), mark=None, log=True)
