@@ -157,11 +157,28 @@ def test_places_beside_what_is_kept(kept, data):
     assert found.tolist() == [others[place] for place in places]
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 400), st.integers(1, 40), st.booleans(), st.sampled_from([1, 3, 32]))
+def test_the_largest_are_those_of_a_sort(seed, count, wanted, tied, sampled):
+    rng = np.random.default_rng(seed)
+    scores = rng.permutation(count).astype(np.float32)
+    if tied:
+        scores = scores // 5
+    wanted = min(wanted, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SAMPLED_SCORES", sampled)
+        found = module._largest(scores, wanted)
+    assert len(set(found.tolist())) == wanted
+    assert found.tolist() == sorted(found.tolist())
+    assert sorted(scores[found]) == sorted(scores)[-wanted:]
+
+
 @pytest.mark.parametrize(
-    ("at_once", "nodes_of_parts", "size"), [(1, 300, 32), (3, 300, 32), (16, 300, 32), (3, 100, 96)]
+    ("at_once", "nodes_of_parts", "size"), [(1, 300, 32), (12, 300, 32), (100, 300, 32), (5, 100, 96)]
 )
-def test_nodes_near_the_means_of_parts_however_many_groups_at_once(monkeypatch, at_once, nodes_of_parts, size):
-    monkeypatch.setattr(module, "GROUPS_AT_ONCE", at_once)
+def test_nodes_near_the_means_of_parts_however_many_means_at_once(monkeypatch, at_once, nodes_of_parts, size):
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 300 * at_once)
+    monkeypatch.setattr(module, "FEWEST_MEANS", 1)
     monkeypatch.setattr(module, "NODES_OF_PARTS", nodes_of_parts)
     rng = np.random.default_rng(5)
     nodes, queries = unit(rng.normal(size=(300, 6))), unit(rng.normal(size=(420, 6)))
