@@ -145,13 +145,16 @@ def _switch(arguments: argparse.Namespace) -> Outcome:
 def _rollback(arguments: argparse.Namespace) -> Outcome:
     """Undo pushes; ends with 1 if nothing is live or vectors are not exact, 4 if nodes were left alone."""
     from nudge_rag import versions
+    from nudge_rag.journal.manifest import SUPERSEDED
     from nudge_rag.journal.rollback import rollback
 
     store, where = open_named_store(arguments.store), journal_of(arguments)
-    live = [version for version in versions(store, **where) if version.is_live]
+    recorded = versions(store, **where)
+    live = [version for version in recorded if version.is_live]
+    has_older = len(live) > 1 or any(version.state == SUPERSEDED for version in recorded)
     what, nodes = f"version {arguments.version} and later ones", live[-1].n_nodes if live else 0
     if arguments.version is None and live:
-        what = f"version {live[-1].name}"
+        what = f"version {live[-1].name}" + (" and those before it" if has_older else "")
     elif arguments.version is None:
         what, nodes = _describe_returned(store, where)
     if not what:

@@ -23,7 +23,7 @@ from nudge_rag.cli.night_folder import (
     remove_old,
     write_state,
 )
-from nudge_rag.cli.resources import load_model, load_pairs, open_named_store
+from nudge_rag.cli.resources import load_model, load_pairs, open_lasting_store, open_named_store
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
 from nudge_rag.cli.texts import load_documents, load_texts
 
@@ -137,7 +137,7 @@ def _tune(config: NightConfig, night: Night, work: Path) -> dict[str, Any]:
     if not all(part.n_queries for part in split):
         return {"over": "there are too few labels to hold some out", "pushed": False}
     nudge = tune(
-        open_named_store(config.store),
+        open_lasting_store(config.store),
         split,
         load_model(config.model),
         solver=cast("SolverName", config.solver),  # tune names what it does not know

@@ -25,13 +25,13 @@ def _nightly(arguments: argparse.Namespace) -> Outcome:
     from nudge_rag.cli.judging import load_judge
     from nudge_rag.cli.night import run_night
     from nudge_rag.cli.night_config import read_config
-    from nudge_rag.cli.resources import check_report_file, load_model, open_named_store
+    from nudge_rag.cli.resources import check_report_file, load_model, open_lasting_store
     from nudge_rag.common.lock import locked
 
     config = read_config(arguments.config)
     check_report_file("report.html")
     if arguments.dry_run:
-        store, files = open_named_store(config.store), config.pair_files()
+        store, files = open_lasting_store(config.store), config.pair_files()
         load_model(config.model)
         load_judge(config.judge, config.store, config.model, config.versions)
         text = f"{store.name} holds {store.count():,} nodes; {len(files)} file(s) of pairs; the model can be loaded."

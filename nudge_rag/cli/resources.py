@@ -35,6 +35,7 @@ __all__ = [
     "load_object",
     "load_pairs",
     "open_framework_store",
+    "open_lasting_store",
     "open_named_store",
     "pairs_format",
 ]
@@ -119,6 +120,24 @@ def open_named_store(name: str) -> EmbeddingStore:
 
         return open_store(_VARIABLE.sub(lambda match: quote(_variable(match.group(1)), safe=""), name))
     return _adapted(_load_store(name), name)
+
+
+def open_lasting_store(name: str) -> EmbeddingStore:
+    """Return the store of a name to push to it: not one whose vectors end with this process.
+
+    Raises:
+        UsageError: as `open_named_store`; or a store in memory, of which nothing would be left.
+    """
+    from nudge_rag.stores.history import HistoryStore
+    from nudge_rag.stores.storages import ProcessStorage
+
+    store = open_named_store(name)
+    if isinstance(store, HistoryStore) and isinstance(store.history(), ProcessStorage):
+        raise UsageError(
+            f"{name} is a {store.name} store in memory: what is pushed would end with this command. Name an object of"
+            " embedding_store(..., persist_path=...), from langchain_nudge or llama_index.retrievers.nudge, instead"
+        )
+    return store
 
 
 def open_framework_store(name: str) -> Any:

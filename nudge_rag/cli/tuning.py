@@ -18,6 +18,7 @@ from nudge_rag.cli.resources import (
     journal_of,
     load_model,
     load_pairs,
+    open_lasting_store,
     open_named_store,
 )
 from nudge_rag.cli.texts import add_documents, add_texts, load_documents, load_texts
@@ -121,7 +122,7 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
     from nudge_rag.tuning.tune import tune
 
     check_report_file(arguments.report)
-    store = open_named_store(arguments.store)
+    store = open_lasting_store(arguments.store) if arguments.push else open_named_store(arguments.store)
     nudge = tune(
         store,
         load_pairs(arguments.pairs, arguments.format, encoding=arguments.encoding),
@@ -167,6 +168,7 @@ def describe_nudge(nudge: Nudge) -> dict[str, Any]:
 
 def _push(arguments: argparse.Namespace) -> Outcome:
     """Push a saved nudge."""
+    open_lasting_store(arguments.store)
     return push_nudge(load_nudge(arguments), arguments)
 
 

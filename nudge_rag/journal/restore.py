@@ -51,6 +51,7 @@ class RollbackReceipt:
         exact: whether every restored vector was read back and equals the one wanted: bit for bit, or to the store's own
             rounding if it has one.
         rounding: of the store; 0 if it keeps every bit.
+        live: the version that is live now, None if none is.
     """
 
     restored: int
@@ -59,10 +60,12 @@ class RollbackReceipt:
     missing: tuple[str, ...] = field(default=(), repr=False)
     exact: bool = True
     rounding: float = 0.0
+    live: str | None = None
 
     def __str__(self) -> str:
         if self.version is None and not self.restored:
-            return "Nothing was rolled back: no push is live."
+            live = "no push is live" if self.live is None else f"version {self.live} is live, which is older"
+            return f"Nothing was rolled back: {live}."
         how = "to the store's rounding" if self.rounding else "bit for bit"
         before = "they were pushed" if self.version is None else f"version {self.version}"
         done = f"{self.restored:,} vectors are as they were before {before}, {how}."

@@ -80,6 +80,7 @@ def rollback(
             # Nodes that a push in place had moved before are among those of the version that was switched back.
             restored = max(receipt.restored, back.n_nodes)
             receipt = replace(receipt, restored=restored, version=receipt.version or back.name)
+        receipt = replace(receipt, live=None if journal.live is None else journal.live.name)
     if receipt.changed_since or receipt.missing:
         warn_caller(
             f"left alone: {len(receipt.changed_since)} node(s) changed since the push, {len(receipt.missing)} no longer"
@@ -170,11 +171,19 @@ def _undo_returned(journal: Journal, receipt: RollbackReceipt, is_written: IsKno
     return replace(receipt, restored=receipt.restored + len(restored), changed_since=changed, version=name)
 
 
+def _oldest_name(version: Version) -> str:
+    """Name the oldest version that a rollback to the originals undoes: the one before, if its record was pruned."""
+    previous = None if version.manifest.get(FRESH) is True else version.manifest.get(PREVIOUS)
+    return previous if isinstance(previous, str) else version.name
+
+
 def _roll_back_in_place(journal: Journal, first: int | None) -> RollbackReceipt:
     undone, live = _undone(journal, first or 0), journal.live
     if live is None or live.name not in [one.name for one in undone]:
         return RollbackReceipt(0, None, rounding=journal.store.capabilities.rounding)
     receipt = restore(journal, [live] if first is None else undone, to_originals=first is None)
+    if first is None:
+        receipt = replace(receipt, version=_oldest_name(undone[0]))
     if not receipt.exact and journal.is_transactional:
         raise PushError(f"{journal.store.name} did not keep what was restored: nothing was changed")
     if receipt.exact:

@@ -233,5 +233,5 @@ def _way_back(folder: Path | None) -> str:
         return f"Bring it to the store with nudge_rag.take_over(store, {str(folder)!r})"
     return (
         f"If this is the store in {file}, pass persist_path={str(file)!r}; if it is a copy, call"
-        " nudge_rag.take_over(store, origin) with the adapter of that"
+        f" nudge_rag.take_over(store, {str(folder)!r}), which leaves that one as it is"
     )

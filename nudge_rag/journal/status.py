@@ -76,8 +76,8 @@ class Status:
             )
         if self.away:
             waits += (
-                f"; {len(self.away)} node(s) were away when their nudge was undone: {preview(self.away)} (if one comes"
-                " back with it, rollback() undoes that)"
+                f"; {len(self.away)} node(s) that a push had moved are away: {preview(self.away)} (if one comes back"
+                " with that nudge, rollback() undoes it)"
             )
         if self.version is None:
             return f"nothing is pushed{waits}"

@@ -60,10 +60,10 @@ def require_store(given: Any) -> None:
     roots = [base.__module__.partition(".")[0] for base in kind.__mro__]
     advice = "see nudge_rag.stores and nudge_rag.open_store"
     if any(root.startswith("langchain") for root in roots):
-        advice = "langchain_nudge has the same for a vector store, or pass langchain_nudge.embedding_store(vectorstore)"
+        advice = "pass langchain_nudge.embedding_store(vectorstore); langchain_nudge has most such calls itself"
     elif "llama_index" in roots:
         package = "llama_index.retrievers.nudge"
-        advice = f"{package} has the same for an index, or pass {package}.embedding_store(index)"
+        advice = f"pass {package}.embedding_store(index); {package} has most such calls itself"
     elif isinstance(given, str):
         advice = "pass nudge_rag.open_store(url)"
     raise TypeError(f"expected a store (an EmbeddingStore), got {kind.__name__}: {advice}")

@@ -55,6 +55,6 @@ def describe_losses(
     if live is not None and forgotten:
         reasons.append(
             f"it would forget {forgotten:,} of the {known:,} queries that version {live.name}, which is live, was"
-            " made from: tune on their pairs as well"
+            " made from: tune again, on their pairs as well"
         )
     return "; ".join(reasons) or None

@@ -140,7 +140,7 @@ def test_nodes_that_were_away_are_printed_until_they_are_back(command, applicati
     command.answer("rollback", application, "--yes", code=4)
     found = command("status", application)
     assert found.stdout.startswith(
-        "nothing is pushed; 1 node(s) were away when their nudge was undone: 'refund-form' (if one comes back with it,"
+        "nothing is pushed; 1 node(s) that a push had moved are away: 'refund-form' (if one comes back with that nudge,"
     )
     assert command.answer("status", application, code=1)["away"] == ["refund-form"]
     store = shop_store(tmp_path)
@@ -469,6 +469,24 @@ store.add_documents(
     [Document(id=node, page_content=text, metadata={"source": f"{node}.html"}) for node, text in shop.texts().items()]
 )
 """
+
+
+def test_a_store_in_memory_is_pushed_to_only_with_its_file(command, application, tmp_path):
+    (tmp_path / "framework.py").write_text(FRAMEWORK)
+    filed = """
+import os
+from langchain_nudge import embedding_store
+if not os.path.exists("store.json"):
+    store.dump("store.json")
+store = embedding_store(InMemoryVectorStore.load("store.json", Model()), persist_path="store.json")
+"""
+    (tmp_path / "filed.py").write_text(FRAMEWORK + filed)
+    assert command("tune", "framework:store", *TUNE, "--push", "--yes").returncode == 2
+    command.answer("tune", "filed:store", *TUNE, "-o", "nudge")
+    refused = command("push", "framework:store", "nudge", "--yes")
+    assert (refused.returncode, "would end with this command" in refused.stderr) == (2, True)
+    assert command.answer("push", "filed:store", "nudge", "--yes")["written"] == 48
+    assert len(command.answer("status", "filed:store")["nudged"]) == 48
 
 
 def test_labels_and_nudges_survive_new_ids(command, application, tmp_path):

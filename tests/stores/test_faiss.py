@@ -117,6 +117,9 @@ def test_node_ids_from_a_json_file(tmp_path):
     faiss.write_index(filled(faiss.IndexFlatL2(8)), str(path))
     with pytest.raises(ValueError, match="give ids="):
         FaissStore.open(path)
+    path.with_suffix(".pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"in LangChain's .*index\.pkl.* langchain_nudge\.embedding_store"):
+        FaissStore.open(path)
     ids.write_text(json.dumps([f"n{at}" for at in range(50)]))
     assert FaissStore.open(path, ids).read(["n7"]).tobytes() == ROWS[7].tobytes()
     ids.write_text(json.dumps({"3": "three"}))

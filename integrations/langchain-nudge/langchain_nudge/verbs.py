@@ -104,7 +104,7 @@ def rollback(
     Args:
         vectorstore: a vector store, or an `EmbeddingStore`.
         versions: the folder of the versions, if it is not the default.
-        version: the version to go back to; by default the originals.
+        version: undo this push and all later ones only; by default all of them.
         persist_path: for InMemoryVectorStore and FAISS, the file that changes are written through to.
     """
     return nudge_rag.rollback(_open(vectorstore, persist_path), versions, version=version)

@@ -28,6 +28,13 @@ def find_ids(path: Path) -> dict[int, str]:
             int(label): name
             for label, name in json.loads(mapped.read_text(encoding="utf-8"))["faiss_id_to_node_id_map"].items()
         }
+    pickled = path.with_suffix(".pkl")
+    if not structs.is_file() and pickled.is_file():
+        raise ValueError(
+            f"the node ids of {path} are in LangChain's {pickled}, which is not read here: load both by"
+            " FAISS.load_local, and pass langchain_nudge.embedding_store(vectorstore, persist_path=...) of that (on"
+            " the command line module:object), or give ids="
+        )
     if not structs.is_file():
         raise ValueError(f"no id_map.json or index_store.json beside {path}: give ids=")
     entries = list(json.loads(structs.read_text(encoding="utf-8"))["index_store/data"].values())

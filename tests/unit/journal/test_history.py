@@ -355,8 +355,8 @@ def test_a_node_that_is_away_during_a_rollback_is_undone_when_it_is_back(table, 
         assert rollback(store, tmp_path).missing == ("n3",)
     assert status(store, tmp_path).away == ("n3",)
     assert str(status(store, tmp_path)) == (
-        "nothing is pushed; 1 node(s) were away when their nudge was undone: 'n3' (if one comes back with it,"
-        " rollback() undoes that)"
+        "nothing is pushed; 1 node(s) that a push had moved are away: 'n3' (if one comes back with that nudge,"
+        " rollback() undoes it)"
     )
     assert rollback(store, tmp_path).restored == 0
     table["n3"] = row
@@ -498,6 +498,30 @@ def test_a_version_whose_record_was_pruned_does_not_become_live_again(table, tmp
     assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ORIGINALS.tobytes()
     assert rollback(store, tmp_path).exact
     assert table == dict(zip(IDS, ORIGINALS.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_rollback_of_all_names_the_oldest_version_that_it_undoes(table, tmp_path, is_pruned):
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path)
+    push(store, SECOND, tmp_path)
+    if is_pruned:
+        assert prune(store, tmp_path) == ("0001",)
+    receipt = rollback(store, tmp_path)
+    assert str(receipt) == "6 vectors are as they were before version 0001, bit for bit."
+    assert (receipt.version, receipt.live) == ("0001", None)
+    assert store.read(IDS).tobytes() == ORIGINALS.tobytes()
+
+
+def test_a_rollback_of_what_is_not_live_names_what_is(table, tmp_path):
+    store = MappingStore(table, key="test")
+    push(store, FIRST, tmp_path)
+    push(store, SECOND, tmp_path)
+    assert rollback(store, tmp_path, version="0002").live == "0001"
+    again = rollback(store, tmp_path, version="0002")
+    assert (again.restored, again.live) == (0, "0001")
+    assert str(again) == "Nothing was rolled back: version 0001 is live, which is older."
+    assert store.read(IDS).tobytes() == FIRST.tobytes()
 
 
 def test_after_a_rollback_of_all_a_pruned_history_begins_anew(table, tmp_path):

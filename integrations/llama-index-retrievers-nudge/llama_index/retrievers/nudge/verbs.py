@@ -102,7 +102,7 @@ def rollback(
     Args:
         index_or_store: an index, a vector store, or an `EmbeddingStore`.
         versions: the folder of the versions, if it is not the default.
-        version: the version to go back to; by default the originals.
+        version: undo this push and all later ones only; by default all of them.
         persist_path: for SimpleVectorStore and FAISS, the file that changes are written through to.
     """
     return nudge_rag.rollback(_open(index_or_store, persist_path), versions, version=version)
