@@ -112,8 +112,10 @@ class Journal:
 
     @property
     def live(self) -> Version | None:
-        """The last push that was not rolled back, nor waits beside."""
-        return next((version for version in reversed(self.versions) if version.is_live), None)
+        """The version that was switched to, or else the last push in place that was not rolled back."""
+        live = [version for version in reversed(self.versions) if version.is_live]
+        # Beneath one that was switched to, a later push in place may be: an earlier release let that be.
+        return next((version for version in live if version.is_beside), live[0] if live else None)
 
     @property
     def beneath(self) -> Version | None:

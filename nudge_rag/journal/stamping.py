@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def stamps_in(store: EmbeddingStore) -> Stamps:
 def find_unrecorded(
     store: EmbeddingStore, stamps: Stamps, versions: Sequence[Version], originals_of: OriginalsOf
 ) -> dict[str, str]:
-    """Find nodes that hold what a push wrote that came after all that are recorded, and is not among them.
+    """Find nodes that hold what a push wrote, and of whose originals nothing is recorded, or no longer.
 
     Args:
         store: the store.
@@ -120,24 +120,29 @@ def find_unrecorded(
         originals_of: gives the vectors before any of these.
 
     Returns:
-        Node id to the name of the version that wrote its vector.
+        Node id to the mark of the push that wrote its vector.
 
     Raises:
         CorruptArchiveError: a record is damaged.
         JournalError: it cannot be read.
         StoreError: the store failed.
     """
-    if not isinstance(store, StampedStore) or not _newer(stamps, versions):
+    doubtful = _not_of_live(stamps, versions) if isinstance(store, StampedStore) else set()
+    if not isinstance(store, StampedStore) or not doubtful:
         return {}
     with reading(store, "vectors that pushes wrote were looked for"):
-        newer = _newer(store.find_stamped(), versions)
-        present, _ = read_present(store, list(newer))
+        held = {
+            node_id: push_of(known[-1])
+            for node_id, known in store.find_stamped().nodes.items()
+            if known and all(push_of(stamp) in doubtful for stamp in known)
+        }
+        present, _ = read_present(store, list(held))
     if not present:
         return {}
     ids, vectors = list(present), np.array(list(present.values()))
-    # Such as of nodes that had been away, or of a push that died over a vector that stayed as it was.
+    # Not unknown are nodes that had been away, or those of a push that died over a vector that stayed as it was.
     is_unknown = (originals_of(ids, vectors) == vectors).all(axis=1)
-    return {node_id: newer[node_id] for node_id, unknown in zip(ids, is_unknown, strict=True) if unknown}
+    return {node_id: held[node_id] for node_id, unknown in zip(ids, is_unknown, strict=True) if unknown}
 
 
 def refuse_older_history(
@@ -147,7 +152,9 @@ def refuse_older_history(
     versions: Sequence[Version],
     originals_of: OriginalsOf,
 ) -> None:
-    """Raise LostHistoryError if a store holds what a push wrote that its history, as of a backup, knows nothing of.
+    """Raise LostHistoryError if a store holds what a push wrote that its history cannot undo.
+
+    The history is that of an older backup, or the file is: of early pushes it keeps nothing but the names.
 
     Args:
         store: the store.
@@ -164,39 +171,43 @@ def refuse_older_history(
     unknown = find_unrecorded(store, stamps, versions, originals_of)
     if not unknown:
         return
-    names, recorded = sorted(set(unknown.values()), key=int), [version.name for version in versions]
-    known = f"the newest it knows is {recorded[-1] if recorded else 'none'}"
-    if names[-1] in recorded:
-        known = f"its version {names[-1]} is another"
+    # What is newer than the history is told first: a newer one may have the rest as well.
+    highest = max((version.number for version in versions), default=0)
+    marks = {version.name: version.mark for version in versions}
+    newer = {node: push for node, push in unknown.items() if _is_newer(push, highest, marks)}
+    told = newer or unknown
+    names = sorted({push.partition("-")[0] for push in told.values()}, key=int)
     elsewhere = "" if stamps.history == _place(storage) else f" That push was recorded in {_shown(stamps.history)}."
+    if newer:
+        known = f"the newest it knows is {versions[-1].name if versions else 'none'}"
+        if names[-1] in marks:
+            known = f"its version {names[-1]} is another"
+        what = f"does not know that push: {known}, as in an older backup"
+        way = "Bring the newer history back, or the file that belongs to this one"
+    else:
+        what = "keeps no vectors of so old a push: the file seems to be of an older backup"
+        way = "Bring the newer file back, or a history as old as this one"
     raise LostHistoryError(
-        f"{len(unknown)} node(s) of this {store.name} store hold vectors that version {' or '.join(names)} wrote, such"
-        f" as {preview(list(unknown)[:1])}, and its history in {storage.location} does not know that push: {known},"
-        f" as in an older backup.{elsewhere} Bring the newer"
-        " history back, or the file that belongs to this one. If it is lost, embed these nodes again; or call"
-        " nudge_rag.take_over(store, force=True), which takes the vectors that are there for their own"
+        f"{len(told)} node(s) of this {store.name} store hold vectors that version {' or '.join(names)} wrote, such"
+        f" as {preview(list(told)[:1])}, and its history in {storage.location} {what}.{elsewhere} {way}. If it is lost,"
+        " embed these nodes again; or call nudge_rag.take_over(store, force=True), which takes the vectors that are"
+        " there for their own"
     )
 
 
-def _newer(stamps: Stamps, versions: Sequence[Version]) -> dict[str, str]:
-    """Ids of nodes whose stamps are all of pushes after those that are recorded; and the version's name."""
-    highest = max((version.number for version in versions), default=0)
-    marks = {version.name: version.mark for version in versions}
+def _not_of_live(stamps: Stamps, versions: Sequence[Version]) -> set[str]:
+    """Marks of pushes that are not the live one, which knows what it wrote."""
+    live = next((version.mark for version in reversed(versions) if version.is_live), None)
     seen = {push_of(stamp) for stamps_of_node in stamps.nodes.values() for stamp in stamps_of_node}
-    newer: set[str] = set()
-    for push in filter(None, seen):
-        name, _, told_by = push.partition("-")
-        # A name is given again if all records were pruned.
-        is_another = bool(told_by) and "-" in marks.get(name, "") and marks[name] != push
-        if re.fullmatch(NAME, name) and (int(name) > highest or is_another):
-            newer.add(push)
-    if not newer:
-        return {}
-    return {
-        node_id: push_of(known[-1]).partition("-")[0]
-        for node_id, known in stamps.nodes.items()
-        if known and all(push_of(stamp) in newer for stamp in known)
-    }
+    return {push for push in seen if push and push != live and re.fullmatch(NAME, push.partition("-")[0])}
+
+
+def _is_newer(push: str, highest: int, marks: Mapping[str, str]) -> bool:
+    """Whether a push came after all that are recorded under these marks, or in the place of one."""
+    name, _, told_by = push.partition("-")
+    # A name is given again if all records were pruned.
+    is_another = bool(told_by) and "-" in marks.get(name, "") and marks[name] != push
+    return int(name) > highest or is_another
 
 
 def _place(storage: BlobStorage) -> str:

@@ -162,6 +162,20 @@ def test_a_push_of_which_nothing_is_left_is_not_switched_to(side, tmp_path):
     assert identical(side, everything(store), before)
 
 
+def test_a_push_in_place_to_other_nodes_makes_a_version_that_waits_stale(side, tmp_path):
+    store, root = side.store, tmp_path / "versions"
+    nodes, originals = list(side.vectors), everything(side.store)
+    push(store, nodes[:5], root)
+    before = store.read(nodes[5:8])
+    push_vectors(store, nodes[5:8], before, before + 1, versions=root)
+    held = everything(store)
+    with pytest.raises(PushError, match=r"\(no version was live in place then, version 0002 is now\)"):
+        switch(store, root)
+    assert identical(side, everything(store), held)
+    assert rollback(store, root).exact
+    assert identical(side, everything(store), originals)
+
+
 KINDS = ["postgres", "lancedb"]
 FILES = ["simple", "faiss"]
 KILLED = [*KINDS, *FILES, "chroma", "chroma-server"]

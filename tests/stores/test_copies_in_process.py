@@ -321,6 +321,40 @@ def test_faiss_files_beside_keep_the_node_ids_that_they_had(tmp_path):
     assert names(path.parent) == ["index.faiss"]
 
 
+def push_in_place(store, root, ids):
+    held = store.read(ids)
+    return push_vectors(store, ids, original_vectors(store, ids, held, root), held + 1, versions=root)
+
+
+def test_a_version_is_stale_once_the_one_beneath_it_is_followed_by_another_or_undone(tmp_path):
+    store = SimpleStore(simple())
+    push_in_place(store, tmp_path, IDS[:2])
+    store.replace(IDS[:2], ROWS[:2])  # an ingestion pipeline embeds them again
+    push_vectors(store, IDS[3:5], ROWS[3:5], ROWS[3:5] + 2, versions=tmp_path, mode=SIDE_BY_SIDE)
+    push_in_place(store, tmp_path, IDS[5:6])
+    with pytest.raises(PushError, match=r"\(version 0001 was live in place then, version 0003 is now\); nothing was"):
+        switch(store, tmp_path)
+    rollback(store, tmp_path)
+    with pytest.raises(PushError, match=r"\(version 0001 was live in place then, none is any more\); nothing was"):
+        switch(store, tmp_path)
+    assert store.read(IDS).tobytes() == ROWS.tobytes()
+
+
+def test_originals_are_known_if_an_earlier_release_switched_over_a_push_in_place(tmp_path, monkeypatch):
+    store = SimpleStore(simple())
+    push(store, tmp_path, IDS[:3])
+    push_in_place(store, tmp_path, IDS[3:5])
+    with monkeypatch.context() as earlier:
+        earlier.setattr("nudge_rag.journal.switch._refuse_outdated", lambda journal, ready: None)
+        switch(store, tmp_path)
+    assert status(store, tmp_path).version == "0001"
+    assert original_vectors(store, IDS, store.read(IDS), tmp_path).tobytes() == ROWS.tobytes()
+    with pytest.raises(PushError, match="0001 was made live"):
+        push_in_place(store, tmp_path, IDS[:2])
+    rollback(store, tmp_path)
+    assert store.read(IDS).tobytes() == ROWS.tobytes()
+
+
 def test_a_bare_faiss_index_keeps_no_version_beside(tmp_path):
     store = FaissStore(faiss.IndexFlatL2(4), {})
     assert not store.capabilities.side_by_side

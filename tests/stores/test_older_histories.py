@@ -135,6 +135,54 @@ def test_an_older_file_beside_the_newer_history_goes_on_as_before(kept):
     assert kept.connect().read(IDS).tobytes() == as_held(kept)
 
 
+def files_of(kept):
+    """The store's files, without the history."""
+    return {path: path.read_bytes() for path in kept.file.parent.iterdir() if path.is_file()}
+
+
+def bring(files):
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+TOO_OLD = (
+    r"{} node\(s\) of this (simple|in-memory|faiss) store hold vectors that version {} wrote, such as 'n\d', and its"
+    r" history in the folder .*\.nudge-rag keeps no vectors of so old a push: the file seems to be of an older backup\."
+    r" Bring the newer file back, .*take_over\(store, force=True\)"
+)
+
+
+def test_an_older_file_whose_push_the_history_has_thinned_out_is_not_taken_for_originals(kept):
+    push(kept)
+    older = files_of(kept)
+    for night in range(1, 5):
+        push(kept, IDS[1:6], MOVED + night)
+    newest, newer = kept.connect().read(IDS), files_of(kept)
+    bring(older)
+    held, file = kept.connect().read(IDS), kept.file.read_bytes()
+    for call in (status, rollback, reapply, repair, prune, take_over, lambda store: tune(store, PAIRS, embed)):
+        with pytest.raises(LostHistoryError, match=TOO_OLD.format(5, "0001")):
+            call(kept.connect())
+    assert (kept.connect().read(IDS).tobytes(), kept.file.read_bytes()) == (held.tobytes(), file)
+    bring(newer)
+    assert kept.connect().read(IDS).tobytes() == newest.tobytes()
+    assert rollback(kept.connect()).exact
+    assert kept.connect().read(IDS).tobytes() == as_held(kept)
+
+
+def test_nor_is_one_from_before_a_rollback_whose_record_was_pruned(kept):
+    push(kept)
+    older = files_of(kept)
+    rollback(kept.connect())
+    push(kept, IDS[5:], MOVED[:3])
+    assert prune(kept.connect()) == ("0001",)
+    bring(older)
+    with pytest.raises(LostHistoryError, match=TOO_OLD.format(5, "0001")):
+        status(kept.connect())
+    assert take_over(kept.connect(), force=True) == ()
+    assert status(kept.connect()).lost == tuple(IDS[5:])
+
+
 def test_both_from_one_backup_are_as_they_were(kept, tmp_path):
     push(kept)
     shutil.copytree(kept.file.parent, tmp_path / "whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -13,9 +14,15 @@ from typing import Any, Protocol, TypeVar
 
 from nudge_rag.errors import StoreError
 
-__all__ = ["Connections", "connections_of"]
+__all__ = ["Connections", "SessionCursor", "connections_of"]
 
 T = TypeVar("T")
+# A connection that was idle for longer is asked whether it still lives.
+SECONDS_BEFORE_LOOK = 1.0
+# Of libpq: routers forget connections that nothing goes over for some minutes.
+KEPT_ALIVE: dict[str, Any] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
+# Since PostgreSQL 14 there is such a setting.
+NEVER_TOO_IDLE = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
 
 class Connections(Protocol):
@@ -87,6 +94,7 @@ class AddressConnections:
         self._conninfo = conninfo
         self._lock = threading.RLock()
         self._kept: Any = None
+        self._used = 0.0
 
     @contextmanager
     def cursor(self) -> Iterator[Any]:
@@ -94,10 +102,30 @@ class AddressConnections:
         import psycopg
 
         with self._lock:
-            if self._kept is None or self._kept.closed or self._kept.broken:
+            if not self._is_kept():
                 self._kept = psycopg.connect(self._conninfo, autocommit=True)
-            with self._kept.transaction(), self._kept.cursor(binary=True) as cursor:
-                yield cursor
+            try:
+                with self._kept.transaction(), self._kept.cursor(binary=True) as cursor:
+                    yield cursor
+            finally:
+                self._used = time.monotonic()
+
+    def _is_kept(self) -> bool:
+        """Whether there is a connection that lives: one that was idle may have been ended by the server, or a proxy."""
+        import psycopg
+
+        kept = self._kept
+        if kept is None or kept.closed or kept.broken:
+            return False
+        is_idle = kept.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if not is_idle or time.monotonic() - self._used < SECONDS_BEFORE_LOOK:
+            return True
+        try:
+            kept.execute("SELECT 1")
+        except psycopg.OperationalError:
+            kept.close()
+            return False
+        return True
 
     def stream(self, query: Any, batch_size: int) -> Iterator[list[Any]]:
         """The rows of a query, through a cursor on the server."""
@@ -110,11 +138,18 @@ class AddressConnections:
 
     @contextmanager
     def session(self) -> Iterator[Any]:
-        """A cursor on a connection of its own, in which each statement is a transaction."""
+        """A cursor on a connection of its own, in which each statement is a transaction; it may be idle for hours."""
         import psycopg
 
-        with psycopg.connect(self._conninfo, autocommit=True) as connection, connection.cursor(binary=True) as cursor:
-            yield cursor
+        given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
+        alive = {name: value for name, value in KEPT_ALIVE.items() if name not in given}
+        connection = psycopg.connect(self._conninfo, autocommit=True, **alive)
+        try:
+            connection.execute(NEVER_TOO_IDLE)
+            with connection.cursor(binary=True) as cursor:
+                yield cursor
+        finally:
+            connection.close()
 
     @contextmanager
     def side_by_side(self, most: int) -> Iterator[list[Connections]]:

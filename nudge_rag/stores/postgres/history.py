@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nudge_rag.common import lock
 from nudge_rag.errors import LockedError, StoreError
 from nudge_rag.stores.history import BlobStorage, HistoriesOfTables, check_blob_name
-from nudge_rag.stores.postgres.connection import Connections
+from nudge_rag.stores.postgres.connection import Connections, SessionCursor
 
 __all__ = ["PostgresHistory"]
 
@@ -52,6 +52,8 @@ class PostgresHistory(HistoriesOfTables):
 
     def __init__(self, connections: Connections, table: str, scope: str, *, owner: int | None = None) -> None:
         self._connections, self._nodes, self._scope, self._owner = connections, table, scope, owner
+        # While this object holds the lock, the cursor of its session.
+        self._session: Any = None
 
     @property
     def location(self) -> str:
@@ -61,6 +63,7 @@ class PostgresHistory(HistoriesOfTables):
     def write(self, name: str, content: bytes) -> None:
         """Write or replace a row; the table is made with the first one."""
         check_blob_name(name)
+        self._check_lock()
         with self._cursor("written to") as (cursor, table, owner):
             if table is None:
                 table = self._quoted(cursor)
@@ -85,6 +88,7 @@ class PostgresHistory(HistoriesOfTables):
     def delete(self, name: str) -> None:
         """Delete a row, if it is there."""
         check_blob_name(name)
+        self._check_lock()
         with self._cursor("written to") as (cursor, table, owner):
             if table is not None:
                 cursor.execute(f"DELETE {OWN} AND name = %s".format(table=table), [owner, self._scope, name])
@@ -118,10 +122,29 @@ class PostgresHistory(HistoriesOfTables):
                         "a push or rollback is under way in another session: nothing was written; try again later"
                     )
                 time.sleep(lock.BETWEEN_TRIES)
+            self._session = cursor
             try:
                 yield
             finally:
-                cursor.execute("SELECT pg_advisory_unlock(%s::bigint)", [key]).fetchone()
+                self._session = None
+                # The lock ends with the session, and so it has if that was ended.
+                with suppress(Exception):
+                    cursor.execute("SELECT pg_advisory_unlock(%s::bigint)", [key]).fetchone()
+
+    def _check_lock(self) -> None:
+        """Raise LockedError if this object held the lock and its session was ended; nothing happens outside of `lock`.
+
+        A session that shares the connection of the writes is not asked: they fail with it.
+        """
+        if self._session is None or isinstance(self._session, SessionCursor):
+            return
+        try:
+            self._session.execute("SELECT 1").fetchone()
+        except Exception as error:
+            raise LockedError(
+                f"the lock was lost, as PostgreSQL has ended the session that held it ({str(error).strip()}): nothing"
+                " more is written"
+            ) from error
 
     def _lock_key(self, cursor: Any) -> int:
         """A number of 64 bits for the table and the scope, the same by whatever name the table goes."""
