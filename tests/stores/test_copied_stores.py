@@ -310,7 +310,8 @@ def test_what_took_the_place_of_a_store_takes_its_history_over(kind, build):
     origin = build(kind, 6).store
     ids = [name for names, _ in origin.scan(10) for name in names]
     originals = origin.read(ids)
-    for by in (1, 2):
+    # As nothing else was moved in this server: another table that is gone would explain these vectors as well.
+    for by in (3, 4):
         assert push_vectors(origin, ids, originals, origin.as_stored(originals + by)).pushed
     copy = COPIES.get(kind, copy_qdrant)(origin)
     DROPS[kind](origin)

@@ -262,6 +262,29 @@ with history.lock():
     assert process.communicate(timeout=60)[0] == "by the other\n"
 
 
+@pytest.mark.skipif("chroma-server-langchain" not in BUILDERS, reason="Chroma is not here")
+def test_a_holder_that_was_stopped_while_it_wrote_a_blob_replaces_none_of_the_next_holder(build, monkeypatch):
+    store = build("chroma-server-langchain", 5).store
+    stopped, other = store.history(), store.history()
+    stopped.write("store.json", b"first")
+    put = type(stopped).put
+
+    def put_late(storage, records):
+        put(storage, records)
+        if records[0].kind == "part":
+            # As after a stop of some seconds: the lease has expired, and another process holds it.
+            monkeypatch.setattr(type(stopped), "put", put)
+            other._lease._record.write('{"holder": "another"}')
+            other.write("store.json", b"by the other")
+            other._delete_unfinished()
+
+    with stopped.lock():
+        monkeypatch.setattr(type(stopped), "put", put_late)
+        with pytest.raises(LockedError, match="the lock was taken over"):
+            stopped.write("store.json", b"by the one that was stopped")
+    assert other.read("store.json") == b"by the other"
+
+
 def test_a_file_that_is_moved_with_its_folder_or_linked_has_the_same_history(build, tmp_path):
     from nudge_rag.stores import SimpleStore
 
