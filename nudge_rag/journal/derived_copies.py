@@ -17,12 +17,13 @@ NODES_PER_STEP = 1_000
 
 
 def find_other_base(journal: Journal, version: Version) -> str:
-    """Say that another version is live than the one that all vectors of ``version`` were made over; empty if none."""
+    """Say that another version is live than the one that ``version`` was made over; empty if none."""
+    live = journal.live
+    if FRESH not in version.manifest and PREVIOUS not in version.manifest:  # an earlier release has recorded neither
+        return "" if live is None or live.number < version.number else f"{_named(live.name)} was pushed since"
     made_over = None if version.manifest.get(FRESH) is True else version.manifest.get(PREVIOUS)
-    live = None if journal.live is None else journal.live.name
-    if live == made_over:
-        return ""
-    return f"it was made over {_named(made_over)}, and {_named(live)} is live"
+    name = None if live is None else live.name
+    return "" if name == made_over else f"it was made over {_named(made_over)}, and {_named(name)} is live"
 
 
 def _named(version: object) -> str:

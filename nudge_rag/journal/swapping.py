@@ -77,7 +77,8 @@ def find_outdated(journal: Journal, version: Version) -> str:
     """Say why a version that waits is no longer one of the vectors that are live; empty if it is.
 
     Vectors that others have written since are caught up with. But those of a push or rollback of our own would undo
-    this version node by node, and if no node has the vector that it was made from, nothing of it is left.
+    this version node by node, or two versions would be live at once, and if no node has the vector that it was made
+    from, nothing of it is left.
     """
     if version.is_derived:
         return find_other_base(journal, version)
@@ -88,7 +89,7 @@ def find_outdated(journal: Journal, version: Version) -> str:
     same = same_rows(store, now, version.before[rows])
     changed = [place for place, unchanged in enumerate(same) if not unchanged]
     if not changed:
-        return ""
+        return find_other_base(journal, version)
     live = journal.live
     theirs = {} if live is None or live.number < version.number else dict(zip(live.ids, live.after, strict=True))
     ours = [
@@ -98,7 +99,9 @@ def find_outdated(journal: Journal, version: Version) -> str:
         or (version.ids[rows[place]] in theirs and same_vectors(store, now[place], theirs[version.ids[rows[place]]]))
     ]
     outdated = changed if len(changed) == len(rows) else ours
-    return str(Differences(changed=[version.ids[rows[place]] for place in outdated])) if outdated else ""
+    if outdated:
+        return str(Differences(changed=[version.ids[rows[place]] for place in outdated]))
+    return find_other_base(journal, version)
 
 
 def find_live(journal: Journal, version: Version) -> str:

@@ -12,7 +12,6 @@ from nudge_rag.errors import PushError
 from nudge_rag.journal.copy_notes import LabelNotes
 from nudge_rag.journal.copy_recovery import record_as_in_place
 from nudge_rag.journal.differences import find_differences
-from nudge_rag.journal.journal import FRESH, Journal
 from nudge_rag.journal.late_copies import find_unnoted, settle_late_writes
 from nudge_rag.journal.manifest import COMMITTED, SWITCHED
 from nudge_rag.journal.recovery import locked_journal
@@ -92,7 +91,6 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
                 f"the store is no longer what version {ready.name} was made from ({found}); nothing was switched: push"
                 " again, side by side"
             )
-        _refuse_outdated(journal, ready)
         n_caught_up = swap(journal, ready, SWITCHED)
     return SwitchReceipt(ready.name, ready.n_nodes, n_caught_up)
 
@@ -149,23 +147,6 @@ def drop_beside(store: EmbeddingStore, versions: str | Path | None = None) -> tu
     """Deprecated name of `drop_copies`."""
     warn_renamed("drop_beside()", "drop_copies()")
     return drop_copies(store, versions)
-
-
-def _refuse_outdated(journal: Journal, ready: Version) -> None:
-    """Raise PushError if another version is live in place than when ``ready`` was made: their nudges would mix."""
-    beneath = journal.beneath
-    name = None if beneath is None else beneath.name
-    if FRESH in ready.manifest or ready.previous is not None:
-        is_outdated = name != ready.previous
-    else:  # an earlier release, which recorded neither, made it
-        is_outdated = beneath is not None and beneath.number > ready.number
-    if is_outdated:
-        now = "none is any more" if name is None else f"version {name} is now"
-        was = "no version was" if ready.previous is None else f"version {ready.previous} was"
-        raise PushError(
-            f"the store is no longer what version {ready.name} was made from ({was} live in place then, {now});"
-            " nothing was switched: push again, side by side"
-        )
 
 
 def _first(every: Sequence[Version], state: str) -> Version | None:

@@ -169,7 +169,7 @@ def test_a_push_in_place_to_other_nodes_makes_a_version_that_waits_stale(side, t
     before = store.read(nodes[5:8])
     push_vectors(store, nodes[5:8], before, before + 1, versions=root)
     held = everything(store)
-    with pytest.raises(PushError, match=r"\(no version was live in place then, version 0002 is now\)"):
+    with pytest.raises(PushError, match=r"\(it was made over no version, and version 0002 is live\)"):
         switch(store, root)
     assert identical(side, everything(store), held)
     assert rollback(store, root).exact
