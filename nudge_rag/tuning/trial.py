@@ -231,7 +231,9 @@ def _summary(fit: NudgeFit, trial: Trial, gain: float, note: str) -> str:
         verdict = "no step helps on the validation queries: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"
+    # A user whose nodes do not move is to know why.
+    stay = f" ({len(fit.opposed)} stay, as they point away from their queries)" if len(fit.opposed) else ""
     return (
-        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {trial.store.count()} nodes labelled, {trial.reads};"
-        f" queries: {sizes}; {verdict}{note}"
+        f"{fit.solver}, gamma {fit.gamma:.3g}, {len(fit.rows)} of {trial.store.count()} nodes labelled{stay},"
+        f" {trial.reads}; queries: {sizes}; {verdict}{note}"
     )

@@ -66,7 +66,10 @@ class FaissIndex:
         """Position of each node id; ValueError if a node has two vectors, or two nodes share a FAISS id."""
         labels = self.labels().tolist()
         if len(set(labels)) != len(labels):
-            raise ValueError("this FAISS index holds several vectors under one id: build it again")
+            raise ValueError(
+                "this FAISS index holds several vectors under one id, as LlamaIndex' FaissMapVectorStore makes them if"
+                " it adds nodes after it deleted some: build it again"
+            )
         named = [(ids[label], at) for at, label in enumerate(labels) if label in ids]
         positions = dict(named)
         if len(positions) != len(named):

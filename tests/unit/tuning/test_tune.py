@@ -49,6 +49,15 @@ def run(table, tmp_path, nodes=range(10), **options):
     return tune(store, pairs, embed, versions=tmp_path / "versions", **options)
 
 
+def test_nodes_that_point_away_from_their_queries_are_counted(table, tmp_path):
+    asked = embed(pairs_for(["n0"]).queries.values())
+    table["n0"] = (-unit(asked.mean(axis=0))).tolist()
+    nudge = run(table, tmp_path, solver="nudge-n")
+    assert "10 of 40 nodes labelled (1 stay, as they point away from their queries)" in nudge.summary
+    assert np.array_equal(nudge.vectors[0], nudge.originals[0])
+    assert not (nudge.vectors[1:] == nudge.originals[1:]).all(axis=1).any()
+
+
 def test_table_and_attributes(table, tmp_path):
     nudge = run(table, tmp_path)
     assert nudge.ids == tuple(f"n{i}" for i in range(10))
