@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
-from nudge_rag.errors import PushError
+from nudge_rag.errors import NudgeError, PushError
 from nudge_rag.journal.copy_recovery import undo_switch
 from nudge_rag.journal.journal import FRESH, PREVIOUS, Journal
 from nudge_rag.journal.manifest import LIVE, REBUILT, SUPERSEDED
@@ -69,7 +71,7 @@ def rollback(
         if version is not None:
             # One that could not be switched back counts as pushed in place from now on.
             _require_way_back(journal, first)
-        with journal.transaction():
+        with _one_transaction(journal):
             receipt = _roll_back_in_place(journal, None if version is None else first)
             if version is None:
                 receipt = replace(receipt, restored=receipt.restored + restore_away(journal))
@@ -87,6 +89,25 @@ def rollback(
             f" in the store: {preview([*receipt.changed_since, *receipt.missing])}"
         )
     return receipt
+
+
+@contextmanager
+def _one_transaction(journal: Journal) -> Iterator[None]:
+    """The journal's transaction, of which it is told if the database does not begin or commit it."""
+    is_inside = False
+    try:
+        with journal.transaction():
+            is_inside = True
+            yield
+            is_inside = False
+    except Exception as error:
+        if is_inside or isinstance(error, NudgeError | ValueError | TypeError):
+            raise
+        raise PushError(
+            f"{journal.store.name} did not begin or commit the transaction of a rollback; what is saved in"
+            f" {journal.storage.location} stays: call rollback() when the store works again"
+            f" ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _number_of(journal: Journal, name: str | None) -> int:

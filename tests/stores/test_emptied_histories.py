@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import (
+    CorruptArchiveError,
     JournalError,
     LabeledPairs,
     LostHistoryError,
@@ -234,6 +235,22 @@ def test_an_older_backup_of_a_folder_is_refused(model, tmp_path):
     shutil.move(tmp_path / "newer", folder)
     assert rollback(model.connect(), folder).restored == 3
     assert model.held()[IDS[3]].tobytes() == model.truth[IDS[3]].tobytes()
+
+
+@pytest.mark.parametrize("model", [Lance], indirect=True)
+def test_a_table_of_lancedb_whose_files_are_gone_is_said_to_be_removed_which_leads_on(model):
+    push(model)
+    folder = model.connect().history().place()
+    for file in (folder / "history.lance" / "data").iterdir():
+        file.unlink()  # what a cleaning does that does not wait for others
+    for call in (status, repair, rollback, take_over):
+        with pytest.raises(CorruptArchiveError, match=r"_nudge_rag cannot be read .* if it is lost, remove it, and"):
+            call(model.connect())
+    shutil.rmtree(folder)
+    with pytest.raises(LostHistoryError, match="nothing is left of it"):
+        status(model.connect())
+    assert take_over(model.connect(), force=True) == ()
+    assert push(model).written == 3
 
 
 def test_a_store_that_was_never_pushed_to_is_no_such_one(model):

@@ -10,7 +10,8 @@ import pytest
 sqlite_vec = pytest.importorskip("sqlite_vec")
 sqlite3 = pytest.importorskip("pysqlite3.dbapi2")
 
-from nudge_rag import open_store  # noqa: E402
+from nudge_rag import PushError, open_store, rollback  # noqa: E402
+from nudge_rag.journal.push import push_vectors  # noqa: E402
 from nudge_rag.stores import SQLiteVecStore, StoreError, UnknownIdError  # noqa: E402
 
 HOSTILE = [
@@ -184,6 +185,24 @@ def test_another_connection_that_writes_keeps_ours_out(tmp_path):
     other.rollback()
     store.replace(IDS, VECTORS + 1)
     assert store.read(IDS).tobytes() == (VECTORS + 1).tobytes()
+
+
+def test_a_rollback_that_another_writer_keeps_out_says_so_and_can_be_called_again(tmp_path):
+    make(tmp_path / "x.db").close()
+    store = open_store(f"sqlite-vec://{tmp_path}/x.db?table=nodes&vector=emb")
+    store.connection.execute("PRAGMA journal_mode = wal")
+    store.connection.execute("PRAGMA busy_timeout = 50")
+    push_vectors(store, IDS, VECTORS, VECTORS + 1)
+    other = connect(tmp_path / "x.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(
+        PushError, match=r"did not begin .* call rollback\(\) when .*OperationalError: database is locked"
+    ):
+        rollback(store)
+    other.rollback()
+    assert store.read(IDS).tobytes() == (VECTORS + 1).tobytes()
+    assert rollback(store).restored == len(IDS)
+    assert store.read(IDS).tobytes() == VECTORS.tobytes()
 
 
 def test_several_threads_share_a_connection():

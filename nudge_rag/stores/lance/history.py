@@ -213,7 +213,10 @@ class LanceHistory:
                 return question(table)
             except (OSError, RuntimeError, ValueError) as error:
                 if not left:
-                    raise CorruptArchiveError(f"the history in {self.location} cannot be read: {error}") from error
+                    raise CorruptArchiveError(
+                        f"the history in {self.location} cannot be read ({error}). Bring that folder back from a"
+                        " backup; or if it is lost, remove it, and every call says how to go on without"
+                    ) from error
         return None
 
     def _no_right(self, error: BaseException) -> StoreError:
