@@ -65,6 +65,14 @@ def _add_mending(commands: Any, common: argparse.ArgumentParser) -> None:
     add_yes(prune)
     prune.set_defaults(run=_prune)
 
+    drop_copies = commands.add_parser(
+        "drop-copies", help="remove copies that side-by-side pushes left beside the live version", parents=[common]
+    )
+    add_store(drop_copies)
+    drop_copies.add_argument("--force", action="store_true", help="also copies that somebody writes to")
+    add_yes(drop_copies)
+    drop_copies.set_defaults(run=_drop_copies)
+
     repair = commands.add_parser("repair", help="finish or undo what died, set aside damaged records", parents=[common])
     add_store(repair)
     repair.add_argument("--yes", action="store_true", help="do not ask; needed if standard input is no terminal")
@@ -235,6 +243,31 @@ def _prune(arguments: argparse.Namespace) -> Outcome:
     removed = prune(store, keep=arguments.keep, **where)
     text = f"{len(removed)} record(s) removed: {preview(removed)}." if removed else "Nothing could be removed yet."
     return Outcome(text, {"removed": list(removed)}, DONE if removed else NO)
+
+
+def _drop_copies(arguments: argparse.Namespace) -> Outcome:
+    """Remove copies; ends with 1 if there are none."""
+    from nudge_rag import drop_copies, versions
+    from nudge_rag.common.text import preview
+    from nudge_rag.journal.manifest import ROLLED_BACK
+
+    store, where = open_named_store(arguments.store), journal_of(arguments)
+    if arguments.dry_run:
+        recorded = versions(store, **where)
+        beside = [version.name for version in recorded if version.is_beside and version.state != ROLLED_BACK]
+        text = (
+            f"Copies of {len(beside)} version(s) would be removed: {preview(beside)}."
+            if beside
+            else "There is no copy."
+        )
+        return Outcome(text, {"would_drop": beside})
+    if not confirm(arguments, f"Remove the copies that are beside the live version of {store.name}?"):
+        return Outcome("Nothing was removed.", {"dropped": []}, NO)
+    dropped = drop_copies(store, force=arguments.force, **where)
+    text = (
+        f"The copies of {len(dropped)} version(s) removed: {preview(dropped)}." if dropped else "No copy was removed."
+    )
+    return Outcome(text, {"dropped": list(dropped)}, DONE if dropped else NO)
 
 
 def _repair(arguments: argparse.Namespace) -> Outcome:

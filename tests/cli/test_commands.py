@@ -487,6 +487,14 @@ store = embedding_store(InMemoryVectorStore.load("store.json", Model()), persist
     assert (refused.returncode, "would end with this command" in refused.stderr) == (2, True)
     assert command.answer("push", "filed:store", "nudge", "--yes")["written"] == 48
     assert len(command.answer("status", "filed:store")["nudged"]) == 48
+    assert command.answer("drop-copies", "filed:store", "--yes", code=1) == {"dropped": []}
+    assert command.answer("push", "filed:store", "nudge", "--side-by-side", "--yes")["version"] == "0002"
+    assert command.answer("drop-copies", "filed:store", "--dry-run") == {"would_drop": ["0002"]}
+    assert command.answer("status", "filed:store")["ready"] == "0002"
+    assert command.answer("drop-copies", "filed:store", "--yes") == {"dropped": ["0002"]}
+    assert command.answer("drop-copies", "filed:store", "--dry-run") == {"would_drop": []}
+    assert command.answer("status", "filed:store")["ready"] is None
+    assert len(command.answer("status", "filed:store")["nudged"]) == 48
 
 
 def test_labels_and_nudges_survive_new_ids(command, application, tmp_path):
