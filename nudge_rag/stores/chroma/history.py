@@ -114,6 +114,7 @@ class ChromaHistory(RecordStorage):
         from chromadb import Collection
         from chromadb.errors import NotFoundError
 
+        _refuse_other_folder(self._api)
         try:
             model = self._api.get_collection(self._name, **self._place)
         except NotFoundError:
@@ -156,19 +157,29 @@ def _local_lock(api: Any, origin: str) -> Callable[[], AbstractContextManager[No
     if file is None:
         return None
     path = file.with_name(f"nudge-rag.{origin}.lock")
-    return lambda: _lock_of_file(api, file, path)
+    return lambda: _lock_of_file(api, path)
 
 
-def _lock_of_file(api: Any, file: Path, path: Path) -> AbstractContextManager[None]:
+def _lock_of_file(api: Any, path: Path) -> AbstractContextManager[None]:
     """Lock the folder of an embedded client.
 
     Raises:
-        StoreError: it is another one by now, in which the client makes its next connections.
+        StoreError: it is another one by now.
     """
-    known = _FILES.get(api, file)
-    if known != file:
+    _refuse_other_folder(api)
+    return lock.locked_file(path, "a push or rollback")
+
+
+def _refuse_other_folder(api: Any) -> None:
+    """Raise StoreError if an embedded client makes its next connections, at any time, in another folder than before.
+
+    Raises:
+        StoreError: a relative path means another folder by now.
+    """
+    file = embedded_file(api)
+    known = None if file is None else _FILES.get(api, file)
+    if known is not None and known != file:
         raise StoreError(
             f"the working folder has changed since the Chroma client opened {known.parent}: give it an absolute path;"
             " nothing was written"
         )
-    return lock.locked_file(path, "a push or rollback")
