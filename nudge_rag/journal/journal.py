@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -50,6 +50,7 @@ __all__ = ["Journal", "LostVersionError", "nudged_ids", "original_vectors", "ver
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 # Superseded versions that can still be undone one by one; of older ones only the manifest is kept.
 KEPT = 2
 # Versions that were rolled back whose vectors are kept, by which they are known if they come back; of those that wrote
@@ -59,6 +60,8 @@ KEPT_OVER = 3
 FRESH = "fresh"
 # In a manifest: the version that was live when this one was recorded.
 PREVIOUS = "previous"
+# Records are read anew so often if they changed meanwhile.
+TRIES_TO_READ = 10
 
 
 class LostVersionError(CorruptArchiveError):
@@ -99,6 +102,29 @@ class Journal:
         journal = cls(store, find_home(store, versions))
         journal.read()
         return journal
+
+    @classmethod
+    def ask(cls, store: EmbeddingStore, versions: str | Path | None, question: Callable[[Journal], T]) -> T:
+        """Ask without the lock; once more if another process pushed or pruned meanwhile, so that records were gone.
+
+        Args:
+            store: the vector store.
+            versions: the folder of the history; None for the store's own.
+            question: what is asked.
+
+        Raises:
+            CorruptArchiveError: a record is damaged; the message names it.
+            JournalError: as for `open`.
+            StoreError: the store failed.
+        """
+        left = TRIES_TO_READ
+        while True:
+            journal, left = cls.open(store, versions), left - 1
+            try:
+                return question(journal)
+            except CorruptArchiveError:
+                if not left or journal._is_unchanged():
+                    raise
 
     @property
     def name(self) -> str:
@@ -144,9 +170,22 @@ class Journal:
             JournalError: it cannot be read, or is older.
             StoreError: the store failed.
         """
-        stamps = stamps_in(self.store)
-        self.refresh()
+        for left in reversed(range(TRIES_TO_READ)):
+            stamps = stamps_in(self.store)
+            try:
+                self.refresh()
+                break
+            except CorruptArchiveError:
+                # Another process may have pushed or pruned between two reads, which nothing keeps apart here.
+                if not left or self._is_unchanged():
+                    raise
         self.refuse_older(stamps)
+
+    def _is_unchanged(self) -> bool:
+        """Whether the records are still named as `refresh` found them."""
+        names = self._names
+        self.numbers()
+        return names == self._names
 
     def refuse_older(self, stamps: Stamps) -> None:
         """Raise LostHistoryError if the store holds what a push wrote that came after all that are recorded.
@@ -474,19 +513,22 @@ def versions(store: EmbeddingStore, versions: str | Path | None = None) -> list[
         >>> versions(MappingStore({"a": [1.0, 0.0]}, key="new"))
         []
     """
-    journal = Journal.open(store, versions)
-    for version in journal.versions:
-        version.check()
-    return list(journal.versions)
+
+    def check_all(journal: Journal) -> list[Version]:
+        for version in journal.versions:
+            version.check()
+        return list(journal.versions)
+
+    return Journal.ask(store, versions, check_all)
 
 
 def nudged_ids(store: EmbeddingStore, versions: str | Path | None = None) -> tuple[str, ...]:
     """Ids of the nodes that may hold what a push wrote."""
-    return Journal.open(store, versions).nudged_ids()
+    return Journal.ask(store, versions, lambda journal: journal.nudged_ids())
 
 
 def original_vectors(
     store: EmbeddingStore, ids: Sequence[str], vectors: FloatArray, versions: str | Path | None = None
 ) -> FloatArray:
     """``vectors`` as read from ``store``, with those that a push wrote replaced by their originals."""
-    return Journal.open(store, versions).originals_of(ids, vectors)
+    return Journal.ask(store, versions, lambda journal: journal.originals_of(ids, vectors))

@@ -109,10 +109,10 @@ def status(store: EmbeddingStore, versions: str | Path | None = None, *, texts: 
         nothing is pushed
     """
     try:
-        return find_status(Journal.open(store, versions), texts)
+        return Journal.ask(store, versions, lambda journal: find_status(journal, texts))
     except CorruptArchiveError:
         # Nothing is locked: another process may have removed the record that was read. What is damaged stays so.
-        return find_status(Journal.open(store, versions), texts)
+        return Journal.ask(store, versions, lambda journal: find_status(journal, texts))
 
 
 def live_version(store: EmbeddingStore, versions: str | Path | None = None) -> str | None:
