@@ -21,6 +21,7 @@ from nudge_rag.cli import main
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
 from tests.cli import shop
 from tests.cli.conftest import COMMAND, FOLDER
+from tests.support.forking_commands import ForkingParent
 
 TUNE = ("clicks.csv", "--model", "shop:embed", "--solver", "nudge-n")
 
@@ -471,7 +472,16 @@ store.add_documents(
 """
 
 
-def test_a_store_in_memory_is_pushed_to_only_with_its_file(command, application, tmp_path):
+@pytest.fixture
+def with_langchain(command):
+    """The command, in forks of a process that has imported LangChain."""
+    command.parent = ForkingParent("langchain_core.documents", "langchain_core.vectorstores", "langchain_nudge")
+    yield command
+    command.parent.stop()
+
+
+def test_a_store_in_memory_is_pushed_to_only_with_its_file(with_langchain, application, tmp_path):
+    command = with_langchain
     (tmp_path / "framework.py").write_text(FRAMEWORK)
     filed = """
 import os
