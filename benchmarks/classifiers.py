@@ -55,6 +55,11 @@ def embed(data: Data, part: LabeledPairs) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def embed_parts(data: Data) -> list[np.ndarray]:
+    """Query embeddings of the training, the validation and the test part."""
+    return [embed(data, part) for part in (data.split.train, data.split.val, data.split.test)]
+
+
 def first_answers(data: Data) -> np.ndarray:
     """(m,) the row of the first answer of each training query: one in a hundred has a second one."""
     return np.array([rows[0] for rows in data.labels(data.split.train).answers])
@@ -66,14 +71,14 @@ def untuned(data: Data) -> Iterator[Attempt]:
 
 
 def logistic_regression(data: Data) -> Iterator[Attempt]:
-    parts = [embed(data, part) for part in (data.split.train, data.split.val, data.split.test)]
+    parts = embed_parts(data)
     for inverse in INVERSE_RIDGES:
         yield _regression(data, parts, inverse, f"C {inverse:g}")
 
 
 def kernel_regression(data: Data) -> Iterator[Attempt]:
     """Logistic regression over Nyström features of a radial kernel."""
-    parts = [embed(data, part) for part in (data.split.train, data.split.val, data.split.test)]
+    parts = embed_parts(data)
     for width in KERNEL_WIDTHS:
         features = Nystroem(gamma=width, n_components=KERNEL_FEATURES, random_state=0).fit(parts[0])
         mapped = [features.transform(part) for part in parts]
@@ -95,9 +100,7 @@ def _regression(data: Data, parts: list[np.ndarray], inverse: float, setting: st
 def network(data: Data) -> Iterator[Attempt]:
     """q + W relu(A q + a) against free node vectors, by cosine; starts at the embeddings, an attempt each epoch."""
     torch.set_num_threads(1)
-    train, validation, test = (
-        torch.from_numpy(embed(data, part)) for part in (data.split.train, data.split.val, data.split.test)
-    )
+    train, validation, test = map(torch.from_numpy, embed_parts(data))
     answers = torch.from_numpy(first_answers(data))
     originals = torch.nn.functional.normalize(torch.tensor(data.nodes, dtype=torch.float32), dim=1)
     for dropout in DROPOUTS:
