@@ -106,10 +106,12 @@ def _status(arguments: argparse.Namespace) -> Outcome:
         "returned_from",
         "outdated",
         "away",
+        "mapped",
     )
     result: dict[str, Any] = {"version": found.version, "state": found.state, "ready": found.ready}
     result |= {name: list(getattr(found, name)) for name in names}
     is_partly = found.lost or found.changed or found.missing or found.unmapped or found.returned or found.outdated
+    is_partly = is_partly or found.mapped
     code = PARTLY if is_partly else NO if found.version is None else DONE
     return Outcome(str(found), result, code)
 
@@ -188,13 +190,15 @@ def _rollback(arguments: argparse.Namespace) -> Outcome:
 def _describe_returned(store: EmbeddingStore, where: dict[str, Any]) -> tuple[str, int]:
     """Name the vectors that a rollback undoes although nothing is live, and count their nodes; empty if there are none.
 
-    Those of a version that is over, and nodes that had been away.
+    Those of a version that is over, and of nodes that were mapped as they were added or had been away.
     """
     from nudge_rag import status
 
     found = status(store, **where)
     if found.returned:
         return f"what came back of version {' or '.join(found.returned_from)}", len(found.returned)
+    if found.mapped:
+        return "nodes that were mapped as they were added", len(found.mapped)
     return ("nodes that had been away", len(found.away)) if found.away else ("", 0)
 
 
@@ -206,7 +210,7 @@ def _reapply(arguments: argparse.Namespace) -> Outcome:
     store, where = open_named_store(arguments.store), journal_of(arguments)
     texts = load_texts(arguments.texts, arguments.store)
     found = status(store, **where)
-    wanting = [*found.lost, *found.returned, *found.unmapped] if found.version is not None else []
+    wanting = [*found.lost, *found.returned, *found.unmapped, *found.mapped] if found.version is not None else []
     looked_for = found.missing if texts is not None else ()
     if not wanting and not looked_for:
         return Outcome("No node has lost its nudge.", {"written": []}, NO)

@@ -5,6 +5,7 @@ Nobody knows the ids of nodes while their texts are embedded. They are known aga
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,8 @@ from nudge_rag.stores.history import BlobStorage
 __all__ = ["FOLDER", "IngestedNodes"]
 
 FOLDER = "ingested"
+# Vectors are recorded before whoever embedded their texts adds them: so long they may still come.
+SECONDS_TO_ADD = 86_400.0
 
 
 class IngestedNodes:
@@ -61,7 +64,7 @@ class IngestedNodes:
         Raises:
             JournalError: the history cannot be written to.
         """
-        content = encode_arrays({"originals": originals, "mapped": mapped})
+        content = encode_arrays({"originals": originals, "mapped": mapped, "created": np.array([time.time()])})
         name = f"{FOLDER}/{uuid4().hex[:12]}-{sha256_of(content)[:16]}.npz"
         with writing_to(self._storage, "written to"):
             self._storage.write(name, content)
@@ -80,16 +83,27 @@ class IngestedNodes:
         found = [known[vectors[row].tobytes()] for row in rows]
         return np.array(rows, dtype=np.int64), np.array(found, dtype=vectors.dtype).reshape(-1, vectors.shape[1])
 
-    def forget(self) -> None:
-        """Delete the record.
+    def forget(self, restored: FloatArray) -> None:
+        """Delete the record of vectors that have been restored, and of those that nobody has added for a day.
+
+        Args:
+            restored: (n, d) mapped vectors that nodes held.
 
         Raises:
+            CorruptArchiveError: the record is damaged.
             JournalError: the history cannot be written to.
         """
-        with writing_to(self._storage, "written to"):
-            for name in self._names:
-                self._storage.delete(name)
-        self._names, self._known = [], None
+        done, kept = {vector.tobytes() for vector in restored}, []
+        for name in self._names:
+            arrays = self._read(name)
+            # Records of earlier releases do not say when they were made.
+            is_old = "created" not in arrays or time.time() - float(arrays["created"][0]) > SECONDS_TO_ADD
+            if is_old or all(vector.tobytes() in done for vector in arrays["mapped"]):
+                with writing_to(self._storage, "written to"):
+                    self._storage.delete(name)
+            else:
+                kept.append(name)
+        self._names, self._known = kept, None
 
     def _load(self) -> dict[bytes, FloatArray]:
         if self._known is None:
@@ -114,6 +128,8 @@ class IngestedNodes:
             arrays = parse_npz(content)
             if arrays["mapped"].shape != arrays["originals"].shape or arrays["mapped"].ndim != 2:
                 raise ValueError("its arrays are not of one shape")
+            if "created" in arrays and arrays["created"].shape != (1,):
+                raise ValueError("it does not say when it was made")
         except Exception as error:  # zipfile and numpy raise nearly anything
             raise CorruptArchiveError(f"{place} is not what nudge-rag writes: {error}") from error
         return arrays

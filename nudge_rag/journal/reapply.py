@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.embedding import EmbedQueries
@@ -16,7 +18,7 @@ from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.fingerprints import FINGERPRINT, SAME_MODEL, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.new_ids import FoundNode, find_by_text
-from nudge_rag.journal.node_map import describe_unmapped, unmapped_ids
+from nudge_rag.journal.node_map import describe_unmapped, nodes_mapped_in_vain, unmapped_ids
 from nudge_rag.journal.orphans import read_orphans
 from nudge_rag.journal.push import push_vectors
 from nudge_rag.journal.push_all import add_blocks
@@ -95,6 +97,7 @@ def reapply(
             status = find_status(journal)
             _refuse_outdated(store, status)
             written = (*_reapply_to_lost(journal, live, status), *_reapply_to_returned(journal, live, status))
+            written = (*written, *_undo_maps_in_vain(journal, live, status))
             moved = {} if texts is None or live.is_derived else _find_moved(journal, live, texts)
         if moved and live.is_beside and not is_rebuilt:
             # A push over a version that a switch made live could not be switched back.
@@ -180,10 +183,7 @@ def _reapply_to_returned(journal: Journal, live: Version, status: Status) -> tup
     try:
         with journal.transaction():
             for part in list(journal.find_returned(among({*status.nudged, *status.lost}))):
-                wanted = np.array(part.originals, dtype=store.capabilities.dtype)
-                rows, block = live.find(part.ids)
-                same = same_rows(store, wanted[rows], block.vectors.originals)
-                wanted[rows[same]] = block.vectors.after[same]
+                wanted = _wanted_by(store, live, part.ids, part.originals)
                 stamp_nudges(store, live, part.ids, wanted, part.originals)
                 written = write_over(store, part.ids, part.found, wanted)
                 kept += written.kept
@@ -193,6 +193,37 @@ def _reapply_to_returned(journal: Journal, live: Version, status: Status) -> tup
             f" to; a later call starts again ({type(error).__name__}: {error})"
         ) from error
     return tuple(kept)
+
+
+def _undo_maps_in_vain(journal: Journal, live: Version, status: Status) -> tuple[str, ...]:
+    """Give nodes that were mapped before they were added, although ``live`` has no map, what they are to hold."""
+    store, kept = journal.store, list[str]()
+    if not status.mapped:
+        return ()
+    try:
+        with journal.transaction():
+            if live.is_streamed and not live.is_beside:
+                # A version that has written all nodes records what it found.
+                return add_blocks(journal, live, status.mapped)
+            for names, found, originals in list(nodes_mapped_in_vain(journal)):
+                wanted = _wanted_by(store, live, names, originals)
+                stamp_nudges(store, live, names, wanted, originals)
+                kept += write_over(store, names, found, wanted).kept
+    except Exception as error:
+        raise PushError(
+            f"{store.name} failed while {len(status.mapped)} node(s) that were mapped before they were added were"
+            f" written to; a later call starts again ({type(error).__name__}: {error})"
+        ) from error
+    return tuple(kept)
+
+
+def _wanted_by(store: EmbeddingStore, live: Version, ids: Sequence[str], originals: FloatArray) -> FloatArray:
+    """The vectors that nodes are to hold while ``live`` is: those that it has for their originals, or the latter."""
+    wanted = np.array(originals, dtype=store.capabilities.dtype)
+    rows, block = live.find(ids)
+    same = same_rows(store, wanted[rows], block.vectors.originals)
+    wanted[rows[same]] = block.vectors.after[same]
+    return wanted
 
 
 def _find_moved(journal: Journal, live: Version, texts: TextsOf) -> dict[int, FoundNode]:

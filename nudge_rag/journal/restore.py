@@ -15,6 +15,7 @@ from nudge_rag.errors import CorruptArchiveError, PushError
 from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import BLOCKS, COMMITTED, SUPERSEDED
+from nudge_rag.journal.node_map import rows_mapped_at_ingestion
 from nudge_rag.journal.push_all import NodeIds
 from nudge_rag.journal.rebuilding import rebuild
 from nudge_rag.journal.returned import IsKnown
@@ -202,6 +203,8 @@ def _find_strays(
         # One that is thinned is made again from the vectors that the next one had found.
         known = {names[row] for row in undone.find(names)[0]}
     elif names and before is not None:
+        vectors_now = np.stack([nudged[name] for name in names])
+        known |= {names[row] for row in rows_mapped_at_ingestion(journal, before, vectors_now)}
         rows, block = before.find(names)
         found = np.stack([nudged[names[row]] for row in rows]) if len(rows) else block.vectors.after
         for part in (block.vectors.after, block.vectors.before, block.vectors.originals):
@@ -275,6 +278,7 @@ def restore_ingested(journal: Journal) -> int:
     if not journal.ingested:
         return 0
     store, n_restored = journal.store, 0
+    restored: list[FloatArray] = []
     try:
         for names in giving_back(NodeIds(store).parts(NODES_PER_STEP)):
             present, _ = read_present(store, names)
@@ -284,12 +288,13 @@ def restore_ingested(journal: Journal) -> int:
             rows, originals = journal.ingested.originals_of(found)
             if len(rows):
                 n_restored += len(write_over(store, [ids[row] for row in rows], found[rows], originals).kept)
+                restored.append(found[rows])
     except Exception as error:
         raise PushError(
             f"{store.name} failed while nodes that were mapped before they were added were restored; a later call"
             f" starts again ({type(error).__name__}: {error})"
         ) from error
-    journal.ingested.forget()
+    journal.ingested.forget(np.concatenate(restored) if restored else np.zeros((0, 0)))
     return n_restored
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.common.text import preview
 from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.journal.journal import Journal
-from nudge_rag.journal.node_map import unmapped_ids
+from nudge_rag.journal.node_map import nodes_mapped_in_vain, rows_mapped_at_ingestion, unmapped_ids
 from nudge_rag.journal.returned import among
 from nudge_rag.journal.text_hashes import TextsOf, hash_texts
 from nudge_rag.journal.versions import Version
@@ -37,7 +39,10 @@ class Status:
         edited: ids whose texts changed since they were tuned; looked for if `status` is given the texts.
         ready: name of the version that waits beside the live one for `switch`; None if none does.
         origin: the store that the version was pushed to, if this one is a copy of that; None if it was this one.
-        unmapped: of a version that mapped all nodes, ids that were added or embedded again since: `reapply` maps them.
+        unmapped: of a version that mapped all nodes, ids that were added or embedded again since, and of nodes that
+            another map was applied to as they were added: `reapply` maps them.
+        mapped: ids that were mapped as they were added, by ``map_documents=True``, although no map of all nodes is
+            live any more: `rollback` or, if a version is live, `reapply` gives them their own vectors.
         returned: ids that hold vectors again of a push that is over, as after a backup was restored, or once a process
             saved a file as it had read it before a rollback; `rollback` undoes them.
         returned_from: names of the versions that made those vectors, newest first.
@@ -61,6 +66,7 @@ class Status:
     returned: tuple[str, ...] = ()
     returned_from: tuple[str, ...] = ()
     outdated: tuple[str, ...] = ()
+    mapped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         waits = "" if self.ready is None else f"; version {self.ready} is ready beside"
@@ -69,6 +75,11 @@ class Status:
             if self.version is not None:
                 way = "is no longer live: reapply() or rollback() puts that right"
             waits = f"{waits}; {len(self.returned)} node(s) hold vectors of version {which} although it {way}"
+        if self.mapped:
+            way = "rollback() undoes that" if self.version is None else "reapply() or rollback() puts that right"
+            waits += (
+                f"; {len(self.mapped)} node(s) were mapped as they were added although no map is live any more: {way}"
+            )
         if self.outdated:
             waits += (
                 f"; {len(self.outdated)} node(s) hold other vectors in memory than in the file, and whose are newer"
@@ -158,8 +169,16 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
     outdated |= dict.fromkeys(node_id for node_id in back if node_id in differing)
     back = {node_id: name for node_id, name in back.items() if node_id not in differing}
     sources = tuple(sorted(set(back.values()), key=int, reverse=True))
+    mapped = [node_id for names, _, _ in nodes_mapped_in_vain(journal) for node_id in names if node_id not in back]
     found = Status(
-        None, None, ready=ready, away=away, returned=tuple(back), returned_from=sources, outdated=tuple(outdated)
+        None,
+        None,
+        ready=ready,
+        away=away,
+        returned=tuple(back),
+        returned_from=sources,
+        outdated=tuple(outdated),
+        mapped=tuple(mapped),
     )
     if live is None:
         return found
@@ -181,7 +200,14 @@ def find_status(journal: Journal, texts: TextsOf | None = None) -> Status:
 
 def _find_back(journal: Journal, known: set[str]) -> dict[str, str]:
     """Ids of nodes that hold nudges of versions that are over, and the names of these."""
-    return {node_id: part.version for part in journal.find_returned(among(known)) for node_id in part.ids}
+    live, back = journal.live, dict[str, str]()
+    for part in journal.find_returned(among(known)):
+        is_back = np.ones(len(part.ids), dtype=np.bool_)
+        if live is not None:
+            # The version after it had found them, and they hold what the live one's map made of them.
+            is_back[rows_mapped_at_ingestion(journal, live, part.found)] = False
+        back |= {node_id: part.version for node_id, is_so in zip(part.ids, is_back, strict=True) if is_so}
+    return back
 
 
 def _find_kinds(journal: Journal, live: Version) -> Iterator[tuple[str, str]]:

@@ -25,11 +25,12 @@ class DocumentMap(Looker):
 
     The vectors that the model gave are recorded in the history first, so that `nudge_rag.rollback` restores them, the
     next `nudge_rag.tune` starts from them, and nothing maps them twice. Without a map, vectors stay as they are.
+    What is live is looked at before each batch that is mapped, and otherwise once a minute.
 
     Args:
         open_store: opens the vector store; called at first use.
         versions: folder of its history; None for the store's own, or that which the store names.
-        seconds: between two looks at what is live.
+        seconds: between two looks at what is live while no map is.
 
     Example:
         >>> from nudge_rag.stores import MappingStore
@@ -58,7 +59,8 @@ class DocumentMap(Looker):
             return []
         store = self._open_store()
         with self._lock:
-            if self._is_due(time.monotonic()):
+            # A batch that is mapped is recorded, for which the history is read anyway.
+            if self._map is not None or self._is_due(time.monotonic()):
                 node_map = node_map_of(open_journal(store, self._versions).live)
                 self._map = None if node_map is None else MapVectors(node_map)
                 self._looked = time.monotonic()
