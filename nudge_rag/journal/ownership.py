@@ -210,16 +210,22 @@ def own_history(store: EmbeddingStore) -> BlobStorage | None:
 
 def has_versions(storage: BlobStorage) -> bool:
     """Whether any push is recorded there."""
-    with writing_to(storage, "read"):
-        return any(re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name) for name in storage.names())
+    return _have_versions(_names_in(storage))
 
 
 def has_records(storage: BlobStorage) -> bool:
     """Whether any push is recorded there, or nodes that were away when the last one was undone."""
-    if has_versions(storage):
-        return True
+    names = _names_in(storage)
+    return AWAY in names or _have_versions(names)
+
+
+def _names_in(storage: BlobStorage) -> list[str]:
     with writing_to(storage, "read"):
-        return AWAY in storage.names()
+        return storage.names()
+
+
+def _have_versions(names: list[str]) -> bool:
+    return any(re.fullmatch(rf"{NAME}/{re.escape(MANIFEST)}", name) for name in names)
 
 
 def _marked_folder(store: EmbeddingStore, given: FolderStorage, mark: Mapping[str, Any]) -> FolderStorage:

@@ -82,3 +82,27 @@ def test_a_push_whose_lock_was_lost_writes_nothing_more_and_another_one_is_whole
     assert push_vectors(PgVectorStore(address, "nodes"), IDS[2:4], ROWS[2:4], ROWS[2:4] + 3).version == "0002"
     rollback(PgVectorStore(address, "nodes"))
     assert PgVectorStore(address, "nodes").read(IDS).tobytes() == ROWS.tobytes()
+
+
+def test_a_history_is_read_in_two_statements_also_beside_a_table_of_another_schema(address, others, monkeypatch):
+    history = PgVectorStore(address, "nodes").history()
+    history.write("a/b", b"first")
+    asked = []
+    execute = psycopg.Cursor.execute
+
+    def noting(cursor, query, *rest, **options):
+        asked.append(query)
+        return execute(cursor, query, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", noting)
+        found = history.read("a/b"), history.names()
+    assert found == (b"first", ["a/b"])
+    assert len(asked) == 4
+    # The history stays where it was, and what it does not hold is in no other.
+    others.execute("CREATE SCHEMA elsewhere")
+    others.execute("ALTER TABLE nodes SET SCHEMA elsewhere")
+    moved = PgVectorStore(address, "nodes", schema="elsewhere").history()
+    assert moved.read("a/b") == b"first"
+    with pytest.raises(KeyError):
+        moved.read("a/c")

@@ -67,7 +67,8 @@ class DuckDBHistory(HistoriesOfTables):
 
         try:
             with self._transaction(), self._cursor() as cursor:
-                owner = self._owner(cursor) or self._mark(cursor)
+                comment, _ = self._looked_up(cursor)
+                owner = self._owner_in(comment) or self._mark(cursor, comment)
                 cursor.execute(f"CREATE TABLE IF NOT EXISTS {self._table} ({COLUMNS})")
                 values = [owner, self._scope, name]
                 # DuckDB's own upsert needs a key, and refuses to change a row that has one twice in a transaction.
@@ -95,31 +96,33 @@ class DuckDBHistory(HistoriesOfTables):
         """Delete a row, if it is there."""
         check_blob_name(name)
         with self._cursor() as cursor:
-            owner = self._owner(cursor)
-            if owner is not None and self._exists(cursor):
+            comment, is_there = self._looked_up(cursor)
+            owner = self._owner_in(comment)
+            if owner is not None and is_there:
                 query = f"DELETE FROM {self._table} WHERE owner = ? AND scope = ? AND name = ?"
                 cursor.execute(query, [owner, self._scope, name])
 
     def is_emptied(self) -> bool:
         """Say whether the comment on the nodes' table names a history, and no row of it is left."""
         with self._cursor() as cursor:
-            owner = self._owner(cursor)
+            comment, is_there = self._looked_up(cursor)
+            owner = self._owner_in(comment)
             if owner is None:
                 return False
             # Of whatever scope: the comment is the same for all columns of vectors.
             query = f"SELECT count(*) FROM {self._table} WHERE owner = ?"
-            return not self._exists(cursor) or cursor.execute(query, [owner]).fetchone() == (0,)
+            return not is_there or cursor.execute(query, [owner]).fetchone() == (0,)
 
     def n_counted(self) -> int:
         """Number of pushes, as the comment on the nodes' table has it."""
         with self._cursor() as cursor:
-            found = self._count().search(self._comment(cursor, self._nodes) or "")
+            found = self._count().search(self._looked_up(cursor)[0])
         return 0 if found is None else int(found[1])
 
     def count(self, n_pushes: int) -> None:
         """Keep a number of pushes in the comment on the nodes' table."""
         with self._transaction(), self._cursor() as cursor:
-            others = self._count().sub("", self._comment(cursor, self._nodes) or "").strip()
+            others = self._count().sub("", self._looked_up(cursor)[0]).strip()
             self._write_comment(cursor, f"{others} [nudge-rag {self._scope_sign()} pushes {n_pushes}]")
 
     def place(self) -> Path | None:
@@ -129,9 +132,10 @@ class DuckDBHistory(HistoriesOfTables):
     def _others(self) -> list[tuple[BlobStorage, str | None]]:
         """The histories of other tables, and the names of these; None for those that are gone."""
         with self._cursor() as cursor:
-            if not self._exists(cursor):
+            comment, is_there = self._looked_up(cursor)
+            if not is_there:
                 return []
-            own = self._owner(cursor) or ""
+            own = self._owner_in(comment) or ""
             rows = cursor.execute(
                 f"SELECT DISTINCT h.owner, h.scope, t.table_name FROM {self._table} h LEFT JOIN (SELECT * FROM"
                 " duckdb_tables() WHERE database_name = current_database() AND schema_name = ?) t ON"
@@ -150,24 +154,22 @@ class DuckDBHistory(HistoriesOfTables):
 
     def _rows(self, column: str, condition: str, values: list[str]) -> list[Any]:
         with self._cursor() as cursor:
-            owner = self._owner(cursor)
-            if owner is None or not self._exists(cursor):
+            comment, is_there = self._looked_up(cursor)
+            owner = self._owner_in(comment)
+            if owner is None or not is_there:
                 return []
             query = f"SELECT {column} FROM {self._table} WHERE owner = ? AND scope = ?{condition}"
             return list(cursor.execute(query, [owner, self._scope, *values]).fetchall())
 
-    def _exists(self, cursor: Any) -> bool:
-        return self._comment(cursor, TABLE) is not None
-
-    def _owner(self, cursor: Any) -> str | None:
+    def _owner_in(self, comment: str) -> str | None:
         if self._known_owner is not None:
             return self._known_owner
-        found = MARK.search(self._comment(cursor, self._nodes) or "")
+        found = MARK.search(comment)
         return None if found is None else found[1]
 
-    def _mark(self, cursor: Any) -> str:
+    def _mark(self, cursor: Any, comment: str) -> str:
         owner = secrets.token_hex(8)
-        self._write_comment(cursor, f"{self._comment(cursor, self._nodes) or ''} [nudge-rag {owner}]")
+        self._write_comment(cursor, f"{comment} [nudge-rag {owner}]")
         return owner
 
     def _write_comment(self, cursor: Any, comment: str) -> None:
@@ -180,11 +182,14 @@ class DuckDBHistory(HistoriesOfTables):
     def _count(self) -> re.Pattern[str]:
         return re.compile(rf" ?\[nudge-rag {self._scope_sign()} pushes ([0-9]{{1,18}})\]")
 
-    def _comment(self, cursor: Any, table: str) -> str | None:
-        """The comment on a table, empty if it has none; None if there is no such table."""
+    def _looked_up(self, cursor: Any) -> tuple[str, bool]:
+        """The comment on the nodes' table, empty if there is none, and whether there is a table of histories.
+
+        One question for both: DuckDB lists all tables to answer it.
+        """
         query = (
-            "SELECT coalesce(comment, '') FROM duckdb_tables() WHERE database_name = current_database()"
-            " AND schema_name = ? AND lower(table_name) = lower(?)"
+            "SELECT lower(table_name) = ?, coalesce(comment, '') FROM duckdb_tables() WHERE database_name ="
+            " current_database() AND schema_name = ? AND lower(table_name) IN (lower(?), ?)"
         )
-        row = cursor.execute(query, [self._schema, table]).fetchone()
-        return None if row is None else str(row[0])
+        found = dict(cursor.execute(query, [TABLE, self._schema, self._nodes, TABLE]).fetchall())
+        return found.get(False, ""), True in found

@@ -25,6 +25,11 @@ WRITE = """
 INSERT INTO {table} (owner, scope, name, content) VALUES (%s::bigint::oid, %s, %s, %s)
 ON CONFLICT (owner, scope, name) DO UPDATE SET content = excluded.content
 """
+# The number by which the database knows the nodes' table, its schema, and whether that has a table of histories.
+LOCATE = f"""
+SELECT c.oid::bigint, quote_ident(n.nspname), to_regclass(quote_ident(n.nspname) || '.{TABLE}') IS NOT NULL
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+"""
 OWN = "FROM {table} WHERE owner = %s::bigint::oid AND scope = %s"
 # Schemas with a table of that name that belongs to whom the nodes' table does, or to the role that asks: a table moved
 # to another schema has left its history there. What is in another role's table may be hostile.
@@ -66,7 +71,7 @@ class PostgresHistory(HistoriesOfTables):
         self._check_lock()
         with self._cursor("written to") as (cursor, table, owner):
             if table is None:
-                table = self._quoted(cursor)
+                _, table, _ = self._located(cursor)
                 cursor.execute(CREATE.format(table=table.replace("%%", "%")))
             cursor.execute(WRITE.format(table=table), [owner, self._scope, name, content])
 
@@ -76,14 +81,14 @@ class PostgresHistory(HistoriesOfTables):
         Raises:
             KeyError: there is none.
         """
-        rows = self._rows(f"SELECT content {OWN} AND name = %s", [check_blob_name(name)])
+        rows = self._own_rows(f"SELECT content {OWN} AND name = %s", [check_blob_name(name)])
         if not rows:
             raise KeyError(name)
         return bytes(rows[0][0])
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of all rows that begin with ``prefix``, sorted."""
-        return sorted(row[0] for row in self._rows(f"SELECT name {OWN}", []) if row[0].startswith(prefix))
+        return sorted(row[0] for row in self._own_rows(f"SELECT name {OWN}", []) if row[0].startswith(prefix))
 
     def delete(self, name: str) -> None:
         """Delete a row, if it is there."""
@@ -153,17 +158,34 @@ class PostgresHistory(HistoriesOfTables):
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
         with self._cursor("read") as (cursor, table, owner):
-            if table is None:
-                return []
-            return list(cursor.execute(query.format(table=table), [owner, self._scope, *values]).fetchall())
+            return [] if table is None else self._asked(cursor, query, table, owner, values)
+
+    def _own_rows(self, query: str, values: Sequence[Any]) -> list[Any]:
+        """The same of a query that finds nothing but rows of this history: the table that has any is the one."""
+        with self._connected("read") as cursor:
+            owner, table, is_there = self._located(cursor)
+            rows = self._asked(cursor, query, table, owner, values) if is_there else []
+            if rows:
+                return rows
+            holder = self._holder(cursor, owner, table, is_there)
+            return [] if holder in (None, table) else self._asked(cursor, query, str(holder), owner, values)
+
+    def _asked(self, cursor: Any, query: str, table: str, owner: int | None, values: Sequence[Any]) -> list[Any]:
+        return list(cursor.execute(query.format(table=table), [owner, self._scope, *values]).fetchall())
 
     @contextmanager
     def _cursor(self, what: str) -> Iterator[tuple[Any, str | None, int | None]]:
         """A cursor in a transaction, the history's table, quoted (None if there is none), and the nodes' table."""
+        with self._connected(what) as cursor:
+            owner, table, is_there = self._located(cursor)
+            yield cursor, self._holder(cursor, owner, table, is_there), owner
+
+    @contextmanager
+    def _connected(self, what: str) -> Iterator[Any]:
+        """A cursor in a transaction, for something that the role may have no right to."""
         try:
             with self._connections.cursor() as cursor:
-                owner = self._number(cursor)
-                yield cursor, self._table(cursor, owner), owner
+                yield cursor
         except Exception as error:
             if not _lacks_a_right(error):
                 raise
@@ -180,31 +202,28 @@ class PostgresHistory(HistoriesOfTables):
         number = cursor.execute("SELECT to_regclass(%s)::oid::bigint", [self._nodes]).fetchone()[0]
         return None if number is None else int(number)
 
-    def _table(self, cursor: Any, owner: int | None) -> str | None:
-        """The table in the schema of the nodes' table, or the one that has this table's history in another schema."""
-        own = self._quoted(cursor)
-        found = cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [own.replace("%%", "%")]).fetchone() == (True,)
-        if found and self._holds(cursor, own, owner):
+    def _located(self, cursor: Any) -> tuple[int | None, str, bool]:
+        """The nodes' table's number, the table of histories in its schema, quoted, and whether that is there."""
+        row = cursor.execute(LOCATE, [self._nodes]).fetchone()
+        if row is None:
+            raise StoreError(f"there is no table {self._nodes} any more")
+        number, schema, is_there = row
+        owner = int(number) if self._owner is None else self._owner
+        return owner, f"{schema}.{TABLE}".replace("%", "%%"), bool(is_there)
+
+    def _holder(self, cursor: Any, owner: int | None, own: str, is_there: bool) -> str | None:
+        """The table of histories ``own``, or the one that has this history in another schema; None if there is none."""
+        if is_there and self._holds(cursor, own, owner):
             return own
         for (schema,) in cursor.execute(SCHEMAS, [TABLE, owner]).fetchall():
             other = f"{schema}.{TABLE}".replace("%", "%%")
             if other != own and self._holds(cursor, other, owner):
                 return other
-        return own if found else None
+        return own if is_there else None
 
     def _holds(self, cursor: Any, table: str, owner: int | None) -> bool:
         row = cursor.execute(f"SELECT EXISTS (SELECT 1 {OWN})".format(table=table), [owner, self._scope]).fetchone()
         return bool(row == (True,))
-
-    def _quoted(self, cursor: Any) -> str:
-        query = (
-            "SELECT quote_ident(nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.oid = to_regclass(%s)"
-        )
-        row = cursor.execute(query, [self._nodes]).fetchone()
-        if row is None:
-            raise StoreError(f"there is no table {self._nodes} any more")
-        return f"{row[0]}.{TABLE}".replace("%", "%%")
 
 
 def _lacks_a_right(error: BaseException) -> bool:
