@@ -77,8 +77,8 @@ class Metric:
         for column in range(columns.shape[1]):
             values[:, column] = self._gained(columns[:, column], hits[:, column], gains, queries, n_queries)
         values = np.divide(values, ideal, out=np.zeros_like(values), where=ideal > 0)
-        if self.family == "CappedRecall":
-            values = np.minimum(values, 1.0)  # nodes that tie for a place can all count as in the top k
+        # Answers that tie for a place all count as at that place, which no ranking can give them.
+        values = np.minimum(values, 1.0)
         return values[:, 0] if np.ndim(ranks) == 1 else values
 
     def discounts(self) -> Float64Array:

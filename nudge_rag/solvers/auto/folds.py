@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nudge_rag.common.arrays import BoolArray, IntArray
+from nudge_rag.common.arrays import BoolArray, FloatArray, IntArray
 from nudge_rag.solvers.labels import LabeledQueries, PreparedLabels
 
 __all__ = ["Fold", "FoldPlan", "divide_labels", "take_enough"]
@@ -77,7 +77,10 @@ def divide_labels(
     node_of_query = labels.node_of_pair[first]
     fold_of_query = fold_of_node[node_of_query]
     # Queries that are held out although their nodes are not: another fold than their node's.
-    fold_of_covered = rng.integers(count, size=labels.n_queries) if covered_too else np.full(labels.n_queries, -1)
+    # Those that are asked again go together, or their fold's solution would have learned the answer.
+    fold_of_covered = np.full(labels.n_queries, -1)
+    if covered_too:
+        fold_of_covered = rng.integers(count, size=labels.n_queries)[_first_of_same(labels.vectors)]
     for number in range(min(count, len(known))):
         here = fold_of_query[labels.query_of_pair] == number
         inside = fold_of_node[labels.node_of_pair] == number
@@ -101,6 +104,17 @@ def divide_labels(
             rows,
             _known(labels, aside & ~inside, rows),
         )
+
+
+def _first_of_same(vectors: FloatArray) -> IntArray:
+    """Of each row the first one that is the same.
+
+    Example:
+        >>> _first_of_same(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])).tolist()
+        [0, 1, 0]
+    """
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(vector.tobytes(), row) for row, vector in enumerate(vectors)], dtype=np.int64)
 
 
 def _positions(queries: IntArray, n_queries: int) -> IntArray:

@@ -122,7 +122,7 @@ class AutoSolver:
 
         Raises:
             TypeError: embeddings of another array library than numpy.
-            ValueError: no validation query with an answer.
+            ValueError: no training or no validation query with an answer.
         """
         if is_foreign(embeddings):
             raise TypeError("AutoSolver needs numpy arrays: use NudgeN or NudgeM")

@@ -73,6 +73,8 @@ class SolverTrials:
         # Every solver moves the same rows: the nodes that have a training label.
         learned = prepare_labels(train, "training", **size)
         self._rows = np.unique(learned.node_of_pair)
+        if not len(self._rows):
+            raise ValueError("the training set has no query with an answer: there is nothing to learn from")
         judged = prepare_labels(val, "validation", **size)
         if not judged.n_queries:
             raise ValueError("the validation set has no query with an answer: no solver can be chosen")

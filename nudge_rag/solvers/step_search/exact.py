@@ -66,8 +66,8 @@ def metric_along_paths(val: PreparedLabels, paths: Paths, fixed: FixedScores, me
     level = metric.per_query(np.zeros_like(val.query_of_pair), val.grades, val.query_of_pair, val.n_queries)
     if metric.family not in ("MRR", "Success"):
         level = _start_level(val, metric)
-    if metric.family == "CappedRecall":
-        deltas = _capped(level, val.query_of_pair[pairs], angles, deltas)
+    if metric.family in ("CappedRecall", "nDCG"):
+        deltas = _capped(level, val, pairs, angles, deltas)
         level = np.minimum(level, 1.0)
     return _summed(at, deltas / val.n_queries, float(level.mean()), end)
 
@@ -82,8 +82,20 @@ def _pair_changes(
     return np.asarray(weights[pairs] * (discounts[after] - discounts[before]))
 
 
-def _capped(level: Float64Array, queries: IntArray, angles: Float64Array, deltas: Float64Array) -> Float64Array:
-    """Let no query's value exceed 1: answers that tie for a place can all count as in the top k."""
+def _capped(
+    level: Float64Array, val: PreparedLabels, pairs: IntArray, angles: Float64Array, deltas: Float64Array
+) -> Float64Array:
+    """Let no query's value exceed 1: answers that tie for a place all count as at that place."""
+    queries, several = val.query_of_pair[pairs], np.bincount(val.query_of_pair) > 1
+    chosen = np.flatnonzero(several[queries])
+    if not len(chosen):
+        return deltas
+    capped = deltas.copy()
+    capped[chosen] = _capped_sums(level, queries[chosen], angles[chosen], deltas[chosen])
+    return capped
+
+
+def _capped_sums(level: Float64Array, queries: IntArray, angles: Float64Array, deltas: Float64Array) -> Float64Array:
     order = np.lexsort((angles, queries))
     queries, total = queries[order], np.cumsum(deltas[order])
     first = np.searchsorted(queries, queries)

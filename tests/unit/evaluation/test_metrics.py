@@ -33,6 +33,12 @@ def test_by_hand(metric, expected):
     assert evaluate(QRELS, RUN, [metric]).mean(metric) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("metric", ["nDCG@10", "nDCG@2", "Recall@1", "CappedRecall@1", "MRR@3", "Success@1"])
+def test_answers_that_tie_for_the_first_place_are_worth_no_more_than_the_best_ranking(metric):
+    values = parse_metric(metric).per_query(np.zeros(3, dtype=int), np.ones(3), np.array([0, 0, 1]), 2)
+    assert values.tolist() == [1.0, 1.0]
+
+
 def test_metrics_are_values():
     assert {nDCG @ 10: 1}[parse_metric("nDCG@10")] == 1
     assert [str(family @ 5) for family in (nDCG, Recall, CappedRecall, MRR, Success)] == [

@@ -109,6 +109,17 @@ def test_queries_held_out_of_folds_tell_what_covered_queries_gain():
     assert held.effects(None).covered.tolist() == [0.0] * len(changes)
 
 
+def test_queries_that_are_asked_again_are_held_out_of_a_fold_together():
+    nodes, train, _, _, _ = confusing()
+    twice = LabeledQueries(np.concatenate([train[0]] * 2), [*train[1], *train[1]])
+    n_covered = 0
+    for fold in HeldOutNodes(nodes, twice, METRIC, "cosine", plan=FoldPlan(4, covered_too=True))._folds:
+        trained = {tuple(row) for row in np.asarray(fold.train.vectors)}
+        assert not trained & {tuple(row) for row in fold.covered.vectors}
+        n_covered += fold.covered.n_queries
+    assert n_covered == pytest.approx(288 * 3 / 4, rel=0.2)
+
+
 def test_folds_are_taken_until_enough_nodes_are_held_out(monkeypatch):
     nodes, train, _, _, _ = confusing()
     few = HeldOutNodes(nodes, LabeledQueries(*train), METRIC, "cosine", plan=FoldPlan(6, enough_nodes=7))
@@ -448,6 +459,16 @@ def test_options_that_do_not_exist(options, message):
         AutoSolver(**options)
 
 
+def test_nothing_moves_if_every_node_answers_every_query():
+    nodes = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    queries = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
+    every = [list(range(40))] * 15
+    fit = AutoSolver(similarity="dot").fit(nodes, (queries[:15], every), (queries[15:], every))
+    assert not fit.improved
+    assert max(setting.validation for setting in fit.tried) == 1
+    assert fit.embeddings().tobytes() == nodes.tobytes()
+
+
 def test_nothing_moves_where_nothing_qualifies():
     nodes = np.eye(4)
     fit = AutoSolver().fit(nodes, (np.eye(4)[:2], [[0], [1]]), (np.eye(4)[:2], [[0], [1]]))
@@ -500,6 +521,8 @@ def test_only_numpy_arrays_and_with_validation():
     assert not NudgeContrastive(refit=False).needs.learns_from_validation
     with pytest.raises(ValueError, match="names node 99"):
         AutoSolver().fit(nodes, (train[0][:1], [[99]]), val)
+    with pytest.raises(ValueError, match="the training set has no query with an answer"):
+        AutoSolver().fit(nodes, LabeledQueries(train[0][:1], [[0]], [[-1]]), val)
 
 
 def test_settings_that_are_tried_are_shown_while_it_takes(caplog, capsys, monkeypatch):

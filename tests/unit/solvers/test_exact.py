@@ -125,6 +125,19 @@ def test_nodes_that_reach_the_same_target_tie():
         assert there.curve.values[-1] == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [NudgeN(metric="nDCG@10", search="exact"), NudgeN(metric="nDCG@10", gammas=[0.0, 2.0]), NudgeM(metric="nDCG@10")],
+    ids=["exact", "grid", "nudge-m"],
+)
+def test_answers_that_meet_at_their_target_are_worth_no_more_than_the_best_ranking(solver):
+    nodes = unit(np.array([[1.0, 0.2, 0.0], [1.0, -0.3, 0.1], [0.0, 0.0, 1.0]]))
+    query = unit(np.array([[1.0, 0.05, 0.9]]))
+    single = unit(np.array([[1.0, 0.0, 0.0]]))
+    train, val = (query, [[0, 1]]), (np.concatenate([query, single]), [[0, 1], [0]])
+    assert solver.fit(nodes, train, val).curve.values.max() == pytest.approx(1)
+
+
 def test_nothing_to_gain():
     fit = NudgeN(search="exact").fit(np.eye(4), (np.eye(4)[[1]] + 0.1, [[0]]), (np.eye(4)[[3]], [[3]]))
     assert (fit.gamma, fit.improved) == (0.0, False)
