@@ -71,12 +71,11 @@ def resolve_solver(
 
     Raises:
         TypeError: ``solver`` is no solver: it has no ``fit``, or does not declare its ``needs``.
-        ValueError: no solver has that name, the solver scores by another similarity than the store's, or a reach beyond
-            labelled nodes is asked of a solver by name that has none.
+        ValueError: no solver has that name, the solver scores by another similarity than the store's, or an option of
+            ``"auto"`` is given to another one, which would not heed it.
     """
-    if reach != "labelled" and solver != "auto":
-        name = solver if isinstance(solver, str) else type(solver).__name__
-        raise ValueError(f"reach={reach!r} needs solver='auto', got {name!r} (an AutoSolver has a reach of its own)")
+    if solver != "auto":
+        _refuse_options_of_auto(solver, tolerance, reach, uncovered_share)
     if solver == "auto":
         return AutoSolver(
             metric=metric, similarity=similarity, tolerance=tolerance, reach=reach, uncovered_share=uncovered_share
@@ -99,6 +98,18 @@ def resolve_solver(
             f" make it with similarity={similarity!r}"
         )
     return solver
+
+
+def _refuse_options_of_auto(
+    solver: object, tolerance: float | None, reach: Reach, uncovered_share: float | None
+) -> None:
+    given: dict[str, object] = {"uncovered_tolerance": tolerance, "uncovered_share": uncovered_share}
+    if reach != "labelled":
+        given["reach"] = reach
+    for option, value in given.items():
+        if value is not None or option == "reach":
+            name = solver if isinstance(solver, str) else type(solver).__name__
+            raise ValueError(f"{option}={value!r} needs solver='auto', got {name!r} (an AutoSolver has its own)")
 
 
 def solver_settings(solver: Solver) -> dict[str, Any]:

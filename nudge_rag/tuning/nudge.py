@@ -65,7 +65,8 @@ class Nudge:
         summary: one line: what was tuned, on how many queries, and whether it helps.
         solver: the solver's name.
         comparison: before and after on held-out pairs; None if it was loaded from a folder without one.
-        split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk.
+        split: the pairs it was trained, validated and tested on; None for a nudge loaded from disk, and for one that a
+            `nudge_rag.TuningState` solved: its ``pairs()`` has them.
         reads: what was read of the store, and how good its search is; None for a nudge loaded from disk.
         settings: the solver's name and parameters, for the record.
         text_hashes: node id to a hash of its text when it was tuned, if texts were given: `nudge_rag.status` finds

@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Sequence
 
 from nudge_rag.common.text import printable
-from nudge_rag.evaluation.comparison import Comparison
+from nudge_rag.evaluation.comparison import TOO_FEW, Comparison
 from nudge_rag.solvers.result import Candidate
 from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.judge import Judgement
 
 __all__ = [
     "WIDTH",
+    "chosen_by",
     "describe_candidates",
     "describe_coarse_index",
     "describe_decision",
@@ -64,7 +65,17 @@ def describe_decision(
     )
     if row.low is not None and row.high is not None and row.low <= 0 <= row.high:
         sentence += " The interval includes 0: it may be chance."
-    return wrap(sentence)
+    return wrap(sentence + _describe_losers(comparison))
+
+
+def _describe_losers(comparison: Comparison | None) -> str:
+    """A sentence for each group of queries that loses significantly by the first metric, although all do not."""
+    rows = [] if comparison is None else [row for row in comparison.rows if row.metric == comparison.rows[0].metric]
+    return "".join(
+        f" But {row.group} queries fall from {row.before:.3f} to {row.after:.3f} ({row.low:+.3f} .. {row.high:+.3f})."
+        for row in rows[1:]
+        if row.high is not None and row.high < 0 and row.n_queries >= TOO_FEW
+    )
 
 
 def describe_coarse_index(store: str, found: Comparison | None, exact: Comparison | None) -> str | None:
@@ -99,12 +110,15 @@ def describe_reaches(candidates: Sequence[Candidate]) -> str | None:
         return None
     parts = []
     for reach in ("labelled", "queries", "nodes"):
-        own = [one for one in measured if _reach_of(one) == reach]
-        best = next((one for one in own if one.chosen), max(own, key=lambda one: one.expected or 0.0, default=None))
+        own = [one for one in candidates if _reach_of(one) == reach]
+        counted = [one for one in own if one.expected is not None]
+        best = next((one for one in own if one.chosen), max(counted, key=_expected, default=None))
         if best is not None:
             parts.append(f"{reach} {best.expected:+.3f}{' (chosen)' if best.chosen else ''}")
+        elif own:
+            parts.append(f"{reach}: {printable(own[0].note) or 'not measured'}")
     if len(parts) == 1:
-        parts.append("queries was not tried (reach='queries' also helps nodes without a label)")
+        parts.append("queries and nodes were not tried (either also helps nodes without a label)")
     return wrap(f"by reach, expected: {', '.join(parts)}")
 
 
@@ -114,14 +128,21 @@ def _reach_of(candidate: Candidate) -> str:
 
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:
-    """Return the settings that were tried, the chosen one first, then by validation, with one reason each."""
-    lines = [f"chosen from: {len(candidates)} settings, by validation"]
+    """Return the settings that were tried, the chosen one first, with the metric on validation and a reason each."""
+    by = chosen_by(candidates)
+    first = "" if by == "validation" else " (first number: validation)"
+    lines = [f"chosen from: {len(candidates)} settings, by {by}{first}"]
     for name, value, reason, is_chosen in explain_candidates(_most_telling(candidates)):
         lines.append(wrap(f"{value:>5}  {name}", "* " if is_chosen else "  "))
         lines.append(wrap(reason, " " * 9))
     if len(candidates) > MOST_SHOWN:
         lines.append(f"  and {len(candidates) - MOST_SHOWN} more in tried")
     return "\n".join(lines)
+
+
+def chosen_by(candidates: Sequence[Candidate]) -> str:
+    """What the settings were chosen by."""
+    return "validation" if all(one.expected is None for one in candidates) else "expected gain"
 
 
 def _most_telling(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -135,22 +156,22 @@ def _most_telling(candidates: Sequence[Candidate]) -> list[Candidate]:
 def explain_candidates(candidates: Sequence[Candidate]) -> list[tuple[str, str, str, bool]]:
     """Return name, validation value and reason of every setting, and whether it was chosen, the chosen one first."""
     chosen = next((one for one in candidates if one.chosen), None)
-    best = None if chosen is None else chosen.validation
     still = max((one.validation for one in candidates if one.validation is not None and _is_still(one)), default=None)
     return [
         (
             _name(candidate),
             "-" if candidate.validation is None else f"{candidate.validation:.3f}",
-            _reason(candidate, best, still),
+            _reason(candidate, chosen, still),
             candidate.chosen,
         )
         for candidate in sorted(candidates, key=_order)
     ]
 
 
-def _order(candidate: Candidate) -> tuple[bool, bool, float, str]:
+def _order(candidate: Candidate) -> tuple[bool, bool, float, float, str]:
     value = float("-inf") if candidate.validation is None else candidate.validation
-    return (not candidate.chosen, not candidate.allowed, -value, candidate.solver)
+    expected = value if candidate.expected is None else candidate.expected
+    return (not candidate.chosen, not candidate.allowed, -round(expected, 3), -value, candidate.solver)
 
 
 def _name(candidate: Candidate) -> str:
@@ -160,26 +181,55 @@ def _name(candidate: Candidate) -> str:
 
 def _is_still(candidate: Candidate) -> bool:
     """Whether a setting leaves every vector as it is; a map has no gamma."""
-    return candidate.gamma == 0 and not candidate.solver.startswith("map")
+    return candidate.gamma == 0 and _reach_of(candidate) == "labelled"
 
 
-def _reason(candidate: Candidate, best: float | None, still: float | None) -> str:
+def _reason(candidate: Candidate, chosen: Candidate | None, still: float | None) -> str:
+    note = printable(candidate.note)
     if candidate.validation is None:
-        return printable(candidate.note) or "not measured"
+        return note or "not measured"
     effect = describe_effects(candidate)
     if candidate.chosen:
-        return f"chosen; {effect}" if effect else "chosen"
-    if not candidate.allowed:
-        return f"loses too much: {effect}" if effect else printable(candidate.note) or "not allowed"
+        expected = "" if candidate.expected is None else f"expected {candidate.expected:+.3f}"
+        return "; ".join(part for part in ("chosen", expected, effect, note) if part)
+    # Without a tolerance a loss is weighed, and a setting that harms a group may be the one.
+    if not candidate.allowed and (chosen is None or chosen.allowed):
+        return f"loses too much: {effect}" if effect else note or "not allowed"
+    if candidate.expected is not None:
+        return _less_expected(candidate, chosen)
+    best = None if chosen is None else chosen.validation
     if best is not None and candidate.validation < best:
         return f"validation is {best - candidate.validation:.3f} lower"
-    if candidate.note:
-        return printable(candidate.note)
+    if note:
+        return note
     if best is None and _is_still(candidate):
         return "moves no node"
     if best is None and still is not None and candidate.validation <= still:
         return "no better on validation than the vectors as they are"
     return "as good on validation, but moves nodes further or was tried later"
+
+
+def _less_expected(candidate: Candidate, chosen: Candidate | None) -> str:
+    """Why a setting was not chosen whose expected gain was measured (`nudge_rag.solvers.auto.selection`)."""
+    told = f"expected {_expected(candidate):+.3f}"
+    if _expected(candidate) <= 0:
+        return f"{told}: no gain{', moves no node' if _is_still(candidate) else ''}"
+    if chosen is None or chosen.expected is None:
+        return told
+    less = round(chosen.expected, 3) - round(_expected(candidate), 3)
+    if less > 0:
+        return f"{told}, {less:.3f} less"
+    if _largest_loss(candidate) < _largest_loss(chosen):
+        return f"{told}, no surer gain, and a group of queries loses more"
+    return f"{told}, no surer gain, by a solver or step that was tried later, or new nodes gain less"
+
+
+def _expected(candidate: Candidate) -> float:
+    return candidate.expected or 0.0
+
+
+def _largest_loss(candidate: Candidate) -> float:
+    return round(min(0.0, candidate.uncovered or 0.0, candidate.new_nodes or 0.0), 3)
 
 
 def describe_effects(candidate: Candidate) -> str:

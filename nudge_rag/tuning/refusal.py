@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 from nudge_rag.journal.journal import Journal
 from nudge_rag.solvers import Candidate
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.tuning.gate import LiveComparison, count_forgotten
 
-__all__ = ["describe_losses", "describe_no_step"]
+__all__ = ["describe_losses", "describe_no_step", "why_nothing_moves"]
 
 
 def describe_no_step(tried: Sequence[Candidate]) -> str:
@@ -23,12 +24,30 @@ def describe_no_step(tried: Sequence[Candidate]) -> str:
         >>> describe_no_step([])
         'gamma is 0: no step helped on the validation queries'
     """
-    if any(not setting.allowed and setting.gamma for setting in tried):
-        return (
-            "gamma is 0: no step that helps spares the queries whose answers have no label (tune with a larger"
-            " uncovered_tolerance= to allow for that)"
-        )
-    return "gamma is 0: no step helped on the validation queries"
+    reasons = {
+        "tolerance": "no step that helps spares the queries whose answers have no label (tune with a larger"
+        " uncovered_tolerance= to allow for that)",
+        "uncovered": "what queries with labelled answers would gain, those without would lose (tune with"
+        " uncovered_share= if you know how many these are)",
+        "validation": "no step helped on the validation queries",
+    }
+    return f"gamma is 0: {reasons[why_nothing_moves(tried)]}"
+
+
+def why_nothing_moves(tried: Sequence[Candidate]) -> Literal["tolerance", "uncovered", "validation"]:
+    """What kept every setting from being chosen: the tolerance, what uncovered queries lose, or that none helps.
+
+    Example:
+        >>> why_nothing_moves([Candidate("nudge-n", 0.1, 0.8, covered=0.02, expected=-0.01, allowed=True)])
+        'uncovered'
+    """
+    held_back = [setting for setting in tried if not setting.allowed and (setting.gamma or setting.expected)]
+    # Archives of before have no expected gain.
+    if any(setting.expected is None or setting.expected > 0 for setting in held_back):
+        return "tolerance"
+    if any(setting.expected is not None and (setting.covered or 0.0) > 0 for setting in tried):
+        return "uncovered"
+    return "validation"
 
 
 def describe_losses(

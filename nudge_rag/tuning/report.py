@@ -15,7 +15,7 @@ from nudge_rag.evaluation.comparison import ComparisonRow
 from nudge_rag.evaluation.report.comparison import comparison_document, ranking_sections
 from nudge_rag.evaluation.report.document import Document, Figure, Section, Table
 from nudge_rag.evaluation.report.figures import draw_bars, draw_intervals, draw_lines
-from nudge_rag.tuning.printing import describe_decision, explain_candidates
+from nudge_rag.tuning.printing import chosen_by, describe_decision, explain_candidates
 from nudge_rag.tuning.reported import ReportContents, ReportedCoverage, ReportedNudge
 
 __all__ = ["as_html", "measure_angles", "nudge_document"]
@@ -228,7 +228,8 @@ def _choice(nudge: ReportedNudge) -> Section | None:
         for name, value, reason, is_chosen in explain_candidates(nudge.tried)
     ]
     header = ("setting", "validation", "chosen", "why")
-    return Section("Settings that were tried", tables=[Table("By validation", header, rows, frozenset({1}))])
+    table = Table(f"By {chosen_by(nudge.tried)}", header, rows, frozenset({1}))
+    return Section("Settings that were tried", tables=[table])
 
 
 def _settings(nudge: ReportedNudge) -> Section:

@@ -26,9 +26,16 @@ from nudge_rag.tuning.held_out import HeldOutQueries
 from nudge_rag.tuning.held_out_evaluation import HeldOut, HeldOutEvaluator
 from nudge_rag.tuning.nudge import Nudge
 from nudge_rag.tuning.query_sample import QuerySample
+from nudge_rag.tuning.refusal import why_nothing_moves
 from nudge_rag.tuning.store_answers import StoreAnswers
 
 __all__ = ["HeldOut", "Trial", "run_trial"]
+
+NOTHING_MOVES = {
+    "tolerance": "no setting leaves queries without labelled answers unharmed (uncovered_tolerance)",
+    "uncovered": "what queries with labelled answers would gain, those without would lose",
+    "validation": "no step helps on the validation queries",
+}
 
 
 @dataclass(frozen=True)
@@ -225,10 +232,8 @@ def _groups(trial: Trial) -> dict[str, list[str]]:
 def _summary(fit: NudgeFit, trial: Trial, gain: float, note: str) -> str:
     sizes = ", ".join(f"{size} {name}" for name, size in zip(Split._fields, trial.sizes, strict=True))
     unchanged = _is_unchanged(fit)
-    if unchanged and any(not setting.allowed and setting.gamma for setting in fit.tried):
-        verdict = "no setting leaves queries without labelled answers unharmed (uncovered_tolerance): nothing to push"
-    elif unchanged:
-        verdict = "no step helps on the validation queries: nothing to push"
+    if unchanged:
+        verdict = f"{NOTHING_MOVES[why_nothing_moves(fit.tried)]}: nothing to push"
     else:
         verdict = f"{trial.metrics[0]} on held-out queries changes by {gain:+.3f}"
     # A user whose nodes do not move is to know why.

@@ -23,12 +23,14 @@ from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels
 from nudge_rag.solvers.linear_map.adapter import map_labels, without_scores
 from nudge_rag.solvers.needs import SolverNeeds
 from nudge_rag.solvers.nudge_n import NudgeN
-from nudge_rag.solvers.result import NudgeFit
+from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["REACHES", "AutoSolver", "Reach"]
 
 Reach: TypeAlias = Literal["labelled", "queries", "nodes"]
 REACHES: tuple[Reach, ...] = ("labelled", "queries", "nodes")
+# Why there is no setting with a map although one was asked for.
+NO_MAP = "no map that was learned helps queries about nodes whose labels were held out"
 
 
 class AutoSolver:
@@ -61,6 +63,7 @@ class AutoSolver:
             that are to come.
 
     Raises:
+        TypeError: a tolerance or a share that is no number.
         ValueError: a negative tolerance, an unknown reach, a share outside 0 to 1.
 
     Example:
@@ -82,8 +85,10 @@ class AutoSolver:
         reach: Reach = "labelled",
         uncovered_share: float | None = None,
     ) -> None:
+        _check_number("tolerance", tolerance)
+        _check_number("uncovered_share", uncovered_share)
         if tolerance is not None and not tolerance >= 0:
-            raise ValueError(f"tolerance must be None or at least 0, got {tolerance!r}")
+            raise ValueError(f"tolerance (uncovered_tolerance of tune) must be None or at least 0, got {tolerance!r}")
         if reach not in REACHES:
             raise ValueError(f"reach must be one of {', '.join(map(repr, REACHES))}, got {reach!r}")
         if uncovered_share is not None and not 0 <= uncovered_share <= 1:
@@ -143,8 +148,11 @@ class AutoSolver:
     def _chosen(self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any) -> NudgeFit:
         trials = SolverTrials(self, nodes, train, val, background)
         tried = [*track(trials.without_map(), "trying settings")]
+        left_out: tuple[Candidate, ...] = ()
         if self.reach != "labelled":
-            tried += track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")
+            with_map = [*track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")]
+            tried += with_map
+            left_out = () if with_map else (Candidate("node map" if self.reach == "nodes" else "map", note=NO_MAP),)
         chosen = choose_setting(tried, self.tolerance)
         best = tried[0] if chosen is None else chosen
         adapter = trials.final_adapter() if chosen is not None and chosen.has_map else None
@@ -165,8 +173,13 @@ class AutoSolver:
             gamma=best.candidate.gamma if chosen is not None else 0.0,
             improved=chosen is not None,
             descents=best.fit.descents + whole.descents,
-            tried=tuple(replace(one.candidate, chosen=one is chosen) for one in tried),
+            tried=(*(replace(one.candidate, chosen=one is chosen) for one in tried), *left_out),
             originals=nodes,
             adapter=None if of_nodes else adapter,
             node_map=adapter if of_nodes else None,
         )
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.number)):
+        raise TypeError(f"{name} must be None or a number such as 0.01, got {value!r}")

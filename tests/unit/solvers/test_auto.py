@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
+from nudge_rag import LabeledPairs, LabeledQueries, Nudge, TuningState, tune
 from nudge_rag.evaluation.metrics import parse_metric
 from nudge_rag.solvers import AutoSolver, Candidate, NudgeContrastive, NudgeN
 from nudge_rag.solvers.auto.effects import NodeMeans, are_rarest
@@ -490,8 +490,38 @@ def test_through_a_store(tmp_path, similarity):
     assert "chosen from:" in str(nudge)
     nudge.save(tmp_path / "saved")
     assert Nudge.load(tmp_path / "saved", store, tmp_path).tried == nudge.tried
-    with pytest.raises(ValueError, match="tolerance must be None or at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"\(uncovered_tolerance of tune\) must be None or at least 0, got -1"):
         tune(store, pairs, lambda texts: texts, uncovered_tolerance=-1)
+    with pytest.raises(TypeError, match=r"tolerance must be None or a number such as 0.01, got '1%'"):
+        tune(store, pairs, lambda texts: texts, uncovered_tolerance="1%")
+    with pytest.raises(TypeError, match=r"uncovered_share must be None or a number such as 0.01, got '20%'"):
+        tune(store, pairs, lambda texts: texts, uncovered_share="20%")
+
+
+@pytest.mark.parametrize("solver", ["nudge-n", "nudge-contrastive", NudgeN()])
+@pytest.mark.parametrize("option", [{"uncovered_tolerance": 0.01}, {"uncovered_share": 0.0}, {"reach": "queries"}])
+def test_options_of_auto_are_refused_with_another_solver_that_would_not_heed_them(solver, option, tmp_path):
+    store = MappingStore({"a": [1.0, 0.0], "b": [0.0, 1.0]}, key="test")
+    pairs = LabeledPairs.from_pairs((f"question {number}", "a") for number in range(20))
+    name = solver if isinstance(solver, str) else "NudgeN"
+    message = rf"^{next(iter(option))}=.* needs solver='auto', got '{name}'"
+    with pytest.raises(ValueError, match=message):
+        tune(store, pairs, lambda texts: np.ones((len(texts), 2)), solver=solver, versions=tmp_path, **option)
+    with pytest.raises(ValueError, match=message):
+        TuningState(store, lambda texts: np.ones((len(texts), 2)), solver=solver, versions=tmp_path, **option)
+
+
+@pytest.mark.parametrize(("reach", "name"), [("queries", "map"), ("nodes", "node map")])
+def test_a_map_that_helps_nobody_is_told(reach, name, monkeypatch):
+    monkeypatch.setattr("nudge_rag.solvers.linear_map.solver.LinearMap.choose", lambda *_: None)
+    nodes, train, val, _, _ = confusing()
+    fit = AutoSolver(reach=reach).fit(nodes, train, val)
+    last = fit.tried[-1]
+    assert (last.solver, last.validation, last.chosen) == (name, None, False)
+    assert last.note.startswith("no map that was learned helps")
+    assert not any("map" in one.solver for one in fit.tried[:-1])
+    assert fit.adapter is None
+    assert fit.node_map is None
 
 
 def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):

@@ -35,6 +35,16 @@ def test_the_decision(improves, gamma, comparison, first, second):
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_the_decision_names_groups_that_lose_significantly():
+    def row(group, low, high, n=40, metric="nDCG@10"):
+        return ComparisonRow(group, metric, n, 0.4, 0.3 if high < 0 else 0.5, 0.1, 0.01, low, high)
+
+    rows = [row("all", 0.05, 0.15), row("covered", 0.1, 0.2), row("uncovered", -0.03, -0.01)]
+    rows += [row("uncovered", -0.3, -0.1, metric="Recall@1"), row("unseen", -0.3, -0.1, n=3)]
+    text = " ".join(describe_decision(True, True, Comparison(tuple(rows))).split())
+    assert text.endswith("95% +0.050 .. +0.150). But uncovered queries fall from 0.400 to 0.300 (-0.030 .. -0.010).")
+
+
 def test_settings_are_sorted_and_each_has_a_reason():
     candidates = [
         Candidate("low", 0.1, 0.70, 0.0, -0.01, 0.01, 9, allowed=True),
@@ -76,6 +86,42 @@ def test_if_no_setting_is_chosen_each_says_why():
     }
 
 
+def test_a_setting_that_expectation_decides_is_told_by_it():
+    effects = {"uncovered": 0.0, "low": -0.01, "high": 0.01, "new_nodes": 0.0, "new_low": -0.01, "new_high": 0.01}
+    effects |= {"allowed": True}
+    candidates = [
+        Candidate("less", 0.1, 0.80, **effects, expected=0.10),
+        Candidate("better on validation alone", 0.1, 0.90, **effects | {"uncovered": -0.02}, expected=0.13),
+        Candidate("later", 0.1, 0.90, **effects, expected=0.12),
+        Candidate("no gain", 0.1, 0.90, **effects, expected=-0.01),
+        Candidate("harmful", 0.1, 0.95, -0.05, -0.08, -0.02, 9, expected=0.2),
+        Candidate("taken", 0.1, 0.70, 0.01, 0.0, 0.02, 9, expected=0.12, allowed=True, chosen=True, note="few nodes"),
+    ]
+    assert describe_candidates(candidates).startswith(
+        "chosen from: 6 settings, by expected gain (first number: validation)\n* 0.700  taken"
+    )
+    assert [(name.partition(",")[0], reason) for name, _, reason, _ in explain_candidates(candidates)] == [
+        ("taken", "chosen; expected +0.120; uncovered queries +0.010 (+0.000 .. +0.020); few nodes"),
+        (
+            "better on validation alone",
+            "expected +0.130, no surer gain, and a group of queries loses more",
+        ),
+        ("later", "expected +0.120, no surer gain, by a solver or step that was tried later, or new nodes gain less"),
+        ("less", "expected +0.100, 0.020 less"),
+        ("no gain", "expected -0.010: no gain"),
+        ("harmful", "loses too much: uncovered queries -0.050 (-0.080 .. -0.020)"),
+    ]
+
+
+def test_if_no_setting_is_expected_to_gain_none_is_said_to_move_no_node_but_the_one_that_does():
+    candidates = [
+        Candidate("nudge-n", 0.0, 0.80, expected=0.0, allowed=True),
+        Candidate("node map, tau 0.05", 0.0, 0.70, expected=-0.1, allowed=True),
+    ]
+    told = [reason for _, _, reason, _ in explain_candidates(candidates)]
+    assert told == ["expected +0.000: no gain, moves no node", "expected -0.100: no gain"]
+
+
 def test_of_many_settings_the_best_are_shown_and_the_others_counted():
     many = [Candidate(f"setting {number}", 0.1, number / 100, allowed=True) for number in range(20)]
     lines = describe_candidates(many).splitlines()
@@ -93,9 +139,11 @@ def test_each_reach_shows_what_its_best_setting_is_expected_to_gain():
     ]
     assert describe_reaches(settings) == "by reach, expected: labelled +0.120, queries +0.150 (chosen)"
     alone = describe_reaches([Candidate("nudge-n", 0.1, 0.8, expected=-0.1)])
-    assert "labelled -0.100, queries was not tried" in alone.replace("\n", " ")
+    assert "labelled -0.100, queries and nodes were not tried" in alone.replace("\n", " ")
     assert max(len(line) for line in alone.splitlines()) <= 80
     assert describe_reaches([Candidate("not measured", note="needs more labels")]) is None
+    no_map = [settings[0], Candidate("node map", note="no map helps")]
+    assert describe_reaches(no_map) == "by reach, expected: labelled +0.100, nodes: no map helps"
 
 
 def test_a_real_nudge_fits_80_columns(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -394,10 +395,20 @@ def test_labels_too_few_to_choose_by_say_what_to_do(table, tmp_path, count):
         run(table, tmp_path, pairs=pairs)
 
 
-@pytest.mark.parametrize(("allowed", "message"), [(False, "uncovered_tolerance="), (True, "no step helped")])
-def test_a_nudge_that_moves_nothing_says_why(table, tmp_path, allowed, message):
-    tried = (Candidate("nudge-n", 0.4, 0.8, -0.05, -0.08, -0.02, 9, allowed=allowed),)
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ({"allowed": False}, "uncovered_tolerance="),
+        ({"allowed": False, "expected": 0.01, "covered": 0.04}, "uncovered_tolerance="),
+        # No tolerance lets a setting through that is not expected to gain.
+        ({"allowed": False, "expected": -0.01, "covered": 0.04}, "those without would lose .*uncovered_share="),
+        ({"allowed": False, "expected": -0.04, "covered": -0.04}, "no step helped"),
+        ({"allowed": True}, "no step helped"),
+    ],
+)
+def test_a_nudge_that_moves_nothing_says_why(table, tmp_path, measured, message):
+    tried = (Candidate("nudge-n", 0.4, 0.8, -0.05, -0.08, -0.02, 9, **measured),)
     nudge = replace(run(table, tmp_path), gamma=0.0, tried=tried)
-    assert message in nudge.refusal()
+    assert re.search(message, nudge.refusal())
     with pytest.warns(UserWarning, match=f"nothing was pushed: .*{message}"):
         assert not nudge.push(force=True).pushed
