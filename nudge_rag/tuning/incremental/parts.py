@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from nudge_rag.feedback.pairs import LabeledPairs, Split
 from nudge_rag.feedback.rows import normalise
+from nudge_rag.tuning.gate import find_seen
 from nudge_rag.tuning.generated import refuse_generated
 from nudge_rag.tuning.incremental.labels import PARTS, RunningLabels
 
@@ -19,8 +20,17 @@ __all__ = ["Judged", "assign_parts", "check_fractions", "check_seed", "keep_know
 Judged = dict[str, tuple[str, dict[str, float]]]
 
 
-def assign_parts(pairs: LabeledPairs | Split, labels: RunningLabels, split: Sequence[float], seed: int) -> Judged:
+def assign_parts(
+    pairs: LabeledPairs | Split, labels: RunningLabels, split: Sequence[float], seed: int, learned: Collection[str] = ()
+) -> Judged:
     """Map each text to its part and grades: the part that it is in, that a `Split` says, or that its hash gives.
+
+    Args:
+        pairs: what is folded in.
+        labels: what is there.
+        split: fractions of the queries for training, validation and test.
+        seed: of the hash.
+        learned: hashes of queries that the live version was made from: they never judge what is to follow it.
 
     Raises:
         TypeError: other than pairs.
@@ -34,7 +44,7 @@ def assign_parts(pairs: LabeledPairs | Split, labels: RunningLabels, split: Sequ
         for query, text in given.queries.items():
             there = labels.part_of(text) or found.get(text, (None,))[0]
             generated = "train" if query in given.synthetic else None
-            part = there or wanted or generated or _hashed_part(text, split, seed)
+            part = there or wanted or generated or _fresh_part(text, split, seed, learned)
             if wanted not in (None, part):
                 raise ValueError(f"query {text!r} is in the {part} part already, not in {wanted}")
             grades = found.setdefault(text, (part, {}))[1]
@@ -74,6 +84,12 @@ def check_seed(given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, int):
         raise TypeError(f"its seed is {given!r}")
     return given
+
+
+def _fresh_part(text: str, split: Sequence[float], seed: int, learned: Collection[str]) -> str:
+    """Return the part of a text that is not there yet."""
+    part = _hashed_part(text, split, seed)
+    return "train" if part == "test" and find_seen({text: text}, learned) else part
 
 
 def _hashed_part(text: str, split: Sequence[float], seed: int) -> str:

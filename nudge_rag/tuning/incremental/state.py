@@ -61,7 +61,7 @@ class TuningState:
     have their best unlabelled nodes kept as well, from the first `solve` on.
 
     A query falls into the training, validation or test part by a hash of its text, and stays there whatever else is
-    added; a `Split` says it outright.
+    added; a `Split` says it outright. What the version that is live learned from does not fall into the test part.
 
     Args:
         store: the vector store.
@@ -144,7 +144,8 @@ class TuningState:
         """
         if grades not in ("add", "replace"):
             raise ValueError(f'grades must be "add" or "replace", got {grades!r}')
-        incoming = assign_parts(self._find_nodes(spell_pairs(pairs, self.store)), self._labels, self.split, self.seed)
+        found = self._find_nodes(spell_pairs(pairs, self.store))
+        incoming = assign_parts(found, self._labels, self.split, self.seed, self._reader.learned())
         named = [node for _, graded in incoming.values() for node in graded]
         fresh = self._reader.read_new(named, self._labels.nodes)
         hashes = {} if self.texts is None else hash_texts(self.texts, list(fresh))

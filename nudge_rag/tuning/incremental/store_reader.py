@@ -12,6 +12,7 @@ from nudge_rag.common.arrays import Float64Array, FloatArray
 from nudge_rag.common.caller import warn_caller
 from nudge_rag.feedback.pairs import UnknownNodes
 from nudge_rag.journal.journal import Journal, nudged_ids, original_vectors
+from nudge_rag.journal.learned_queries import live_queries
 from nudge_rag.journal.node_map import untouched_store
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import read_present, reading
@@ -40,6 +41,11 @@ class StoreReader:
     def untouched(self) -> EmbeddingStore:
         """Return the store as it was before all of its nodes were written, if they were."""
         return untouched_store(self.store, Journal.open(self.store, self.versions))
+
+    def learned(self) -> set[str]:
+        """Return hashes of the queries that the version that is live was made from."""
+        live = Journal.open(self.store, self.versions).live
+        return set() if live is None else live_queries(live.manifest["details"])
 
     def read_originals(self, ids: list[str]) -> FloatArray:
         """Read what nodes held before the pushes.

@@ -225,6 +225,25 @@ def test_push_roll_back_and_tune_on(tmp_path):
     assert store._table == before
 
 
+def test_a_state_begun_after_a_tune_learns_again_what_that_learned(tmp_path):
+    store, pairs = make_store(6), LabeledPairs.from_pairs((f"{i} n{i % 5}", f"n{i % 5}") for i in range(80))
+    first = tune(store, pairs, embed, versions=tmp_path, solver="nudge-n")
+    assert first.push(force=True).pushed
+    learned = {*first.split.train.queries.values(), *first.split.val.queries.values()}
+    state = TuningState(store, embed, versions=tmp_path)
+    state.add_pairs(pairs)
+    tested = set(state.pairs().test.queries)
+    assert tested
+    assert not tested & learned
+    later = LabeledPairs.from_pairs([(f"{text} ?", "n1") for text in learned])
+    state.add_pairs(later)  # another way to write it
+    assert not {f"{text} ?" for text in learned} & set(state.pairs().test.queries)
+    fresh = TuningState(make_store(6), embed, versions=tmp_path / "none")
+    fresh.add_pairs(pairs)
+    assert learned & set(fresh.pairs().test.queries)  # by their hashes alone
+    assert set(first.query_hashes) <= set(state.solve().query_hashes)
+
+
 def test_a_state_survives_the_process(tmp_path):
     store, state = started(tmp_path)
     state.save(tmp_path / "state")
