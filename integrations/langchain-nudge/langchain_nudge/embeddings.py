@@ -31,9 +31,13 @@ class NudgeEmbeddings(Embeddings):
         map_documents: for ingestion, map documents as ``tune(reach="nodes")`` learned, while such a nudge is live in
             the vector store. Their own vectors are recorded, for `nudge_rag.rollback`. Without it, such documents stay
             unmapped until `nudge_rag.reapply`.
+        persist_path: the ``index.faiss`` that a FAISS store was loaded from, which it does not say itself, or the file
+            of an InMemoryVectorStore: the history lies beside it.
 
     Raises:
-        TypeError: a source that is none of these, or no vector store although documents are to be mapped.
+        TypeError: a source that is none of these, or no vector store although documents are to be mapped or a file is
+            named.
+        ValueError: ``persist_path`` for a store that keeps itself.
         nudge_rag.JournalError: the history cannot be read.
 
     Warns:
@@ -55,6 +59,7 @@ class NudgeEmbeddings(Embeddings):
         versions: str | Path | None = None,
         on_unreadable: OnUnreadable = "raise",
         map_documents: bool = False,
+        persist_path: str | Path | None = None,
     ) -> None:
         self.embeddings = embeddings
         self._documents: DocumentMap | None = None
@@ -63,6 +68,8 @@ class NudgeEmbeddings(Embeddings):
                 f"map_documents=True needs the vector store as the source, which says what is live and records the"
                 f" documents' own vectors, got {type(source).__name__}"
             )
+        if persist_path is not None and isinstance(source, Nudge | QueryAdapter):
+            raise TypeError(f"persist_path needs the vector store as the source, got {type(source).__name__}")
         self._adapter: QueryAdapter | LiveAdapter | None
         if isinstance(source, Nudge):
             self._adapter = source.adapter
@@ -70,7 +77,7 @@ class NudgeEmbeddings(Embeddings):
         elif isinstance(source, QueryAdapter):
             self._adapter = source
         else:
-            store = embedding_store(source)
+            store = embedding_store(source, persist_path=persist_path)
             probe = probe_queries_with(embeddings)
             self._adapter = LiveAdapter(OpenedStore(store), versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,14 @@ class NudgeEmbedding(BaseEmbedding):
         map_documents: for ingestion, map texts of nodes as ``tune(reach="nodes")`` learned, while such a nudge is live
             in the store. Their own vectors are recorded, for `nudge_rag.rollback`. Without it, such nodes stay unmapped
             until `nudge_rag.reapply`.
+        persist_path: the file that a FAISS store was loaded from, which it does not say itself, or that of a
+            SimpleVectorStore: the history lies beside it.
         **options: as `BaseEmbedding`.
 
     Raises:
-        TypeError: a source that is none of these, or no store although texts are to be mapped.
+        TypeError: a source that is none of these, or no store although texts are to be mapped or a file is named; an
+            option that `BaseEmbedding` does not have.
+        ValueError: ``persist_path`` for a store that keeps itself.
         nudge_rag.JournalError: the history cannot be read.
 
     Warns:
@@ -62,13 +68,17 @@ class NudgeEmbedding(BaseEmbedding):
         versions: str | Path | None = None,
         on_unreadable: OnUnreadable = "raise",
         map_documents: bool = False,
+        persist_path: str | Path | None = None,
         **options: Any,
     ) -> None:
+        _refuse_unknown(options)
         if map_documents and isinstance(source, Nudge | QueryAdapter):
             raise TypeError(
                 f"map_documents=True needs the index or vector store as the source, which says what is live and records"
                 f" the nodes' own vectors, got {type(source).__name__}"
             )
+        if persist_path is not None and isinstance(source, Nudge | QueryAdapter):
+            raise TypeError(f"persist_path needs the index or vector store as the source, got {type(source).__name__}")
         options.setdefault("model_name", embed_model.model_name)
         options.setdefault("embed_batch_size", embed_model.embed_batch_size)
         super().__init__(**options)
@@ -79,7 +89,7 @@ class NudgeEmbedding(BaseEmbedding):
         elif isinstance(source, QueryAdapter):
             self._adapter = source
         else:
-            store = embedding_store(source)
+            store = embedding_store(source, persist_path=persist_path)
             probe = probe_queries_with(embed_model)
             self._adapter = LiveAdapter(OpenedStore(store), versions, on_unreadable=on_unreadable, embed_queries=probe)
             self._adapter.start()
@@ -117,6 +127,17 @@ class NudgeEmbedding(BaseEmbedding):
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter
         return map_query(adapter, vector)
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Refuse what `BaseEmbedding` would ignore, such as a misspelt ``map_documents``."""
+    own = ("versions", "on_unreadable", "map_documents", "persist_path")
+    known = [*own, *BaseEmbedding.model_fields]
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+            raise TypeError(f"NudgeEmbedding() has no option {name!r}; {hint}")
 
 
 def probe_queries_with(model: BaseEmbedding) -> EmbedQueries:
