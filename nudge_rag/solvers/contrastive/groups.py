@@ -13,8 +13,9 @@ from nudge_rag.solvers.labels import PreparedLabels, RejectedPairs
 
 __all__ = ["QueryGroups", "are_worth_it", "group_queries", "is_cheaper_in_groups", "reorder_queries", "select_columns"]
 
-# Queries of a group: enough for matrix products at full speed.
-GROUP_SIZE = 256
+# Queries of a group, at most: enough for matrix products at full speed, and no more, since each brings nodes of its own
+# that all of them look at. Fewer queries than FEWEST_QUERIES look at all nodes.
+GROUP_SIZE, FEWEST_QUERIES = 160, 257
 # Nodes that a group's queries are nearest to, and nodes drawn from all others, each of which stands for many: such
 # shares of all nodes, within these bounds.
 NEAREST_SHARE, NEAREST = 1 / 8, (64, 160)
@@ -33,6 +34,8 @@ SAMPLED_SCORES = 32
 # How near a node is: its share in the softmax at this temperature.
 TAU = 0.05
 POWER_STEPS = 4
+# The direction of many queries is that of so many of them; so many are read at once to be sorted along it.
+ROWS_OF_A_DIRECTION, ROWS_AT_ONCE = 1_024, 4_096
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def is_cheaper_in_groups(n_queries: int, n_nodes: int) -> bool:
         >>> is_cheaper_in_groups(20_000, 5_000), is_cheaper_in_groups(20_000, 200)
         (True, False)
     """
-    return n_queries > GROUP_SIZE and WORTHWHILE * n_nodes > sum(_sizes(n_nodes))
+    return n_queries >= FEWEST_QUERIES and WORTHWHILE * n_nodes > sum(_sizes(n_nodes))
 
 
 def are_worth_it(bounds: IntArray, query_of_pair: IntArray, columns: IntArray, n_nodes: int) -> bool:
@@ -87,7 +90,9 @@ def _sizes(n_nodes: int) -> tuple[int, int]:
 
 
 def group_queries(queries: FloatArray) -> tuple[IntArray, IntArray]:
-    """Divide queries (m, d) at the median of their main direction, and each half again, down to small groups.
+    """Divide queries (m, d) along their main direction, and each part again, down to small groups.
+
+    They are as few as can be, and their sizes differ by one at most: a query costs the same however many there are.
 
     Returns:
         The order of the queries, and the bounds of the groups in it.
@@ -97,32 +102,41 @@ def group_queries(queries: FloatArray) -> tuple[IntArray, IntArray]:
         >>> sorted(order.tolist()), bounds.tolist()
         ([0, 1, 2, 3], [0, 4])
     """
-    order = np.arange(len(queries))
-    bounds = [0, len(queries)]
-    while max(np.diff(bounds)) > GROUP_SIZE:
-        halves = [0]
-        for first, last in itertools.pairwise(bounds):
-            part = order[first:last]
-            middle = len(part) // 2
-            along = _along_main_direction(queries[part])
-            order[first:last] = part[np.argsort(along, kind="stable")]
-            halves += [first + middle, last]
-        bounds = halves
-    return order, np.array(bounds)
+    order, n_groups = np.arange(len(queries)), max(1, -(-len(queries) // GROUP_SIZE))
+    bounds = np.arange(n_groups + 1) * len(queries) // n_groups
+    parts = [(0, n_groups)]
+    while parts:
+        halves = []
+        for first, last in parts:
+            if last - first < 2:
+                continue
+            middle = (first + last) // 2
+            _divide(queries, order[bounds[first] : bounds[last]], int(bounds[middle] - bounds[first]))
+            halves += [(first, middle), (middle, last)]
+        parts = halves
+    return order, bounds
 
 
-def _along_main_direction(rows: FloatArray) -> FloatArray:
-    """Coordinates of rows along the direction in which they differ most, by power iteration."""
+def _divide(queries: FloatArray, part: IntArray, count: int) -> None:
+    """Put those ``count`` of the queries ``part`` first, in place, that lie lowest along their main direction."""
+    direction = _main_direction(queries[part[:: -(-len(part) // ROWS_OF_A_DIRECTION)]])
+    along = np.concatenate(
+        [queries[part[first : first + ROWS_AT_ONCE]] @ direction for first in range(0, len(part), ROWS_AT_ONCE)]
+    )
+    part[:] = part[np.argsort(along, kind="stable")]
+
+
+def _main_direction(rows: FloatArray) -> FloatArray:
+    """The direction in which rows differ most, by power iteration; zeros if they do not differ."""
     centred = rows - rows.mean(axis=0)
-    farthest = centred[int(np.argmax((centred**2).sum(axis=1)))]
-    direction = farthest
+    direction = centred[int(np.argmax((centred**2).sum(axis=1)))]
     for _ in range(POWER_STEPS):
         direction = centred.T @ (centred @ direction)
         length = np.linalg.norm(direction)
         if not length > 0:
-            return np.zeros(len(rows), dtype=rows.dtype)
+            return np.zeros_like(direction)
         direction = direction / length
-    return np.asarray(centred @ direction)
+    return np.asarray(direction)
 
 
 def reorder_queries(labels: PreparedLabels, order: IntArray) -> PreparedLabels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,21 @@ def test_queries_that_are_alike_come_into_one_group(monkeypatch):
     assert sum(pure) <= 12  # 8 if no cut went through a kind
     same, _ = group_queries(np.ones((60, 3)))
     assert sorted(same.tolist()) == list(range(60))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 50))
+def test_groups_are_as_few_and_as_even_as_can_be(count, size, sampled):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GROUP_SIZE", size)
+        patch.setattr(module, "ROWS_OF_A_DIRECTION", sampled)
+        order, bounds = group_queries(np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32))
+    sizes = np.diff(bounds)
+    assert len(sizes) == max(1, math.ceil(count / size))
+    assert sizes.max() <= size
+    assert sizes.max() - sizes.min() <= 1
+    assert bounds[0] == 0
+    assert sorted(order.tolist()) == list(range(count))
 
 
 def test_columns_are_labels_nearest_nodes_and_a_sample_that_stands_for_the_rest(monkeypatch):
