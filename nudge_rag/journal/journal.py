@@ -19,6 +19,7 @@ from nudge_rag.common.arrays import FloatArray, IntArray
 from nudge_rag.common.deprecation import renamed_argument
 from nudge_rag.errors import JournalError, NudgeError
 from nudge_rag.journal.away import AwayNodes
+from nudge_rag.journal.changes import CHANGES_HERE
 from nudge_rag.journal.coding import Vectors
 from nudge_rag.journal.derived import Derivation
 from nudge_rag.journal.ingested import IngestedNodes
@@ -234,6 +235,7 @@ class Journal:
             LockedError: a push or rollback is under way.
         """
         with ExitStack() as stack:
+            stack.callback(CHANGES_HERE.add)
             with writing_to(self.storage, "locked"):
                 stack.enter_context(self.storage.lock())
             self.refresh()

@@ -137,6 +137,8 @@ class OpenedStore:
 class LiveAdapter(Looker):
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
+    A push or rollback by this process is seen at once.
+
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
     map that was read last stays, with a warning. It is warned as well if a file is here without its history, if the
     file of an index is not known, and if what is live was made for another embedding model.
@@ -196,7 +198,7 @@ class LiveAdapter(Looker):
         """
         with self._lock:
             now = time.monotonic()
-            if self._is_due(now):
+            if self._begin_look(now):
                 self._adapter, self._looked = self._look(), now
             return self._adapter
 

@@ -60,7 +60,7 @@ class DocumentMap(Looker):
         store = self._open_store()
         with self._lock:
             # A batch that is mapped is recorded, for which the history is read anyway.
-            if self._map is not None or self._is_due(time.monotonic()):
+            if self._begin_look(time.monotonic()) or self._map is not None:
                 node_map = node_map_of(open_journal(store, self._versions).live)
                 self._map = None if node_map is None else MapVectors(node_map)
                 self._looked = time.monotonic()

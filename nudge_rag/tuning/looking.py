@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nudge_rag.journal.changes import CHANGES_HERE
 from nudge_rag.stores.base import EmbeddingStore
 
 __all__ = ["SECONDS_BETWEEN_LOOKS", "Looker"]
@@ -16,6 +17,8 @@ SECONDS_BETWEEN_LOOKS = 60.0
 
 class Looker:
     """Keeps what it found at its last look at a store; a copy, maybe in another process, looks itself.
+
+    What this process pushes or undoes is seen at once, what another one does at the next look.
 
     Args:
         open_store: opens the vector store.
@@ -27,6 +30,7 @@ class Looker:
         self._open_store, self._versions, self._seconds = open_store, versions, seconds
         self._lock = threading.Lock()
         self._looked: float | None = None
+        self._seen_changes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lock, and when was looked last."""
@@ -38,5 +42,9 @@ class Looker:
         self._lock = threading.Lock()
         self._looked = None
 
-    def _is_due(self, now: float) -> bool:
-        return self._looked is None or now - self._looked >= self._seconds
+    def _begin_look(self, now: float) -> bool:
+        """Whether to look now; what this process changes while it looks makes the next look due."""
+        changes = CHANGES_HERE.number
+        is_due = self._looked is None or self._seen_changes != changes or now - self._looked >= self._seconds
+        self._seen_changes = changes
+        return is_due

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -119,6 +120,81 @@ def test_llama_index():
     rollback(nudge.store, nudge.versions)
     after = LlamaIndexRetriever(index, similarity_top_k=3)
     assert [found.node_id for found in after.retrieve(TEXTS[0])] == before
+
+
+def langchain_application():
+    vectorstore = InMemoryVectorStore(Model())
+    vectorstore.add_documents([Document(id=f"n{row}", page_content=f"node {row}") for row in range(N)])
+    plain = partial(tune_langchain, vectorstore, PAIRS)
+    vectorstore.embedding = NudgeEmbeddings(Model(), vectorstore)
+
+    def answers(text, **options):
+        found = LangChainRetriever(vectorstore=vectorstore, k=3, **options).invoke(text)
+        return [document.id for document in found]
+
+    return plain, answers
+
+
+def llama_index_application():
+    nodes = [TextNode(id_=f"n{row}", text=f"node {row}") for row in range(N)]
+    index = VectorStoreIndex(nodes, embed_model=EmbedModel())
+    index._embed_model = NudgeEmbedding(EmbedModel(), index)
+
+    def answers(text, **options):
+        found = LlamaIndexRetriever(index, similarity_top_k=3, **options).retrieve(text)
+        return [node.node_id for node in found]
+
+    return partial(tune_llama_index, index, PAIRS), answers
+
+
+@pytest.mark.parametrize("application", [langchain_application, llama_index_application])
+def test_wrappers_that_are_there_see_what_their_process_pushes_and_undoes(application):
+    tune, answers = application()
+    nudge = tune(**OPTIONS)
+    still, vectors = QueryAdapter(np.zeros((D, D))), NODES
+    for _ in range(2):
+        for text in TEXTS[::50]:
+            assert answers(text) == nearest(still, vectors, text)
+        with pytest.warns(UserWarning, match="queries must pass nudge.adapter"):
+            nudge.push()
+        for text in TEXTS[::50]:
+            assert answers(text) == nearest(nudge.adapter, moved(nudge), text)
+        rollback(nudge.store, nudge.versions)
+
+
+def test_retrievers_that_are_there_see_what_their_process_pushes_and_undoes():
+    vectorstore = InMemoryVectorStore(Model())
+    vectorstore.add_documents([Document(id=f"n{row}", page_content=f"node {row}") for row in range(N)])
+    index = VectorStoreIndex(
+        [TextNode(id_=f"n{row}", text=f"node {row}") for row in range(N)], embed_model=EmbedModel()
+    )
+    langchain, llama_index = LangChainRetriever(vectorstore=vectorstore, k=3), LlamaIndexRetriever(index, 3)
+    for tuned, answer in (
+        (tune_langchain(vectorstore, PAIRS, **OPTIONS), lambda text: [one.id for one in langchain.invoke(text)]),
+        (tune_llama_index(index, PAIRS, **OPTIONS), lambda text: [one.node_id for one in llama_index.retrieve(text)]),
+    ):
+        before = answer(TEXTS[0])
+        with pytest.warns(UserWarning, match="queries must pass nudge.adapter"):
+            tuned.push()
+        assert answer(TEXTS[0]) == nearest(tuned.adapter, moved(tuned), TEXTS[0]) != before
+        rollback(tuned.store, tuned.versions)
+        assert answer(TEXTS[0]) == before
+
+
+@pytest.mark.parametrize("application", [langchain_application, llama_index_application])
+def test_an_overlay_is_served_by_its_own_map_whatever_the_application_embeds_by(application):
+    tune, answers = application()
+    nudge = tune(**OPTIONS)
+    assert nudge.adapter is not None
+    still = QueryAdapter(np.zeros((D, D)))
+    for text in TEXTS[::25]:
+        assert answers(text, overlay=nudge) == nearest(nudge.adapter, moved(nudge), text)
+    with pytest.warns(UserWarning, match="queries must pass nudge.adapter"):
+        nudge.push()
+    unmapped = tune(solver="nudge-n", metrics=["MRR@10"])
+    for text in TEXTS[::25]:
+        assert answers(text) == nearest(nudge.adapter, moved(nudge), text)
+        assert answers(text, overlay=unmapped) == nearest(still, moved(unmapped), text)
 
 
 def test_documents_are_embedded_as_they_are():

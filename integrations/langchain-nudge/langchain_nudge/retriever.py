@@ -19,6 +19,7 @@ from langchain_nudge.databases.base import Database
 from langchain_nudge.databases.registry import database_of, embeddings_of
 from langchain_nudge.embeddings import NudgeEmbeddings, probe_queries_with
 from langchain_nudge.framework_search import ask_framework, ask_framework_async
+from langchain_nudge.queries import model_of
 from langchain_nudge.search import AdapterSearch
 from langchain_nudge.stores import embedding_store
 from nudge_rag import Nudge
@@ -47,7 +48,8 @@ class NudgeRetriever(VectorStoreRetriever):
             Chroma and PostgreSQL, a ``Filter`` for Qdrant, an expression for Milvus, an SQL condition for LanceDB);
             goes before ``search_kwargs["filter"]``.
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors; nothing is written.
-        query_embeddings: the model that embeds queries; by default the vector store's own.
+        query_embeddings: the model that embeds queries; by default the vector store's own. Under an overlay, which has
+            its own map, that of `NudgeEmbeddings` is left out.
         interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of ``nudge_user_id`` in the config's metadata.
@@ -150,7 +152,8 @@ class NudgeRetriever(VectorStoreRetriever):
         embeddings: Embeddings | None = self.query_embeddings or embeddings_of(self.vectorstore)
         if embeddings is None:
             raise ValueError(f"{type(self.vectorstore).__name__} has no embeddings of its own: pass query_embeddings=")
-        return embeddings
+        # An overlay has its own map, or none: that of what is live is not for it.
+        return embeddings if self.overlay is None else model_of(self.vectorstore, embeddings)
 
     @property
     def _search(self) -> AdapterSearch:
@@ -174,7 +177,7 @@ class NudgeRetriever(VectorStoreRetriever):
                 if self._database.is_made(self.vectorstore):
                     raise
                 return None  # no document was added yet: nothing was pushed
-        if self.overlay is None or isinstance(embeddings, NudgeEmbeddings):
+        if self.overlay is None:
             return None
         self._compare_model(self.overlay, embeddings)
         return self.overlay.adapter

@@ -45,7 +45,8 @@ class NudgeRetriever(VectorIndexRetriever):
         overlay: a nudge, not pushed, to serve from memory over the store's own vectors.
         scores: ``"framework"`` gives the scores of the framework's own retriever, which postprocessors are tuned to;
             ``"store"`` gives the store's similarity (cosine, inner product, or minus the squared distance).
-        embed_model: the model that embeds queries; by default the index's own model.
+        embed_model: the model that embeds queries; by default the index's own model. Under an overlay, which has its
+            own map, that of `NudgeEmbedding` is left out.
         interleave: a nudge, not pushed, to compare with the live version: answers are a team-draft interleaving of both
             rankings, and `nudge_rag.feedback.Recorder.compare` tells which one users prefer.
         interleave_share: share of the users that see both, by a hash of the instrumentation tag ``nudge.user_id``.
@@ -109,6 +110,9 @@ class NudgeRetriever(VectorIndexRetriever):
                 **options,
             )
         searched = _index_of(index, embed_model)
+        if overlay is not None:
+            # It has its own map, or none: that of what is live is not for it.
+            embed_model = model_of(searched, embed_model)
         implied = options.get("node_ids") is None
         if implied:
             options["node_ids"] = list(searched.index_struct.nodes_dict.values())
