@@ -224,7 +224,10 @@ class SolverTrials:
         """The average of the solutions at the points of ``solver``."""
         name = _name_of(solver.keep_lengths)
         name = name if solver.negatives else f"{name}, labelled negatives"
-        name = f"{name}, strength {1 / fit.gamma:g}" if self._few else name
+        if self._few:
+            # What validation chose may have the strength of another point that is tried.
+            taus = "" if solver.taus == FEW_TAUS else f", tau {' and '.join(f'{tau:g}' for tau in solver.taus)}"
+            name = f"{name}, strength {1 / fit.gamma:g}{taus}"
         # The final solution starts from this one; not of few labels, where solving anew costs nothing, nor after a map,
         # which is learned anew as well.
         anew = self._few or bool(geometry.prefix)

@@ -354,6 +354,7 @@ def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(
     names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
     assert any("strength 30" in name for name in names)
     assert not any("labelled negatives" in name for name in names)
+    assert len({name for name in names if "contrastive" in name}) == sum("contrastive" in name for name in names)
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.ENOUGH_QUERIES", 80)
     names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
     assert "nudge-contrastive, labelled negatives" in names
