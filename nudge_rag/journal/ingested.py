@@ -84,7 +84,7 @@ class IngestedNodes:
         return np.array(rows, dtype=np.int64), np.array(found, dtype=vectors.dtype).reshape(-1, vectors.shape[1])
 
     def forget(self, restored: FloatArray) -> None:
-        """Delete the record of vectors that have been restored, and of those that nobody has added for a day.
+        """Delete the record of vectors that have been restored, and of those that nobody has added within a day.
 
         Args:
             restored: (n, d) mapped vectors that nodes held.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def plan_push(journal: Journal, ids: Sequence[str], originals: FloatArray, vecto
     for node_id, (_, original) in journal.away.vectors.items():
         if node_id in current and node_id not in known and journal.away.is_back(store, node_id, current[node_id]):
             known[node_id] = original.astype(dtype)
+    known |= _originals_of_mapped(journal, {name: now for name, now in current.items() if name not in known}, dtype)
     returned = _find_returned(journal, current, targets, {*asked} - {*known})
     rows, changed = [], []
     for node_id, now in {**current, **returned.vectors}.items():
@@ -93,6 +95,17 @@ def _originals_of_held(
         for node_id, now in current.items()
         if node_id in live_at and live.holds(store, now, live_at[node_id])
     }
+
+
+def _originals_of_mapped(
+    journal: Journal, doubtful: Mapping[str, FloatArray], dtype: np.dtype[Any]
+) -> dict[str, FloatArray]:
+    """Originals of the nodes that were mapped before they were added."""
+    if not journal.ingested or not doubtful:
+        return {}
+    names, found = list(doubtful), np.array(list(doubtful.values()), dtype=dtype)
+    rows, originals = journal.ingested.originals_of(found)
+    return dict(zip([names[row] for row in rows], originals, strict=True))
 
 
 def _find_returned(

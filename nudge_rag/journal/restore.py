@@ -15,7 +15,7 @@ from nudge_rag.errors import CorruptArchiveError, PushError
 from nudge_rag.journal.blocks import Block
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.manifest import BLOCKS, COMMITTED, SUPERSEDED
-from nudge_rag.journal.node_map import rows_mapped_at_ingestion
+from nudge_rag.journal.node_map import node_map_of, rows_mapped_at_ingestion
 from nudge_rag.journal.push_all import NodeIds
 from nudge_rag.journal.rebuilding import rebuild
 from nudge_rag.journal.returned import IsKnown
@@ -294,7 +294,9 @@ def restore_ingested(journal: Journal) -> int:
             f"{store.name} failed while nodes that were mapped before they were added were restored; a later call"
             f" starts again ({type(error).__name__}: {error})"
         ) from error
-    journal.ingested.forget(np.concatenate(restored) if restored else np.zeros((0, 0)))
+    # Until then a backup may bring back what a map had made, of these nodes as of all others.
+    if not any(node_map_of(version) is not None and not version.is_thinned for version in journal.versions):
+        journal.ingested.forget(np.concatenate(restored) if restored else np.zeros((0, 0)))
     return n_restored
 
 

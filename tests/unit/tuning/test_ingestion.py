@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nudge_rag.journal.ingested as module
-from nudge_rag import reapply, rollback, status
+from nudge_rag import prune, reapply, rollback, status
 from nudge_rag.journal.journal import Journal
 from nudge_rag.journal.packed_map import NODE_MAP, pack_adapter
 from nudge_rag.journal.push import push_vectors
@@ -93,13 +93,26 @@ def test_a_document_that_is_added_after_a_rollback_gets_its_vector_by_the_next(a
     )
     assert rollback(store, versions).restored == 1
     assert application.holds_originals()
-    assert not Journal.open(store, versions).ingested
+
+
+def test_a_backup_that_brings_a_mapped_document_back_is_undone(application):
+    store, versions = application.store, application.versions
+    application.push(FIRST)
+    vector = application.table["late"] = application.embed()
+    rollback(store, versions)
+    assert application.holds_originals()
+    application.table["late"] = vector
+    assert status(store, versions).mapped == ("late",)
+    rollback(store, versions)
+    assert application.holds_originals()
 
 
 def test_what_nobody_has_added_within_a_day_is_forgotten(application, monkeypatch):
     store, versions = application.store, application.versions
     application.push(FIRST)
     application.embed()
+    rollback(store, versions)
+    prune(store, versions)
     rollback(store, versions)
     assert Journal.open(store, versions).ingested
     now = module.time.time() + 25 * 3600
@@ -122,6 +135,18 @@ def test_a_mapped_document_under_a_version_without_a_map_gets_its_own_vector(app
     assert application.table["late"] == LATE.tolist()
     assert application.table["a"] == (-VECTORS[0]).tolist()
     assert status(store, versions).mapped == ()
+    rollback(store, versions)
+    assert application.holds_originals()
+
+
+def test_a_push_to_a_mapped_document_starts_from_its_own_vector(application):
+    store, versions = application.store, application.versions
+    application.push(FIRST)
+    vector = application.embed()
+    rollback(store, versions)
+    application.table["late"] = vector
+    assert push_vectors(store, ["late"], LATE[None], -LATE[None], versions=versions).changed_since == ()
+    assert application.table["late"] == (-LATE).tolist()
     rollback(store, versions)
     assert application.holds_originals()
 
