@@ -198,8 +198,10 @@ class LiveAdapter(Looker):
         """
         with self._lock:
             now = time.monotonic()
-            if self._begin_look(now):
-                self._adapter, self._looked = self._look(), now
+            if self._is_due(now):
+                self._begin_look()
+                self._adapter = self._look()
+                self._end_look(now)
             return self._adapter
 
     def map_query(self, vector: Sequence[float]) -> list[float]:

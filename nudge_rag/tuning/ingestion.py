@@ -60,10 +60,11 @@ class DocumentMap(Looker):
         store = self._open_store()
         with self._lock:
             # A batch that is mapped is recorded, for which the history is read anyway.
-            if self._begin_look(time.monotonic()) or self._map is not None:
+            if self._is_due(time.monotonic()) or self._map is not None:
+                self._begin_look()
                 node_map = node_map_of(open_journal(store, self._versions).live)
                 self._map = None if node_map is None else MapVectors(node_map)
-                self._looked = time.monotonic()
+                self._end_look(time.monotonic())
             map_vectors = self._map
         if map_vectors is None:
             return [list(vector) for vector in vectors]

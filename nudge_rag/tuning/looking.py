@@ -30,7 +30,7 @@ class Looker:
         self._open_store, self._versions, self._seconds = open_store, versions, seconds
         self._lock = threading.Lock()
         self._looked: float | None = None
-        self._seen_changes = 0
+        self._seen_changes = self._changes_at_look = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lock, and when was looked last."""
@@ -42,9 +42,13 @@ class Looker:
         self._lock = threading.Lock()
         self._looked = None
 
-    def _begin_look(self, now: float) -> bool:
-        """Whether to look now; what this process changes while it looks makes the next look due."""
-        changes = CHANGES_HERE.number
-        is_due = self._looked is None or self._seen_changes != changes or now - self._looked >= self._seconds
-        self._seen_changes = changes
-        return is_due
+    def _is_due(self, now: float) -> bool:
+        return self._looked is None or self._seen_changes != CHANGES_HERE.number or now - self._looked >= self._seconds
+
+    def _begin_look(self) -> None:
+        """What this process changes from here on makes the next look due."""
+        self._changes_at_look = CHANGES_HERE.number
+
+    def _end_look(self, now: float) -> None:
+        """Note that a look has succeeded; after one that has not, the next is due."""
+        self._looked, self._seen_changes = now, self._changes_at_look

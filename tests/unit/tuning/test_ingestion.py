@@ -65,6 +65,16 @@ def test_each_batch_is_mapped_by_what_is_live_then(application):
     assert application.embed() == LATE.tolist()
 
 
+def test_a_look_that_fails_is_made_again_at_the_next_batch(application, monkeypatch):
+    assert application.embed() == LATE.tolist()
+    application.push(FIRST)
+    with monkeypatch.context() as patch:
+        patch.setattr(application, "store", None)
+        with pytest.raises(TypeError):
+            application.embed()
+    assert application.embed() == pytest.approx(mapped(FIRST, LATE).tolist())
+
+
 def test_a_document_that_another_map_was_applied_to_is_mapped_by_the_live_one(application):
     store, versions = application.store, application.versions
     application.push(FIRST)
