@@ -49,6 +49,22 @@ class IngestedNodes:
         """Whether anything is recorded; nothing is read for that."""
         return bool(self._names)
 
+    def look_again(self) -> None:
+        """Take notice of what was recorded since: whoever adds documents records them first, and takes no lock.
+
+        So vectors that were read from a store before this call are known.
+
+        Raises:
+            CorruptArchiveError: the record is damaged.
+            JournalError: it cannot be read.
+        """
+        with writing_to(self._storage, "read"):
+            found = self._storage.names(f"{FOLDER}/")
+        new = sorted(set(found).difference(self._names))
+        self._names += new
+        if self._known is not None:
+            self._known.update(self._read_pairs(new))
+
     def check(self) -> None:
         """Read the record.
 
@@ -107,13 +123,17 @@ class IngestedNodes:
 
     def _load(self) -> dict[bytes, FloatArray]:
         if self._known is None:
-            known: dict[bytes, FloatArray] = {}
-            for name in self._names:
-                arrays = self._read(name)
-                pairs: Sequence[Any] = list(zip(arrays["mapped"], arrays["originals"], strict=True))
-                known.update((mapped.tobytes(), original) for mapped, original in pairs)
-            self._known = known
+            self._known = self._read_pairs(self._names)
         return self._known
+
+    def _read_pairs(self, names: Sequence[str]) -> dict[bytes, FloatArray]:
+        """Originals by the bits of what a map made of them."""
+        known: dict[bytes, FloatArray] = {}
+        for name in names:
+            arrays = self._read(name)
+            pairs: Sequence[Any] = list(zip(arrays["mapped"], arrays["originals"], strict=True))
+            known.update((mapped.tobytes(), original) for mapped, original in pairs)
+        return known
 
     def _read(self, name: str) -> dict[str, Any]:
         place = f"{self._storage.location}/{name}"

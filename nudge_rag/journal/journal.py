@@ -400,6 +400,8 @@ class Journal:
             for row, node_id in enumerate(ids):
                 if self.away.is_back(self.store, node_id, vectors[row]):
                     originals[row] = self.away.vectors[node_id][1]
+        if live is not None and live.is_streamed:
+            self.ingested.look_again()
         if self.ingested:
             mapped, before = self.ingested.originals_of(np.asarray(vectors))
             originals[mapped] = before

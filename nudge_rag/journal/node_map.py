@@ -66,6 +66,7 @@ def unmapped_nodes(journal: Journal, live: Version) -> Iterator[tuple[list[str],
     """
     with reading(journal.store, "new nodes were looked for"):
         for names, found in journal.store.scan(nodes_per_block(live.dimension)):
+            journal.ingested.look_again()
             is_new = usable_rows(found)
             is_new[journal.find_live(names, found)[0]] = False
             is_new[rows_mapped_at_ingestion(journal, live, found)] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,31 @@ def test_a_document_that_another_map_was_applied_to_is_mapped_by_the_live_one(ap
     assert status(store, versions).unmapped == ()
     rollback(store, versions)
     assert application.holds_originals()
+
+
+@pytest.mark.parametrize(("action", "scans"), [("reapply", 1), ("reapply", 2), ("push", 1)])
+def test_a_document_that_is_added_in_the_middle_of_a_call_is_not_mapped_twice(application, action, scans, monkeypatch):
+    store, versions = application.store, application.versions
+    application.push(FIRST)
+    application.table["unmapped"] = LATE[::-1].tolist()
+    scan, counted = store.scan, itertools.count(1)
+
+    def scan_later(size):
+        if next(counted) == scans:
+            application.table["late"] = application.embed()
+        yield from scan(size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "scan", scan_later)
+        if action == "reapply":
+            reapply(store, versions)
+        else:
+            application.push(SECOND)
+    live = FIRST if action == "reapply" else SECOND
+    np.testing.assert_allclose(application.table["late"], mapped(live, LATE), atol=1e-6)
+    np.testing.assert_allclose(application.table["unmapped"], mapped(live, LATE[::-1]), atol=1e-6)
+    rollback(store, versions)
+    assert application.table["late"] == LATE.tolist()
 
 
 def test_a_document_that_is_added_after_a_rollback_gets_its_vector_by_the_next(application):
