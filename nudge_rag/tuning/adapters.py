@@ -210,7 +210,7 @@ class LiveAdapter(Looker):
 
     def _look(self) -> QueryAdapter | None:
         try:
-            store = self._open_store()
+            store = self._open_live()
             live = open_journal(store, self._versions).live
             if live is None and self._versions is None:
                 self._tell_of_unknown_file(store)

@@ -62,7 +62,7 @@ class DocumentMap(Looker):
             # A batch that is mapped is recorded, for which the history is read anyway.
             if self._is_due(time.monotonic()) or self._map is not None:
                 self._begin_look()
-                node_map = node_map_of(open_journal(store, self._versions).live)
+                node_map = node_map_of(open_journal(self._open_live(), self._versions).live)
                 self._map = None if node_map is None else MapVectors(node_map)
                 self._end_look(time.monotonic())
             map_vectors = self._map

@@ -52,3 +52,11 @@ class Looker:
     def _end_look(self, now: float) -> None:
         """Note that a look has succeeded; after one that has not, the next is due."""
         self._looked, self._seen_changes = now, self._changes_at_look
+
+    def _open_live(self) -> EmbeddingStore:
+        """Open the store; one whose handle stays at a version that another process has switched away follows."""
+        store = self._open_store()
+        follow = getattr(store, "follow_live", None)
+        if follow is not None:
+            follow()
+        return store

@@ -144,6 +144,12 @@ class ChromaCopies:
         if model is not None:
             self._handle._model = model
 
+    def follow(self) -> None:
+        """Point the handle at the live collection, if there is one at this moment: others may have switched."""
+        model = self._named()
+        if model is not None and model.id != self._handle.id and origin_of(model) == origin_of(self._handle):
+            self._handle._model = model
+
     def _live(self) -> Collection:
         """A handle of its own, whose name and id stay as they are when collections are renamed."""
         self._follow()
@@ -151,11 +157,9 @@ class ChromaCopies:
 
     def _follow(self) -> None:
         """Point the handle that was given at the collection that has its name now, if both have one origin."""
-        model = self._named()
-        if model is None:
+        if self._named() is None:
             raise StoreError(f"there is no Chroma collection {self._name!r} any more")
-        if model.id != self._handle.id and origin_of(model) == origin_of(self._handle):
-            self._handle._model = model
+        self.follow()
 
     def _rename_to_live(self, version: Any, other: Any) -> None:
         for attempt in range(TRIES):

@@ -207,6 +207,10 @@ class ChromaStore(CopiesMixin, StoreAdapter):
             state = file_state(self._file)
         self._state = state
 
+    def follow_live(self) -> None:
+        """Let the collection that was given be the live one again, if another process has switched since."""
+        self._copies.follow()
+
     def history(self) -> BlobStorage:
         """The store's history: a collection of its own."""
         return ChromaHistory(self.collection, origin_of(self.collection))

@@ -325,6 +325,10 @@ class LanceStore(StoreAdapter):
         self._require_latest()
         drop_column(self._rows, label)
 
+    def follow_live(self) -> None:
+        """Let the table that was given be at its latest version, which others may have written since it was opened."""
+        self._rows.fresh()
+
     def _require_latest(self) -> None:
         if not self.capabilities.side_by_side:
             raise ValueError("a table that is checked out at a version is not written to: open it with latest=True")
