@@ -83,8 +83,8 @@ def tune(
             to push; nothing is written. ``nudge.judgement`` has them.
         uncovered_tolerance: of ``"auto"``: how much of the first metric (0.01 is a point) queries whose answers have
             no label, and queries of new nodes, may lose, as estimated by holding out the labels of whole nodes. None
-            (default): the expected gain decides, of which 15 % at most are given up if that spares a group a
-            significant loss; ``math.inf``: any loss.
+            (default): the expected gain decides, of which a part is given up if that spares a group a significant
+            loss: 15 % at most, or 30 % if NUDGE-N would gain no more; ``math.inf``: any loss.
         uncovered_share: of ``"auto"``: the share of tomorrow's queries whose answers have no label; None (default):
             estimated from the labels, and at least a fifth, since they know nothing of documents that are to come.
         reach: whom labels may help. ``"labelled"`` (default): labelled nodes move and queries stay as they are, so any

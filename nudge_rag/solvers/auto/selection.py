@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array
+from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["TriedSetting", "choose_setting", "harms_nobody"]
 
 # Standard errors of the paired difference: what noise cannot tell apart.
 NOTICEABLE = 1.0
-# Of the expected gain, what is enough if it spares a group of queries a significant loss.
-ENOUGH = 0.85
+# Of the expected gain, what is enough if it spares a group of queries a significant loss; and what is if it is no less
+# than NUDGE-N, the paper's own choice, is expected to gain.
+ENOUGH, ENOUGH_ABOVE_NUDGE_N = 0.85, 0.7
 # Expected gains that agree in so many decimals are equal: a twentieth of a point.
 EQUAL_DIGITS = 3
 
@@ -53,14 +56,20 @@ def choose_setting(tried: Sequence[TriedSetting], tolerance: float | None) -> Tr
        least: by which the group that loses most loses least. Of these take the simplest solver's most careful step,
        and its setting that is expected to gain most; of equals, the one that new nodes gain most by.
     3. Without a tolerance, and if a group loses significantly by that, choose in the same way among the settings by
-       which none does and that are expected to gain 0.85 times as much, if there are any.
+       which none does and that are expected to gain 0.85 times as much; or else 0.7 times as much, and no less than
+       NUDGE-N. If there are none, the choice stands.
     """
     gaining = [one for one in tried if _expected(one) > 0 and (tolerance is None or one.candidate.allowed)]
     best = _preferred(gaining)
     if best is None or tolerance is not None or harms_nobody(best.candidate):
         return best
-    spared = [one for one in gaining if harms_nobody(one.candidate) and _expected(one) >= ENOUGH * _expected(best)]
-    return _preferred(spared) or best
+    harmless = [one for one in gaining if harms_nobody(one.candidate)]
+    by_nudge_n = max((_expected(one) for one in tried if one.candidate.solver == NudgeN.name), default=math.inf)
+    for enough in (ENOUGH * _expected(best), max(ENOUGH_ABOVE_NUDGE_N * _expected(best), by_nudge_n)):
+        spared = _preferred([one for one in harmless if _expected(one) >= enough])
+        if spared is not None:
+            return spared
+    return best
 
 
 def harms_nobody(candidate: Candidate) -> bool:

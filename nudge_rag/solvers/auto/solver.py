@@ -45,9 +45,10 @@ class AutoSolver:
 
     with p the share of tomorrow's queries whose answers have no label and p_rare that by Good and Turing
     (`share_of_uncovered`), at most p. The setting with the largest expected gain is taken; of those that noise cannot
-    tell from it, the one that harms least. 0.85 times the gain is enough if no group loses significantly then
-    (`choose_setting`). Nothing moves if no setting is expected to gain. The final solution learns from training and
-    validation labels together. Every setting tried is in ``tried`` of the result.
+    tell from it, the one that harms least. 0.85 times the gain is enough if no group loses significantly then, and 0.7
+    times as much if NUDGE-N would not gain more (`choose_setting`). Nothing moves if no setting is expected to gain.
+    The final solution learns from training and validation labels together. Every setting tried is in ``tried`` of the
+    result.
 
     Args:
         metric: what is measured.

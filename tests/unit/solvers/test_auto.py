@@ -318,6 +318,21 @@ def test_a_group_is_spared_a_significant_loss_for_a_part_of_the_gain():
     assert choose_setting([harmful, lost], None) is harmful
 
 
+def test_a_group_is_spared_for_a_larger_part_of_the_gain_if_nudge_n_gains_no_more():
+    harmful = setting("one", [0.9] * 4, uncovered=-0.05)
+    # 0.29 is 0.725 times 0.4.
+    spared = setting("two", [0.79] * 4, uncovered=-0.005)
+    assert choose_setting([setting("nudge-n", [0.78] * 4, uncovered=-0.05), harmful, spared], None) is spared
+    assert choose_setting([setting("nudge-n", [0.8] * 4, uncovered=-0.05), harmful, spared], None) is harmful
+    assert choose_setting([setting("nudge-n", [0.6] * 4), harmful, spared], math.inf) is harmful
+    # 0.27 is 0.675 times 0.4.
+    little = setting("two", [0.77] * 4, uncovered=-0.005)
+    assert choose_setting([setting("nudge-n", [0.6] * 4, uncovered=-0.05), harmful, little], None) is harmful
+    # What is spared for less is preferred.
+    more = setting("three", [0.85] * 4, uncovered=-0.005)
+    assert choose_setting([harmful, spared, more], None) is more
+
+
 def test_a_lowered_solver_lowers_what_its_solver_finds():
     nodes, train, _, _, _ = confusing()
     queries, step = train[0], NudgeN(gamma=0.3)
