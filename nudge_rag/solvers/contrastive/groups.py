@@ -245,7 +245,7 @@ def _part_size(n_nodes: int) -> int:
 
     Example:
         >>> _part_size(3_000), _part_size(10_000), _part_size(1_000_000)
-        (32, 64, 256)
+        (32, 64, 160)
     """
     return min(max(PART_SIZE, PART_SIZE * n_nodes // NODES_OF_PARTS), GROUP_SIZE)
 
