@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +65,29 @@ def test_a_rebuilt_index_has_the_labels_of_before(table, tmp_path, way, solver):
     with pytest.warns(UserWarning, match="were found by text"):
         state.remove_pairs(more)
     assert len(state) == len(PAIRS)
+
+
+def test_a_state_finds_the_same_in_every_process():
+    """Sets of texts have another order in each."""
+    script = (
+        "from tests.unit.tuning.test_state_new_ids import *\n"
+        "rebuilt = dict(zip(NEW, NODES.tolist(), strict=True))\n"
+        "state = state_of(rebuilt, None, texts=texts_of, solver='nudge-contrastive')\n"
+        "state.add_pairs(under_new_ids(PAIRS))\n"
+        "state.solve()\n"
+        "print(list(state._lists.of_training))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "01"
+    }
+    assert len(found) == 1
 
 
 def test_without_texts_a_state_says_that_its_nodes_are_not_there(table, tmp_path):
