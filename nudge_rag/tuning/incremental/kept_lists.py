@@ -59,7 +59,7 @@ class KeptLists:
         train = labels.train if self.train_depth else {}
         for text in self.of_training.keys() - train.keys():
             del self.of_training[text]
-        # In the order of the labels, not in that of a set, which is another one in each process: sums are rounded by it.
+        # In the order of the labels: that of a set is another one in each process, and sums are rounded by it.
         for text in [text for text in train if text not in self.of_training]:
             self.of_training[text] = HeldOutQuery(train[text].vector)
         short = [query for query in self.queries(labels) if query.needs_more(self.depth)]
