@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from nudge_rag.common.unknown_options import refuse_unknown_options
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.journal.text_hashes import TextsOf
 from nudge_rag.solvers.auto.solver import Reach
@@ -96,12 +96,7 @@ class TuneSettings:
             ...
             TypeError: tune() has no option 'sed'; did you mean 'seed'?
         """
-        known = [option.name for option in fields(cls)]
-        for name in options:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
-                raise TypeError(f"{function}() has no option {name!r}; {hint}")
+        refuse_unknown_options(function, options, [option.name for option in fields(cls)])
         settings = cls(**options)
         if not settings.metrics:
             raise ValueError("metrics must name at least one metric, such as 'nDCG@10'")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,15 @@ from llama_index.retrievers.nudge.stores import embedding_store
 
 from nudge_rag import Nudge
 from nudge_rag.common.embedding import EmbedQueries, ModelQueries
+from nudge_rag.common.unknown_options import refuse_unknown_options
 from nudge_rag.solvers import QueryAdapter
 from nudge_rag.tuning.adapters import LiveAdapter, OnUnreadable, OpenedStore, map_query, warn_of_other_model
 from nudge_rag.tuning.ingestion import DocumentMap
 
 __all__ = ["NudgeEmbedding", "probe_queries_with"]
+
+# Those that are not the framework's.
+OPTIONS = ("versions", "on_unreadable", "map_documents", "persist_path")
 
 
 class NudgeEmbedding(BaseEmbedding):
@@ -71,7 +73,8 @@ class NudgeEmbedding(BaseEmbedding):
         persist_path: str | Path | None = None,
         **options: Any,
     ) -> None:
-        _refuse_unknown(options)
+        # `BaseEmbedding` would ignore them, such as a misspelt ``map_documents``.
+        refuse_unknown_options("NudgeEmbedding", options, [*OPTIONS, *BaseEmbedding.model_fields])
         if map_documents and isinstance(source, Nudge | QueryAdapter):
             raise TypeError(
                 f"map_documents=True needs the index or vector store as the source, which says what is live and records"
@@ -127,17 +130,6 @@ class NudgeEmbedding(BaseEmbedding):
     def _map(self, vector: list[float]) -> list[float]:
         adapter = self._adapter.find() if isinstance(self._adapter, LiveAdapter) else self._adapter
         return map_query(adapter, vector)
-
-
-def _refuse_unknown(options: Mapping[str, Any]) -> None:
-    """Refuse what `BaseEmbedding` would ignore, such as a misspelt ``map_documents``."""
-    own = ("versions", "on_unreadable", "map_documents", "persist_path")
-    known = [*own, *BaseEmbedding.model_fields]
-    for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
-            raise TypeError(f"NudgeEmbedding() has no option {name!r}; {hint}")
 
 
 def probe_queries_with(model: BaseEmbedding) -> EmbedQueries:
