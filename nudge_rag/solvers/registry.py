@@ -103,11 +103,10 @@ def resolve_solver(
 def _refuse_options_of_auto(
     solver: object, tolerance: float | None, reach: Reach, uncovered_share: float | None
 ) -> None:
-    given: dict[str, object] = {"uncovered_tolerance": tolerance, "uncovered_share": uncovered_share}
-    if reach != "labelled":
-        given["reach"] = reach
+    asked = None if reach == "labelled" else reach
+    given = {"uncovered_tolerance": tolerance, "uncovered_share": uncovered_share, "reach": asked}
     for option, value in given.items():
-        if value is not None or option == "reach":
+        if value is not None:
             name = solver if isinstance(solver, str) else type(solver).__name__
             raise ValueError(f"{option}={value!r} needs solver='auto', got {name!r} (an AutoSolver has its own)")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import TOO_FEW, Comparison
+from nudge_rag.solvers.auto.selection import largest_loss
 from nudge_rag.solvers.result import Candidate
 from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.judge import Judgement
@@ -219,17 +220,13 @@ def _less_expected(candidate: Candidate, chosen: Candidate | None) -> str:
     less = round(chosen.expected, 3) - round(_expected(candidate), 3)
     if less > 0:
         return f"{told}, {less:.3f} less"
-    if _largest_loss(candidate) < _largest_loss(chosen):
+    if largest_loss(candidate) < largest_loss(chosen):
         return f"{told}, no surer gain, and a group of queries loses more"
     return f"{told}, no surer gain, by a solver or step that was tried later, or new nodes gain less"
 
 
 def _expected(candidate: Candidate) -> float:
     return candidate.expected or 0.0
-
-
-def _largest_loss(candidate: Candidate) -> float:
-    return round(min(0.0, candidate.uncovered or 0.0, candidate.new_nodes or 0.0), 3)
 
 
 def describe_effects(candidate: Candidate) -> str:

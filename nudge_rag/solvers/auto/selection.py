@@ -13,7 +13,7 @@ from nudge_rag.common.arrays import Float64Array
 from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["TriedSetting", "choose_setting", "harms_nobody"]
+__all__ = ["TriedSetting", "choose_setting", "harms_nobody", "largest_loss"]
 
 # Standard errors of the paired difference: what noise cannot tell apart.
 NOTICEABLE = 1.0
@@ -78,9 +78,9 @@ def harms_nobody(candidate: Candidate) -> bool:
     return all(high is None or high >= 0 for high in tops)
 
 
-def _largest_loss(one: TriedSetting) -> float:
-    """The change of the group that loses most, 0 if none loses."""
-    return min(0.0, one.candidate.uncovered or 0.0, one.candidate.new_nodes or 0.0)
+def largest_loss(candidate: Candidate) -> float:
+    """The change of the group that loses most, 0 if none loses, to as many decimals as are told apart."""
+    return round(min(0.0, candidate.uncovered or 0.0, candidate.new_nodes or 0.0), EQUAL_DIGITS)
 
 
 def _gain_of_new_nodes(one: TriedSetting) -> float:
@@ -93,8 +93,8 @@ def _preferred(settings: Sequence[TriedSetting]) -> TriedSetting | None:
         return None
     best = max(settings, key=_rank)
     equal = [one for one in settings if _expected(best) - _expected(one) <= NOTICEABLE * _standard_error(one, best)]
-    least = max(round(_largest_loss(one), EQUAL_DIGITS) for one in equal)
-    mildest = [one for one in equal if round(_largest_loss(one), EQUAL_DIGITS) == least]
+    least = max(largest_loss(one.candidate) for one in equal)
+    mildest = [one for one in equal if largest_loss(one.candidate) == least]
     first = mildest[0]
     return max((one for one in mildest if _step_of(one) == _step_of(first)), key=_rank)
 
