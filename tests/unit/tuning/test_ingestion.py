@@ -48,6 +48,13 @@ class Table:
         (vector,) = self.documents([LATE.tolist()])
         return vector
 
+    def add_after_rollback(self):
+        """A document is mapped while the first map is live, and added once it no longer is."""
+        self.push(FIRST)
+        vector = self.embed()
+        rollback(self.store, self.versions)
+        self.table["late"] = vector
+
     def holds_originals(self):
         expected = {**dict(zip(IDS, VECTORS.tolist(), strict=True)), "late": LATE.tolist()}
         return self.table == expected
@@ -118,10 +125,7 @@ def test_a_document_that_is_added_in_the_middle_of_a_call_is_not_mapped_twice(ap
 
 def test_a_document_that_is_added_after_a_rollback_gets_its_vector_by_the_next(application):
     store, versions = application.store, application.versions
-    application.push(FIRST)
-    vector = application.embed()
-    rollback(store, versions)
-    application.table["late"] = vector
+    application.add_after_rollback()
     found = status(store, versions)
     assert found.mapped == ("late",)
     assert str(found) == (
@@ -178,10 +182,7 @@ def test_a_mapped_document_under_a_version_without_a_map_gets_its_own_vector(app
 
 def test_a_push_to_a_mapped_document_starts_from_its_own_vector(application):
     store, versions = application.store, application.versions
-    application.push(FIRST)
-    vector = application.embed()
-    rollback(store, versions)
-    application.table["late"] = vector
+    application.add_after_rollback()
     assert push_vectors(store, ["late"], LATE[None], -LATE[None], versions=versions).changed_since == ()
     assert application.table["late"] == (-LATE).tolist()
     rollback(store, versions)
