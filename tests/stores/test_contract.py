@@ -273,6 +273,8 @@ def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
 class TestContract(StoreContract):
     """Our own adapters keep the contract that we ask of others'."""
 
+    test_deleted_nodes_are_gone = None  # the model of `tests/faults/test_model.py` deletes, each by its framework
+
     @pytest.fixture(params=builders())
     def made(self, request, build, build_once):
         changes_it = "replace" in request.function.__name__
