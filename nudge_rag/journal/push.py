@@ -33,7 +33,7 @@ from nudge_rag.journal.writes import Written, undo_writes, write_over
 from nudge_rag.stores.access import reading, require_store, write_problem_of
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.checks import check_replacement
-from nudge_rag.stores.storages import ProcessStorage
+from nudge_rag.stores.storages import FolderStorage, ProcessStorage
 
 __all__ = ["PushError", "PushReceipt", "check_mode", "push_vectors"]
 
@@ -117,6 +117,8 @@ def push_vectors(
     _require_writes(store)
     with locked_journal(store, versions) as journal:
         require_not_switched(journal.live)
+        if versions is None:
+            _warn_of_working_folder(journal)
         _check_fits(journal.live, details or {}, moved.shape[1])
         live = journal.live
         if NODE_MAP in (details or {}) or (live is not None and live.is_streamed):
@@ -165,6 +167,17 @@ def check_mode(store: EmbeddingStore, mode: str) -> None:
         raise ValueError(f"mode must be {IN_PLACE!r} or {SIDE_BY_SIDE!r}, got {mode!r}")
     if mode == SIDE_BY_SIDE:
         require_copies(store)
+
+
+def _warn_of_working_folder(journal: Journal) -> None:
+    """Warn if nothing but the process's working folder leads to the history of a store that outlives the process."""
+    storage = journal.storage
+    if isinstance(storage, FolderStorage) and journal.home.own is None and journal.store.capabilities.persistent:
+        warn_caller(
+            f"this {journal.store.name} store does not hold its history: it is in the folder {storage.path.resolve()},"
+            " which only calls from this working folder find; elsewhere, nudges would be taken for originals. Pass a"
+            " folder to every call (versions=)"
+        )
 
 
 def _require_writes(store: EmbeddingStore) -> None:
