@@ -53,10 +53,11 @@ demo:
 	$(ENVIRONMENT) $(DEMO)
 	$(if $(filter main,$(DEMO)),.venv,.venv-demo)/bin/nudge-rag demo $(DEMO_ARGS)
 
-# Less than a minute, with numpy alone; `make test` runs the few slow ones of it as well.
+# Less than a minute, with numpy alone; `make test` runs the few slow ones of it as well. A test that is named at the end
+# without having waited for a busy machine is to be made quicker, or marked slow.
 test-quick:
 	$(ENVIRONMENT) core
-	$(ONE_THREAD) .venv-core/bin/python $(PYTEST) -m "not slow" tests/unit
+	$(ONE_THREAD) .venv-core/bin/python $(PYTEST) -m "not slow" --durations 5 --durations-min 2 tests/unit
 
 test-core:
 	$(ENVIRONMENT) core

@@ -235,7 +235,7 @@ class Journal:
             LockedError: a push or rollback is under way.
         """
         with ExitStack() as stack:
-            stack.enter_context(CHANGES_HERE.change())
+            stack.callback(CHANGES_HERE.add)
             with writing_to(self.storage, "locked"):
                 stack.enter_context(self.storage.lock())
             self.refresh()

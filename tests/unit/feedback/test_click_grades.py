@@ -44,6 +44,7 @@ def three_rankers(attraction):
     return {str(version): [np.argsort(-(row + rng.normal(0, 0.2, 5))) for row in attraction] for version in range(3)}
 
 
+@pytest.mark.slow
 def test_the_curve_is_recovered_from_versions(attraction, three_rankers):
     curve = fit_examination(simulate(three_rankers, attraction, 60))
     assert curve.method == "interventions"
@@ -58,6 +59,7 @@ def test_the_curve_is_recovered_from_versions(attraction, three_rankers):
     assert np.abs(raw / raw[0] - THETA).max() > 2 * np.abs(np.array(curve.theta) - THETA).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["em", "swaps"])
 def test_the_curve_is_recovered_by_other_means(attraction, three_rankers, method):
     if method == "swaps":

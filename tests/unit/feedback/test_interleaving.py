@@ -73,6 +73,7 @@ def simulate(rankings, relevant, n_queries, seed, depth=10):
     return FeedbackLog(tuple(retrievals), tuple(feedback))
 
 
+@pytest.mark.slow
 def test_equal_rankings_are_told_to_be_so_in_95_of_100_runs():
     rng = np.random.default_rng(0)
     orders = [[f"n{node}" for node in rng.permutation(30)] for _ in range(40)]

@@ -321,6 +321,7 @@ def test_forks_write_on_while_threads_of_the_parent_do(recorder):
     assert recorder.check().integrity == "ok"
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path):
     path = tmp_path / "feedback.sqlite3"
     acknowledged = []

@@ -246,6 +246,7 @@ class ManyNodes(MappingStore):
         return []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_vectors(tmp_path, monkeypatch):
     monkeypatch.setattr(nudge_rag.journal.blocks, "NUMBERS_PER_BLOCK", 8_000)
     change = QueryAdapter(np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32) * 0.1)

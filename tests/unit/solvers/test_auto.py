@@ -214,6 +214,7 @@ def test_the_estimate_foretells_what_uncovered_queries_lose():
     assert effect.change == pytest.approx(measured, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_guard_gives_up_gain_for_uncovered_queries():
     nodes, train, val, covered, uncovered = confusing(n=240, d=16, labelled=160, per_node=4)
     free = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
@@ -345,6 +346,7 @@ def test_a_lowered_solver_lowers_what_its_solver_finds():
     np.testing.assert_allclose(lowered.vectors, moved, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
     nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
     fit = AutoSolver(metric="MRR@10").fit(nodes, train, val)
@@ -364,6 +366,7 @@ def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
     assert halved
 
 
+@pytest.mark.slow
 def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(monkeypatch):
     nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
     names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
@@ -405,6 +408,7 @@ def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
     assert share_of_uncovered(labels) == pytest.approx(2 / 5)
 
 
+@pytest.mark.slow
 def test_expected_is_the_mean_over_the_groups_by_their_shares():
     nodes, (queries, answers), val, _, _ = confusing()
     # The last three queries ask for nodes of their own.
@@ -446,6 +450,7 @@ def dialect(seed=0, n=120, d=12, labelled=60, per_node=4, noise=0.25):
     return nodes, train, val, queries_of(rng.integers(0, labelled, 200)), queries_of(rng.integers(labelled, n, 200))
 
 
+@pytest.mark.slow
 def test_reach_of_queries_lifts_queries_of_nodes_without_a_label():
     nodes, train, val, covered, uncovered = dialect()
     fit = AutoSolver(metric="MRR@10", reach="queries").fit(nodes, train, val)

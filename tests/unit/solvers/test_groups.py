@@ -283,6 +283,7 @@ def test_groups_pay_where_nodes_are_many():
     assert is_cheaper_in_groups(100_000, 3_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("labels_a_query", "as_full"), [(60, True), (1, False)])
 def test_queries_with_so_many_labels_that_all_nodes_cost_less_are_not_put_into_groups(
     monkeypatch, labels_a_query, as_full

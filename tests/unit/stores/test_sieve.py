@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nudge_rag.stores import MappingStore, OverlayStore
-from nudge_rag.stores.overlay import NUMBERS_WORTH_A_SIEVE
+from nudge_rag.stores import overlay as overlays
 from nudge_rag.stores.sieve import LARGEST_ROTATED, Sieve
 
 
@@ -46,18 +46,20 @@ def test_vectors_without_numbers_or_rows():
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 @pytest.mark.parametrize("kind", ["isotropic", "directions", "lengths"])
-def test_an_overlay_of_many_nodes_answers_as_a_store_with_their_vectors(kind, similarity):
-    dimension = 96
-    count = NUMBERS_WORTH_A_SIEVE // dimension + 500
+def test_an_overlay_of_many_nodes_answers_as_a_store_with_their_vectors(kind, similarity, monkeypatch):
+    dimension, numbers = 96, 100_000
+    monkeypatch.setattr(overlays, "NUMBERS_WORTH_A_SIEVE", numbers)
+    count = numbers // dimension + 500
     rng = np.random.default_rng(2)
     before = nodes(kind, count, dimension).astype(np.float64)
     after = before.copy()
-    moved = rng.permutation(count)[: NUMBERS_WORTH_A_SIEVE // dimension + 1]
+    moved = rng.permutation(count)[: numbers // dimension + 1]
     after[moved] += 0.3 * rng.normal(size=(len(moved), dimension))
     names = [f"n{row}" for row in range(count)]
     store = MappingStore(dict(zip(names, before.tolist(), strict=True)), similarity=similarity)
     written = MappingStore(dict(zip(names, after.tolist(), strict=True)), similarity=similarity)
     overlay = OverlayStore(store, [names[row] for row in moved], after[moved])
+    assert overlay._sieve is not None
     # A moved node itself, one that is not, and others, one by one and all at once.
     queries = np.concatenate([after[moved[:2]], before[:2], nodes(kind, 4, dimension)])
     together, wanted = overlay.search(queries, 12), written.search(queries, 12)

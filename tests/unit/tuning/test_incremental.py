@@ -119,11 +119,10 @@ def test_any_sequence_of_changes_equals_tuning_from_scratch(tmp_path_factory, ch
 @pytest.mark.parametrize(
     "options",
     [
-        {"solver": NudgeContrastive(taus=[0.05], strengths=[30.0, 3.0], negatives=6)},
-        {"solver": "auto"},
-        {"solver": "auto", "reach": "queries"},
+        pytest.param({"solver": NudgeContrastive(taus=[0.05], strengths=[30.0, 3.0], negatives=6)}, id="contrastive"),
+        pytest.param({"solver": "auto"}, id="auto", marks=pytest.mark.slow),
+        pytest.param({"solver": "auto", "reach": "queries"}, id="map", marks=pytest.mark.slow),
     ],
-    ids=["contrastive", "auto", "map"],
 )
 def test_every_solver_gives_what_tuning_from_scratch_gives(tmp_path, options, similarity, monkeypatch):
     if similarity != "cosine" and not isinstance(options["solver"], str):

@@ -45,6 +45,7 @@ def fresh(tuned, tmp_path):
     return replace(nudge, store=store, versions=tmp_path), list(table), table
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_queries_among_all_mapped_nodes(tuned):
     _, _, embed, nodes, nudge = tuned
     assert nudge.node_map is not None
@@ -82,6 +83,7 @@ def test_a_push_maps_every_node_and_a_rollback_undoes_it_bit_for_bit(fresh, tune
     assert nudge.store.read(ids).tobytes() == before.tobytes()
 
 
+@pytest.mark.slow
 def test_tuning_over_a_map_starts_from_the_originals(fresh, tuned):
     nudge, ids, _ = fresh
     nudge.push()
@@ -179,6 +181,7 @@ def test_a_search_of_a_mapped_view_takes_a_filter():
         view.replace(["a"], np.zeros((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_tuning_state_gives_what_tune_gives_before_and_after_a_push(fresh, tuned):
     nudge, ids, _ = fresh
     store, (_, pairs, embed, nodes, _) = nudge.store, tuned
@@ -199,6 +202,7 @@ def test_a_tuning_state_gives_what_tune_gives_before_and_after_a_push(fresh, tun
     assert found.against_live is not None
 
 
+@pytest.mark.slow
 def test_a_judge_sees_all_nodes_mapped_and_as_they_were(fresh, tuned):
     nudge, ids, _ = fresh
     store, (_, pairs, embed, nodes, _) = nudge.store, tuned

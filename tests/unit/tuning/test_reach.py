@@ -38,6 +38,7 @@ def tuned(request, tmp_path_factory):
     return store, pairs, embed, nodes, nudge
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_mapped_queries_among_all_nodes(tuned):
     _, _, embed, nodes, nudge = tuned
     assert nudge.adapter is not None

@@ -67,6 +67,7 @@ def test_a_rebuilt_index_has_the_labels_of_before(table, tmp_path, way, solver):
     assert len(state) == len(PAIRS)
 
 
+@pytest.mark.slow
 def test_a_state_finds_the_same_in_every_process():
     """Sets of texts have another order in each."""
     script = (
