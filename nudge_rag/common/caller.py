@@ -9,9 +9,10 @@ from types import FrameType
 __all__ = ["OWN_PACKAGES", "warn_caller"]
 
 OWN_PACKAGES = ("nudge_rag", "langchain_nudge", "llama_index.retrievers.nudge")
-# A context manager's body runs below a frame of the standard library, and what a retriever of LangChain does at its
-# start below frames of pydantic and of its own serialization.
-SKIPPED = (*OWN_PACKAGES, "contextlib", "pydantic", "langchain_core.load")
+# A context manager's body runs below a frame of the standard library, and a retriever below frames of its framework:
+# what it does at its start below those of pydantic, and a search in LlamaIndex below those that trace it.
+FRAMEWORKS = ("pydantic", "langchain_core", "llama_index.core", "llama_index_instrumentation", "wrapt")
+SKIPPED = (*OWN_PACKAGES, "contextlib", *FRAMEWORKS)
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = ["CHANGES_HERE", "ChangeCounter"]
 
 
 class ChangeCounter:
-    """Counts; two threads that count at once may count as one, which is a change all the same.
+    """Counts changes when they are over, and those that are under way.
+
+    Attributes:
+        number: of changes that are over.
+        n_under_way: of changes that are not.
 
     Example:
         >>> counter = ChangeCounter()
-        >>> counter.add()
-        >>> counter.number
-        1
+        >>> with counter.change():
+        ...     counter.number, counter.n_under_way
+        (0, 1)
+        >>> counter.number, counter.n_under_way
+        (1, 0)
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = self.n_under_way = 0
+        self._lock = threading.Lock()
 
-    def add(self) -> None:
-        """Count one more."""
-        self.number += 1
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Count what is done inside, whether it succeeds or not."""
+        with self._lock:
+            self.n_under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.n_under_way -= 1
+                self.number += 1
 
 
 # Of all stores: to look once too often costs little.

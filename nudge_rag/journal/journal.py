@@ -235,7 +235,7 @@ class Journal:
             LockedError: a push or rollback is under way.
         """
         with ExitStack() as stack:
-            stack.callback(CHANGES_HERE.add)
+            stack.enter_context(CHANGES_HERE.change())
             with writing_to(self.storage, "locked"):
                 stack.enter_context(self.storage.lock())
             self.refresh()

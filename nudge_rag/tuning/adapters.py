@@ -16,12 +16,14 @@ from nudge_rag.common.embedding import EmbedQueries
 from nudge_rag.errors import JournalError, LostHistoryError, NudgeError
 from nudge_rag.journal.fingerprints import FINGERPRINT, Fingerprint, describe_model, differing_models
 from nudge_rag.journal.journal import Journal
+from nudge_rag.journal.manifest import COMMITTED, SWITCHED
 from nudge_rag.journal.node_map import pack_adapter, unpack_adapter
 from nudge_rag.journal.ownership import Home, marked_versions
 from nudge_rag.journal.versions import Version
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.storages import FolderStorage
+from nudge_rag.tuning.held_version import ADAPTER, NOTHING, HeldVersion, HeldVersions, describe_age
 from nudge_rag.tuning.looking import SECONDS_BETWEEN_LOOKS, Looker
 
 __all__ = [
@@ -40,9 +42,6 @@ logger = logging.getLogger(__name__)
 
 # What is done if the history of a store cannot be read.
 OnUnreadable: TypeAlias = Literal["raise", "serve"]
-# A push by another process is noticed after so long.
-# Its name in the details of a version, and among the arrays of a saved nudge.
-ADAPTER = "adapter"
 
 
 def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> QueryAdapter | None:
@@ -57,12 +56,7 @@ def live_adapter(store: EmbeddingStore, versions: str | Path | None = None) -> Q
         JournalError: the history is out of reach, or cannot be read.
         StoreError: the store failed.
     """
-    return _adapter_of(open_journal(store, versions).live)
-
-
-def _adapter_of(live: Version | None) -> QueryAdapter | None:
-    packed = None if live is None else live.manifest.get("details", {}).get(ADAPTER)
-    return None if packed is None else unpack_adapter(packed)
+    return HeldVersion.of(open_journal(store, versions).live).adapter
 
 
 def open_journal(store: EmbeddingStore, versions: str | Path | None) -> Journal:
@@ -137,7 +131,8 @@ class OpenedStore:
 class LiveAdapter(Looker):
     """The map that belongs to what is live in a store, looked up at first use and once a minute from then on.
 
-    A push or rollback by this process is seen at once.
+    A push or rollback by this process is seen at once. An index in memory, to whose file another process has pushed,
+    holds the vectors of before until it is loaded again: until then the map stays that of these, with a warning.
 
     If the history cannot be read at the first look, that is an error: without its map, a nudge may do harm. Later the
     map that was read last stays, with a warning. It is warned as well if a file is here without its history, if the
@@ -173,8 +168,8 @@ class LiveAdapter(Looker):
         super().__init__(open_store, versions, seconds)
         self._on_unreadable = on_unreadable
         self._embed_queries = embed_queries
-        self._adapter: QueryAdapter | None = None
-        self._warned = self._told_of_file = False
+        self._versions_held, self._held = HeldVersions(), NOTHING
+        self._warned = self._told_of_file = self._told_of_age = False
         self._checked: str | None = None
 
     def start(self) -> None:
@@ -200,22 +195,26 @@ class LiveAdapter(Looker):
             now = time.monotonic()
             if self._is_due(now):
                 self._begin_look()
-                self._adapter = self._look()
+                self._held = self._look()
                 self._end_look(now)
-            return self._adapter
+            return self._held.adapter
 
     def map_query(self, vector: Sequence[float]) -> list[float]:
         """Map one query embedding; as it is if what is live has no map."""
         return map_query(self.find(), vector)
 
-    def _look(self) -> QueryAdapter | None:
+    def _look(self) -> HeldVersion:
         try:
             store = self._open_live()
-            live = open_journal(store, self._versions).live
+            journal = open_journal(store, self._versions)
+            live = journal.live
             if live is None and self._versions is None:
                 self._tell_of_unknown_file(store)
-            self._check_model(live)
-            return _adapter_of(live)
+            held = self._versions_held.find(journal)
+            self._tell_of_age(store, held, live)
+            if live is not None and held.mark == live.mark:
+                self._check_model(live)
+            return held
         except NudgeError as error:
             problem = f"whether queries must pass a map of the live nudge could not be read: {error}"
             # A file that was brought here without its history is served: what it holds is known to be nudged.
@@ -225,7 +224,7 @@ class LiveAdapter(Looker):
             if not self._warned:
                 warn_caller(problem)
             self._warned = True
-            return self._adapter
+            return self._held
 
     def _tell_of_unknown_file(self, store: EmbeddingStore) -> None:
         """Warn once of a store, with no history in this process, that may have been loaded from a file with one."""
@@ -235,9 +234,20 @@ class LiveAdapter(Looker):
             warn_caller(problem)
             self._told_of_file = True
 
-    def _check_model(self, live: Version | None) -> None:
+    def _tell_of_age(self, store: EmbeddingStore, held: HeldVersion, live: Version | None) -> None:
+        """Warn once of vectors in memory that are not those of the live version, unless they are being changed now."""
+        if held.mark == (None if live is None else live.mark):
+            self._told_of_age = False
+            return
+        is_settled = live is None or live.state in (COMMITTED, SWITCHED)
+        if self._told_of_age or not is_settled or self._is_changing():
+            return
+        self._told_of_age = True
+        warn_caller(describe_age(store.name, held, live))
+
+    def _check_model(self, live: Version) -> None:
         """Compare the model with that of the live version, once for each version."""
-        if live is None or self._embed_queries is None or live.name == self._checked:
+        if self._embed_queries is None or live.name == self._checked:
             return
         self._checked = live.name
         made_for = Fingerprint.unpack(live.manifest.get("details", {}).get(FINGERPRINT))

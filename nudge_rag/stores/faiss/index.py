@@ -56,6 +56,12 @@ class FaissIndex:
             return np.zeros((0, self.index.d), dtype=np.float32)
         return np.array(self._inner.reconstruct_n(0, self._inner.ntotal), dtype=np.float32)
 
+    def vectors_at(self, places: IntArray) -> FloatArray:
+        """The vectors at these positions, a copy."""
+        if self._ivf or not len(places):  # an IVF index finds its vectors by their lists alone
+            return self.vectors()[places]
+        return np.array([self._inner.reconstruct(place) for place in places.tolist()], dtype=np.float32)
+
     def labels(self) -> IntArray:
         """The FAISS id of each position."""
         if self._mapped:

@@ -147,6 +147,16 @@ class FaissStore(StoreAdapter):
         positions, vectors = self._known.find(rows, self._ids(), names), rows.vectors()
         return {name: vectors[positions[name]] for name in names if name in positions}
 
+    def vectors_in_memory(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Return the vectors of those of ``ids`` that are in memory, without a look at the file."""
+        rows, wanted = FaissIndex(self.index), set(ids)
+        # The few labels alone: positions of all nodes take seconds if there are millions.
+        names = {label: name for label, name in self._ids().items() if name in wanted}
+        labels = rows.labels()
+        places = np.flatnonzero(np.isin(labels, list(names)))
+        vectors = rows.vectors_at(places)
+        return {names[label]: vector for label, vector in zip(labels[places].tolist(), vectors, strict=True)}
+
     def _batches(self, batch_size: int) -> Iterator[tuple[list[str], FloatArray]]:
         """All nodes, in the index's order."""
         rows = FaissIndex(self.index)

@@ -251,6 +251,11 @@ class FrameworkDictStore(FrameworkObject, MappingStore):
         if written:
             self._note(self._known_stamps())
 
+    def vectors_in_memory(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Return the vectors of those of ``ids`` that are in memory, without a look at the file."""
+        table = self._mapping()
+        return {name: np.array(table[name]) for name in ids if name in table}
+
     def _fetch(self, names: list[str]) -> dict[str, list[float]]:
         self._look()
         return super()._fetch(names)
