@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nudge_rag.common import files, lock
-from nudge_rag.errors import CorruptArchiveError, LockedError
+from nudge_rag.errors import CorruptArchiveError, JournalAccessError, JournalError, LockedError
 from nudge_rag.stores.history import check_blob_name, is_blob_name
 
 __all__ = ["FolderStorage", "ProcessStorage"]
@@ -74,8 +74,17 @@ class FolderStorage:
             raise KeyError(name) from None
 
     def names(self, prefix: str = "") -> list[str]:
-        """Names of all files, sorted; an empty folder is named as well, since its name is taken."""
-        return sorted(name for name in self._names() if name.startswith(prefix))
+        """Names of all files, sorted; an empty folder is named as well, since its name is taken.
+
+        Raises:
+            JournalAccessError: the system lets a folder not be listed, whose files would pass for missing.
+            JournalError: there is something else in the folder's place, or it cannot be listed for another reason.
+        """
+        try:
+            return sorted(name for name in self._names() if name.startswith(prefix))
+        except OSError as error:
+            kind = JournalAccessError if isinstance(error, PermissionError) else JournalError
+            raise kind(f"the journal cannot be read ({error}), in {self.location}") from error
 
     def delete(self, name: str) -> None:
         """Remove a file, or an empty folder, and its folder if that is empty then."""
@@ -97,7 +106,7 @@ class FolderStorage:
         return lock.locked(self.path, f"a push or rollback on {self.path.name}")
 
     def _names(self) -> Iterator[str]:
-        for place, folders, entries in os.walk(self.path):
+        for place, folders, entries in os.walk(self.path, onerror=_raise_unless_missing):
             inside = Path(place).relative_to(self.path)
             for folder in list(folders):
                 if (Path(place) / folder).is_symlink():
@@ -118,6 +127,12 @@ class FolderStorage:
                 raise CorruptArchiveError(f"{path} is a link: it would lead out of {self.location}")
             path = path / segment
         return path
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    """Raise what `os.walk` passes over, unless a folder is not there, or no longer."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class ProcessStorage:
