@@ -302,12 +302,12 @@ class Journal:
             # Unlike any other, also one of a journal elsewhere: a copy is never taken for another's.
             manifest |= {"mode": mode, "label": f"nudge_{number:04d}_{uuid4().hex[:6]}"}
         _check_readable(manifest, vectors)
-        self.home.settle(self.store)
-        manifest["store"]["identity"] = self.home.identity()
+        described = self.home.settle(self.store)
+        manifest["store"]["identity"] = str(described.get("identity"))
         version = Version(self.storage, f"{number:04d}", manifest)
         try:
             version.write(vectors)
-            self.home.note_newest(version.name)
+            self.home.note_newest(version.name, described)
         except JournalError as error:
             raise type(error)(f"{error}: nothing was pushed") from error.__cause__
         self.versions = (*self.versions, version)

@@ -54,14 +54,20 @@ class Home:
         described = read_json(self.storage, STORE)
         return None if described is None else str(described.get("identity"))
 
-    def settle(self, store: EmbeddingStore) -> None:
-        """Before the first push is recorded: give the store an identity, and leave the mark of a folder in it."""
+    def settle(self, store: EmbeddingStore) -> Mapping[str, Any]:
+        """Give the store an identity before its first push is recorded, and leave the mark of a folder in it.
+
+        Returns:
+            The record of the store, as it is written.
+        """
         described = read_json(self.storage, STORE)
         origin = _origin_by_place(self.storage, described)
         if described is None or origin is not None:
-            self.describe(store, origin, None if described is None else described.get("identity"))
+            described = self.describe(store, origin, None if described is None else described.get("identity"))
         if self.own is not None and not self.is_own and read_json(self.own, ELSEWHERE) is None:
             self.mark()
+            described = read_json(self.storage, STORE) or described
+        return described
 
     def newest(self) -> str | None:
         """Name of the version that was recorded last, as noted beside it: if its record is not there, it was lost."""
@@ -71,9 +77,14 @@ class Home:
             return None
         return name if isinstance(name, str) and re.fullmatch(NAME, name) else None
 
-    def note_newest(self, name: str | None) -> None:
-        """Note the name of the version that was recorded last, before its vectors are written."""
-        described = read_json(self.storage, STORE)
+    def note_newest(self, name: str | None, described: Mapping[str, Any] | None = None) -> None:
+        """Note the name of the version that was recorded last, before its vectors are written.
+
+        Args:
+            name: of the version.
+            described: the record of the store, if the caller has read it since it took the lock.
+        """
+        described = read_json(self.storage, STORE) if described is None else described
         if described is None or described.get(NEWEST) == name:
             return
         kept = {field: value for field, value in described.items() if field != NEWEST}
@@ -88,21 +99,28 @@ class Home:
             with writing_to(self.storage, "written to"):
                 own.count(kept[PUSHES])
 
-    def describe(self, store: EmbeddingStore, origin: str | None = None, identity: Any = None) -> None:
+    def describe(self, store: EmbeddingStore, origin: str | None = None, identity: Any = None) -> dict[str, Any]:
         """Give the store an identity of its own; of a copy, note what it was copied from.
 
         Args:
             store: the store.
             origin: the place of the store that it was copied from, if it was.
             identity: that of the origin.
+
+        Returns:
+            The record of the store, as it is written.
         """
         created = datetime.now(UTC).isoformat(timespec="seconds")
         described: dict[str, Any] = {"identity": uuid4().hex, "name": store.name, "key": store.key, "created": created}
         if origin is not None:
             described[ORIGIN] = {"place": origin, "identity": identity}
-        # The history must be there before its place can be known.
-        for _ in range(2):
-            write_json(self.storage, STORE, described | _place_of(self.storage))
+        place = _place_of(self.storage)
+        write_json(self.storage, STORE, described | place)
+        # Of some histories nothing is there before the first write, and so no place.
+        written, place = place, _place_of(self.storage)
+        if place != written:
+            write_json(self.storage, STORE, described | place)
+        return described | place
 
     def origin(self, version: Version | None) -> str | None:
         """The store that ``version`` was pushed to, if this one is a copy of that; None if it was this one."""
@@ -157,7 +175,7 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
         own = own_history(store)
     if not key or key in (".", "..") or any(sign in key for sign in "/\\\0"):
         raise ValueError(f"the key of a store is to be fit for the name of a folder, got {key!r}")
-    mark = None if own is None else read_json(own, ELSEWHERE)
+    names, mark = ([], None) if own is None else _look_into(own)
     if own is not None:
         refuse_pushed_in_memory(store, own)
     if versions is None:
@@ -170,16 +188,18 @@ def find_home(store: EmbeddingStore, versions: str | Path | None) -> Home:
                 " or move it into the store with nudge_rag.take_over(store, versions)"
             )
         _refuse_forgotten(store, own, key)
-        refuse_left_behind(store, own)
-        if not has_records(own):
-            refuse_emptied(store, own)
-            refuse_lost_history(store)
+        if not _have_records(names):
+            refuse_left_behind(store, own)
+            # Asked anew: since then another process may have made the first push.
+            if not has_records(own):
+                refuse_emptied(store, own)
+                refuse_lost_history(store)
         refuse_older(store, own)
         return Home(own, own, key)
     folder = FolderStorage(Path(versions) / key)
     if own is not None and mark is not None:
         return Home(_marked_folder(store, folder, mark), own, key)
-    if own is not None and has_versions(own):
+    if own is not None and _have_versions(names):
         raise JournalError(
             f"this {store.name} store holds its history itself, in {own.location}: leave versions= out (it was"
             f" {str(versions)!r})"
@@ -215,13 +235,29 @@ def has_versions(storage: BlobStorage) -> bool:
 
 def has_records(storage: BlobStorage) -> bool:
     """Whether any push is recorded there, or nodes that were away when the last one was undone."""
-    names = _names_in(storage)
-    return AWAY in names or _have_versions(names)
+    return _have_records(_names_in(storage))
+
+
+def _look_into(own: BlobStorage) -> tuple[list[str], dict[str, Any] | None]:
+    """The names of all that a store's own storage holds, and the mark of a folder, if there is one.
+
+    Names are asked for once: each question to a database takes milliseconds.
+    """
+    names = _names_in(own)
+    mark = read_json(own, ELSEWHERE) if ELSEWHERE in names else None
+    if mark is None and ELSEWHERE in names:
+        # It was taken away in between, as by `take_over`, which has brought the history into the store before.
+        names = _names_in(own)
+    return names, mark
 
 
 def _names_in(storage: BlobStorage) -> list[str]:
     with writing_to(storage, "read"):
         return storage.names()
+
+
+def _have_records(names: list[str]) -> bool:
+    return AWAY in names or _have_versions(names)
 
 
 def _have_versions(names: list[str]) -> bool:

@@ -40,7 +40,9 @@ from nudge_rag.journal.manifest import (
     SWITCHED,
     SWITCHING,
     THINNED,
+    VERIFIED,
     WAS_LIVE,
+    WRITING,
     wrong_manifest,
 )
 from nudge_rag.journal.storage import writing_to
@@ -56,6 +58,8 @@ SHOWN = 120
 PUSH, TOLD_BY = "push", re.compile("[0-9a-f]{8}")
 # In the manifest of a version that is thinned out: names of the details that are not kept.
 LOST = "details_lost"
+# The states that a push is given while it goes on: none of them replaces arrays.
+GOES_ON = (WRITING, VERIFIED, COMMITTED)
 
 
 class Version:
@@ -335,7 +339,8 @@ class Version:
             raise type(error)(
                 f"{error}: {self.place} still says {self.state!r}, not {state!r}; the next call goes on from there"
             ) from error.__cause__
-        self._replace_manifest(manifest)
+        # A push that goes on replaces no arrays: there is nothing to look for at each of its steps.
+        self._replace_manifest(manifest, [] if state in GOES_ON else None)
 
     def write(self, vectors: Vectors, base: Version | None = None, **fields: Any) -> None:
         """Record ``vectors``, as a difference to ``base`` if one is given, and then the manifest that names them.
@@ -353,7 +358,8 @@ class Version:
             if base.ids == self.ids:
                 manifest |= {"n_nodes": len(self.ids)}
                 del manifest["ids"]
-        if f"{self.name}/{MANIFEST}" in self.storage.names(f"{self.name}/"):
+        blobs = self.storage.names(f"{self.name}/")
+        if f"{self.name}/{MANIFEST}" in blobs:
             # Another name than the arrays that the manifest of before names, which stay until it is replaced.
             manifest["arrays"] = f"arrays-{manifest['arrays_sha256'][:12]}.npz"
         else:
@@ -368,7 +374,7 @@ class Version:
                     self.storage.delete(place)
                 raise
         self._vectors, self.base = vectors, base
-        self._replace_manifest(manifest)
+        self._replace_manifest(manifest, blobs)
 
     def rebuild(self, ids: Sequence[str], vectors: Vectors, state: str) -> None:
         """Record other ids and vectors than there were.
@@ -390,14 +396,19 @@ class Version:
         """Whether ``vector`` is one that this push wrote or found at its node ``at``."""
         return any(same_vectors(store, vector, known[at]) for known in (self.after, self.before, self.originals))
 
-    def _replace_manifest(self, manifest: dict[str, Any]) -> None:
-        """Go on with a manifest that is recorded, and delete the arrays that it does not name."""
+    def _replace_manifest(self, manifest: dict[str, Any], blobs: Sequence[str] | None = None) -> None:
+        """Go on with a manifest that is recorded, and delete the arrays that it does not name.
+
+        Args:
+            manifest: the manifest.
+            blobs: names of the blobs of this version that may be deleted; None for all that are there.
+        """
         _ = self.ids  # of before, for callers that still work with them
         self.manifest, self._rows, self._blocks = manifest, None, None
         is_thinned = THINNED in manifest
         kept = {MANIFEST} if is_thinned else {MANIFEST, self._arrays_name()}
         with writing_to(self.storage, "written to"):
-            for blob in self.storage.names(f"{self.name}/"):
+            for blob in self.storage.names(f"{self.name}/") if blobs is None else blobs:
                 name = blob.removeprefix(f"{self.name}/")
                 if name not in kept and (is_thinned or not self.is_streamed or not BlockRecord.owns(name)):
                     self.storage.delete(blob)

@@ -91,16 +91,18 @@ class ChromaHistory(RecordStorage):
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete records; Chroma takes ids that it does not know."""
-        collection = self._opened()
-        if ids and collection is not None:
+        collection = self._opened() if ids else None
+        if collection is not None:
             self._called("deleted from", collection.delete, ids=list(ids))
 
     def listed(self, kind: str) -> list[BlobRecord]:
         """All records of a kind."""
         found: list[BlobRecord] = []
-        while page := self._records(where={"kind": kind}, limit=RECORDS_PER_CALL, offset=len(found)):
+        while True:
+            page = self._records(where={"kind": kind}, limit=RECORDS_PER_CALL, offset=len(found))
             found += page
-        return found
+            if len(page) < RECORDS_PER_CALL:
+                return found
 
     def _records(self, **options: Any) -> list[BlobRecord]:
         collection = self._opened()

@@ -92,7 +92,7 @@ class MilvusHistory(RecordStorage):
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete rows; Milvus takes ids that it does not know."""
-        if not self._is_ready():
+        if not ids or not self._is_ready():
             return
         for first in range(0, len(ids), ROWS_PER_CALL):
             part = [self._key(one) for one in ids[first : first + ROWS_PER_CALL]]
