@@ -22,6 +22,8 @@ VALUE_ULPS = range(-3, 4)
 LENGTH_ULPS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, -8)
 MIXTURES = 300
 ROWS_PER_CHUNK = 1_000
+# Of few rows many mixtures are tried in one step.
+NUMBERS_AT_ONCE = 100_000
 
 
 def space_of(collection: Any) -> str:
@@ -78,21 +80,24 @@ def _with_length(wanted: Float32Array, lengths: Float32Array) -> tuple[BoolArray
         large = np.where(fits, candidate, large)
     found = np.zeros(len(wanted), dtype=bool)
     best = np.array(wanted)
-    rng = np.random.default_rng(0)
-    for share in np.linspace(0, 1, MIXTURES):
+    is_large = np.random.default_rng(0).random((MIXTURES, wanted.shape[1])) < np.linspace(0, 1, MIXTURES)[:, None]
+    first = 0
+    while first < MIXTURES and not found.all():
         open_rows = np.flatnonzero(~found)
-        if not len(open_rows):
-            break
-        mixture = np.where(rng.random(wanted.shape[1]) < share, large[open_rows], small[open_rows])
-        hit = (_lengths(mixture) == lengths[open_rows])[:, 0]  # a NaN, if no float fits, equals nothing
-        best[open_rows[hit]] = mixture[hit]
-        found[open_rows[hit]] = True
+        tried = is_large[first : first + max(1, NUMBERS_AT_ONCE // small[open_rows].size)]
+        first += len(tried)
+        mixtures = np.where(tried, large[open_rows, None], small[open_rows, None])
+        # A NaN, if no float fits, equals nothing.
+        hits = _lengths(mixtures)[..., 0] == lengths[open_rows]
+        rows = np.flatnonzero(hits.any(axis=1))
+        best[open_rows[rows]] = mixtures[rows, hits[rows].argmax(axis=1)]
+        found[open_rows[rows]] = True
     return found, best
 
 
 def _lengths(vectors: Float32Array) -> Float32Array:
-    """Float32 lengths (n, 1) with the squares summed one after another, as Chroma does: cumsum keeps that order."""
-    squares = np.cumsum(vectors * vectors, axis=1, dtype=np.float32)[:, -1:]
+    """Float32 lengths (..., 1) with the squares summed one after another, as Chroma does: cumsum keeps that order."""
+    squares = np.cumsum(vectors * vectors, axis=-1, dtype=np.float32)[..., -1:]
     return np.sqrt(squares)
 
 
