@@ -10,7 +10,7 @@ from nudge_rag.common.deprecation import warn_renamed
 from nudge_rag.solvers.devices import replaced_rows
 from nudge_rag.solvers.linear_map.adapter import QueryAdapter
 
-__all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "first_best"]
+__all__ = ["SAME_VALUE", "Candidate", "Descent", "NudgeFit", "ValidationCurve", "describe_change", "first_best"]
 
 # Two points of a curve that differ by less are the same mean, summed in another order.
 SAME_VALUE = 1e-12
@@ -64,15 +64,15 @@ class Candidate:
         validation: mean of the metric over the validation queries.
         uncovered: estimated change of the metric for queries whose answers have no labels, from labels of whole nodes
             that were held out.
-        low: lower end of the 95 % interval of ``uncovered``, by a bootstrap over nodes.
+        low: lower end of the 95 % interval of ``uncovered``, by a bootstrap over nodes; None if there is one node.
         high: upper end of it.
         held_out_nodes: how many nodes that estimate rests on.
         new_nodes: the same change for queries of nodes that are new: whole nodes are held out at random, popular ones
             included.
-        new_low: lower end of the 95 % interval of ``new_nodes``.
+        new_low: lower end of the 95 % interval of ``new_nodes``; None if there is one node.
         new_high: upper end of it.
         covered: change of the metric for the validation queries, most of which have answers with labels.
-        covered_low: lower end of the 95 % interval of ``covered``, 1.96 standard errors off it.
+        covered_low: lower end of the 95 % interval of ``covered``, by Student's t; None if there is one query.
         covered_high: upper end of it.
         expected: change to expect over tomorrow's queries: (1 - p) * covered + p_rare * uncovered + (p - p_rare) *
             new_nodes, with p the share of queries whose answers have no label, p_rare of rarely asked nodes alone.
@@ -111,9 +111,20 @@ class Candidate:
             ("new nodes", self.new_nodes, self.new_low, self.new_high),
         ):
             if change is not None:
-                text += f", {name} {change:+.3f} ({low:+.3f} .. {high:+.3f})"
+                text += f", {describe_change(name, change, low, high)}"
         verdict = "chosen" if self.chosen else "" if self.allowed else "loses too much there"
         return "; ".join(part for part in (text, verdict, self.note) if part)
+
+
+def describe_change(group: str, change: float, low: float | None, high: float | None) -> str:
+    """Say what a group of queries gains or loses, with the 95 % interval if there is one.
+
+    Example:
+        >>> describe_change("new nodes", 0.02, -0.011, 0.051), describe_change("covered queries", 0.2, None, None)
+        ('new nodes +0.020 (-0.011 .. +0.051)', 'covered queries +0.200 (one alone: no interval)')
+    """
+    is_known = low is not None and high is not None
+    return f"{group} {change:+.3f} ({f'{low:+.3f} .. {high:+.3f}' if is_known else 'one alone: no interval'})"
 
 
 @dataclass(frozen=True)

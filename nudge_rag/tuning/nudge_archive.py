@@ -156,6 +156,7 @@ def _candidate(setting: Any) -> Candidate:
         (found.new_nodes, found.new_low, found.new_high),
         (found.covered, found.covered_low, found.covered_high),
     ):
-        if measure[0] is not None and None in measure:
-            raise TypeError("a setting has a change without an interval")
+        change, low, high = measure
+        if (low is None) != (high is None) or (change is None and low is not None):
+            raise TypeError("a setting has half an interval, or an interval without a change")
     return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nudge_rag.common.text import printable
 from nudge_rag.evaluation.comparison import TOO_FEW, Comparison
 from nudge_rag.solvers.auto.selection import largest_loss
-from nudge_rag.solvers.result import Candidate
+from nudge_rag.solvers.result import Candidate, describe_change
 from nudge_rag.tuning.gate import LiveComparison
 from nudge_rag.tuning.judge import Judgement
 
@@ -236,7 +236,5 @@ def describe_effects(candidate: Candidate) -> str:
         ("uncovered queries", candidate.uncovered, candidate.low, candidate.high),
         ("new nodes", candidate.new_nodes, candidate.new_low, candidate.new_high),
     )
-    parts = [
-        f"{name} {change:+.3f} ({low:+.3f} .. {high:+.3f})" for name, change, low, high in groups if change is not None
-    ]
+    parts = [describe_change(name, change, low, high) for name, change, low, high in groups if change is not None]
     return ", ".join(parts)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, Float64Array, IntArray
+from nudge_rag.evaluation.student import NORMAL, students_t
 
 __all__ = ["GroupEffects", "NodeMeans", "UncoveredEffect", "are_rarest"]
 
@@ -24,16 +25,24 @@ ENOUGH_NODES = 50
 
 @dataclass(frozen=True)
 class UncoveredEffect:
-    """Estimated mean change of a metric, its 95 % interval, and how many nodes it rests on."""
+    """Estimated mean change of a metric, its 95 % interval, and how many nodes it rests on: of one there is none."""
 
     change: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_nodes: int
+
+    @property
+    def standard_error(self) -> float:
+        """As its interval has it; 0 if there is none."""
+        if self.low is None or self.high is None:
+            return 0.0
+        return (self.high - self.low) / (2 * students_t(self.n_nodes - 1))
 
     def within(self, tolerance: float | None) -> bool:
         """Whether the loss is at most ``tolerance``; None: whether it is not significant."""
-        return self.high >= 0 if tolerance is None else self.change >= -tolerance
+        is_significant = self.high is not None and self.high < 0
+        return not is_significant if tolerance is None else self.change >= -tolerance
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,20 @@ class GroupEffects:
 class NodeMeans:
     """Means over queries, with intervals bootstrapped over their nodes: queries of one node fare alike.
 
+    The percentiles of a bootstrap are too narrow if there are few nodes: its spread is less by sqrt((n - 1) / n), and
+    its tails are the normal distribution's. They are widened about the mean by sqrt(n / (n - 1)) t / 1.96, with t
+    Student's quantile at n - 1 degrees of freedom: by 10 % at 20 nodes, 0.2 % at 1,000.
+
+    References:
+        Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 2015 (narrowness bias).
+
     Args:
         nodes: (m,) the node of each query.
 
     Example:
         >>> effect = NodeMeans(np.array([3, 3, 7])).effect(np.array([0.0, 0.2, 0.4]))
         >>> round(effect.change, 3), round(effect.low, 3), round(effect.high, 3), effect.n_nodes
-        (0.2, 0.1, 0.4, 2)
+        (0.2, -0.717, 2.033, 2)
     """
 
     def __init__(self, nodes: IntArray) -> None:
@@ -76,8 +92,12 @@ class NodeMeans:
     def effect(self, changes: Float64Array) -> UncoveredEffect:
         """The mean of ``changes`` (m,), its interval, and how many nodes there are."""
         sums = np.bincount(self._which, weights=changes)
+        change, n_nodes = float(sums.sum() / self._totals.sum()), self._n_nodes
+        if n_nodes == 1:
+            return UncoveredEffect(change, None, None, n_nodes)
         low, high = self._interval(np.column_stack([sums, self._totals]))
-        return UncoveredEffect(float(sums.sum() / self._totals.sum()), low, high, self._n_nodes)
+        wider = np.sqrt(n_nodes / (n_nodes - 1)) * students_t(n_nodes - 1) / NORMAL
+        return UncoveredEffect(change, change + wider * (low - change), change + wider * (high - change), n_nodes)
 
     def _interval(self, sums_and_totals: Float64Array) -> tuple[float, float]:
         drawn = np.concatenate([counts.astype(np.float64) @ sums_and_totals for counts in self._counts()])

@@ -13,6 +13,7 @@ import numpy as np
 from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric
+from nudge_rag.evaluation.student import students_t
 from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import query_vectors_of
 from nudge_rag.solvers.auto.selection import TriedSetting
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 # The labels know nothing of documents that are to come: at least so many of tomorrow's queries are taken to ask for
 # what nobody labelled, unless the user knows better.
 LEAST_SHARE = 0.2
-# Standard errors on either side of a mean that its 95 % interval takes in.
-NORMAL = 1.96
 
 
 class Chooser(Protocol):
@@ -149,14 +148,15 @@ class Measures:
         self, name: str, gamma: float, validation: float, gains: Float64Array, effects: GroupEffects | None
     ) -> Candidate:
         covered = float(gains.mean())
-        half = NORMAL * float(gains.std()) / np.sqrt(len(gains))
+        # One query says nothing of the spread.
+        half = students_t(len(gains) - 1) * float(gains.std(ddof=1)) / np.sqrt(len(gains)) if len(gains) > 1 else None
         candidate = Candidate(
             name,
             gamma,
             validation,
             covered=covered,
-            covered_low=covered - half,
-            covered_high=covered + half,
+            covered_low=None if half is None else covered - half,
+            covered_high=None if half is None else covered + half,
             expected=covered,
             allowed=True,
             note=_note(effects),

@@ -210,7 +210,7 @@ class LinearMap:
         ]
         effects = folds.with_adapters(adapters).effects(None)
         change = 0.0 if effects is None else effects.new_nodes.change
-        error = 0.0 if effects is None else (effects.new_nodes.high - effects.new_nodes.low) / (2 * 1.96)
+        error = 0.0 if effects is None else effects.new_nodes.standard_error
         point = MapPoint(tau, ridge, change, error)
         logger.info("%s", point)
         return point, [np.asarray(adapter.change, dtype=np.float64) for adapter in adapters]

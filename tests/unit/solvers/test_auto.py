@@ -16,11 +16,13 @@ from nudge_rag.solvers.auto.effects import NodeMeans, are_rarest
 from nudge_rag.solvers.auto.folds import FoldPlan, divide_labels
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import LoweredSolver
+from nudge_rag.solvers.auto.measures import Measures
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting, harms_nobody
 from nudge_rag.solvers.auto.trials import OFFSETS, SolverTrials
 from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
+from nudge_rag.tuning.printing import describe_effects
 
 METRIC = parse_metric("MRR@10")
 
@@ -191,7 +193,9 @@ def test_intervals_are_those_of_nodes_drawn_anew(monkeypatch):
     for _ in range(4_000):
         queries = np.concatenate([np.flatnonzero(nodes == node) for node in rng.integers(30, size=30)])
         drawn.append(changes[queries].mean())
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    # As wide as with the spread of a sample of 30 and Student's t of 29 degrees of freedom, which is 2.0452.
+    wider = np.sqrt(30 / 29) * 2.0452 / 1.96
+    low, high = changes.mean() + wider * (np.quantile(drawn, [0.025, 0.975]) - changes.mean())
     assert (effect.low, effect.high) == pytest.approx((low, high), abs=0.05 * (high - low))
     assert means.effect(changes) == effect
     # Without keeping what was drawn.
@@ -200,6 +204,46 @@ def test_intervals_are_those_of_nodes_drawn_anew(monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.auto.effects.DRAWN_AT_ONCE", 70)
     few_at_once = NodeMeans(nodes).effect(changes)
     assert few_at_once.low == pytest.approx(low, abs=0.05 * (high - low))
+
+
+@pytest.mark.parametrize("n_nodes", [3, 5, 10, 40])
+def test_intervals_of_few_nodes_hold_the_mean_as_often_as_they_say(n_nodes):
+    """19 of 20 times, to within four standard errors of 1,000 trials."""
+    rng = np.random.default_rng(n_nodes)
+    means = NodeMeans(np.arange(n_nodes))
+    effects = [means.effect(rng.normal(size=n_nodes)) for _ in range(1_000)]
+    share = np.mean([effect.low <= 0 <= effect.high for effect in effects])
+    assert abs(share - 0.95) <= 4 * np.sqrt(0.95 * 0.05 / 1_000)
+
+
+def test_one_node_has_no_interval():
+    effect = NodeMeans(np.array([4, 4])).effect(np.array([-0.2, -0.4]))
+    assert (effect.change, effect.low, effect.high, effect.n_nodes) == (pytest.approx(-0.3), None, None, 1)
+    assert effect.standard_error == 0
+    # What is not known is not significant; a loss beyond a tolerance is one all the same.
+    assert effect.within(None)
+    assert not effect.within(0.1)
+
+
+def test_one_covered_query_has_no_interval_and_few_have_students():
+    nodes, train, (queries, answers), _, _ = confusing()
+    size = {"n_nodes": len(nodes), "dimension": nodes.shape[1], "dtype": nodes.dtype}
+    labelled, judged = prepare_labels(train, "t", **size), prepare_labels((queries, answers), "v", **size)
+    measures = Measures(AutoSolver(metric="MRR@10"), labelled, judged, np.arange(len(nodes)), np.zeros(len(queries)))
+    one = measures._candidate("nudge-n", 0.1, 0.5, np.array([0.2]), None)
+    assert (one.covered, one.covered_low, one.covered_high) == (0.2, None, None)
+    assert harms_nobody(one)
+    assert describe_effects(one) == "covered queries +0.200 (one alone: no interval)"
+    assert "expected +0.200, covered queries +0.200 (one alone: no interval)" in str(one)
+    # Of 0, 0.1 and 0.5 the mean is 0.2, the variance (0.04 + 0.01 + 0.09) / 2 = 0.07, and Student's t of 2 is 4.30265.
+    few = measures._candidate("nudge-n", 0.1, 0.5, np.array([0.0, 0.1, 0.5]), None)
+    half = 4.30265 * np.sqrt(0.07 / 3)
+    assert (few.covered_low, few.covered_high) == (
+        pytest.approx(0.2 - half, abs=1e-5),
+        pytest.approx(0.2 + half, abs=1e-5),
+    )
+    many = measures._candidate("nudge-n", 0.1, 0.5, np.tile([0.0, 0.1, 0.5], 1_000), None)
+    assert many.covered_high - 0.2 == pytest.approx(1.96 * np.sqrt(0.14 / 3 / 3_000), rel=2e-3)
 
 
 def test_the_estimate_foretells_what_uncovered_queries_lose():
