@@ -91,8 +91,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Manifest and arrays of ``folder``; nothing in it is ever unpickled.
 
     Raises:
-        CorruptArchiveError: what is missing, malformed or does not match its checksum.
+        FileNotFoundError: there is no such folder.
+        CorruptArchiveError: what is missing in it, malformed or does not match its checksum.
     """
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
     manifest, newer = _content(folder / MANIFEST), folder / NEWER_ARRAYS
     if newer.exists():
         with contextlib.suppress(CorruptArchiveError):

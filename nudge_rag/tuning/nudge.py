@@ -369,6 +369,7 @@ class Nudge:
         """Read a nudge that `save` wrote, for the same store at whatever address.
 
         Raises:
+            FileNotFoundError: there is no such folder.
             CorruptArchiveError: the folder is not a nudge, or is damaged.
             ValueError: the nudge was made for another store.
             nudge_rag.StoreError: the store failed while it was compared.

@@ -37,6 +37,7 @@ from nudge_rag.tuning.incremental.problem import (
     to_training_queries,
     to_training_sums,
 )
+from nudge_rag.tuning.incremental.recorded_solver import describe_solver, with_recorded_solver
 from nudge_rag.tuning.incremental.store_reader import StoreReader
 from nudge_rag.tuning.label_matching import match_labels
 from nudge_rag.tuning.live import with_live
@@ -104,6 +105,7 @@ class TuningState:
             settings.uncovered_share,
         )
         LabeledPairs.from_pairs([("query", "node")]).split(*settings.split)  # checks the fractions
+        self._settings = settings
         self.metrics = settings.metrics
         self.split = settings.split
         self.seed = settings.seed
@@ -313,6 +315,7 @@ class TuningState:
         """Write the state to ``folder`` (JSON and npz, no pickle)."""
         manifest, arrays = self._labels.pack()
         settings: dict[str, Any] = {"split": list(self.split), "seed": self.seed, "length": self._lists.length}
+        settings |= describe_solver(self._settings, self.solver)
         settings |= describe_store(self.store, self.versions) | describe_model(self.embed_queries)
         write_folder(Path(folder), manifest | settings, arrays)
 
@@ -322,9 +325,14 @@ class TuningState:
     ) -> TuningState:
         """Read a state that `save` wrote; split and seed are those it was made with, other options as for a new one.
 
+        So is the solver, with its reach and the rest of its options, unless ``solver`` names another; NUDGE-N if an
+        earlier release saved it.
+
         Raises:
+            FileNotFoundError: there is no such folder.
             CorruptArchiveError: the folder does not hold a state, or is damaged.
-            ValueError: the state was made for another store, or by another embedding model.
+            ValueError: the state was made for another store, by another embedding model, or with a solver object whose
+                settings are not its name's: pass that.
         """
         manifest, arrays = read_folder(Path(folder))
         labels = RunningLabels.unpack(manifest, arrays)
@@ -334,7 +342,7 @@ class TuningState:
                 raise TypeError("its store is no text")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptArchiveError(f"{folder} does not hold a tuning state: {error}") from error
-        state = cls(store, embed_queries, **options, **recorded)
+        state = cls(store, embed_queries, **with_recorded_solver(folder, manifest, options), **recorded)
         state._labels = labels
         names = find_new_ids(store, state.versions, state.texts, labels)
         nodes = [names.get(node_id, node_id) for node_id in labels.nodes], np.array(list(labels.nodes.values()))
