@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from sphinx.util.inventory import InventoryFile
 
 from scripts.check_site import QUESTIONS, check_site
 from scripts.draw_figures import FIGURES, draw
@@ -29,6 +32,26 @@ def test_links_lead_somewhere_and_answers_are_two_clicks_away(site):
     wrong, external = check_site(site)
     assert wrong == []
     assert [link for link in external if link.split("/")[2] not in HOSTS] == []
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "nudge_rag",
+        "nudge_rag.evaluation",
+        "nudge_rag.feedback",
+        "nudge_rag.solvers",
+        "nudge_rag.stores",
+        "nudge_rag.stores.testing",
+        "langchain_nudge",
+        "llama_index.retrievers.nudge",
+    ],
+)
+def test_every_public_name_is_in_the_reference(site, package):
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", posixpath.join)
+    described = {name.rpartition(".")[2] for kind in inventory if kind.startswith("py:") for name in inventory[kind]}
+    assert sorted({*import_module(package).__all__} - described - {"__version__"}) == []
 
 
 def test_what_is_wrong_with_a_site_is_found(site, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 from dataclasses import fields
 from typing import get_args, get_type_hints
@@ -29,6 +31,11 @@ def test_every_option_has_a_type_and_a_default():
     assert set(get_type_hints(TuneOptions)) == {option.name for option in fields(TuneSettings)}
     assert set(get_type_hints(StateOptions)) < set(get_type_hints(TuneOptions))
     assert set(get_args(SolverName)) == set(SOLVERS)
+
+
+def test_every_option_is_described():
+    section = inspect.getdoc(tune).partition("Keyword Args:\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^    (\w+):", section, re.MULTILINE)) == set(get_type_hints(TuneOptions))
 
 
 @pytest.mark.parametrize(
