@@ -149,6 +149,9 @@ class HeldVersions:
             CorruptArchiveError: a map is damaged.
         """
         self._served = self._find(journal)
+        # A service may run for years of pushes.
+        kept = {self._served.mark, *(version.mark for version in journal.versions)}
+        self._nodes = {mark: nodes for mark, nodes in self._nodes.items() if mark in kept}
         return self._served
 
     def _find(self, journal: Journal) -> HeldVersion:

@@ -97,6 +97,11 @@ def test_what_was_served_stays_if_its_record_is_pruned(store):
     held = found(store, versions)
     assert held.name == "0001"
     assert np.array_equal(held.adapter.change, MAPS["a"].change)
+    store.load()
+    assert found(store, versions).name == "0006"
+    # Once nothing can be held of it any more, nothing is kept of it.
+    assert found(store, versions).name == "0006"
+    assert {mark.partition("-")[0] for mark in versions._nodes} <= {"0005", "0006"}
 
 
 def test_a_map_is_followed_that_came_with_no_move(store):
