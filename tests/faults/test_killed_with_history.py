@@ -126,6 +126,7 @@ def test_no_vector_is_lost_whose_record_has_a_table_of_its_own(action, tmp_path,
     assert whole.run(1_000_000) == 0
     assert list((tmp_path / "whole").rglob("blob-*.lance"))
     n_steps = int((whole.folder / "counted").read_text())
+    assert n_steps >= 4
     lost = whole.losses()
     for steps in np.unique(np.linspace(0, n_steps - 1, min(TRIED, n_steps)).round().astype(int)).tolist():
         trial = Trial("lancedb", action, tmp_path / str(steps), servers, killer, bytes_of_a_row=0)
