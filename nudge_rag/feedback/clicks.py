@@ -71,6 +71,7 @@ def click_grades(
         most_per_minute: users with more retrievals or clicks within a minute are left out as bots.
 
     Raises:
+        TypeError: no `FeedbackLog`.
         ValueError: no pair is left, or no feedback is such an action.
 
     Example:
@@ -83,6 +84,8 @@ def click_grades(
         >>> grades.curve.method
         'assumed'
     """
+    if not isinstance(log, FeedbackLog):
+        raise TypeError(f"expected a FeedbackLog, got {type(log).__name__}: Recorder.log() returns one")
     if log.feedback and not any(event.action == action for event in log.feedback):
         counts = Counter(event.action for event in log.feedback)
         there = ", ".join(f"{name!r} ({number})" for name, number in counts.most_common(5))

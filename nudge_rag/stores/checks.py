@@ -17,6 +17,7 @@ __all__ = [
     "at_unit_length",
     "check_batch_size",
     "check_ids",
+    "check_k",
     "check_label",
     "check_queries",
     "check_replacement",
@@ -71,10 +72,15 @@ def check_replacement(
     return names, rows
 
 
-def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> FloatArray:
-    """Query embeddings (m, d) fit to be searched with."""
+def check_k(k: Any) -> None:
+    """Refuse a number of nodes that is no positive integer."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a positive integer, got {k!r}")
+
+
+def check_queries(queries: ArrayLike, k: int, *, dimension: int | None) -> FloatArray:
+    """Query embeddings (m, d) fit to be searched with."""
+    check_k(k)
     rows = as_matrix(queries, "queries")
     if dimension is not None and rows.shape[1] != dimension:
         raise ValueError(f"queries have dimension {rows.shape[1]}, the store has {dimension}")

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from nudge_rag.stores.access import require_store
 from nudge_rag.stores.base import EmbeddingStore
+from nudge_rag.stores.checks import check_k
 
 __all__ = ["store_retriever"]
 
@@ -25,7 +26,7 @@ def store_retriever(
 
     Raises:
         TypeError: no store.
-        ValueError: ``k`` below 1.
+        ValueError: ``k`` that is no positive integer.
 
     Example:
         >>> from nudge_rag.stores.memory.mapping import MappingStore
@@ -34,8 +35,7 @@ def store_retriever(
         ['b']
     """
     require_store(store)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k!r}")
+    check_k(k)
 
     def search(text: str) -> list[str]:
         vectors = np.asarray(embed_queries([text]), dtype=store.capabilities.dtype)

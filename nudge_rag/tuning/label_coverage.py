@@ -13,7 +13,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import MissingPackageError
 from nudge_rag.feedback.pairs import LabeledPairs, Split
-from nudge_rag.stores.access import require_store
+from nudge_rag.stores.access import reading, require_store
 from nudge_rag.tuning.spelling import spell_pairs
 
 if TYPE_CHECKING:
@@ -163,6 +163,12 @@ def coverage(
         What was found; without 8 training queries, or queries to validate and to measure on, there is no curve, and
         ``no_curve`` says so.
 
+    Raises:
+        TypeError: no store, or no pairs.
+        ValueError: a metric or solver that does not exist, a solver that the store's similarity cannot score, a
+            ``worth`` that is not above 0; and as `nudge_rag.tune`.
+        nudge_rag.StoreError: the store failed while it was read.
+
     Example:
         >>> from nudge_rag.stores import MappingStore
         >>> store = MappingStore({"exit": [1.0, 0.0], "enter": [0.0, 1.0]})
@@ -171,13 +177,14 @@ def coverage(
         2 of 2 nodes have a label, 3 labels in all (labels a node: nodes; 1: 1, 2: 1)
         about 33 % of the questions to come have an answer without a label
     """
-    require_store(store)
+    _check_arguments(pairs, store, metric, worth, solver)
     pairs = spell_pairs(pairs, store)
     parts = [pairs] if isinstance(pairs, LabeledPairs) else list(pairs)
     labels = Counter(
         node for part in parts for grades in part.qrels.values() for node, grade in grades.items() if grade > 0
     )
-    present = store.matching(list(labels), None)
+    with reading(store, "nodes with labels were looked for"):
+        present, n_nodes = store.matching(list(labels), None), store.count()
     nodes_with = Counter(labels.values())
     total = sum(labels.values())
     curve: tuple[LearningPoint, ...] = ()
@@ -195,7 +202,7 @@ def coverage(
         enough = (max(slope, 0.0) * (1 - math.sqrt(0.5)) / worth) ** 2
         worthwhile = max(0, math.ceil(enough) - curve[-1].n_queries)
     return LabelCoverage(
-        n_nodes=store.count(),
+        n_nodes=n_nodes,
         n_labelled=len(present),
         n_labels=total,
         nodes_with=dict(nodes_with),
@@ -208,6 +215,21 @@ def coverage(
         worth=worth,
         no_curve=no_curve,
     )
+
+
+def _check_arguments(
+    pairs: LabeledPairs | Split, store: EmbeddingStore, metric: str, worth: float, solver: SolverName
+) -> None:
+    """Refuse what would be noticed by a learning curve alone, or by none."""
+    from nudge_rag.evaluation.metrics import parse_metric
+    from nudge_rag.solvers.registry import resolve_solver
+
+    require_store(store)
+    if not isinstance(pairs, LabeledPairs | Split):
+        raise TypeError(f"pairs must be LabeledPairs or a Split of them, got {type(pairs).__name__}")
+    resolve_solver(solver, store.name, store.capabilities.similarity, parse_metric(metric))
+    if not worth > 0:
+        raise ValueError(f"worth must be above 0, got {worth!r}")
 
 
 def _missing_for_curve(split: Split, known: Collection[str]) -> str | None:

@@ -196,3 +196,8 @@ def test_evidence_and_no_negatives():
     assert list(cited.pairs.qrels["q0"]) == ["c"]
     with pytest.raises(ValueError, match="no pair with 'click' was looked at 99 times"):
         click_grades(FeedbackLog(tuple(retrievals), tuple(clicks)), min_examinations=99)
+
+
+def test_what_is_no_log_is_named():
+    with pytest.raises(TypeError, match=r"expected a FeedbackLog, got str: Recorder.log\(\) returns one"):
+        click_grades("clicks.db")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nudge_rag import LabeledPairs, Split
+from nudge_rag import LabeledPairs, Split, StoreError
 from nudge_rag.stores.memory.mapping import MappingStore
 from nudge_rag.tuning.label_coverage import LabelCoverage, LearningPoint, coverage
 
@@ -22,6 +22,34 @@ def test_counts():
     assert "2 of 5 nodes have a label, 4 labels in all (labels a node: nodes; 1: 2, 2: 1)" in str(found)
     with pytest.raises(ValueError, match="there is no learning curve"):
         found.expected(10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"pairs": [("q", "a")]}, TypeError, "pairs must be LabeledPairs or a Split of them, got list"),
+        ({"store": 3}, TypeError, "expected a store"),
+        ({"metric": "nDCG"}, ValueError, "family@k"),
+        ({"solver": "nudg-n"}, ValueError, "solver must be one of"),
+        ({"worth": 0}, ValueError, "worth must be above 0, got 0"),
+        ({"worth": float("nan")}, ValueError, "worth must be above 0, got nan"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_and_without_a_curve(changed, error, message):
+    store, pairs, embedded = planted(40)
+    right = {"store": store, "pairs": pairs}
+    for embed in (None, lambda texts: [embedded[text] for text in texts]):
+        with pytest.raises(error, match=message):
+            coverage(**right | {"embed_queries": embed} | changed)
+
+
+def test_a_store_that_fails_is_named():
+    class Lost(MappingStore):
+        def matching(self, ids, where):
+            raise ConnectionError("gone")
+
+    with pytest.raises(StoreError, match=r"mapping failed while nodes with labels were looked for.*gone"):
+        coverage(LabeledPairs.from_pairs([("q", "a")]), Lost({"a": [1.0, 0.0]}))
 
 
 def test_good_and_turing_predict_what_is_to_come():
