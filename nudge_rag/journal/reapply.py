@@ -71,6 +71,8 @@ def reapply(
             was made for another embedding model.
         StoreError: the store failed before anything was written.
         LockedError: a push or rollback is under way.
+        JournalError: the history is elsewhere, or cannot be read or written to.
+        CorruptArchiveError: the record is damaged; nothing was written.
 
     Example:
         >>> import tempfile

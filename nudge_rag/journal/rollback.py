@@ -59,6 +59,7 @@ def rollback(
         PushError: the store failed; a later call starts again.
         StoreError: the store failed while the live vectors and a copy were compared; a later call starts again.
         LockedError: another push or rollback is under way.
+        JournalError: the history is elsewhere, or cannot be read or written to.
         CorruptArchiveError: the record is damaged; nothing was written.
     """
     with Journal.open(store, versions).lock() as journal:

@@ -71,6 +71,7 @@ def switch(store: EmbeddingStore, versions: str | Path | None = None, *, accept_
         ValueError: a store that can hold no copy, or does not swap it in one step.
         StoreError: the store failed while the two were compared.
         LockedError: another push or rollback is under way.
+        JournalError: the history is elsewhere, or cannot be read or written to.
         CorruptArchiveError: the record of a push is damaged.
     """
     require_copies(store)
@@ -119,6 +120,7 @@ def drop_copies(store: EmbeddingStore, versions: str | Path | None = None, *, fo
             which nothing is noted, holds what the live version does not.
         StoreError: likewise, while it was read.
         LockedError: another push or rollback is under way.
+        JournalError: the history is elsewhere, or cannot be read or written to.
     """
     require_copies(store)
     with locked_journal(store, versions) as journal:
