@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,8 +80,8 @@ class NodeMeans:
 
     Example:
         >>> effect = NodeMeans(np.array([3, 3, 7])).effect(np.array([0.0, 0.2, 0.4]))
-        >>> round(effect.change, 3), round(effect.low, 3), round(effect.high, 3), effect.n_nodes
-        (0.2, -0.717, 2.033, 2)
+        >>> round(effect.change, 1), round(effect.low, 1), round(effect.high, 1), effect.n_nodes
+        (0.2, -0.7, 2.0, 2)
     """
 
     def __init__(self, nodes: IntArray) -> None:
@@ -96,7 +97,7 @@ class NodeMeans:
         if n_nodes == 1:
             return UncoveredEffect(change, None, None, n_nodes)
         low, high = self._interval(np.column_stack([sums, self._totals]))
-        wider = np.sqrt(n_nodes / (n_nodes - 1)) * students_t(n_nodes - 1) / NORMAL
+        wider = math.sqrt(n_nodes / (n_nodes - 1)) * students_t(n_nodes - 1) / NORMAL
         return UncoveredEffect(change, change + wider * (low - change), change + wider * (high - change), n_nodes)
 
     def _interval(self, sums_and_totals: Float64Array) -> tuple[float, float]:
