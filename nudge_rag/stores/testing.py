@@ -226,6 +226,30 @@ class StoreContract:
         _expect(set(found) <= passing, "a search gives nodes that do not pass")
         _expect(set(found) == passing or not store.capabilities.exact_search, "a search leaves out nodes that pass")
 
+    def test_its_history_keeps_named_blobs(self, store: EmbeddingStore) -> None:
+        """What ``history()`` returns is a `nudge_rag.stores.history.BlobStorage`; pushes and originals are kept there."""
+        offer = getattr(store, "history", None)
+        history = offer() if callable(offer) else None
+        if history is None:
+            pytest.skip("the store has no history(): each call has to name a folder")
+        before, content = history.names(), bytes(range(256)) * 5_000
+        _expect(isinstance(history.location, str), "its location is not told in words")
+        with history.lock():
+            for name, written in (("1/blob", b"old"), ("1/blob", content), ("10/blob", b"")):
+                history.write(name, written)
+                for opened in (history, store.history()):  # type: ignore[attr-defined]
+                    found = opened.read(name)
+                    _expect(isinstance(found, bytes) and found == written, f"{name} is not read as it was written")
+            _expect(history.names("1/") == ["1/blob"], "names gives others than those that begin with the prefix")
+            _expect(history.names() == sorted([*before, "1/blob", "10/blob"]), "names is no sorted list of all")
+            history.delete("1/other")
+            for name in ("1/blob", "10/blob"):
+                history.delete(name)
+                with pytest.raises(KeyError):
+                    history.read(name)
+        with history.lock():
+            _expect(history.names() == before, "a blob that was deleted is still there")
+
     def test_bad_writes_change_nothing(self, store: EmbeddingStore) -> None:
         """Everything is checked before anything is written."""
         ids, rows = _nodes(store)

@@ -277,7 +277,7 @@ class TestContract(StoreContract):
 
     @pytest.fixture(params=builders())
     def made(self, request, build, build_once):
-        changes_it = "replace" in request.function.__name__
+        changes_it = any(word in request.function.__name__ for word in ("replace", "history"))
         return (build if changes_it else build_once)(request.param, 60)
 
     @pytest.fixture
