@@ -227,7 +227,7 @@ class StoreContract:
         _expect(set(found) == passing or not store.capabilities.exact_search, "a search leaves out nodes that pass")
 
     def test_its_history_keeps_named_blobs(self, store: EmbeddingStore) -> None:
-        """What ``history()`` returns is a `nudge_rag.stores.history.BlobStorage`; pushes and originals are kept there."""
+        """What ``history()`` returns is a `nudge_rag.stores.history.BlobStorage`, which keeps pushes and originals."""
         offer = getattr(store, "history", None)
         history = offer() if callable(offer) else None
         if history is None:
