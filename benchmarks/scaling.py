@@ -35,8 +35,8 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def make_case(nodes: int) -> tuple[np.ndarray, Any, Any]:
-    """Labelled nodes, and training and validation labels."""
+def make_case(nodes: int) -> tuple[np.ndarray, Any, Any, np.ndarray]:
+    """Labelled nodes, training and validation labels, and the nodes whose scores these bring along."""
     from nudge_rag import LabeledQueries
 
     rng = np.random.default_rng(0)
@@ -66,15 +66,15 @@ def make_case(nodes: int) -> tuple[np.ndarray, Any, Any]:
             ]
         )
         parts.append(LabeledQueries(queries, [[int(answer)] for answer in answers], competitors=competitors))
-    return vectors, parts[0], parts[1]
+    return vectors, parts[0], parts[1], bystanders
 
 
 def run_case(nodes: int) -> dict[str, Any]:
     from nudge_rag.solvers import AutoSolver
 
-    vectors, train, val = make_case(nodes)
+    vectors, train, val, bystanders = make_case(nodes)
     started, processor = time.perf_counter(), time.process_time()
-    fit = AutoSolver(metric="nDCG@10").fit(vectors, train, val)
+    fit = AutoSolver(metric="nDCG@10").fit(vectors, train, val, competitor_vectors=bystanders)
     return _result(started, processor, next((one.solver for one in fit.tried if one.chosen), "none"))
 
 

@@ -17,6 +17,8 @@ class SolverNeeds:
         learns_from_validation: whether it moves the nodes of validation labels too.
         training_queries: whether it needs the training queries themselves, not only their sums (`QuerySums`).
         competitor_vectors: whether it needs the vectors of the unlabelled nodes that compete, not only their scores.
+        competitor_sample: how many of the nodes that compete most it is to be given the vectors of besides, as
+            ``competitor_vectors`` of its ``fit``.
 
     Example:
         >>> SolverNeeds(depth=10).train_depth
@@ -28,3 +30,4 @@ class SolverNeeds:
     learns_from_validation: bool = False
     training_queries: bool = False
     competitor_vectors: bool = False
+    competitor_sample: int = 0

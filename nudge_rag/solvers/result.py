@@ -99,12 +99,19 @@ class Candidate:
     chosen: bool = False
     note: str = ""
 
+    @property
+    def is_rough(self) -> bool:
+        """Whether what is expected was estimated roughly, for a reach that was not asked for: nothing is chosen so."""
+        return self.validation is None and self.expected is not None
+
     def __str__(self) -> str:
-        if self.validation is None:
+        if self.validation is None and self.expected is None:
             return f"{self.solver}: {self.note}"
-        text = f"{self.solver}, gamma {self.gamma:.3g}: validation {self.validation:.3f}"
+        text = self.solver if self.is_rough else f"{self.solver}, gamma {self.gamma:.3g}"
+        if self.validation is not None:
+            text += f": validation {self.validation:.3f}"
         if self.expected is not None:
-            text += f", expected {self.expected:+.3f}"
+            text += f", expected {'about ' if self.is_rough else ''}{self.expected:+.3f}"
         for name, change, low, high in (
             ("covered queries", self.covered, self.covered_low, self.covered_high),
             ("uncovered queries", self.uncovered, self.low, self.high),
@@ -112,7 +119,7 @@ class Candidate:
         ):
             if change is not None:
                 text += f", {describe_change(name, change, low, high)}"
-        verdict = "chosen" if self.chosen else "" if self.allowed else "loses too much there"
+        verdict = "chosen" if self.chosen else "" if self.allowed or self.is_rough else "loses too much there"
         return "; ".join(part for part in (text, verdict, self.note) if part)
 
 
@@ -148,6 +155,7 @@ class NudgeFit:
         adapter: the map that every query has to pass before it is searched among ``vectors``; None for none.
         originals: (n, d) what the nodes are if they are not nudged: the input, mapped if there is a ``node_map``.
         node_map: the map that all nodes pass before they are nudged; None for none.
+        other_reaches: of ``"auto"``, rough estimates of what the reaches would give that were not asked for.
     """
 
     solver: str
@@ -166,6 +174,7 @@ class NudgeFit:
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
     adapter: QueryAdapter | None = None
     node_map: QueryAdapter | None = None
+    other_reaches: tuple[Candidate, ...] = field(default=(), repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -270,11 +270,12 @@ def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth
 
 def read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:
     """Read the unlabelled nodes that compete for any query, the nearest ones first; None if no solver asks for them."""
-    if not solver.needs.competitor_vectors:
+    most = LARGEST_POOL if solver.needs.competitor_vectors else solver.needs.competitor_sample
+    if not most:
         return None
     ids_of_queries = [ids for part in lists for ids in part]
     nearest_first = itertools.chain.from_iterable(itertools.zip_longest(*ids_of_queries))
-    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:LARGEST_POOL]
+    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:most]
     with reading(store, "competing nodes were read"):
         vectors = [store.read(pool[first : first + READ_AT_ONCE]) for first in range(0, len(pool), READ_AT_ONCE)]
     return np.concatenate(vectors) if vectors else None

@@ -88,6 +88,7 @@ class Nudge:
         judgement: what the application's own pipeline answers to the held-out queries (``tune(judge=)``); it decides
             then whether the nudge improves. None without one.
         node_map: the map that a push applies to all nodes of the store; ``vectors`` are nudges on top. None for none.
+        other_reaches: of ``solver="auto"``, rough estimates of what the reaches would give that were not asked for.
     """
 
     store: EmbeddingStore = field(repr=False)
@@ -117,6 +118,7 @@ class Nudge:
     fingerprint: Fingerprint | None = field(default=None, repr=False)
     judgement: Judgement | None = None
     node_map: QueryAdapter | None = None
+    other_reaches: tuple[Candidate, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         decision = describe_decision(
@@ -127,7 +129,7 @@ class Nudge:
         coarse = describe_coarse_index(self.store.name, self.comparison, self.exact_comparison)
         parts: list[object] = [decision, judged, self.comparison, coarse, live, wrap(self.summary)]
         if self.tried:
-            parts += [describe_reaches(self.tried), describe_candidates(self.tried)]
+            parts += [describe_reaches([*self.tried, *self.other_reaches]), describe_candidates(self.tried)]
         return "\n\n".join(str(part) for part in parts if part is not None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,6 +159,7 @@ class Nudge:
             "solver": self.solver,
             "settings": dict(self.settings),
             "tried": [asdict(setting) for setting in self.tried],
+            "other_reaches": [asdict(reach) for reach in self.other_reaches],
             "model": self.model,
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
@@ -303,6 +306,7 @@ class Nudge:
             "solver": self.solver,
             "settings": dict(self.settings),
             "candidates": [asdict(setting) for setting in self.tried],
+            "other_reaches": [asdict(reach) for reach in self.other_reaches],
             "model": self.model,
             "text_hashes": dict(self.text_hashes),
             LABEL_HASHES: dict(self.label_hashes),

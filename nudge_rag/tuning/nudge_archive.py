@@ -79,6 +79,7 @@ def _parse(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str
         "query_hashes": tuple(_texts(manifest.get(LIVE_QUERIES, []), LIVE_QUERIES)),
         "fingerprint": Fingerprint.unpack(_of(manifest, FINGERPRINT, dict | None, None)),
         "tried": tuple(_candidate(setting) for setting in _of(manifest, "candidates", list, [])),
+        "other_reaches": tuple(_candidate(reach) for reach in _of(manifest, "other_reaches", list, [])),
         "adapter": _adapter(arrays, vectors, ADAPTER),
         "node_map": _adapter(arrays, vectors, NODE_MAP),
         "held_out": HeldOutQueries.unpack(manifest[HELD_OUT], arrays[HELD_OUT]) if HELD_OUT in arrays else None,

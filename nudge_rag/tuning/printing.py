@@ -101,6 +101,8 @@ def describe_coarse_index(store: str, found: Comparison | None, exact: Compariso
 def describe_reaches(candidates: Sequence[Candidate]) -> str | None:
     """Return what each reach is expected to gain by its best setting; None if no expectation was measured.
 
+    "About" is said of reaches that were not asked for: these are estimated roughly.
+
     Example:
         >>> alone = Candidate("nudge-n", 0.1, 0.8, expected=0.16, chosen=True)
         >>> print(describe_reaches([alone, Candidate("map, tau 0.05, ridge 0.1", 0.0, 0.8, expected=0.15)]))
@@ -115,7 +117,8 @@ def describe_reaches(candidates: Sequence[Candidate]) -> str | None:
         counted = [one for one in own if one.expected is not None]
         best = next((one for one in own if one.chosen), max(counted, key=_expected, default=None))
         if best is not None:
-            parts.append(f"{reach} {best.expected:+.3f}{' (chosen)' if best.chosen else ''}")
+            about = "about " if best.is_rough else ""
+            parts.append(f"{reach} {about}{best.expected:+.3f}{' (chosen)' if best.chosen else ''}")
         elif own:
             parts.append(f"{reach}: {printable(own[0].note) or 'not measured'}")
     if len(parts) == 1:
@@ -186,10 +189,11 @@ def _is_still(candidate: Candidate) -> bool:
 
 
 def _reason(candidate: Candidate, chosen: Candidate | None, still: float | None) -> str:
-    note = printable(candidate.note)
+    note, effect = printable(candidate.note), describe_effects(candidate)
+    if candidate.is_rough:
+        return "; ".join(part for part in (f"expected about {_expected(candidate):+.3f}", effect, note) if part)
     if candidate.validation is None:
         return note or "not measured"
-    effect = describe_effects(candidate)
     if candidate.chosen:
         expected = "" if candidate.expected is None else f"expected {candidate.expected:+.3f}"
         return "; ".join(part for part in ("chosen", expected, effect, note) if part)

@@ -225,7 +225,7 @@ def _choice(nudge: ReportedNudge) -> Section | None:
         return None
     rows = [
         (name, value, "yes" if is_chosen else "", reason)
-        for name, value, reason, is_chosen in explain_candidates(nudge.tried)
+        for name, value, reason, is_chosen in explain_candidates([*nudge.tried, *nudge.other_reaches])
     ]
     header = ("setting", "validation", "chosen", "why")
     table = Table(f"By {chosen_by(nudge.tried)}", header, rows, frozenset({1}))

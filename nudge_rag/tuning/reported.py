@@ -102,6 +102,11 @@ class ReportedNudge(Protocol):
         """Settings that were tried."""
         ...
 
+    @property
+    def other_reaches(self) -> Sequence[Candidate]:
+        """Rough estimates of reaches that were not tried."""
+        ...
+
 
 class ReportedPoint(Protocol):
     """A point of a learning curve."""

@@ -53,7 +53,7 @@ class Trial:
         sizes: number of queries for training, validation and test.
         metrics: what is measured; the first one decides.
         reads: what was read of the store.
-        background: (b, d) unlabelled nodes that compete, if the solver needs their vectors.
+        background: (b, d) unlabelled nodes that compete, the nearest first, if the solver asks for their vectors.
         search: queries to their best unlabelled nodes, for queries that a map has moved.
         scan_mapped: queries to their best unlabelled nodes, if all nodes pass a map.
         search_live: queries to their best unlabelled nodes as they are live, if an earlier push has written all nodes.
@@ -113,6 +113,7 @@ def run_trial(trial: Trial, solver: Solver, versions: str | Path | None, split: 
         solver=fit.solver,
         settings=solver_settings(solver),
         tried=fit.tried,
+        other_reaches=fit.other_reaches,
         versions=None if versions is None else Path(versions),
         comparison=compare(before, after, _groups(trial), live=live, seen=trial.seen),
         split=split,
@@ -144,7 +145,8 @@ def _held_out_queries(
 
 def _fit(trial: Trial, solver: Any, val: LabeledQueries) -> NudgeFit:
     if not solver.needs.competitor_vectors:
-        fit: NudgeFit = solver.fit(trial.originals, trial.train, val)
+        sample = {"competitor_vectors": trial.background} if solver.needs.competitor_sample else {}
+        fit: NudgeFit = solver.fit(trial.originals, trial.train, val, **sample)
         return fit
     # The scores that the labels bring along are of queries as they are; vectors serve queries that a map has moved.
     train, val = replace(trial.train, competitors=None), replace(val, competitors=None)

@@ -44,9 +44,9 @@ def tune(
 ) -> Nudge:
     """Move the labelled nodes of ``store`` towards their queries, in memory; nothing is written before ``push``.
 
-    Reads the vectors of the labelled nodes only. The store's own search finds what else competes for a place, so time
-    and memory follow the labels and not the store. (If the labels are so many that one pass over the store is quicker
-    than their searches, that is made instead: ``competitors``.)
+    Reads the vectors of the labelled nodes, and those of at most 10,000 that compete with them. The store's own search
+    finds what competes for a place, so time and memory follow the labels and not the store. (If the labels are so many
+    that one pass over the store is quicker than their searches, that is made instead: ``competitors``.)
 
     Always starts from the original vectors: those of an earlier push are read from its history.
 
@@ -91,7 +91,8 @@ def tune(
             retriever over the store gains. ``"queries"``: a linear map of all queries as well, which helps the nodes
             that nobody labelled; then every query must pass ``nudge.adapter`` before it is searched, as the
             integrations' NudgeRetriever and embedding wrappers do. ``"nodes"``: the map moves all nodes instead, so
-            that any retriever gains; the push then writes every node of the store. Both need ``solver="auto"``.
+            that any retriever gains; the push then writes every node of the store. Both need ``solver="auto"``. What
+            the other reaches would give is printed, estimated roughly (``nudge.other_reaches``).
 
     Returns:
         A `Nudge`: print it for the before/after table, then ``push()``.

@@ -4,59 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from nudge_rag.common.similarity import Similarity
-from nudge_rag.evaluation.metrics import Metric
 from nudge_rag.evaluation.student import students_t
-from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, HeldOutNodes, share_of_uncovered
-from nudge_rag.solvers.auto.lowered import query_vectors_of
+from nudge_rag.solvers.auto.geometry import Chooser, Geometry
+from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, share_of_uncovered
 from nudge_rag.solvers.auto.selection import TriedSetting
-from nudge_rag.solvers.contrastive.offset import common_direction, shift_of_offset
-from nudge_rag.solvers.labels import LabelsLike, PreparedLabels
+from nudge_rag.solvers.contrastive.offset import shift_of_offset
+from nudge_rag.solvers.labels import PreparedLabels
+from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
-from nudge_rag.solvers.scoring.validation import ValidationScorer
 
-__all__ = ["Chooser", "Geometry", "Measures"]
+__all__ = ["Measures"]
 
 logger = logging.getLogger(__name__)
 
 # The labels know nothing of documents that are to come: at least so many of tomorrow's queries are taken to ask for
 # what nobody labelled, unless the user knows better.
 LEAST_SHARE = 0.2
-
-
-class Chooser(Protocol):
-    """What the trials ask of the solver that chooses."""
-
-    metric: Metric
-    similarity: Similarity
-    tolerance: float | None
-    uncovered_share: float | None
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The labels and the nodes where queries are searched from and found, and the scorers for that."""
-
-    train: LabelsLike
-    val: LabelsLike
-    held: HeldOutNodes
-    scorer: ValidationScorer
-    nodes: FloatArray
-    background: Any
-    prefix: str = ""
-
-    @cached_property
-    def directions(self) -> tuple[Float64Array, list[Float64Array]]:
-        """What lowers the scores of moved nodes: the common direction of the training queries, and of each fold's."""
-        of_folds = [common_direction(vectors) for vectors in self.held.training_vectors]
-        return common_direction(query_vectors_of(self.train)), of_folds
 
 
 class Measures:
@@ -91,6 +60,14 @@ class Measures:
         """The setting that ``fit`` is by; ``solutions`` are those of the folds, None if no node moves there."""
         values = geometry.scorer.per_query(fit.vectors)
         return self._setting(geometry, name, fit, gamma, final, values, geometry.held.effects(solutions))
+
+    def measure_map(self, mapped: Geometry, name: str) -> TriedSetting:
+        """The setting by which queries or all nodes pass a map, and no node moves beyond that."""
+        still = NudgeN(gamma=0.0, similarity=mapped.chooser.similarity).fit(
+            mapped.nodes, mapped.train, background=mapped.background
+        )
+        alone = replace(still, solver=mapped.prefix, vectors=mapped.nodes[mapped.rows])
+        return self.measure(mapped, name, alone, 0.0, None, None)
 
     def measure_lowered(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -15,8 +15,9 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
-from nudge_rag.solvers.auto.selection import choose_setting
-from nudge_rag.solvers.auto.trials import SolverTrials, map_space
+from nudge_rag.solvers.auto.geometry import map_space
+from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting
+from nudge_rag.solvers.auto.trials import SolverTrials
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.devices import is_foreign
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike, join_labels
@@ -29,6 +30,8 @@ __all__ = ["REACHES", "AutoSolver", "Reach"]
 
 Reach: TypeAlias = Literal["labelled", "queries", "nodes"]
 REACHES: tuple[Reach, ...] = ("labelled", "queries", "nodes")
+# Of nodes that compete, the vectors that estimates of other reaches look at.
+MOST_COMPETITORS = 10_000
 # Why there is no setting with a map although one was asked for.
 NO_MAP = "no map that was learned helps queries about nodes whose labels were held out"
 
@@ -48,7 +51,7 @@ class AutoSolver:
     tell from it, the one that harms least. 0.85 times the gain is enough if no group loses significantly then, and 0.7
     times as much if NUDGE-N would not gain more (`choose_setting`). Nothing moves if no setting is expected to gain.
     The final solution learns from training and validation labels together. Every setting tried is in ``tried`` of the
-    result.
+    result, and a rough estimate of every reach that was not asked for in ``other_reaches``.
 
     Args:
         metric: what is measured.
@@ -111,6 +114,7 @@ class AutoSolver:
             learns_from_validation=True,
             training_queries=True,
             competitor_vectors=self.reach != "labelled",
+            competitor_sample=MOST_COMPETITORS if self.reach == "labelled" else 0,
         )
 
     def fit(
@@ -120,11 +124,13 @@ class AutoSolver:
         val: LabelsLike | None = None,
         *,
         background: FloatArray | Iterable[FloatArray] | None = None,
+        competitor_vectors: FloatArray | None = None,
     ) -> NudgeFit:
         """Choose, and solve for the covered rows of ``embeddings``. Arguments and errors as `NudgeN.fit`.
 
         With a map, scores that the labels bring along would be of what it has not moved: give the nodes that compete as
-        ``background``.
+        ``background``. If the labels bring scores along, reaches that were not asked for are estimated from
+        ``competitor_vectors`` (b, d) alone, which are those of the nodes that compete most; without them they are not.
 
         Raises:
             TypeError: embeddings of another array library than numpy.
@@ -139,16 +145,19 @@ class AutoSolver:
             raise ValueError("validation queries are needed to choose a solver")
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
-            fit = self._chosen(nodes, train, val, background)
+            fit = self._chosen(nodes, train, val, background, competitor_vectors)
         for message in dict.fromkeys(str(warning.message) for warning in raised):
             # Of queries without answers those of the two parts tell, not those of their folds.
             if "labelled queries have no answers" not in message:
                 warn_caller(message)
         return fit
 
-    def _chosen(self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any) -> NudgeFit:
+    def _chosen(
+        self, nodes: FloatArray, train: LabelsLike, val: LabelsLike, background: Any, vectors: FloatArray | None
+    ) -> NudgeFit:
         trials = SolverTrials(self, nodes, train, val, background)
         tried = [*track(trials.without_map(), "trying settings")]
+        others = self._estimate_other_reaches(trials, tried, train, val, vectors)
         left_out: tuple[Candidate, ...] = ()
         if self.reach != "labelled":
             with_map = [*track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")]
@@ -178,7 +187,27 @@ class AutoSolver:
             originals=nodes,
             adapter=None if of_nodes else adapter,
             node_map=adapter if of_nodes else None,
+            other_reaches=tuple(others),
         )
+
+    def _estimate_other_reaches(
+        self,
+        trials: SolverTrials,
+        unmapped: Sequence[TriedSetting],
+        train: LabelsLike,
+        val: LabelsLike,
+        vectors: FloatArray | None,
+    ) -> list[Candidate]:
+        """Rough records of the reaches that are not tried; none if nothing tells what competes with mapped nodes."""
+        brings_scores = any(isinstance(part, LabeledQueries) and part.competitors is not None for part in (train, val))
+        if brings_scores and vectors is None:
+            return []
+        best = choose_setting(unmapped, self.tolerance)
+        gain = 0.0 if best is None else best.candidate.expected or 0.0
+        others = [reach for reach in REACHES[1:] if reach != self.reach]
+        return [
+            *track(trials.other_reaches(others, gain, vectors if brings_scores else None), "estimating other reaches")
+        ]
 
 
 def _check_number(name: str, value: object) -> None:

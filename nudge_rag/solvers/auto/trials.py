@@ -10,20 +10,21 @@ import numpy as np
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.solvers.auto.folds import FoldPlan
+from nudge_rag.solvers.auto.geometry import Chooser, Geometry
 from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
 from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver
-from nudge_rag.solvers.auto.measures import Chooser, Geometry, Measures
+from nudge_rag.solvers.auto.measures import Measures
+from nudge_rag.solvers.auto.other_reaches import KnownNudges, OtherReaches
 from nudge_rag.solvers.auto.selection import TriedSetting, harms_nobody
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
 from nudge_rag.solvers.labels import LabelsLike, join_labels, prepare_labels, sample_labels
-from nudge_rag.solvers.linear_map.adapter import MappedBlocks, QueryAdapter, map_labels, without_scores
+from nudge_rag.solvers.linear_map.adapter import QueryAdapter, without_scores
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.nudge_m import NudgeM
 from nudge_rag.solvers.nudge_n import NudgeN
-from nudge_rag.solvers.result import NudgeFit
-from nudge_rag.solvers.scoring.validation import ValidationScorer
+from nudge_rag.solvers.result import Candidate, NudgeFit
 
-__all__ = ["SolverTrials", "map_space"]
+__all__ = ["SolverTrials"]
 
 # Cosines: the larger, the less the uncovered queries lose, and the less the covered ones gain.
 OFFSETS = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.12)
@@ -39,6 +40,10 @@ MANY = 1_000_000
 FEW_FOLDS, MAP_FOLDS, ENOUGH_NODES = 5, 2, 200
 # Folds of more nodes than this are divided further: what is known of its nodes is sought for every training query.
 MOST_IN_FOLD = 2_000
+# Reaches that are not asked for are estimated on so many of the folds.
+ROUGH_FOLDS, ROUGH_FOLDS_OF_MANY = 3, 1
+# And against so many competitors: by queries times competitors, but never fewer than the least.
+ROUGH_PRODUCTS, FEWEST_COMPETITORS = 200_000_000, 1_000
 # With fewer validation queries than this, queries that folds hold out tell of covered queries as well.
 ENOUGH_QUERIES = 500
 # Of more validation queries a sample chooses the setting; the final solution learns from all. Every setting costs
@@ -68,32 +73,27 @@ class SolverTrials:
         size = {"n_nodes": nodes.shape[0], "dimension": nodes.shape[1], "dtype": nodes.dtype}
         labelled = prepare_labels(both, "labelled", **size)
         n_labelled = len(np.unique(labelled.node_of_pair))
-        val = sample_labels(val, _enough_to_judge(n_labelled))
+        self._judged_at_most = _enough_to_judge(n_labelled)
         self._many = labelled.n_queries * n_labelled > MANY
         # Every solver moves the same rows: the nodes that have a training label.
         learned = prepare_labels(train, "training", **size)
         self._rows = np.unique(learned.node_of_pair)
         if not len(self._rows):
             raise ValueError("the training set has no query with an answer: there is nothing to learn from")
-        judged = prepare_labels(val, "validation", **size)
+        judged = prepare_labels(sample_labels(val, self._judged_at_most), "validation", **size)
         if not judged.n_queries:
             raise ValueError("the validation set has no query with an answer: no solver can be chosen")
         self._few = judged.n_queries < ENOUGH_QUERIES and not self._many
-        held = HeldOutNodes(
-            nodes,
-            both,
-            chooser.metric,
-            chooser.similarity,
-            background,
-            FoldPlan(
-                count=max(FEW_FOLDS, n_labelled // MOST_IN_FOLD) if self._many else None,
-                enough_nodes=ENOUGH_NODES if self._many else None,
-                covered_too=self._few,
-            ),
+        self._plan = FoldPlan(
+            count=max(FEW_FOLDS, n_labelled // MOST_IN_FOLD) if self._many else None,
+            enough_nodes=ENOUGH_NODES if self._many else None,
+            covered_too=self._few,
         )
-        self._plain = Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background)
-        before = self._plain.scorer.per_query(nodes[self._rows])
-        self._measures = Measures(chooser, labelled, judged, self._rows, before)
+        self._labelled, self._judged = labelled, judged
+        self._plain = self._geometry(train, val, background)
+        self._measures = self._measures_of(self._plain)
+        self._known: KnownNudges | None = None
+        self._known_gain = 0.0
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
         self._point: tuple[float, float] | None = None
 
@@ -121,14 +121,8 @@ class SolverTrials:
         self._point = chosen.tau, chosen.ridge
         adapter, _ = self._map.fit_at(self._nodes, plain.train, *self._point)
         of_folds = self._map.fit_folds(self._nodes, plain.held, *self._point)
-        mapped = self._with_nodes(adapter, of_folds) if of_nodes else self._with_queries(adapter, of_folds)
-        still = mapped.nodes[self._rows]
-        untouched = NudgeN(gamma=0.0, similarity=self._chooser.similarity).fit(
-            mapped.nodes, mapped.train, background=mapped.background
-        )
-        name = f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}"
-        alone = replace(untouched, solver=mapped.prefix, vectors=still)
-        yield self._measures.measure(mapped, name, alone, 0.0, None, None)
+        mapped = (plain.with_mapped_nodes if of_nodes else plain.with_mapped_queries)(adapter, of_folds)
+        yield self._measures.measure_map(mapped, f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}")
         yield from self._contrastive(mapped, keep_lengths=True)
 
     def final_adapter(self) -> QueryAdapter:
@@ -141,22 +135,33 @@ class SolverTrials:
             raise ValueError("no map was chosen: run with_map first")
         return self._map.fit_at(self._nodes, join_labels(*self._parts), *self._point)[0]
 
-    def _with_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
-        train, val = map_labels(self._plain.train, adapter), map_labels(self._plain.val, adapter)
-        held = self._plain.held.with_adapters(of_folds)
-        scorer = self._scorer(val, self._nodes, self._background)
-        return Geometry(train, val, held, scorer, self._nodes, self._background, "map")
+    def other_reaches(self, reaches: Sequence[str], gain: float, vectors: FloatArray | None) -> Iterator[Candidate]:
+        """Rough records of reaches that are not tried, after the settings without a map.
 
-    def _with_nodes(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
-        nodes, background = map_space(self._nodes, self._background, adapter)
-        train, val = without_scores(self._plain.train), without_scores(self._plain.val)
-        held = self._plain.held.with_mapped_nodes(of_folds)
-        return Geometry(train, val, held, self._scorer(val, nodes, background), nodes, background, "node map")
+        Args:
+            reaches: which ones.
+            gain: what the best setting without a map is expected to gain.
+            vectors: (b, d) of nodes that compete, in place of scores that the labels bring along; None if none do.
+        """
+        plain, measures = self._plain, self._measures
+        if vectors is not None:
+            most = max(FEWEST_COMPETITORS, ROUGH_PRODUCTS // max(1, self._labelled.n_queries))
+            train, val = (without_scores(part) for part in self._parts)
+            plain = self._geometry(train, val, vectors[:most])
+            measures = self._measures_of(plain)
+        held = plain.held.first(ROUGH_FOLDS_OF_MANY if self._many else ROUGH_FOLDS)
+        rough = OtherReaches(replace(plain, held=held), measures, self._known)
+        yield from (rough.estimate(gain, of_nodes=reach == "nodes") for reach in reaches)
 
-    def _scorer(self, val: LabelsLike, nodes: FloatArray, background: Any) -> ValidationScorer:
-        judged = prepare_labels(val, "validation", n_nodes=nodes.shape[0], dimension=nodes.shape[1], dtype=nodes.dtype)
-        chooser = self._chooser
-        return ValidationScorer(judged, nodes, self._rows, background, chooser.metric, chooser.similarity)
+    def _geometry(self, train: LabelsLike, val: LabelsLike, background: Any) -> Geometry:
+        """Labels and nodes as they are, with all labels in folds; of many validation queries a sample judges."""
+        chooser, both = self._chooser, join_labels(train, val)
+        held = HeldOutNodes(self._nodes, both, chooser.metric, chooser.similarity, background, self._plan)
+        judged = sample_labels(val, self._judged_at_most)
+        return Geometry(chooser, train, judged, held, self._nodes, self._rows, background)
+
+    def _measures_of(self, geometry: Geometry) -> Measures:
+        return Measures(self._chooser, self._labelled, self._judged, self._rows, geometry.before)
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
         plain, similarity = self._plain, self._chooser.similarity
@@ -195,11 +200,18 @@ class SolverTrials:
             solutions = geometry.held.solutions(self._of_folds(fixed))
             bold = list(self._averaged(geometry, fixed, whole, solutions))
             yield from bold
+            self._remember(geometry, bold, KnownNudges(self._of_folds(fixed), whole, solutions))
             if not self._few and min(bold[0].candidate.uncovered or 0.0, bold[0].candidate.new_nodes or 0.0) < 0:
                 careful = solver.at_points(points, negatives=0)
                 whole = self._solved(geometry, careful.starting_from(whole.rows, whole.vectors), fit)
                 solutions = geometry.held.solutions_from(self._of_folds(careful), solutions)
                 yield from self._averaged(geometry, careful, whole, solutions)
+
+    def _remember(self, geometry: Geometry, tried: Sequence[TriedSetting], known: KnownNudges) -> None:
+        """Keep the nudges that are expected to gain most, if all reaches can begin from them."""
+        gain = max(one.candidate.expected or 0.0 for one in tried)
+        if geometry is self._plain and known.solver.keep_lengths and (self._known is None or gain > self._known_gain):
+            self._known, self._known_gain = known, gain
 
     def _solved(self, geometry: Geometry, solver: NudgeContrastive, fit: NudgeFit) -> NudgeFit:
         """The record ``fit`` with what ``solver`` learns from the training labels."""
@@ -276,11 +288,6 @@ def _enough_to_judge(n_labelled: int) -> int:
         (5000, 2500, 2000)
     """
     return int(np.clip(PRODUCTS // max(1, n_labelled), LEAST_JUDGED, MOST_JUDGED))
-
-
-def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:
-    """All nodes mapped, and those that only compete, a block at a time."""
-    return adapter.apply_to_nodes(nodes), None if background is None else MappedBlocks(background, adapter)
 
 
 def _name_of(keep_lengths: bool) -> str:

@@ -58,7 +58,7 @@ def test_the_figures_are_those_of_queries_among_all_mapped_nodes(tuned):
     assert row.after == pytest.approx(np.mean(hits))
     assert row.after > row.before + 0.1
     assert "nodes +" in str(nudge)
-    assert "queries" not in str(nudge).partition("by reach, expected:")[2].partition("\n")[0]
+    assert "queries about +" in str(nudge).partition("by reach, expected:")[2].partition("\n")[0]
 
 
 def test_a_map_of_nodes_ranks_as_one_of_queries_but_for_the_lengths_of_nodes(tuned):

@@ -138,6 +138,8 @@ def test_each_reach_shows_what_its_best_setting_is_expected_to_gain():
         Candidate("map + nudge-contrastive, offset 0", 0.3, 0.8, expected=0.15, chosen=True),
     ]
     assert describe_reaches(settings) == "by reach, expected: labelled +0.120, queries +0.150 (chosen)"
+    rough = [*settings[:2], Candidate("map + nudge-contrastive", expected=0.13), Candidate("node map", expected=-0.01)]
+    assert describe_reaches(rough) == "by reach, expected: labelled +0.120, queries about +0.130, nodes about -0.010"
     alone = describe_reaches([Candidate("nudge-n", 0.1, 0.8, expected=-0.1)])
     assert "labelled -0.100, queries and nodes were not tried" in alone.replace("\n", " ")
     assert max(len(line) for line in alone.splitlines()) <= 80
