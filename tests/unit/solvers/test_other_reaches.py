@@ -60,7 +60,7 @@ def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, 
     labelled = expected_of(alone.tried, "nudge")
     if turned == 0.6:
         # A map serves new nodes here, and nudges do not: that is what the estimate is to tell.
-        assert alone.other_reaches[0].expected > labelled + 0.1
+        assert alone.other_reaches[0].expected > labelled + 0.05
         assert alone.other_reaches[0].new_nodes > 0.1
 
 
