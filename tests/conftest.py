@@ -77,11 +77,23 @@ def beir_data() -> Path:
     return path
 
 
+def refuse_addresses(items: list[pytest.Item]) -> None:
+    """Refuse tests that are named by an object's address: each process has other names, and pytest-xdist runs none.
+
+    Raises:
+        pytest.UsageError: there are such tests.
+    """
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(f"give these parameters ids: {', '.join(named)}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what has passed elsewhere, and mark the tests that start a database server.
 
     These ask for one, or for a kind of store that lives in one.
     """
+    refuse_addresses(items)
     if elsewhere := os.environ.get(PASSED_ELSEWHERE):
         passed = set(json.loads(Path(elsewhere).read_text()))
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])

@@ -79,7 +79,7 @@ def test_the_solver_is_the_one_that_was_saved(make, options):
         AutoSolver(metric="nDCG@10", similarity="dot"),
         NudgeN(similarity="dot"),
     ],
-    ids=str,
+    ids=lambda solver: solver.name,
 )
 def test_an_object_that_is_as_its_name_makes_it_is_made_again(make, solver):
     made = make(solver=solver)
@@ -91,7 +91,7 @@ def test_an_object_that_is_as_its_name_makes_it_is_made_again(make, solver):
 @pytest.mark.parametrize(
     "solver",
     [NudgeN(gamma=0.2, similarity="dot"), AutoSolver(metric="nDCG@10", similarity="dot", reach="queries")],
-    ids=str,
+    ids=lambda solver: solver.name,
 )
 def test_an_object_with_settings_of_its_own_is_asked_for(make, solver):
     make(solver=solver)
