@@ -103,8 +103,9 @@ def _result(started: float, processor: float, chosen: str) -> dict[str, Any]:
 
 def in_process(arguments: list[str], checkout: Path) -> dict[str, Any]:
     """Run this file in a process of its own that imports nudge_rag from ``checkout``."""
-    # -P: the checkout's own benchmarks/data_sets.py, not the one beside this file.
-    environment = os.environ | {"PYTHONPATH": f"{checkout}:{checkout / 'benchmarks'}"}
+    # -P: the checkout's own benchmarks/data_sets.py, not the one beside this file; what it lacks is beside this file.
+    beside = Path(__file__).resolve().parent
+    environment = os.environ | {"PYTHONPATH": f"{checkout}:{checkout / 'benchmarks'}:{beside}"}
     command = [sys.executable, "-P", __file__, *arguments]
     output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])

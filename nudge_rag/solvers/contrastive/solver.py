@@ -205,6 +205,12 @@ class NudgeContrastive:
         warm._start = rows, vectors
         return warm
 
+    def with_iterations(self, iterations: int) -> NudgeContrastive:
+        """This solver with another limit of iterations."""
+        other = copy(self)
+        other.iterations = iterations
+        return other
+
     def _points(self, descent: ContrastiveDescent) -> list[Point]:
         """The solutions at the fixed points."""
         start = None if self._start is None else descent.start_at(*self._start)
