@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -14,12 +13,11 @@ from nudge_rag.common.caller import warn_caller
 from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import scorer_of
 from nudge_rag.errors import StoreError
-from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import reading
 from nudge_rag.stores.base import EmbeddingStore
 from nudge_rag.stores.lake.scanning import find_best
 
-__all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors", "read_pool"]
+__all__ = ["CompetitorMethod", "Competitors", "StoreReads", "find_competitors"]
 
 CompetitorMethod: TypeAlias = Literal["auto", "search", "scan"]
 ReadMethod: TypeAlias = Literal["search", "scan"]
@@ -37,9 +35,6 @@ QUERIES_AT_ONCE = 1_000
 ROUNDING = 1e-5
 # Below this share of known nodes found, a store's index is too coarse to choose a step by.
 ENOUGH_FOUND = 0.95
-# Vectors of unlabelled nodes that are read, at most, for solvers that compare with them.
-LARGEST_POOL = 50_000
-READ_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -266,16 +261,3 @@ def _scanned(store: EmbeddingStore, queries: FloatArray, hidden: set[str], depth
     found = [line[:count].tolist() for line, count in zip(best.ids, counts, strict=True)]
     kept = [line[:count] for line, count in zip(best.scores, counts, strict=True)]
     return Competitors(found, kept, StoreReads("scan", True, best.read, len(queries)))
-
-
-def read_pool(store: EmbeddingStore, solver: Solver, lists: Sequence[Sequence[Sequence[str]]]) -> FloatArray | None:
-    """Read the unlabelled nodes that compete for any query, the nearest ones first; None if no solver asks for them."""
-    most = LARGEST_POOL if solver.needs.competitor_vectors else solver.needs.competitor_sample
-    if not most:
-        return None
-    ids_of_queries = [ids for part in lists for ids in part]
-    nearest_first = itertools.chain.from_iterable(itertools.zip_longest(*ids_of_queries))
-    pool = list(dict.fromkeys(node_id for node_id in nearest_first if node_id is not None))[:most]
-    with reading(store, "competing nodes were read"):
-        vectors = [store.read(pool[first : first + READ_AT_ONCE]) for first in range(0, len(pool), READ_AT_ONCE)]
-    return np.concatenate(vectors) if vectors else None

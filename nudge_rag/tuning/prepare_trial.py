@@ -14,7 +14,8 @@ from nudge_rag.journal.node_map import mapped_store, untouched_store
 from nudge_rag.solvers import LabeledQueries
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
+from nudge_rag.tuning.competitor_pool import read_pool
+from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
 from nudge_rag.tuning.labelled_nodes import LabelledNodes
 from nudge_rag.tuning.options import TuneSettings
 from nudge_rag.tuning.trial import HeldOut, Trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ from nudge_rag.solvers.nudge_n import NudgeN
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["REACHES", "AutoSolver", "Reach"]
+
+logger = logging.getLogger(__name__)
 
 Reach: TypeAlias = Literal["labelled", "queries", "nodes"]
 REACHES: tuple[Reach, ...] = ("labelled", "queries", "nodes")
@@ -199,15 +202,27 @@ class AutoSolver:
         vectors: FloatArray | None,
     ) -> list[Candidate]:
         """Rough records of the reaches that are not tried; none if nothing tells what competes with mapped nodes."""
-        brings_scores = any(isinstance(part, LabeledQueries) and part.competitors is not None for part in (train, val))
+        brings_scores = any(_brings_scores(part) for part in (train, val))
         if brings_scores and vectors is None:
             return []
         best = choose_setting(unmapped, self.tolerance)
         gain = 0.0 if best is None else best.candidate.expected or 0.0
         others = [reach for reach in REACHES[1:] if reach != self.reach]
-        return [
-            *track(trials.other_reaches(others, gain, vectors if brings_scores else None), "estimating other reaches")
-        ]
+        estimates = trials.other_reaches(others, gain, vectors if brings_scores else None)
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                # They would be taken for warnings of the result.
+                warnings.simplefilter("ignore")
+                return [*track(estimates, "estimating other reaches")]
+        except Exception as error:  # rough figures are no reason to lose the result
+            logger.warning("what other reaches would give is not estimated: %s: %s", type(error).__name__, error)
+            return []
+
+
+def _brings_scores(part: LabelsLike) -> bool:
+    """Whether labels bring scores of nodes along that compete; a store whose nodes are all labelled has none."""
+    competitors = part.competitors if isinstance(part, LabeledQueries) else None
+    return competitors is not None and bool((np.asarray(competitors) > -np.inf).any())
 
 
 def _check_number(name: str, value: object) -> None:

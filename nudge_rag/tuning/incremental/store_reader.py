@@ -17,7 +17,8 @@ from nudge_rag.journal.node_map import untouched_store
 from nudge_rag.solvers.registry import Solver
 from nudge_rag.stores.access import read_present, reading
 from nudge_rag.stores.base import EmbeddingStore
-from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors, read_pool
+from nudge_rag.tuning.competitor_pool import read_pool
+from nudge_rag.tuning.competitors import CompetitorMethod, Competitors, StoreReads, find_competitors
 
 __all__ = ["StoreReader"]
 
