@@ -217,7 +217,9 @@ def test_a_push_for_one_tenant_leaves_the_other_alone(kind, tenants_of):
     assert nudge.push(force=True).pushed
     assert ask(ours) == shown
     assert ask(other) == before["b"][0]
-    np.testing.assert_array_equal(embedding_store(other.store).read(other.ids), before["b"][1])
+    # Qdrant in memory normalises what it holds at every search, which may turn the last bit.
+    off = 1e-7 if kind == "qdrant-payload" else 0
+    np.testing.assert_allclose(embedding_store(other.store).read(other.ids), before["b"][1], rtol=0, atol=off)
     assert rollback(nudge.store).restored == len(nudge.ids)
     assert ask(ours) == before["a"][0]
     np.testing.assert_allclose(embedding_store(ours.store).read(ours.ids), before["a"][1], atol=1e-7)
