@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.solvers.auto.geometry import Geometry
 from nudge_rag.solvers.auto.measures import Measures
@@ -18,8 +16,8 @@ from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["KnownNudges", "OtherReaches"]
 
-# The map is learned at one setting, in the middle of what `LinearMap` tries; in so many steps, or from a fold's map on.
-TAU, RIDGE, STEPS, STEPS_FROM_FOLD = 0.03, 0.1, 8, 3
+# The map is learned at one setting, in the middle of what `LinearMap` tries, in so many steps.
+TAU, RIDGE, STEPS = 0.03, 0.1, 8
 # Nudges on top descend in so many steps, twice as often as an iteration of `NudgeContrastive` counts.
 ITERATIONS = 3
 # Cosines by which scores of moved nodes are lowered: every second one of those that are tried in full.
@@ -56,11 +54,11 @@ class OtherReaches:
 
     def __init__(self, plain: Geometry, measures: Measures, known: KnownNudges | None) -> None:
         self._plain, self._measures, self._known = plain, measures, known
-        self._of_folds = _learner(plain, STEPS).fit_folds(plain.nodes, plain.held, TAU, RIDGE)
-        # Who has seen more labels starts from who has seen fewer: the other way round the fold would know its own.
-        start = self._of_folds[0].change.astype(np.float64) if self._of_folds else None
-        whole = _learner(plain, STEPS if start is None else STEPS_FROM_FOLD)
-        self._adapter = whole.fit_at(plain.nodes, plain.train, TAU, RIDGE, start)[0]
+        metric, similarity = plain.chooser.metric, plain.chooser.similarity
+        learner = LinearMap(metric=metric, similarity=similarity, iterations=STEPS)
+        # None starts from another one: each has seen labels that the other is judged by.
+        self._of_folds = learner.fit_folds(plain.nodes, plain.held, TAU, RIDGE)
+        self._adapter = learner.fit_at(plain.nodes, plain.train, TAU, RIDGE)[0]
 
     def estimate(self, gain: float, *, of_nodes: bool) -> Candidate:
         """A rough record of one reach.
@@ -113,10 +111,6 @@ class OtherReaches:
     ) -> Iterator[TriedSetting]:
         settings = [(offset, name, None) for offset in OFFSETS]
         yield from self._measures.measure_lowered(geometry, fit, of_folds, settings, keep_lengths=True)
-
-
-def _learner(plain: Geometry, steps: int) -> LinearMap:
-    return LinearMap(metric=plain.chooser.metric, similarity=plain.chooser.similarity, iterations=steps)
 
 
 def _expected(one: TriedSetting) -> float:
