@@ -160,12 +160,13 @@ class AutoSolver:
     ) -> NudgeFit:
         trials = SolverTrials(self, nodes, train, val, background)
         tried = [*track(trials.without_map(), "trying settings")]
-        others = self._estimate_other_reaches(trials, tried, train, val, vectors)
+        unmapped = tuple(tried)
         left_out: tuple[Candidate, ...] = ()
         if self.reach != "labelled":
             with_map = [*track(trials.with_map(of_nodes=self.reach == "nodes"), "trying settings with a map")]
             tried += with_map
             left_out = () if with_map else (Candidate("node map" if self.reach == "nodes" else "map", note=NO_MAP),)
+        others = self._estimate_other_reaches(trials, unmapped, train, val, vectors)
         chosen = choose_setting(tried, self.tolerance)
         best = tried[0] if chosen is None else chosen
         adapter = trials.final_adapter() if chosen is not None and chosen.has_map else None

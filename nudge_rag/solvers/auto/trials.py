@@ -136,7 +136,7 @@ class SolverTrials:
         return self._map.fit_at(self._nodes, join_labels(*self._parts), *self._point)[0]
 
     def other_reaches(self, reaches: Sequence[str], gain: float, vectors: FloatArray | None) -> Iterator[Candidate]:
-        """Rough records of reaches that are not tried, after the settings without a map.
+        """Rough records of reaches that are not tried, after all settings that are: nothing can be tried afterwards.
 
         Args:
             reaches: which ones.
@@ -144,7 +144,10 @@ class SolverTrials:
             vectors: (b, d) of nodes that compete, in place of scores that the labels bring along; None if none do.
         """
         plain, measures = self._plain, self._measures
+        # Folds hold copies of the queries: of many labels, two geometries would not fit.
+        del self._plain, self._measures
         if vectors is not None:
+            del plain, measures
             most = max(FEWEST_COMPETITORS, ROUGH_PRODUCTS // max(1, self._labelled.n_queries))
             train, val = (without_scores(part) for part in self._parts)
             plain = self._geometry(train, val, vectors[:most])
