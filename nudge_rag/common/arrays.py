@@ -17,7 +17,8 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 __all__ = ["BoolArray", "Float32Array", "Float64Array", "FloatArray", "IntArray"]
-__all__ += ["as_matrix", "check_finite", "normalize_rows", "row_blocks", "row_norms", "unit_rows"]
+__all__ += ["as_matrix", "check_finite", "normalize_rows", "row_blocks", "row_norms", "rows_in_cache"]
+__all__ += ["unit_rows"]
 
 # Rows that are looked at together where float64 of all of them would be too much.
 ROWS_AT_ONCE = 16_384
@@ -94,7 +95,7 @@ def normalize_rows(rows: FloatArray, name: str) -> FloatArray:
         array([[0.6, 0.8]])
     """
     units = np.empty(rows.shape, dtype=rows.dtype)
-    step = max(1, NUMBERS_IN_CACHE // max(1, rows.shape[1]))
+    step = rows_in_cache(rows.shape[1])
 
     def divide(first: int) -> None:
         part = rows[first : first + step]
@@ -103,6 +104,16 @@ def normalize_rows(rows: FloatArray, name: str) -> FloatArray:
 
     map_in_threads(divide, range(0, len(rows), step), count_threads(DIVISION * rows.size))
     return units
+
+
+def rows_in_cache(dimension: int) -> int:
+    """How many rows of so many numbers the processor's cache holds, with a copy of them in float64; at least one.
+
+    Example:
+        >>> rows_in_cache(1_000)
+        250
+    """
+    return max(1, NUMBERS_IN_CACHE // max(1, dimension))
 
 
 def row_blocks(count: int) -> Iterator[slice]:
@@ -124,6 +135,8 @@ def unit_rows(rows: FloatArray) -> FloatArray:
         [[0.6000000238418579, 0.800000011920929]]
     """
     units = np.empty_like(rows)
-    for part in row_blocks(len(rows)):
-        units[part] = rows[part] / np.linalg.norm(rows[part].astype(np.float64), axis=1, keepdims=True)
+    step = rows_in_cache(rows.shape[1])
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        units[first : first + step] = part / np.linalg.norm(part.astype(np.float64), axis=1, keepdims=True)
     return units

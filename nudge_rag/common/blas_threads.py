@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["count_threads", "map_in_threads", "one_blas_thread"]
+__all__ = ["Map", "count_threads", "map_in_threads", "one_blas_thread", "threads_to_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 # Of less work, threads are not worth their start: multiplications, some hundredths of a second.
-WORTH_THREADS = 2e9
+WORTH_THREADS = 5e8
 
 # Held by the one thread that has set the limit, and will lift it.
 _LIMITED = threading.Lock()
@@ -72,6 +72,38 @@ def _libraries(n_modules: int) -> Any:
     return ThreadpoolController()
 
 
+class Map(Protocol):
+    """Applies a function to each item, and yields the results in the order of the items: ``map``, or threads do it."""
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+        """Results of ``function``, as they are asked for."""
+        ...
+
+
+@contextmanager
+def threads_to_map(n_threads: int) -> Iterator[Map]:
+    """Threads that apply functions of small products to items, as often as one likes while the context lasts.
+
+    Linear algebra of this process has one thread meanwhile. Results do not depend on the number of threads if what is
+    done with them is done in their order.
+
+    Args:
+        n_threads: as `count_threads` says; 1 for none but this, which leaves linear algebra as it is.
+
+    Example:
+        >>> with threads_to_map(2) as share:
+        ...     sum(share(lambda size: size**2, [1, 2, 3])), list(share(str, [1, 2]))
+        (14, ['1', '2'])
+    """
+    if n_threads < 2:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
+        yield pool.map
+
+
 def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: int) -> list[R]:
     """Apply a function of small products to each item, in threads that have linear algebra of one thread each.
 
@@ -89,10 +121,5 @@ def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: in
         >>> map_in_threads(lambda size: size**2, [1, 2, 3], 2)
         [1, 4, 9]
     """
-    n_threads = min(len(items), n_threads)
-    if n_threads < 2:
-        return [function(item) for item in items]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(function, items))
+    with threads_to_map(min(len(items), n_threads)) as share:
+        return list(share(function, items))

@@ -151,6 +151,7 @@ class NudgeFit:
         val_without_answers: validation queries left out because they have no answers.
         descents: of an iterative solver, how each point of its path was reached, the final solution last.
         averaged: of `NudgeContrastive`, the (tau, strength) of the solutions that it is the average of, best first.
+        parts: those solutions (c, d) each, to start from; none of them if it is one alone, or if they are very large.
         tried: of ``"auto"``, everything that it chose from.
         adapter: the map that every query has to pass before it is searched among ``vectors``; None for none.
         originals: (n, d) what the nodes are if they are not nudged: the input, mapped if there is a ``node_map``.
@@ -171,6 +172,7 @@ class NudgeFit:
     originals: FloatArray = field(repr=False)
     descents: tuple[Descent, ...] = field(default=(), repr=False)
     averaged: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    parts: tuple[FloatArray, ...] = field(default=(), repr=False)
     tried: tuple[Candidate, ...] = field(default=(), repr=False)
     adapter: QueryAdapter | None = None
     node_map: QueryAdapter | None = None

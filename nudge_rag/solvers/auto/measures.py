@@ -112,7 +112,7 @@ class Measures:
         logger.info("%s", candidate)
         solver = f"{geometry.prefix} + {fit.solver}" if mapped and fit.solver != geometry.prefix else fit.solver
         # Its vectors are solved for anew if it is chosen, and of many settings they are too many to keep.
-        record = replace(fit, solver=solver, vectors=fit.vectors[:0].copy())
+        record = replace(fit, solver=solver, vectors=fit.vectors[:0].copy(), parts=())
         share = 1.0 if effects is None else 1 - self._uncovered
         return TriedSetting(solver, candidate, gains, share, final, record, mapped)
 

@@ -11,13 +11,14 @@ from nudge_rag.solvers.auto.geometry import Geometry
 from nudge_rag.solvers.auto.measures import Measures
 from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
+from nudge_rag.solvers.labels import sample_labels
 from nudge_rag.solvers.linear_map.solver import LinearMap
 from nudge_rag.solvers.result import Candidate, NudgeFit
 
 __all__ = ["KnownNudges", "OtherReaches"]
 
-# The map is learned at one setting, in the middle of what `LinearMap` tries, in so many steps.
-TAU, RIDGE, STEPS = 0.03, 0.1, 8
+# The map is learned at one setting, in the middle of what `LinearMap` tries, in so many steps, from so many queries.
+TAU, RIDGE, STEPS, QUERIES = 0.03, 0.1, 8, 5_000
 # Nudges on top descend in so many steps, twice as often as an iteration of `NudgeContrastive` counts.
 ITERATIONS = 3
 # Cosines by which scores of moved nodes are lowered: every second one of those that are tried in full.
@@ -57,8 +58,10 @@ class OtherReaches:
         metric, similarity = plain.chooser.metric, plain.chooser.similarity
         learner = LinearMap(metric=metric, similarity=similarity, iterations=STEPS)
         # None starts from another one: each has seen labels that the other is judged by.
-        self._of_folds = learner.fit_folds(plain.nodes, plain.held, TAU, RIDGE)
-        self._adapter = learner.fit_at(plain.nodes, plain.train, TAU, RIDGE)[0]
+        self._adapter, *self._of_folds = (
+            learner.fit_at(plain.nodes, sample_labels(labels, QUERIES), TAU, RIDGE)[0]
+            for labels in (plain.train, *plain.held.training_labels)
+        )
 
     def estimate(self, gain: float, *, of_nodes: bool) -> Candidate:
         """A rough record of one reach.

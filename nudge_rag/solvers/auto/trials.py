@@ -206,7 +206,7 @@ class SolverTrials:
             self._remember(geometry, bold, KnownNudges(self._of_folds(fixed), whole, solutions))
             if not self._few and min(bold[0].candidate.uncovered or 0.0, bold[0].candidate.new_nodes or 0.0) < 0:
                 careful = solver.at_points(points, negatives=0)
-                whole = self._solved(geometry, careful.starting_from(whole.rows, whole.vectors), fit)
+                whole = self._solved(geometry, careful.starting_from_fit(whole), fit)
                 solutions = geometry.held.solutions_from(self._of_folds(careful), solutions)
                 yield from self._averaged(geometry, careful, whole, solutions)
 
@@ -219,7 +219,7 @@ class SolverTrials:
     def _solved(self, geometry: Geometry, solver: NudgeContrastive, fit: NudgeFit) -> NudgeFit:
         """The record ``fit`` with what ``solver`` learns from the training labels."""
         whole = solver.fit(geometry.nodes, geometry.train, background=geometry.background)
-        return replace(fit, vectors=whole.vectors, gamma=whole.gamma, averaged=whole.averaged)
+        return replace(fit, vectors=whole.vectors, gamma=whole.gamma, averaged=whole.averaged, parts=whole.parts)
 
     def _of_folds(self, solver: NudgeContrastive) -> NudgeContrastive:
         """The solver of folds: of many labels at the best point alone, an average of several costs others no more."""
@@ -246,7 +246,7 @@ class SolverTrials:
         # The final solution starts from this one; not of few labels, where solving anew costs nothing, nor after a map,
         # which is learned anew as well.
         anew = self._few or bool(geometry.prefix)
-        final = solver if anew else solver.starting_from(fit.rows, fit.vectors)
+        final = solver if anew else solver.starting_from_fit(fit)
         yield from self._lowered(geometry, name, fit, final, solutions, keep_lengths=solver.keep_lengths)
 
     def _lowered(

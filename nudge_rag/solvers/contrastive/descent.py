@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
-from nudge_rag.common.blas_threads import one_blas_thread
+from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, unit_rows
+from nudge_rag.common.blas_threads import one_blas_thread, threads_to_map
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.solvers.contrastive.groups import (
     QueryGroups,
@@ -26,7 +26,7 @@ from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.problem import Problem
 from nudge_rag.solvers.result import SAME_VALUE, Descent, first_best
 from nudge_rag.solvers.scoring.blocks import covered_columns
-from nudge_rag.solvers.scoring.fixed_scores import fixed_scores, query_vectors
+from nudge_rag.solvers.scoring.fixed_scores import fixed_scores
 from nudge_rag.solvers.scoring.validation import ValidationScorer
 
 __all__ = ["ContrastiveDescent", "Point"]
@@ -39,8 +39,9 @@ MEMORY = 5
 POINTS_BEFORE_REFRESH, STEPS_BEFORE_REFRESH = 3, 6
 # More numbers than this (5,000 nodes of 400) are descended on in the precision that they have.
 LARGE = 2_000_000
-# A path ends after this many points in a row that are worse than the best one.
-PATIENCE = 2
+# A path ends after this many points in a row that are worse than the best one, and at once if a point is worse by more
+# than such a share of what the best one gained.
+PATIENCE, CLEARLY_WORSE = 2, 0.05
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class ContrastiveDescent:
     ) -> None:
         if problem.train is None:
             raise TypeError("NudgeContrastive needs the training queries themselves")
-        self._train, self._similarity = problem.train, similarity
+        # Directions are all that is asked for from here on; of very many queries one copy is enough.
+        self._train = replace(problem.train, vectors=unit_rows(problem.train.vectors))
+        self._similarity = similarity
         self._bounds: IntArray | None = None
         if is_cheaper_in_groups(problem.train.n_queries, len(problem.rows)):
             self._put_into_groups(problem)
@@ -89,14 +92,13 @@ class ContrastiveDescent:
         self._sphere = keep_lengths
         # For cosine and l2 lengths do not matter, and competitors are those by direction.
         ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
-        self._queries = query_vectors(self._train, ranked_by)
+        self._queries = self._train.vectors
         self._columns = covered_columns(self._train.node_of_pair, problem.rows)
         originals = problem.originals.astype(_precision(problem.originals))
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
         self._originals = originals / self._lengths if self._sphere else originals
         self._others = self._best_others(problem, background, ranked_by, negatives)
-        # Of very many queries one copy is enough, and their directions are all that is asked for from here on.
-        self._train = replace(self._train, vectors=self._queries, competitors=None)
+        self._train = replace(self._train, competitors=None)
         self._embeddings, self._rows = problem.embeddings, problem.rows
         self._rejected_columns = covered_columns(self._train.rejected.node_of_pair, problem.rows)
         self._rejected_weights = rejection * self._train.rejected.weights
@@ -114,7 +116,8 @@ class ContrastiveDescent:
         """Down the ``strengths``, each solution a warm start for the next; the first point is the untouched nodes.
 
         ``start`` is a solution for another temperature, for the first strength to start from. Vectors are kept of the
-        best point alone: the first of equals. The path ends after ``patience`` points in a row that are worse than it.
+        best point alone: the first of equals. The path ends after ``patience`` points in a row that are worse than it,
+        or after one that is clearly worse.
         """
         objective = self._objective(tau)
         current = objective.originals if start is None else start
@@ -127,7 +130,9 @@ class ContrastiveDescent:
             vectors = self._as_given(current)
             path.append(Point(vectors, judge.value(vectors), record, current))
             path = _with_best_alone(path)
-            if max(one.value for one in path[-patience:]) < max(one.value for one in path) - SAME_VALUE:
+            best = max(one.value for one in path)
+            clearly = best - path[-1].value > CLEARLY_WORSE * (best - path[0].value) > 0
+            if clearly or max(one.value for one in path[-patience:]) < best - SAME_VALUE:
                 break
         return path
 
@@ -178,7 +183,7 @@ class ContrastiveDescent:
     def _put_into_groups(self, problem: Problem) -> None:
         """Order the training queries by groups, unless these have so many labels that all nodes cost less."""
         with one_blas_thread():
-            order, bounds = group_queries(query_vectors(self._train, "cosine"))
+            order, bounds = group_queries(self._train.vectors)
         ordered = reorder_queries(self._train, order)
         columns = covered_columns(ordered.node_of_pair, problem.rows)
         if are_worth_it(bounds, ordered.query_of_pair, columns, len(problem.rows)):
@@ -299,10 +304,12 @@ def _descend(
 
     The latter pays from a solution for much the same labels: what is left to do differs by node.
     """
+    n_threads = objective.n_threads
     # Products of groups are small.
-    with one_blas_thread() if objective.groups is not None else nullcontext():
+    alone = one_blas_thread() if objective.groups is not None else nullcontext()
+    with alone, threads_to_map(n_threads) as share:
         found = minimize(
-            lambda vectors: objective.value_and_gradient(vectors, strength),
+            lambda vectors: objective.value_and_gradient(vectors, strength, share),
             start,
             curvature=objective.curvatures(strength) if by_node else objective.curvature(strength),
             iterations=iterations,

@@ -9,12 +9,15 @@ from functools import cached_property
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray
+from nudge_rag.common.blas_threads import Map, count_threads
 from nudge_rag.solvers.contrastive.groups import QueryGroups
 
 __all__ = ["ContrastiveObjective"]
 
 # Blocks of queries are chosen so that this many logits are held at once.
 LOGITS_PER_BLOCK = 2_000_000
+# What a logit costs beside its products, in multiplications: its exponential, and the passes over it.
+LOGIT = 250
 # About how much of the queries' second moment lies in each of the directions that matter.
 COMMON_SHARE = 0.15
 
@@ -75,15 +78,18 @@ class ContrastiveObjective:
     lengths: FloatArray | None = None
     groups: QueryGroups | None = None
 
-    def value_and_gradient(self, vectors: FloatArray, strength: float) -> tuple[float, FloatArray]:
-        """Return f and its gradient at V (c, d), in the precision of V; logits are computed in that of the queries."""
+    def value_and_gradient(self, vectors: FloatArray, strength: float, share: Map = map) -> tuple[float, FloatArray]:
+        """Return f and its gradient at V (c, d), in the precision of V; logits are computed in that of the queries.
+
+        ``share`` looks at blocks of queries: `threads_to_map` at several at once. The result is the same to the bit.
+        """
         if not self.sphere:
-            loss, gradient = self._cross_entropy(vectors)
+            loss, gradient = self._cross_entropy(vectors, share)
             moved = vectors - self.originals
             return loss + strength * float((moved**2).sum()), gradient + 2 * strength * moved
         norms = np.sqrt(_row_products(vectors, vectors))
         units = vectors / norms
-        loss, by_place = self._cross_entropy(self._at_lengths(units))
+        loss, by_place = self._cross_entropy(self._at_lengths(units), share)
         gradient = self._at_lengths(by_place)
         moved = units - self.originals
         loss += strength * (float(np.vdot(moved, moved)) + float(((norms - 1) ** 2).sum()))
@@ -114,26 +120,36 @@ class ContrastiveObjective:
         common = COMMON_SHARE * (1 + self.uncovered_weight) * queries[:, None] / self.tau**2
         return np.asarray(2 * strength + common)
 
-    def _cross_entropy(self, nodes: FloatArray) -> tuple[float, FloatArray]:
+    @property
+    def n_threads(self) -> int:
+        """How many threads an evaluation is worth: no more than there are blocks of queries."""
+        of_logit = 2 * self.originals.shape[1] + LOGIT
+        logits = sum(block.others.size * block.width for block in self._blocks)
+        return min(len(self._blocks), count_threads(float(of_logit * logits)))
+
+    def _cross_entropy(self, nodes: FloatArray, share: Map) -> tuple[float, FloatArray]:
         dtype = self.queries.dtype
         scaled = np.divide(nodes, self.tau, out=np.empty(nodes.shape, dtype=dtype), casting="same_kind")
         gradient, loss = np.zeros(nodes.shape, dtype=dtype), 0.0
-        for block in self._blocks:
-            logits = block.queries @ (scaled if block.columns is None else scaled.take(block.columns, axis=0)).T
-            flat = logits.reshape(-1)
-            loss -= float(block.weights @ flat[block.pairs])
-            if block.log_counts is not None:
-                logits += block.log_counts
-            flat[block.rejected] += block.extra
-            loss += self._both_sums(logits, block) if self.uncovered_weight else _log_sum(logits, block.others)
-            flat[block.pairs] -= block.weights
-            if block.columns is None:
-                gradient += logits.T @ block.queries
-            else:
-                gradient[block.columns] += logits.T @ block.queries
+        looked_at = share(lambda block: self._look_at(block, scaled), self._blocks)
+        for block, (of_block, by_column) in zip(self._blocks, looked_at, strict=True):
+            loss += of_block
+            gradient[slice(None) if block.columns is None else block.columns] += by_column
         in_full = gradient.astype(nodes.dtype, copy=False)
         in_full /= self.tau
         return loss, in_full
+
+    def _look_at(self, block: _Block, scaled: FloatArray) -> tuple[float, FloatArray]:
+        """The cross-entropy of a block's queries, and its gradient by the nodes at the block's columns."""
+        logits = block.queries @ (scaled if block.columns is None else scaled.take(block.columns, axis=0)).T
+        flat = logits.reshape(-1)
+        loss = -float(block.weights @ flat[block.pairs])
+        if block.log_counts is not None:
+            logits += block.log_counts
+        flat[block.rejected] += block.extra
+        loss += self._both_sums(logits, block) if self.uncovered_weight else _log_sum(logits, block.others)
+        flat[block.pairs] -= block.weights
+        return loss, logits.T @ block.queries
 
     @cached_property
     def _blocks(self) -> tuple[_Block, ...]:
@@ -161,6 +177,7 @@ class ContrastiveObjective:
         return _Block(
             queries=self.queries[queries],
             columns=columns,
+            width=width,
             log_counts=log_counts,
             others=self.others[queries].astype(dtype),
             rows=rows - queries.start,
@@ -198,6 +215,7 @@ class _Block:
     Attributes:
         queries: (b, d) rows.
         columns: of the nodes that their sums run over; None: all.
+        width: how many these are.
         log_counts: how many nodes each column stands for, logarithms; None: one.
         others: (b,) as those of the objective.
         rows: (p,) the place in the block of each label's query.
@@ -210,6 +228,7 @@ class _Block:
 
     queries: FloatArray
     columns: IntArray | None
+    width: int
     log_counts: FloatArray | None
     others: FloatArray
     rows: IntArray

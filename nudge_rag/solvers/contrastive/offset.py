@@ -26,14 +26,15 @@ def common_direction(queries: FloatArray) -> Float64Array:
     """
     mean, covariance = np.zeros(queries.shape[1]), np.zeros((queries.shape[1], queries.shape[1]))
     for part in row_blocks(len(queries)):
-        units = unit_rows(queries[part].astype(np.float64))
-        mean += units.sum(axis=0)
+        # Products in the queries' own precision: the ridge is far above what rounding adds.
+        units = unit_rows(queries[part])
+        mean += units.sum(axis=0, dtype=np.float64)
         covariance += units.T @ units
     mean /= len(queries)
     covariance = covariance / len(queries) - np.outer(mean, mean)
     ridge = RIDGE * float(np.trace(covariance)) / len(mean)
-    # A pseudo-inverse, since few queries without any spread leave nothing to invert.
-    direction = np.linalg.pinv(covariance + ridge * np.eye(len(mean)), hermitian=True) @ mean if ridge > 0 else mean
+    # The ridge bounds the condition by d / RIDGE; without any spread there is nothing to solve.
+    direction = np.linalg.solve(covariance + ridge * np.eye(len(mean)), mean) if ridge > 0 else mean
     score = float(direction @ mean)
     return np.asarray(direction / score) if score > 0 else np.zeros_like(mean)
 

@@ -14,7 +14,7 @@ from nudge_rag.solvers.scoring.validation import ValidationScorer
 __all__ = ["gammas_of", "search_paths", "worth_averaging"]
 
 # The best strength hardly depends on the temperature: after the first path, only these multiples of it are tried.
-NEARBY = (10 / 3, 1.0, 0.3)
+NEARBY = (10 / 3, 1.0)
 
 
 def search_paths(
@@ -26,19 +26,26 @@ def search_paths(
 ) -> list[list[Point]]:
     """One path for each temperature: the whole of it for the first, near its best strength for the others.
 
-    A temperature beyond one that is worse than the first is left out.
+    Values rise and fall once along the temperatures: one beyond a temperature that is worse than the first is left
+    out, and so is one on the other side of the first than a better temperature.
     """
     paths = [descent.path(taus[0], strengths, iterations, judge)]
     best = paths[0][first_best([point.value for point in paths[0]])]
     if best.descent is not None:
         strengths = tuple(share * best.descent.strength for share in NEARBY)
+    better: list[float] = []
     worse: list[float] = []
     for tau in taus[1:]:
         if any(tau < bound < taus[0] or taus[0] < bound < tau for bound in worse):
             continue
+        if any(tau < taus[0] < bound or bound < taus[0] < tau for bound in better):
+            continue
         paths.append(descent.path(tau, strengths, iterations, judge, best.solution, patience=1))
-        if max(point.value for point in paths[-1]) < best.value - SAME_VALUE:
+        top = max(point.value for point in paths[-1])
+        if top < best.value - SAME_VALUE:
             worse.append(tau)
+        elif top > best.value + SAME_VALUE:
+            better.append(tau)
     return paths
 
 

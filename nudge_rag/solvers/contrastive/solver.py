@@ -29,6 +29,8 @@ __all__ = ["DEFAULT_STRENGTHS", "DEFAULT_TAUS", "NudgeContrastive"]
 # From nearly nothing moved to nearly free, each a warm start for the next.
 DEFAULT_STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 DEFAULT_TAUS = (0.05, 0.03, 0.08, 0.02)
+# Of an average the solutions are kept that it is made of if they hold no more numbers than this: 40 MB of float32.
+MOST_KEPT = 10_000_000
 # A fixed strength is come to without a path, and gets so many times the iterations of a point.
 WITHOUT_PATH = 2
 
@@ -133,7 +135,7 @@ class NudgeContrastive:
         self.strength = fixed
         self.negatives, self.iterations, self.rejection = int(negatives), int(iterations), float(rejection)
         self.keep_lengths = similarity != "dot" if keep_lengths is None else bool(keep_lengths)
-        self._start: tuple[IntArray, FloatArray] | None = None
+        self._start: tuple[IntArray, tuple[FloatArray, ...]] | None = None
 
     @property
     def needs(self) -> SolverNeeds:
@@ -179,10 +181,13 @@ class NudgeContrastive:
         if not (fit.averaged and self.refit) or val is None:
             return fit
         final = self.at_points(fit.averaged)
+        if not self.offset:  # its scores would be lowered twice
+            final = final.starting_from_fit(fit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # queries without answers were warned of above
             whole = final.fit(embeddings, join_labels(train, val), background=background)
-        return replace(fit, rows=whole.rows, vectors=whole.vectors, descents=fit.descents + whole.descents)
+        descents = fit.descents + whole.descents
+        return replace(fit, rows=whole.rows, vectors=whole.vectors, parts=whole.parts, descents=descents)
 
     def at_points(self, points: Sequence[tuple[float, float]], negatives: int | None = None) -> NudgeContrastive:
         """This solver at fixed points of its paths, (tau, strength) each, whose solutions are averaged."""
@@ -199,11 +204,18 @@ class NudgeContrastive:
             keep_lengths=self.keep_lengths,
         )
 
-    def starting_from(self, rows: IntArray, vectors: FloatArray) -> NudgeContrastive:
-        """This solver at its fixed points, descending from the ``vectors`` of increasing ``rows``."""
+    def starting_from(self, rows: IntArray, *vectors: FloatArray) -> NudgeContrastive:
+        """This solver at its fixed points, descending from the ``vectors`` of increasing ``rows``.
+
+        Those are one array for all points, or one for each of the first points: others descend from the first.
+        """
         warm = copy(self)
         warm._start = rows, vectors
         return warm
+
+    def starting_from_fit(self, fit: NudgeFit) -> NudgeContrastive:
+        """This solver at its fixed points, descending from what ``fit`` learned at the same ones."""
+        return self.starting_from(fit.rows, *(fit.parts or [fit.vectors]))
 
     def with_iterations(self, iterations: int) -> NudgeContrastive:
         """This solver with another limit of iterations."""
@@ -213,11 +225,14 @@ class NudgeContrastive:
 
     def _points(self, descent: ContrastiveDescent) -> list[Point]:
         """The solutions at the fixed points."""
-        start = None if self._start is None else descent.start_at(*self._start)
-        return [
-            descent.at(tau, strength, WITHOUT_PATH * self.iterations, start)
-            for tau, strength in zip(self.taus, self.strength or (), strict=True)
-        ]
+        rows, vectors = self._start or (None, ())
+        found = []
+        for number, (tau, strength) in enumerate(zip(self.taus, self.strength or (), strict=True)):
+            start = None
+            if rows is not None:
+                start = descent.start_at(rows, vectors[number if number < len(vectors) else 0])
+            found.append(descent.at(tau, strength, WITHOUT_PATH * self.iterations, start))
+        return found
 
     def _chosen(self, problem: Problem, judge: ValidationScorer, background: Any) -> NudgeFit:
         descent = self._descent(problem, background)
@@ -283,8 +298,16 @@ class NudgeContrastive:
             originals=problem.embeddings,
             descents=tuple(descents),
             averaged=tuple((one.tau, one.strength) for one in made_of),
+            parts=_parts_of(points),
             **problem.without_answers(),
         )
+
+
+def _parts_of(points: Sequence[Point]) -> tuple[FloatArray, ...]:
+    """The solutions that an average is made of, unless they are too large to be kept."""
+    if len(points) < 2 or sum(point.vectors.size for point in points) > MOST_KEPT:
+        return ()
+    return tuple(point.vectors for point in points)
 
 
 def _fixed_strengths(strength: float | Sequence[float] | None, n_taus: int) -> tuple[float, ...] | None:

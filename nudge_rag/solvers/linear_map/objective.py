@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, IntArray, unit_rows
+from nudge_rag.common.blas_threads import Map
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.solvers.labels import PreparedLabels
 from nudge_rag.solvers.scoring.blocks import covered_columns
@@ -44,10 +45,10 @@ class LinearMapObjective:
         """d, of the (d, d) matrix B."""
         return int(self.scores.originals.shape[1])
 
-    def value_and_gradient(self, change: FloatArray) -> tuple[float, FloatArray]:
-        """F and its gradient at B (d, d), float64."""
+    def value_and_gradient(self, change: FloatArray, share: Map = map) -> tuple[float, FloatArray]:
+        """F and its gradient at B (d, d), float64; ``share`` as `ContrastiveObjective.value_and_gradient` has it."""
         nodes, count = self.scores.originals, max(1, len(self.scores.queries))
-        loss, by_node = self.scores.value_and_gradient(nodes + nodes @ change, 0.0)
+        loss, by_node = self.scores.value_and_gradient(nodes + nodes @ change, 0.0, share)
         value = loss / count + self.ridge * float(np.vdot(change, change))
         return value, nodes.T @ by_node / count + 2 * self.ridge * change
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nudge_rag.common.arrays import Float64Array, FloatArray, as_matrix
+from nudge_rag.common.blas_threads import threads_to_map
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.auto.folds import FoldPlan
@@ -172,14 +173,15 @@ class LinearMap:
             # One scale for all, so that a temperature means the same in every store.
             labelled /= np.linalg.norm(labelled, axis=1).mean()
         objective = make_objective(prepared, labelled, rows, tau, ridge)
-        found = minimize(
-            objective.value_and_gradient,
-            np.zeros((dimension, dimension)) if start is None else start,
-            curvature=objective.curvature(),
-            iterations=self.iterations,
-            tolerance=TOLERANCE,
-            memory=MEMORY,
-        )
+        with threads_to_map(objective.scores.n_threads) as share:
+            found = minimize(
+                lambda change: objective.value_and_gradient(change, share),
+                np.zeros((dimension, dimension)) if start is None else start,
+                curvature=objective.curvature(),
+                iterations=self.iterations,
+                tolerance=TOLERANCE,
+                memory=MEMORY,
+            )
         largest = float(np.abs(found.gradient).max(initial=0.0))
         record = Descent(tau, ridge, found.iterations, found.evaluations, found.value, largest, found.converged)
         return QueryAdapter(found.point.astype(np.float32)), record

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nudge_rag.common import blas_threads
-from nudge_rag.common.blas_threads import count_threads, map_in_threads, one_blas_thread
+from nudge_rag.common.blas_threads import count_threads, map_in_threads, one_blas_thread, threads_to_map
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -85,6 +85,26 @@ def test_threads_have_linear_algebra_of_one_thread_each():
     assert [item for item, _, _ in found] == ["a", "b"]
     assert len({thread for _, thread, _ in found}) == 2
     assert {number for _, _, numbers in found for number in numbers} == {1}
+
+
+def test_threads_stay_while_the_context_lasts_and_each_has_linear_algebra_of_one_thread():
+    barrier = threading.Barrier(2)
+
+    def look(item):
+        barrier.wait(10)
+        return item, threading.get_ident(), counts()
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        with threads_to_map(2) as share:
+            first, second = list(share(look, ["a", "b"])), list(share(look, ["c", "d"]))
+            assert set(counts()) == {1}
+        assert set(counts()) == {2}
+        with threads_to_map(1) as share:
+            assert share is map
+            assert set(counts()) == {2}
+    assert [item for item, _, _ in first + second] == ["a", "b", "c", "d"]
+    assert {thread for _, thread, _ in first} == {thread for _, thread, _ in second}
+    assert {number for _, _, numbers in first + second for number in numbers} == {1}
 
 
 def test_little_work_and_one_thread_of_linear_algebra_stay_here():

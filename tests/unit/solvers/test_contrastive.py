@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nudge_rag import LabeledPairs, LabeledQueries, NudgeContrastive, tune
+from nudge_rag.common.blas_threads import threads_to_map
 from nudge_rag.common.similarity import score_matrix
 from nudge_rag.solvers.contrastive.objective import ContrastiveObjective
 from nudge_rag.stores import MappingStore
@@ -98,6 +99,29 @@ def test_value_and_gradient(sphere, lengths, block, uncovered_weight, monkeypatc
         assert gradient[at] == pytest.approx(slope, abs=1e-6)
 
 
+def test_threads_change_not_a_bit(monkeypatch):
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.objective.LOGITS_PER_BLOCK", 8)
+    one = objective(True, uncovered_weight=0.5)
+    vectors = one.originals + 0.1
+    value, gradient = one.value_and_gradient(vectors, 0.7)
+    with threads_to_map(3) as share:
+        for _ in range(20):
+            again, gradient_again = one.value_and_gradient(vectors, 0.7, share)
+            assert again == value
+            assert (gradient_again == gradient).all()
+
+
+def test_an_evaluation_is_shared_out_to_as_many_threads_as_it_has_blocks_and_is_worth(monkeypatch):
+    module = "nudge_rag.solvers.contrastive.objective"
+    asked = []
+    monkeypatch.setattr(f"{module}.count_threads", lambda work: asked.append(work) or 4)
+    # 9 queries and 4 nodes of 5 numbers: two rows to a block of 8 logits.
+    for logits, n_threads in ((8, 4), (20, 2), (36, 1)):
+        monkeypatch.setattr(f"{module}.LOGITS_PER_BLOCK", logits)
+        assert objective(False).n_threads == n_threads
+    assert set(asked) == {9 * 4 * (2 * 5 + 250)}
+
+
 @pytest.mark.parametrize("uncovered_weight", [0.0, 2.0])
 def test_convex_for_dot_products(uncovered_weight):
     one, rng = objective(sphere=False, uncovered_weight=uncovered_weight), np.random.default_rng(3)
@@ -185,7 +209,12 @@ def test_the_final_solution_learns_from_validation_labels_too():
     taus, strengths = zip(*fit.averaged, strict=True)
     joined = (np.concatenate([train[0], extra[0]]), [*train[1], *extra[1]])
     alone = NudgeContrastive(taus=taus, strength=strengths).fit(nodes, joined)
-    assert fit.vectors.tobytes() == alone.vectors.tobytes()
+    # Solved for from where the training labels led, and so not to the bit what is solved for from the originals.
+    moved = np.linalg.norm(alone.vectors - nodes[fit.rows], axis=1).mean()
+    assert np.linalg.norm(fit.vectors - alone.vectors, axis=1).mean() < 0.1 * moved
+    for warm, cold in zip(fit.descents[-len(taus) :], alone.descents, strict=True):
+        assert warm.objective == pytest.approx(cold.objective, rel=5e-3)
+    assert (fit.vectors[-1] != nodes[20]).any()
     kept = NudgeContrastive(refit=False).fit(nodes, train, extra)
     assert kept.rows.tolist() == list(range(12))
     assert kept.gamma == fit.gamma
@@ -354,3 +383,25 @@ def test_a_descent_from_another_solution_ends_where_that_from_the_originals_does
     assert np.allclose(np.linalg.norm(warm.vectors, axis=1), lengths) == (similarity == "cosine")
     again = solver.starting_from(whole.rows, whole.vectors).fit(nodes, (queries, answers))
     assert again.descents[0].evaluations <= 3
+
+
+@pytest.mark.parametrize("most_kept", [10_000_000, 1])
+def test_a_descent_starts_from_the_solutions_that_an_average_is_made_of_if_they_were_kept(most_kept, monkeypatch):
+    monkeypatch.setattr("nudge_rag.solvers.contrastive.solver.MOST_KEPT", most_kept)
+    nodes, train, _, _ = problem()
+    points = [(0.05, 3.0), (0.2, 30.0)]
+    solver = NudgeContrastive(iterations=100).at_points(points)
+    fit = solver.fit(nodes, train)
+    alone = [NudgeContrastive(iterations=100).at_points([point]).fit(nodes, train) for point in points]
+    again = solver.starting_from_fit(fit).fit(nodes, train)
+    if most_kept == 1:
+        assert fit.parts == ()
+        # The average is no solution of either point: both descend again.
+        assert all(descent.iterations > 1 for descent in again.descents)
+    else:
+        for part, one in zip(fit.parts, alone, strict=True):
+            assert (part == one.vectors).all()
+        # Each begins where it ended: one step tells that there is nothing left to gain.
+        assert [descent.iterations for descent in again.descents] == [1, 1]
+    assert np.abs(again.vectors - fit.vectors).max() < 0.05
+    assert alone[0].parts == ()

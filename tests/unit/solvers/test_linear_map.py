@@ -158,3 +158,23 @@ def test_a_map_that_harms_held_out_nodes_is_not_chosen():
 def test_bad_settings(name, values):
     with pytest.raises(ValueError, match=f"{name} must be positive, got"):
         LinearMap(**{name: values})
+
+
+@pytest.mark.parametrize("in_cache", [1, 7, 250_000])
+def test_rows_are_mapped_in_parts_and_bad_ones_named_by_their_number_among_all(in_cache, monkeypatch):
+    monkeypatch.setattr("nudge_rag.common.arrays.NUMBERS_IN_CACHE", in_cache)
+    rng = np.random.default_rng(0)
+    change, rows = rng.normal(size=(3, 3)), rng.normal(size=(8, 3))
+    rows[5] = np.linalg.svd(np.eye(3) + change)[2][0]
+    mapped = QueryAdapter(change)(rows)
+    for row, found in zip(rows, mapped, strict=True):
+        there = row + change @ row
+        assert found == pytest.approx(np.linalg.norm(row) * there / np.linalg.norm(there), abs=1e-12)
+    assert mapped.dtype == np.float64
+    rows[6] = 0
+    with pytest.raises(ValueError, match="query embeddings row 6 is a zero vector"):
+        QueryAdapter(change)(rows)
+    rows[6, 1] = np.nan
+    with pytest.raises(ValueError, match="query embeddings row 6 holds NaN"):
+        QueryAdapter(change)(rows)
+    assert QueryAdapter(change)(np.zeros((0, 3))).shape == (0, 3)
