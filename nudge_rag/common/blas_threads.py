@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -101,7 +102,13 @@ def threads_to_map(n_threads: int) -> Iterator[Map]:
     from concurrent.futures import ThreadPoolExecutor
 
     with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
-        yield pool.map
+
+        def share(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+            # What numpy does about overflows holds in threads as it does here.
+            context = copy_context()
+            return pool.map(lambda item: context.copy().run(function, item), items)
+
+        yield share
 
 
 def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: int) -> list[R]:

@@ -72,23 +72,27 @@ class Geometry:
         """(m,) the metric of each validation query if no node moves."""
         return self.scorer.per_query(self.nodes[self.rows])
 
-    def with_mapped_queries(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
-        """The same nodes, searched from mapped queries; each fold has a map of its own."""
-        train, val = map_labels(self.train, adapter), map_labels(self.val, adapter)
-        return replace(self, train=train, val=val, held=self.held.with_adapters(of_folds), prefix="map")
+    def with_mapped_queries(self, adapter: QueryAdapter) -> Geometry:
+        """The same nodes, searched from mapped queries; those of the folds stay as they are."""
+        return replace(self, train=map_labels(self.train, adapter), val=map_labels(self.val, adapter), prefix="map")
 
-    def with_mapped_nodes(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter]) -> Geometry:
-        """The same queries among mapped nodes; each fold has a map of its own."""
+    def with_mapped_nodes(self, adapter: QueryAdapter) -> Geometry:
+        """The same queries among mapped nodes; those of the folds stay as they are."""
         nodes, background = map_space(self.nodes, self.background, adapter)
         return replace(
             self,
             train=without_scores(self.train),
             val=without_scores(self.val),
-            held=self.held.with_mapped_nodes(of_folds),
             nodes=nodes,
             background=background,
             prefix="node map",
         )
+
+    def map_with(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter], *, of_nodes: bool) -> Geometry:
+        """All queries mapped, or all nodes; each fold has a map of its own."""
+        mapped = self.with_mapped_nodes(adapter) if of_nodes else self.with_mapped_queries(adapter)
+        held = self.held.with_mapped_nodes(of_folds) if of_nodes else self.held.with_adapters(of_folds)
+        return replace(mapped, held=held)
 
 
 def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:

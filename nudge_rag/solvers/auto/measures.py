@@ -12,7 +12,7 @@ import numpy as np
 from nudge_rag.common.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from nudge_rag.evaluation.student import students_t
 from nudge_rag.solvers.auto.geometry import Chooser, Geometry
-from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects, share_of_uncovered
+from nudge_rag.solvers.auto.held_out_nodes import FEW_NODES, GroupEffects
 from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.offset import shift_of_offset
 from nudge_rag.solvers.labels import PreparedLabels
@@ -33,18 +33,18 @@ class Measures:
 
     Args:
         chooser: tolerance, and share of uncovered queries.
-        labelled: all labels.
+        rare_share: of tomorrow's queries, those of rarely asked nodes (`share_of_uncovered` of all labels).
         judged: the validation queries.
         rows: increasing rows of the nodes that may move.
         before: (m,) the metric of the validation queries as all nodes are.
     """
 
     def __init__(
-        self, chooser: Chooser, labelled: PreparedLabels, judged: PreparedLabels, rows: IntArray, before: Float64Array
+        self, chooser: Chooser, rare_share: float, judged: PreparedLabels, rows: IntArray, before: Float64Array
     ) -> None:
         self._before, self._tolerance = before, chooser.tolerance
         self._covered = _covered_queries(judged.query_of_pair, np.isin(judged.node_of_pair, rows))
-        self._rare = share_of_uncovered(labelled)
+        self._rare = rare_share
         given = chooser.uncovered_share
         self._uncovered = max(self._rare, LEAST_SHARE) if given is None else given
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -70,10 +70,12 @@ class OtherReaches:
             gain: what the best setting without a map is expected to gain.
             of_nodes: whether all nodes pass the map rather than all queries.
         """
-        plain = self._plain
-        map_to = plain.with_mapped_nodes if of_nodes else plain.with_mapped_queries
-        mapped = map_to(self._adapter, self._of_folds)
-        best = max([self._measures.measure_map(mapped, mapped.prefix), *self._nudged(mapped)], key=_expected)
+        nudges = self._nudges(of_nodes=of_nodes)
+        mapped = self._plain.map_with(self._adapter, self._of_folds, of_nodes=of_nodes)
+        tried = [self._measures.measure_map(mapped, mapped.prefix)]
+        if nudges is not None:
+            tried += self._lowered(mapped, *nudges)
+        best = max(tried, key=_expected)
         without = max((_expected(one) for one in self._known_again), default=0.0)
         reach = "nodes" if of_nodes else "queries"
         return replace(
@@ -88,32 +90,30 @@ class OtherReaches:
     def _known_again(self) -> list[TriedSetting]:
         """The nudges without a map, measured on the same folds as those on top of one."""
         known = self._known
-        if known is None:
-            return []
-        of_folds = known.of_folds[: len(self._plain.held.training_vectors)]
-        return list(self._lowered(self._plain, known.solver.name, known.fit, of_folds))
+        return [] if known is None else self._lowered(self._plain, known.fit, known.of_folds[: len(self._of_folds)])
 
-    def _nudged(self, mapped: Geometry) -> Iterator[TriedSetting]:
-        known = self._known
+    def _nudges(self, *, of_nodes: bool) -> tuple[NudgeFit, list[FloatArray]] | None:
+        """Nudges on top of the map, a few steps from those without one: of all labels, and of each fold."""
+        known, plain = self._known, self._plain
         if known is None:
-            return
-        of_nodes = mapped.nodes is not self._plain.nodes
-        adapters = [self._adapter, *self._of_folds]
+            return None
+        solver = known.solver.with_iterations(ITERATIONS)
         starts = [known.fit.vectors, *known.of_folds[: len(self._of_folds)]]
         if of_nodes:
+            adapters = [self._adapter, *self._of_folds]
             starts = [adapter.apply_to_nodes(start) for adapter, start in zip(adapters, starts, strict=True)]
-        solver = known.solver.with_iterations(ITERATIONS)
+        # One after the other: of many labels, copies of all and of the folds would not fit together.
+        mapped = plain.with_mapped_nodes(self._adapter) if of_nodes else plain.with_mapped_queries(self._adapter)
         fit = solver.starting_from(known.fit.rows, starts[0]).fit(
             mapped.nodes, mapped.train, background=mapped.background
         )
-        of_folds = mapped.held.solutions_from(solver, starts[1:])
-        yield from self._lowered(mapped, known.solver.name, fit, of_folds)
+        del mapped
+        held = plain.held.with_mapped_nodes(self._of_folds) if of_nodes else plain.held.with_adapters(self._of_folds)
+        return fit, held.solutions_from(solver, starts[1:])
 
-    def _lowered(
-        self, geometry: Geometry, name: str, fit: NudgeFit, of_folds: Sequence[FloatArray]
-    ) -> Iterator[TriedSetting]:
-        settings = [(offset, name, None) for offset in OFFSETS]
-        yield from self._measures.measure_lowered(geometry, fit, of_folds, settings, keep_lengths=True)
+    def _lowered(self, geometry: Geometry, fit: NudgeFit, of_folds: Sequence[FloatArray]) -> list[TriedSetting]:
+        settings = [(offset, fit.solver, None) for offset in OFFSETS]
+        return self._measures.measure_lowered(geometry, fit, of_folds, settings, keep_lengths=True)
 
 
 def _expected(one: TriedSetting) -> float:

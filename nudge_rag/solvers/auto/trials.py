@@ -11,7 +11,7 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.solvers.auto.folds import FoldPlan
 from nudge_rag.solvers.auto.geometry import Chooser, Geometry
-from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes, share_of_uncovered
 from nudge_rag.solvers.auto.lowered import FixedSolver, LoweredSolver
 from nudge_rag.solvers.auto.measures import Measures
 from nudge_rag.solvers.auto.other_reaches import KnownNudges, OtherReaches
@@ -89,7 +89,8 @@ class SolverTrials:
             enough_nodes=ENOUGH_NODES if self._many else None,
             covered_too=self._few,
         )
-        self._labelled, self._judged = labelled, judged
+        # Of all labels no copy of the queries is kept.
+        self._rare_share, self._n_queries, self._judged = share_of_uncovered(labelled), labelled.n_queries, judged
         self._plain = self._geometry(train, val, background)
         self._measures = self._measures_of(self._plain)
         self._known: KnownNudges | None = None
@@ -121,7 +122,7 @@ class SolverTrials:
         self._point = chosen.tau, chosen.ridge
         adapter, _ = self._map.fit_at(self._nodes, plain.train, *self._point)
         of_folds = self._map.fit_folds(self._nodes, plain.held, *self._point)
-        mapped = (plain.with_mapped_nodes if of_nodes else plain.with_mapped_queries)(adapter, of_folds)
+        mapped = plain.map_with(adapter, of_folds, of_nodes=of_nodes)
         yield self._measures.measure_map(mapped, f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}")
         yield from self._contrastive(mapped, keep_lengths=True)
 
@@ -148,7 +149,7 @@ class SolverTrials:
         del self._plain, self._measures
         if vectors is not None:
             del plain, measures
-            most = max(FEWEST_COMPETITORS, ROUGH_PRODUCTS // max(1, self._labelled.n_queries))
+            most = max(FEWEST_COMPETITORS, ROUGH_PRODUCTS // max(1, self._n_queries))
             train, val = (without_scores(part) for part in self._parts)
             plain = self._geometry(train, val, vectors[:most])
             measures = self._measures_of(plain)
@@ -164,7 +165,7 @@ class SolverTrials:
         return Geometry(chooser, train, judged, held, self._nodes, self._rows, background)
 
     def _measures_of(self, geometry: Geometry) -> Measures:
-        return Measures(self._chooser, self._labelled, self._judged, self._rows, geometry.before)
+        return Measures(self._chooser, self._rare_share, self._judged, self._rows, geometry.before)
 
     def _steps(self, name: str, kind: Callable[..., Any], solver: Any) -> Iterator[TriedSetting]:
         plain, similarity = self._plain, self._chooser.similarity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -105,6 +106,18 @@ def test_threads_stay_while_the_context_lasts_and_each_has_linear_algebra_of_one
     assert [item for item, _, _ in first + second] == ["a", "b", "c", "d"]
     assert {thread for _, thread, _ in first} == {thread for _, thread, _ in second}
     assert {number for _, _, numbers in first + second for number in numbers} == {1}
+
+
+def test_numpy_treats_errors_in_threads_as_it_does_here():
+    def divide(item):
+        return float(np.float64(item) / np.float64(0))
+
+    with threads_to_map(2) as share:
+        with np.errstate(divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert list(share(divide, [1, -1])) == [np.inf, -np.inf]
+        with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+            list(share(divide, [1, -1]))
 
 
 def test_little_work_and_one_thread_of_linear_algebra_stay_here():

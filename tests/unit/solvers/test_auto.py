@@ -229,7 +229,9 @@ def test_one_covered_query_has_no_interval_and_few_have_students():
     nodes, train, (queries, answers), _, _ = confusing()
     size = {"n_nodes": len(nodes), "dimension": nodes.shape[1], "dtype": nodes.dtype}
     labelled, judged = prepare_labels(train, "t", **size), prepare_labels((queries, answers), "v", **size)
-    measures = Measures(AutoSolver(metric="MRR@10"), labelled, judged, np.arange(len(nodes)), np.zeros(len(queries)))
+    measures = Measures(
+        AutoSolver(metric="MRR@10"), share_of_uncovered(labelled), judged, np.arange(len(nodes)), np.zeros(len(queries))
+    )
     one = measures._candidate("nudge-n", 0.1, 0.5, np.array([0.2]), None)
     assert (one.covered, one.covered_low, one.covered_high) == (0.2, None, None)
     assert harms_nobody(one)
