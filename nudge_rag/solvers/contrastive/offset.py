@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nudge_rag.common.arrays import Float64Array, FloatArray, row_blocks, unit_rows
+from nudge_rag.common.arrays import Float64Array, FloatArray, as_matrix, row_blocks, unit_rows
 from nudge_rag.solvers.scoring.shifts import Shift
 
 __all__ = ["common_direction", "lower_scores", "shift_of_offset"]
 
 # Of the mean variance of a coordinate: enough for directions that few queries have told of.
 RIDGE = 0.2
+# The mean of about so many queries is near that of all.
+SAMPLE = 1_024
 
 
 def common_direction(queries: FloatArray) -> Float64Array:
@@ -24,19 +26,29 @@ def common_direction(queries: FloatArray) -> Float64Array:
         >>> common_direction(np.array([[0.6, 0.8], [0.6, -0.8]])).round(6).tolist()
         [1.666667, 0.0]
     """
-    mean, covariance = np.zeros(queries.shape[1]), np.zeros((queries.shape[1], queries.shape[1]))
+    dimension = queries.shape[1]
+    sample = _units(queries[:: -(-len(queries) // SAMPLE)])
+    centre = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
+    total, covariance = np.zeros(dimension), np.zeros((dimension, dimension))
     for part in row_blocks(len(queries)):
-        # Products in the queries' own precision: the ridge is far above what rounding adds.
-        units = unit_rows(queries[part])
-        mean += units.sum(axis=0, dtype=np.float64)
-        covariance += units.T @ units
-    mean /= len(queries)
-    covariance = covariance / len(queries) - np.outer(mean, mean)
-    ridge = RIDGE * float(np.trace(covariance)) / len(mean)
-    # The ridge bounds the condition by d / RIDGE; without any spread there is nothing to solve.
-    direction = np.linalg.solve(covariance + ridge * np.eye(len(mean)), mean) if ridge > 0 else mean
+        # Seen from near their mean, so that products in the queries' own precision tell how little they differ.
+        apart = _units(queries[part]) - centre
+        total += apart.sum(axis=0, dtype=np.float64)
+        covariance += apart.T @ apart
+    away = total / len(queries)
+    mean = centre + away
+    covariance = covariance / len(queries) - np.outer(away, away)
+    spread = float(np.trace(covariance))
+    direction = mean
+    if spread > np.finfo(sample.dtype).eps ** 2:  # less is what rounding made of queries that are the same
+        # The ridge bounds the condition by d / RIDGE.
+        direction = np.linalg.solve(covariance + RIDGE * spread / dimension * np.eye(dimension), mean)
     score = float(direction @ mean)
     return np.asarray(direction / score) if score > 0 else np.zeros_like(mean)
+
+
+def _units(queries: FloatArray) -> FloatArray:
+    return unit_rows(as_matrix(queries, "query embeddings"))
 
 
 def lower_scores(vectors: FloatArray, direction: Float64Array, offset: float, *, keep_lengths: bool) -> FloatArray:

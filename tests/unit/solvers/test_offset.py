@@ -41,6 +41,25 @@ def test_one_query_and_queries_that_cancel_out():
     assert common_direction(np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("n_queries", [1, 2, 50, 1_500])
+@pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-4, 1e-2])
+def test_of_queries_that_hardly_differ_it_is_their_mean_in_single_precision_too(n_queries, apart):
+    rng = np.random.default_rng(3)
+    queries = (rng.normal(size=384) + apart * rng.normal(size=(n_queries, 384))).astype(np.float32)
+    units = unit(queries.astype(np.float64))
+    # The vector that all of them score 1 with: no other one is shorter.
+    direction = common_direction(queries)
+    np.testing.assert_allclose(units @ direction, 1, atol=1e-4)
+    assert np.linalg.norm(direction) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16, np.float32])
+def test_common_direction_of_numbers_of_another_kind(dtype):
+    queries = np.random.default_rng(4).integers(0, 5, size=(40, 6)).astype(dtype)
+    queries[:, 0] += 1
+    np.testing.assert_allclose(common_direction(queries), common_direction(queries.astype(np.float64)), atol=1e-5)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_fall_by_the_offset(similarity, dtype):
