@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Map", "count_threads", "map_in_threads", "one_blas_thread", "threads_to_map"]
@@ -17,6 +18,9 @@ R = TypeVar("R")
 
 # Of less work, threads are not worth their start: multiplications, some hundredths of a second.
 WORTH_THREADS = 5e8
+
+# Items that are begun before they are asked for, of each thread: it never waits for those who ask.
+AHEAD = 2
 
 # Held by the one thread that has set the limit, and will lift it.
 _LIMITED = threading.Lock()
@@ -86,7 +90,8 @@ def threads_to_map(n_threads: int) -> Iterator[Map]:
     """Threads that apply functions of small products to items, as often as one likes while the context lasts.
 
     Linear algebra of this process has one thread meanwhile. Results do not depend on the number of threads if what is
-    done with them is done in their order.
+    done with them is done in their order. Only a few items are looked at ahead of the one that is asked for: results do
+    not pile up. If no thread can be started, as when the interpreter ends, this one does the work.
 
     Args:
         n_threads: as `count_threads` says; 1 for none but this, which leaves linear algebra as it is.
@@ -96,19 +101,49 @@ def threads_to_map(n_threads: int) -> Iterator[Map]:
         ...     sum(share(lambda size: size**2, [1, 2, 3])), list(share(str, [1, 2]))
         (14, ['1', '2'])
     """
-    if n_threads < 2:
+    pool = _start_pool(n_threads) if n_threads > 1 else None
+    if pool is None:
         yield map
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
+    with one_blas_thread():
 
         def share(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
             # What numpy does about overflows holds in threads as it does here.
             context = copy_context()
-            return pool.map(lambda item: context.copy().run(function, item), items)
+            return _in_order(pool, lambda item: context.copy().run(function, item), items, AHEAD * n_threads)
 
-        yield share
+        try:
+            yield share
+        finally:
+            # What nobody asks for any more, after an error or Ctrl-C, is not waited for.
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_pool(n_threads: int) -> Any:
+    try:
+        from concurrent.futures import ThreadPoolExecutor
+    except RuntimeError:  # it cannot be imported any more once the interpreter ends
+        return None
+    return ThreadPoolExecutor(n_threads)
+
+
+def _in_order(pool: Any, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    waiting: deque[Callable[[], R]] = deque()
+    for item in items:
+        waiting.append(_submit(pool, function, item))
+        if len(waiting) == ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
+
+
+def _submit(pool: Any, function: Callable[[T], R], item: T) -> Callable[[], R]:
+    """What gives the function's result, or raises what it raised."""
+    try:
+        result: Callable[[], R] = pool.submit(function, item).result
+    except RuntimeError:  # no thread starts: the interpreter ends, or there are as many as the system allows
+        return partial(function, item)
+    return result
 
 
 def map_in_threads(function: Callable[[T], R], items: Sequence[T], n_threads: int) -> list[R]:

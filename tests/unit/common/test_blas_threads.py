@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -118,6 +120,66 @@ def test_numpy_treats_errors_in_threads_as_it_does_here():
             assert list(share(divide, [1, -1])) == [np.inf, -np.inf]
         with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
             list(share(divide, [1, -1]))
+
+
+def test_results_that_nobody_asks_for_yet_do_not_pile_up():
+    begun = []
+
+    def look(item):
+        begun.append(item)
+        return item
+
+    with threads_to_map(2) as share:
+        for number, item in enumerate(share(look, range(100))):
+            time.sleep(0.001)  # the others would be done long ago
+            assert item == number
+            assert len(begun) <= number + 2 * blas_threads.AHEAD
+
+
+def test_after_an_error_nothing_more_is_begun_and_no_thread_is_left():
+    begun, before = [], threading.active_count()
+
+    def look(item):
+        begun.append(item)
+        time.sleep(0.01)
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        with pytest.raises(KeyboardInterrupt), threads_to_map(2) as share:
+            for _ in share(look, range(100)):
+                raise KeyboardInterrupt
+        assert set(counts()) == {2}
+    assert len(begun) <= 2 * blas_threads.AHEAD
+    assert threading.active_count() == before
+
+
+def test_this_thread_does_the_work_if_no_other_can_be_started(monkeypatch):
+    here = threading.get_ident()
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    def look(item):
+        if item == 3:
+            raise ValueError(f"item {item}")
+        return item, threading.get_ident()
+
+    with threads_to_map(2) as share:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert list(share(look, [1, 2])) == [(1, here), (2, here)]
+        with pytest.raises(ValueError, match="item 3"):
+            list(share(look, [1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("imported", ["import concurrent.futures.thread", "pass"])
+def test_threads_are_asked_for_while_the_interpreter_ends(imported):
+    code = f"""
+import atexit
+from nudge_rag.common.blas_threads import map_in_threads
+{imported}
+atexit.register(lambda: print(map_in_threads(lambda item: item**2, [1, 2, 3], 2)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("[1, 4, 9]", "")
 
 
 def test_little_work_and_one_thread_of_linear_algebra_stay_here():
