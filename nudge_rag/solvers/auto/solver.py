@@ -17,6 +17,7 @@ from nudge_rag.common.progress import track
 from nudge_rag.common.similarity import Similarity
 from nudge_rag.evaluation.metrics import Metric, parse_metric
 from nudge_rag.solvers.auto.geometry import map_space
+from nudge_rag.solvers.auto.lowered import FixedSolver
 from nudge_rag.solvers.auto.selection import TriedSetting, choose_setting
 from nudge_rag.solvers.auto.trials import SolverTrials
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
@@ -179,7 +180,7 @@ class AutoSolver:
         elif adapter is not None:
             both = map_labels(both, adapter)
         final = best.final if chosen is not None and best.final is not None else None
-        whole = (final or NudgeN(gamma=0.0, similarity=self.similarity)).fit(nodes, both, background=background)
+        whole = _solve(final or NudgeN(gamma=0.0, similarity=self.similarity), nodes, both, background)
         return replace(
             best.fit,
             rows=whole.rows,
@@ -218,6 +219,13 @@ class AutoSolver:
         except Exception as error:  # rough figures are no reason to lose the result
             logger.warning("what other reaches would give is not estimated: %s: %s", type(error).__name__, error)
             return []
+
+
+def _solve(solver: FixedSolver, nodes: FloatArray, labels: LabeledQueries, background: Any) -> NudgeFit:
+    with warnings.catch_warnings():
+        # Of queries without answers the training and the validation part have told.
+        warnings.filterwarnings("ignore", message=".* queries have no answers")
+        return solver.fit(nodes, labels, background=background)
 
 
 def _brings_scores(part: LabelsLike) -> bool:

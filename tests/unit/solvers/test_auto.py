@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -393,6 +394,18 @@ def test_a_lowered_solver_lowers_what_its_solver_finds():
 
 
 @pytest.mark.slow
+def test_queries_without_answers_are_warned_of_once_for_each_part():
+    nodes, train, val, *_ = confusing()
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        AutoSolver().fit(nodes, *((part[0], [[], *part[1][1:]]) for part in (train, val)))
+    told = [str(warning.message) for warning in raised if "no answers" in str(warning.message)]
+    assert told == [
+        f"1 of {len(part[1])} {name} queries have no answers: left out"
+        for name, part in (("training", train), ("validation", val))
+    ]
+
+
 def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
     nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
     fit = AutoSolver(metric="MRR@10").fit(nodes, train, val)
