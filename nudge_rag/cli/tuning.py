@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands", "describe_nudge", "push_nudge"]
 
+# What of `Nudge.to_dict` the command line tells; the rest is in the report and in what ``--output`` saves.
+TOLD = ("improves", "solver", "gamma", "nodes", "summary", "comparison", "judgement", "tried", "other_reaches")
+
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the parsers of the group."""
@@ -155,15 +158,8 @@ def _tune(arguments: argparse.Namespace) -> Outcome:
 
 def describe_nudge(nudge: Nudge) -> dict[str, Any]:
     """Return a nudge as plain values, without its vectors."""
-    return {
-        "improves": nudge.improves,
-        "solver": nudge.solver,
-        "gamma": nudge.gamma,
-        "nodes": len(nudge.ids),
-        "summary": nudge.summary,
-        "comparison": None if nudge.comparison is None else nudge.comparison.to_dict(),
-        "judgement": None if nudge.judgement is None else nudge.judgement.to_dict(),
-    }
+    told = nudge.to_dict()
+    return {name: told[name] for name in TOLD}
 
 
 def _push(arguments: argparse.Namespace) -> Outcome:

@@ -16,7 +16,7 @@ import numpy
 import pytest
 
 import nudge_rag
-from nudge_rag import LabeledPairs, open_store
+from nudge_rag import LabeledPairs, Nudge, open_store
 from nudge_rag.cli import main
 from nudge_rag.cli.secrets import mask_secrets, secrets_of
 from tests.cli import shop
@@ -77,6 +77,17 @@ def test_from_clicks_to_a_push_and_back(command, application, tmp_path):
     assert command.answer("prune", application, "--yes") == {"removed": [name]}
     assert command.answer("versions", application) == {"versions": []}
     assert command.answer("repair", application, "--yes", code=1) == {"found": [], "set_aside": []}
+
+
+def test_tune_tells_what_was_tried_and_what_other_reaches_would_give(command, application, tmp_path):
+    told = command.answer("tune", application, "clicks.csv", "--model", "shop:embed", "-o", "nudge")
+    saved = Nudge.load(tmp_path / "nudge", shop_store(tmp_path)).to_dict()
+    assert told["tried"] == saved["tried"]
+    assert [setting["chosen"] for setting in told["tried"]].count(True) == 1
+    assert told["other_reaches"] == saved["other_reaches"]
+    notes = " ".join(reach["note"] for reach in told["other_reaches"])
+    assert "reach='queries'" in notes
+    assert "reach='nodes'" in notes
 
 
 def test_a_history_in_a_folder_is_brought_to_the_store(command, application, tmp_path):
