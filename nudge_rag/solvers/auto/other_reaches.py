@@ -18,7 +18,7 @@ from nudge_rag.solvers.result import Candidate, NudgeFit
 __all__ = ["KnownNudges", "OtherReaches"]
 
 # The map is learned at one setting, in the middle of what `LinearMap` tries, in so many steps, from so many queries.
-TAU, RIDGE, STEPS, QUERIES = 0.03, 0.1, 8, 5_000
+TAU, RIDGE, STEPS, QUERIES = 0.03, 0.1, 8, 3_000
 # Nudges on top descend in so many steps, twice as often as an iteration of `NudgeContrastive` counts.
 ITERATIONS = 3
 # Cosines by which scores of moved nodes are lowered: every second one of those that are tried in full.

@@ -93,6 +93,7 @@ class SolverTrials:
         self._rare_share, self._n_queries, self._judged = share_of_uncovered(labelled), labelled.n_queries, judged
         self._plain = self._geometry(train, val, background)
         self._measures = self._measures_of(self._plain)
+        self._simplest: list[FloatArray] | None = None
         self._known: KnownNudges | None = None
         self._known_gain = 0.0
         self._map = LinearMap(metric=chooser.metric, similarity=chooser.similarity)
@@ -177,9 +178,10 @@ class SolverTrials:
             fixed = kind(gamma=share * first.gamma, similarity=similarity)
             whole = first if share == 1 else fixed.fit(self._nodes, plain.train, background=self._background)
             fit = replace(first, vectors=whole.vectors, gamma=share * first.gamma)
-            yield from self._lowered(
-                plain, name, fit, fixed, plain.held.solutions(fixed), keep_lengths=name != "nudge-m"
-            )
+            solutions = plain.held.solutions(fixed)
+            if self._many and name == NudgeN.name and share == 1:
+                self._simplest = solutions
+            yield from self._lowered(plain, name, fit, fixed, solutions, keep_lengths=name != "nudge-m")
 
     def _contrastive(self, geometry: Geometry, *, keep_lengths: bool) -> Iterator[TriedSetting]:
         """What validation chooses, and if that is small other points; of much validation without negatives too.
@@ -201,7 +203,7 @@ class SolverTrials:
             fixed = solver.at_points(points)
             # Validation has solved at its own points.
             whole = fit if points == fit.averaged else self._solved(geometry, fixed, fit)
-            solutions = geometry.held.solutions(self._of_folds(fixed))
+            solutions = self._solutions(geometry, self._of_folds(fixed))
             bold = list(self._averaged(geometry, fixed, whole, solutions))
             yield from bold
             self._remember(geometry, bold, KnownNudges(self._of_folds(fixed), whole, solutions))
@@ -210,6 +212,12 @@ class SolverTrials:
                 whole = self._solved(geometry, careful.starting_from_fit(whole), fit)
                 solutions = geometry.held.solutions_from(self._of_folds(careful), solutions)
                 yield from self._averaged(geometry, careful, whole, solutions)
+
+    def _solutions(self, geometry: Geometry, solver: NudgeContrastive) -> list[FloatArray]:
+        """Of each fold, what ``solver`` learns; of many labels from where NUDGE-N led, in fewer steps."""
+        if self._simplest is None or geometry is not self._plain:
+            return geometry.held.solutions(solver)
+        return geometry.held.solutions_from(solver, self._simplest)
 
     def _remember(self, geometry: Geometry, tried: Sequence[TriedSetting], known: KnownNudges) -> None:
         """Keep the nudges that are expected to gain most, if all reaches can begin from them."""

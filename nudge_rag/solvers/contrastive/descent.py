@@ -138,7 +138,7 @@ class ContrastiveDescent:
 
     def at(self, tau: float, strength: float, iterations: int, start: FloatArray | None = None) -> Point:
         """From the untouched nodes, or from a solution for the same nodes, to one strength; of no known value."""
-        objective, taken, asked, warm = self._objective(tau), 0, 0, start is not None
+        objective, taken, asked = self._objective(tau), 0, 0
         if start is None:
             start = objective.originals
             if self._bounds is not None:
@@ -147,7 +147,7 @@ class ContrastiveDescent:
                 start, begun = _descend(grouped, start, strength, first)
                 taken, asked = begun.iterations, begun.evaluations
         objective, left = self._refreshed(objective, start), max(1, iterations - taken)
-        found, record = _descend(objective, start, strength, left, by_node=warm)
+        found, record = _descend(objective, start, strength, left)
         record = replace(record, iterations=record.iterations + taken, evaluations=record.evaluations + asked)
         return Point(self._as_given(found), float("nan"), record, found)
 
@@ -294,16 +294,9 @@ def _log_sum_exp(logits: Float64Array) -> Float64Array:
 
 
 def _descend(
-    objective: ContrastiveObjective,
-    start: FloatArray,
-    strength: float,
-    iterations: int,
-    by_node: bool = False,
+    objective: ContrastiveObjective, start: FloatArray, strength: float, iterations: int
 ) -> tuple[FloatArray, Descent]:
-    """Where L-BFGS from ``start`` (c, d) ends, with one guess of the curvature or one for each node.
-
-    The latter pays from a solution for much the same labels: what is left to do differs by node.
-    """
+    """Where L-BFGS from ``start`` (c, d) ends."""
     n_threads = objective.n_threads
     # Products of groups are small.
     alone = one_blas_thread() if objective.groups is not None else nullcontext()
@@ -311,7 +304,7 @@ def _descend(
         found = minimize(
             lambda vectors: objective.value_and_gradient(vectors, strength, share),
             start,
-            curvature=objective.curvatures(strength) if by_node else objective.curvature(strength),
+            curvature=objective.curvatures(strength),
             iterations=iterations,
             tolerance=TOLERANCE,
             memory=MEMORY,

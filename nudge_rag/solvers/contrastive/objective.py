@@ -105,13 +105,8 @@ class ContrastiveObjective:
     def _at_lengths(self, rows: FloatArray, nodes: IntArray | slice = slice(None)) -> FloatArray:
         return rows if self.lengths is None else rows * self.lengths[nodes]
 
-    def curvature(self, strength: float) -> float:
-        """A rough guess of the second derivative by a node's vector at the originals, for a first step's length."""
-        per_node = len(self.queries) / max(1, len(self.originals))
-        return 2 * strength + COMMON_SHARE * (1 + self.uncovered_weight) * per_node / self.tau**2
-
     def curvatures(self, strength: float) -> Float64Array:
-        """The same for each node by its labels, (c, 1).
+        """A rough guess of the second derivative by each node's vector, (c, 1), for a first step's length.
 
         A node is drawn by its own labels, and repelled by queries of others, by about as many of them at every node.
         """
