@@ -135,12 +135,15 @@ def growth(sizes: list[int], here: Path) -> list[str]:
 
 
 def comparison(sets: list[str], base: Path, here: Path) -> list[str]:
-    lines = ["| set | commit | processor seconds | nDCG@10 |", "|---|---|---|---|"]
+    lines = ["| set | commit | processor seconds | seconds | nDCG@10 |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for name in sets:
         for checkout in (base, here):
             result = in_process(["--set", name], checkout)
-            lines.append(f"| {name} | {commit_of(checkout)} | {result['seconds']:.1f} | {100 * result['metric']:.1f} |")
+            lines.append(
+                f"| {name} | {commit_of(checkout)} | {result['seconds']:.1f} | {result['wall']:.1f} |"
+                f" {100 * result['metric']:.1f} |"
+            )
             print(lines[-1], flush=True)
     return lines
 
