@@ -8,10 +8,16 @@ import shutil
 import faiss
 import numpy as np
 import pytest
+from langchain_community.docstore.in_memory import InMemoryDocstore
+from langchain_community.vectorstores import FAISS
+from langchain_nudge import embedding_store as langchain_store
+from llama_index.core.schema import TextNode
 from llama_index.retrievers.nudge import embedding_store
 from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
 
 from nudge_rag.stores import FaissStore, UnknownIdError
+from nudge_rag.stores.access import replace_vectors_if
+from tests.support.builders.common import LangChainEmbeddings
 
 ROWS = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
 
@@ -60,6 +66,54 @@ def test_the_map_stores_colliding_ids_are_refused():
     vector_store._faiss_id_to_node_id_map.update({0: "a", 1: "b"})
     with pytest.raises(ValueError, match="several vectors under one id"):
         embedding_store(vector_store).read(["a"])
+
+
+def by_llama_index(inner):
+    """A store, and how its application deletes nodes."""
+    vector_store = FaissMapVectorStore(faiss.IndexIDMap2(inner))
+    vector_store.add([TextNode(id_=f"n{at}", embedding=row.tolist()) for at, row in enumerate(ROWS)])
+    return embedding_store(vector_store), vector_store.delete_nodes
+
+
+def by_langchain(inner):
+    vector_store = FAISS(LangChainEmbeddings(), inner, InMemoryDocstore(), {})
+    pairs = [(f"text {at}", row.tolist()) for at, row in enumerate(ROWS)]
+    vector_store.add_embeddings(pairs, ids=[f"n{at}" for at in range(50)])
+    return langchain_store(vector_store), vector_store.delete
+
+
+# FAISS renumbers nothing in an IVF index: it answers with the numbers of before, which those above it have given away.
+@pytest.mark.parametrize("framework", [by_llama_index, by_langchain])
+def test_an_ivf_index_from_which_vectors_were_removed_is_refused(framework):
+    inner = faiss.IndexIVFFlat(faiss.IndexFlatL2(8), 8, 4)
+    inner.train(ROWS)
+    store, delete = framework(inner)
+    assert store.read(["n3"]).tobytes() == ROWS[3].tobytes()
+    delete(["n0", "n20"])
+    for use in (
+        lambda: store.count(),
+        lambda: list(store.scan()),
+        lambda: store.read(["n3"]),
+        lambda: store.matching(["n3"], None),
+        lambda: store.search(ROWS[:1], 3),
+        lambda: store.replace(["n3"], ROWS[:1]),
+        lambda: replace_vectors_if(store, ["n3"], ROWS[3:4], ROWS[:1]),
+        lambda: FaissStore(store.index, {}),
+    ):
+        with pytest.raises(ValueError, match="not numbered by position: some were removed"):
+            use()
+    inner.nprobe = 4
+    distances, numbers = inner.search(ROWS, 1)
+    assert sorted(set(numbers[:, 0].tolist())) == [at for at in range(50) if at not in (0, 20)]
+    assert not np.delete(distances, [0, 20]).any()
+
+
+def test_an_ivf_index_with_ids_of_its_own_is_refused():
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(8), 8, 4)
+    index.train(ROWS)
+    index.add_with_ids(ROWS[:4], np.array([3, 1, 1, 0]))
+    with pytest.raises(ValueError, match="put ids of your own in an IndexIDMap"):
+        FaissStore(index, {0: "a", 1: "b", 3: "c"})
 
 
 def test_faiss_ids_without_a_node_are_left_alone_and_never_found():

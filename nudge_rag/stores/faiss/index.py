@@ -63,10 +63,26 @@ class FaissIndex:
         return np.array([self._inner.reconstruct(place) for place in places.tolist()], dtype=np.float32)
 
     def labels(self) -> IntArray:
-        """The FAISS id of each position."""
+        """The FAISS id of each position; ValueError if the vectors of an IVF index are not numbered by position."""
+        if self._ivf:
+            self._check_numbers()
         if self._mapped:
             return np.asarray(imported().vector_to_array(self._outer.id_map), dtype=np.int64)
         return np.arange(self.index.ntotal, dtype=np.int64)
+
+    def _check_numbers(self) -> None:
+        # FAISS gives no vectors by position if there are gaps: it leaves memory as it was in their place.
+        lists = self._inner.invlists
+        sizes = [lists.list_size(number) for number in range(lists.nlist)]
+        numbers = [imported().rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size]
+        n = self._inner.ntotal
+        held = np.concatenate([*numbers, np.zeros(0, dtype=np.int64)])
+        if len(held) != n or not np.array_equal(np.sort(held), np.arange(n)):
+            raise ValueError(
+                "the vectors of this IVF index are not numbered by position: some were removed, which leaves gaps that"
+                " neither framework nor IDMap knows of, or added under ids of their own: build it again, and put ids of"
+                " your own in an IndexIDMap around it"
+            )
 
     def positions(self, ids: Mapping[int, str]) -> dict[str, int]:
         """Position of each node id; ValueError if a node has two vectors, or two nodes share a FAISS id."""

@@ -73,6 +73,7 @@ class FaissStore(StoreAdapter):
         held_by: tuple[Any, str] | None = None,
     ) -> None:
         rows = FaissIndex(index)
+        rows.labels()  # refuses an index whose vectors cannot be told apart
         self._index, self._held_by = index, held_by
         self._ids = ids if callable(ids) else lambda: ids
         self._path = file_of(self._owner, persist_path)
