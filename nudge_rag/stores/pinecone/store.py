@@ -24,6 +24,8 @@ Filter = Mapping[str, Any]
 SIMILARITY: dict[str, Similarity] = {"cosine": "cosine", "dotproduct": "dot", "euclidean": "l2"}
 # Ids are part of a URL when they are fetched, and a page of ids has at most 100.
 IDS_PER_CALL = 100
+# Characters of the longest id that Pinecone takes; none is empty.
+LONGEST_ID = 512
 # Pinecone's own limit on top_k.
 LARGEST_K = 10_000
 
@@ -185,7 +187,7 @@ class PineconeStore(StoreAdapter):
         """Record ids by node id, of those that there may be."""
         distinct = list(dict.fromkeys(names))
         if self._node_id_of is None:
-            return {name: name for name in distinct}
+            return {name: name for name in distinct if 0 < len(name) <= LONGEST_ID}
         if any(name not in self._records for name in distinct):
             self._all_records()
         return {name: self._records[name] for name in distinct if name in self._records}

@@ -39,9 +39,15 @@ class Pinecone(Double):
             case ("POST", "/vectors/update"):
                 self.pending.append((1, body["id"], self.accepted(body["values"])))
                 return {}
+            case ("POST", "/vectors/delete"):
+                for name in body["ids"]:
+                    self.records.pop(name, None)
+                return {}
             case ("GET", "/vectors/fetch"):
                 if len(options["ids"]) > 100:
                     raise Refused(414, "URI too long")
+                if any(len(name) > 512 for name in options["ids"]):
+                    raise Refused(400, "vector ids have at most 512 characters")
                 found = {name: self.records[name] for name in options["ids"] if name in self.records}
                 answer = {"vectors": dict(found), "namespace": "", "usage": {"readUnits": 1}}
                 self.settle()
