@@ -270,15 +270,17 @@ def test_tune_push_and_rollback_from_a_new_process_bit_for_bit(built, tmp_path):
         assert built.contents() == contents
 
 
+def made_for(request, build, build_once):
+    changes_it = any(word in request.function.__name__ for word in ("replace", "history", "deleted"))
+    return (build if changes_it else build_once)(request.param, 60)
+
+
 class TestContract(StoreContract):
     """Our own adapters keep the contract that we ask of others'."""
 
-    test_deleted_nodes_are_gone = None  # the model of `tests/faults/test_model.py` deletes, each by its framework
-
     @pytest.fixture(params=builders())
     def made(self, request, build, build_once):
-        changes_it = any(word in request.function.__name__ for word in ("replace", "history"))
-        return (build if changes_it else build_once)(request.param, 60)
+        return made_for(request, build, build_once)
 
     @pytest.fixture
     def store(self, made):
@@ -291,3 +293,9 @@ class TestContract(StoreContract):
     @pytest.fixture
     def filtered(self, made):
         return made.even, {node for node in made.vectors if made.is_even(node)}
+
+    @pytest.fixture
+    def delete(self, made):
+        if isinstance(made.delete, str):
+            pytest.skip(made.delete)
+        return made.delete

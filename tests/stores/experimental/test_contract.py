@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.stores import test_contract as contract
 from tests.stores.test_catalog_table import test_an_opened_store_is_as_its_record_says  # noqa: F401
 from tests.stores.test_contract import (  # noqa: F401
     everything,
@@ -27,7 +28,7 @@ from tests.stores.test_contract import (  # noqa: F401
     test_vectors_are_those_that_the_framework_stored,
     test_what_was_read_can_be_put_back_bit_for_bit,
 )
-from tests.support.doubles.registry import only
+from tests.support.doubles.registry import every, only
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -50,3 +51,11 @@ def test_more_nodes_than_go_into_one_call(build, name):
     np.testing.assert_allclose(built.store.read(nodes[:700]), [-stored[node] for node in nodes[:700]], rtol=1e-5)
     assert built.same(built.store.read(nodes[700:]), [stored[node] for node in nodes[700:]])
     assert built.store.matching(nodes, built.even) == {node for node in nodes if built.is_even(node)}
+
+
+class TestContract(contract.TestContract):
+    """The adapters over doubles keep the contract that we ask of others'."""
+
+    @pytest.fixture(params=every())
+    def made(self, request, build, build_once):
+        return contract.made_for(request, build, build_once)

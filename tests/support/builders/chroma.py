@@ -32,7 +32,8 @@ def chroma(folder: Path, n: int, servers: Servers, *, by: str, space: str | None
     configuration: Any = {"hnsw": {"space": space, "ef_search": 500}} if space else None
     if by == "llama-index":
         collection = client.create_collection(name, configuration=configuration)
-        llama_index(ChromaVectorStore(chroma_collection=collection), n)
+        vector_store = ChromaVectorStore(chroma_collection=collection)
+        llama_index(vector_store, n)
     else:
         wrapped = Chroma(name, LangChainEmbeddings(), client=client, collection_configuration=configuration)
         for first in range(0, n, 5_000):  # the integration does not split what the server takes in parts only
@@ -53,7 +54,8 @@ def chroma(folder: Path, n: int, servers: Servers, *, by: str, space: str | None
             )
         return ChromaStore.open(folder / "chroma", name)
 
-    return Built(ChromaStore(collection), expected_vectors(n), contents, reopen, {"even": True})
+    delete = vector_store.delete_nodes if by == "llama-index" else wrapped.delete
+    return Built(ChromaStore(collection), expected_vectors(n), contents, reopen, {"even": True}, delete)
 
 
 def free_port() -> int:

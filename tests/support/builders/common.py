@@ -59,6 +59,7 @@ class LlamaIndexEmbedding(BaseEmbedding):
 
 
 Naming = Callable[[int], str]
+Delete = Callable[[list[str]], object]
 
 
 def plain_id(number: int) -> str:
@@ -73,13 +74,17 @@ def uuid_id(number: int) -> str:
 
 @dataclass
 class Built:
-    """A store under test, and what the tests need to know of it from outside."""
+    """A store under test, and what the tests need to know of it from outside.
+
+    ``delete`` deletes nodes as the framework does, past the adapter; or it says why nothing does.
+    """
 
     store: EmbeddingStore
     vectors: dict[str, np.ndarray]
     contents: Callable[[], Any]
     reopen: Callable[[], EmbeddingStore] | None
     even: Any
+    delete: Delete | str
     naming: Naming = plain_id
     embedded: list[str] = field(default_factory=lambda: calls)
 

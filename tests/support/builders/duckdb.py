@@ -60,6 +60,10 @@ def built(folder: Path, n: int, servers: Any, *, by: str, on_disk: bool = True, 
         connection = duckdb.connect(str(path))
         add_documents(DuckDB(connection=connection, embedding=LangChainEmbeddings(), table_name="nodes"), documents(n))
 
+    def delete_rows(ids: list[str]) -> None:
+        # LangChain's DuckDB has no way of its own.
+        connection.cursor().execute("DELETE FROM nodes WHERE list_contains(?, id)", [ids])
+
     def contents() -> Any:
         return sorted(connection.cursor().execute("SELECT * EXCLUDE embedding FROM nodes").fetchall())
 
@@ -69,6 +73,7 @@ def built(folder: Path, n: int, servers: Any, *, by: str, on_disk: bool = True, 
         contents,
         (lambda: DuckDBStore.open(path, "nodes", **options)) if on_disk else None,
         f"({'metadata_' if by == 'llama-index' else 'metadata'}::JSON->>'$.even')::BOOLEAN",
+        vector_store.delete_nodes if by == "llama-index" else delete_rows,
     )
 
 

@@ -56,7 +56,9 @@ def elasticsearch(folder: Path, n: int, servers: Servers, *, by: str, metric: st
     def reopen() -> Any:
         return nudge_rag.stores.ElasticsearchStore(client.Elasticsearch(double.url), name, **options)
 
-    return opened(vector_store, by, expected_vectors(n), contents, reopen, {"term": {"metadata.even": True}})
+    even = {"term": {"metadata.even": True}}
+    delete = vector_store.delete_nodes if by == "llama-index" else vector_store.delete
+    return opened(vector_store, by, expected_vectors(n), contents, reopen, even, delete)
 
 
 BUILDERS = {

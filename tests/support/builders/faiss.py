@@ -42,6 +42,13 @@ def even(node_id: str) -> bool:
     return any(node_id == plain_id(number) for number in range(0, 60, 2))
 
 
+NO_DELETION = {
+    "flat": "LlamaIndex' FaissVectorStore deletes no nodes: FaissMapVectorStore does",
+    "hnsw": "an HNSW index of FAISS removes no vectors",
+    "ivf": "an IVF index of FAISS from which a framework removed vectors is refused (tests/stores/test_faiss.py)",
+}
+
+
 def by_llama_index(
     folder: Path, n: int, servers: Any, *, kind: str, metric: int, mapped: str = "", persisted: bool = False
 ) -> Built:
@@ -59,7 +66,9 @@ def by_llama_index(
         )
 
     reopen = (lambda: FaissStore.open(path)) if path else None
-    return Built(llama_index_store(index, persist_path=path), expected_vectors(n), contents, reopen, even)
+    store = llama_index_store(index, persist_path=path)
+    delete = index.delete_nodes if mapped and kind == "flat" else NO_DELETION[kind]
+    return Built(store, expected_vectors(n), contents, reopen, even, delete)
 
 
 def by_langchain(folder: Path, n: int, servers: Any, *, kind: str, metric: int, persisted: bool = False) -> Built:
@@ -79,7 +88,14 @@ def by_langchain(folder: Path, n: int, servers: Any, *, kind: str, metric: int, 
         return embedding_store(loaded, persist_path=path)
 
     store = embedding_store(vector_store, persist_path=path)
-    return Built(store, expected_vectors(n), contents, reopen if path else None, even)
+
+    def delete(ids: list[str]) -> None:
+        vector_store.delete(ids)
+        if path:
+            vector_store.save_local(str(path.parent))
+
+    deletion = delete if kind == "flat" else NO_DELETION[kind]
+    return Built(store, expected_vectors(n), contents, reopen if path else None, even, deletion)
 
 
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT

@@ -20,13 +20,17 @@ def lance(folder: Path, n: int, servers: Any, *, by: str, metric: Any) -> Built:
         vector_store = LanceDBVectorStore(connection=connection, table_name="nodes")
         llama_index(vector_store, n)
         table = vector_store.table
+
+        def delete(ids: list[str]) -> None:
+            # Its own delete_nodes puts the ids in double quotes, which LanceDB takes for names of columns.
+            table.delete(f"id IN ({', '.join(map(repr, ids))})")
     else:
         vectorstore = LanceDB(connection, LangChainEmbeddings(), table_name="nodes", mode="append")
         rows = documents(n)
         vectorstore.add_texts(
             [row.page_content for row in rows], [row.metadata for row in rows], [str(row.id) for row in rows]
         )
-        table = vectorstore.get_table()
+        table, delete = vectorstore.get_table(), vectorstore.delete
     options: dict[str, Any] = {}
     if metric:
         table.create_index("vector", config=IvfFlat(distance_type=metric, num_partitions=2))
@@ -46,6 +50,7 @@ def lance(folder: Path, n: int, servers: Any, *, by: str, metric: Any) -> Built:
         contents,
         lambda: LanceStore.open(folder / "lance", "nodes", **options),
         "metadata.even = true",
+        delete,
     )
 
 

@@ -19,6 +19,7 @@ from nudge_rag.stores import MilvusStore
 from tests.support.builders.common import (
     DIMENSION,
     Built,
+    Delete,
     LangChainEmbeddings,
     Servers,
     documents,
@@ -29,7 +30,7 @@ from tests.support.builders.common import (
 names = itertools.count()
 
 
-def by_llama_index(uri: str, name: str, n: int, index: dict[str, Any]) -> None:
+def by_llama_index(uri: str, name: str, n: int, index: dict[str, Any]) -> Delete:
     vector_store = MilvusVectorStore(
         uri=uri,
         collection_name=name,
@@ -39,12 +40,14 @@ def by_llama_index(uri: str, name: str, n: int, index: dict[str, Any]) -> None:
         use_async_client=False,
     )
     llama_index(vector_store, n)
+    return vector_store.delete_nodes
 
 
-def by_langchain(uri: str, name: str, n: int, index: dict[str, Any]) -> None:
+def by_langchain(uri: str, name: str, n: int, index: dict[str, Any]) -> Delete:
     vectorstore = Milvus(LangChainEmbeddings(), name, connection_args={"uri": uri}, index_params=index)
     rows = documents(n)
     vectorstore.add_documents(rows, ids=[row.id for row in rows])
+    return vectorstore.delete
 
 
 def milvus(
@@ -61,7 +64,7 @@ def milvus(
 ) -> Built:
     uri = servers.address("milvus") if remote else str(folder / "milvus.db")
     name = f"nodes{next(names)}"
-    by(uri, name, n, {"metric_type": metric, "index_type": kind, "params": {}})
+    delete = by(uri, name, n, {"metric_type": metric, "index_type": kind, "params": {}})
     if alias:
         client = MilvusClient(uri)
         client.create_alias(name, f"live_{name}")
@@ -81,7 +84,7 @@ def milvus(
         stores.append(MilvusStore.open(uri, name))
         return stores[-1]
 
-    return Built(stores[0], expected_vectors(n), contents, reopen, "even == true")
+    return Built(stores[0], expected_vectors(n), contents, reopen, "even == true", delete)
 
 
 def release(client: MilvusClient, path: str) -> None:

@@ -59,7 +59,9 @@ def opensearch(folder: Path, n: int, servers: Servers, *, by: str, space: str, e
     def reopen() -> Any:
         return nudge_rag.stores.OpenSearchStore(opensearchpy.OpenSearch(double.url), name)
 
-    return opened(vector_store, by, vectors, contents, reopen, {"term": {"metadata.even": True}})
+    even = {"term": {"metadata.even": True}}
+    delete = vector_store.delete_nodes if by == "llama-index" else vector_store.delete
+    return opened(vector_store, by, vectors, contents, reopen, even, delete)
 
 
 BUILDERS = {

@@ -55,12 +55,22 @@ def built(folder: Path, n: int, servers: Any, *, kind: str, naming: Any = plain_
         kept = [path.read_bytes() for path in sorted(place.iterdir())]
         return [pyarrow.dataset.dataset(store.files()).to_table(columns=others).sort_by("number").to_pylist(), kept]
 
+    def delete(ids: list[str]) -> None:
+        # As whoever wrote them does: each file that holds such rows is written anew.
+        for path in place.glob("part-*.parquet"):
+            part = pyarrow.parquet.read_table(path)
+            names = part["node id"].cast(pyarrow.string())
+            gone = pyarrow.compute.is_in(names, value_set=pyarrow.array(ids, pyarrow.string()))
+            if pyarrow.compute.any(gone).as_py():
+                pyarrow.parquet.write_table(part.filter(pyarrow.compute.invert(gone)), path)
+
     return Built(
         store,
         vectors,
         contents,
         lambda: ParquetStore(place, id_column="node id"),
         pyarrow.compute.field("even"),
+        delete,
         naming,
     )
 

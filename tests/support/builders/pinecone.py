@@ -56,7 +56,13 @@ def pinecone(folder: Path, n: int, servers: Any, *, by: str, metric: str) -> Bui
     def reopen() -> Any:
         return nudge_rag.stores.PineconeStore(index_of(double), **options)
 
-    return opened(vector_store, by, expected_vectors(n), contents, reopen, {"even": True})
+    def delete(ids: list[str]) -> None:
+        if by == "langchain":
+            vector_store.delete(ids)
+        else:  # it takes the ids of its records, which begin with that of the document
+            vector_store.delete_nodes([f"a#document#{node}" for node in ids])
+
+    return opened(vector_store, by, expected_vectors(n), contents, reopen, {"even": True}, delete)
 
 
 BUILDERS = {

@@ -21,6 +21,7 @@ from nudge_rag.stores import PgVectorStore
 from tests.support.builders.common import (
     DIMENSION,
     Built,
+    Delete,
     LangChainEmbeddings,
     Servers,
     documents,
@@ -31,6 +32,8 @@ from tests.support.builders.common import (
 )
 
 numbers = itertools.count()
+# An adapter, its table, and how the integration deletes nodes.
+Made = tuple[PgVectorStore, str, Delete]
 
 
 class PostgresServer:
@@ -108,7 +111,7 @@ def with_driver(uri: str, driver: str) -> str:
     return uri.replace("postgresql://", f"postgresql+{driver}://")
 
 
-def by_llama_index(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+def by_llama_index(uri: str, table: str, n: int, index: bool) -> Made:
     vector_store = PGVectorStore(
         connection_string=with_driver(uri, "psycopg2"),
         async_connection_string=with_driver(uri, "asyncpg"),
@@ -119,10 +122,10 @@ def by_llama_index(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorS
     )
     llama_index(vector_store, n)
     options: dict[str, Any] = {"id_column": "node_id", "vector_column": "embedding"}
-    return PgVectorStore(uri, f"data_{table}", **options), f"data_{table}"
+    return PgVectorStore(uri, f"data_{table}", **options), f"data_{table}", vector_store.delete_nodes
 
 
-def by_langchain(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+def by_langchain(uri: str, table: str, n: int, index: bool) -> Made:
     for name in (table, f"{table}-other"):
         vectorstore = PGVector(
             LangChainEmbeddings(),
@@ -135,23 +138,25 @@ def by_langchain(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorSto
         if name == table:
             with vectorstore.session_maker() as session:
                 collection = vectorstore.get_collection(session).uuid
+            delete = vectorstore.delete
     only = f"collection_id = '{collection}'"
-    return PgVectorStore(uri, "langchain_pg_embedding", similarity="dot", only=only), "langchain_pg_embedding"
+    store = PgVectorStore(uri, "langchain_pg_embedding", similarity="dot", only=only)
+    return store, "langchain_pg_embedding", delete
 
 
-def by_langchain_v2(uri: str, table: str, n: int, index: bool) -> tuple[PgVectorStore, str]:
+def by_langchain_v2(uri: str, table: str, n: int, index: bool) -> Made:
     engine = PGEngine.from_connection_string(with_driver(uri, "psycopg"))
     engine.init_vectorstore_table(table, DIMENSION)
     vectorstore = LangChainPGVectorStore.create_sync(
         engine, LangChainEmbeddings(), table, distance_strategy=DistanceStrategy.EUCLIDEAN
     )
     vectorstore.add_documents(documents(n, uuid_id))
-    return PgVectorStore(uri, table, id_column="langchain_id", similarity="l2"), table
+    return PgVectorStore(uri, table, id_column="langchain_id", similarity="l2"), table, vectorstore.delete
 
 
 def postgres(folder: Path, n: int, servers: Servers, *, by: Any, even: str, naming: Any, index: bool = False) -> Built:
     uri, name = servers.address("postgres"), f"nodes{next(numbers)}"
-    store, table = by(uri, name, n, index)
+    store, table, delete = by(uri, name, n, index)
     again: dict[str, Any] = {"id_column": "node_id"}
     if by is by_langchain:
         again = {"similarity": "dot", "only": store._place.split(" ", 1)[1]}
@@ -164,7 +169,10 @@ def postgres(folder: Path, n: int, servers: Servers, *, by: Any, even: str, nami
             rows = connection.execute(f"SELECT to_jsonb(t) - 'embedding' FROM {table} t").fetchall()
         return sorted(repr({name: row[0][name] for name in sorted(row[0]) if "__beside_" not in name}) for row in rows)
 
-    return Built(store, expected_vectors(n, naming), contents, lambda: PgVectorStore(uri, table, **again), even, naming)
+    def reopen() -> PgVectorStore:
+        return PgVectorStore(uri, table, **again)
+
+    return Built(store, expected_vectors(n, naming), contents, reopen, even, delete, naming)
 
 
 BUILDERS = {

@@ -35,7 +35,8 @@ def qdrant(
         made = models.CreateAlias(collection_name="first", alias_name="nodes")
         client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
     if by == "llama-index":
-        llama_index(LlamaIndexQdrant("nodes", client=client, dense_vector_name=name or None), n, uuid_id)
+        vector_store = LlamaIndexQdrant("nodes", client=client, dense_vector_name=name or None)
+        llama_index(vector_store, n, uuid_id)
     else:
         vectorstore = QdrantVectorStore(
             client, "nodes", LangChainEmbeddings(), vector_name=name, distance=models.Distance(distance)
@@ -57,7 +58,8 @@ def qdrant(
 
     key = "even" if by == "llama-index" else "metadata.even"
     even = models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=True))])
-    built = Built(QdrantStore(client, "nodes"), vectors, contents, reopen if on_disk else None, even, uuid_id)
+    delete = vector_store.delete_nodes if by == "llama-index" else vectorstore.delete
+    built = Built(QdrantStore(client, "nodes"), vectors, contents, reopen if on_disk else None, even, delete, uuid_id)
     return built
 
 

@@ -54,6 +54,7 @@ def built(folder: Path, n: int, servers: Any, **options: Any) -> Built:
         contents,
         lambda: RedisStore.open(f"redis://127.0.0.1:{port}", index, prefix=prefix),
         "@even:[1 1]",
+        vectorstore.delete,
     )
 
 

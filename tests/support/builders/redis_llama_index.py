@@ -61,6 +61,7 @@ def built(folder: Path, n: int, servers: Any, **options: Any) -> Built:
         contents,
         lambda: RedisStore.open(f"redis://127.0.0.1:{port}", vector_store.index_name, prefix=prefix),
         "@even:[1 1]",
+        vector_store.delete_nodes,
     )
 
 

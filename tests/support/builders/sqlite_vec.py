@@ -34,6 +34,12 @@ def built(folder: Path, n: int, servers: Any, *, on_disk: bool = True) -> Built:
     def contents() -> Any:
         return [tuple(row) for row in connection.execute("SELECT rowid, text, metadata FROM nodes ORDER BY rowid")]
 
+    def delete(ids: list[str]) -> None:
+        # SQLiteVec has no way of its own. Its trigger takes new rows to the vectors, and none takes old ones.
+        with connection:
+            for table in ("nodes", "nodes_vec"):
+                connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(int(rowid),) for rowid in ids])
+
     def naming(number: int) -> str:
         return numbers[str(number)]
 
@@ -43,6 +49,7 @@ def built(folder: Path, n: int, servers: Any, *, on_disk: bool = True) -> Built:
         contents,
         (lambda: SQLiteVecStore.open(path, "nodes")) if on_disk else None,
         "json_extract(metadata, '$.even')",
+        delete,
         naming,
     )
 

@@ -43,7 +43,8 @@ def weaviate(folder: Path, n: int, servers: Any, *, by: str, distance: str, vect
     def reopen() -> Any:
         return nudge_rag.stores.WeaviateStore(double)
 
-    return opened(vector_store, by, expected_vectors(n, uuid_id), contents, reopen, even, uuid_id)
+    delete = vector_store.delete_nodes if by == "llama-index" else vector_store.delete
+    return opened(vector_store, by, expected_vectors(n, uuid_id), contents, reopen, even, delete, uuid_id)
 
 
 BUILDERS = {

@@ -87,6 +87,9 @@ class SearchEngine(Double):
                 return {index.name: {"mappings": index.mappings, "settings": {"index": index.settings}}}
             case (_, [name, "_search"]):
                 return self.search(self.index(name), body, {name: given[-1] for name, given in options.items()})
+            case ("POST", [name, "_delete_by_query"]):
+                found = self.passing(self.index(name), body["query"])
+                return {"deleted": sum(self.delete(self.index(name), node) for node in found), "failures": []}
             case (_, [name, "_refresh"]):
                 return {"_shards": {"failed": 0}}
         raise Refused(400, f"the double has no {method} {path}")
@@ -105,13 +108,16 @@ class SearchEngine(Double):
             try:
                 if action == "update" and node not in index.documents:
                     raise Refused(404, f"[{node}]: document missing")
-                before = copy.deepcopy(index.documents[node]) if action == "update" else {}
-                given = lines[at + 1]["doc"] if action == "update" else lines[at + 1]
-                self.store(index, node, {**before, **given})
+                if action == "delete":
+                    item["status"] = 200 if self.delete(index, node) else 404
+                else:
+                    before = copy.deepcopy(index.documents[node]) if action == "update" else {}
+                    given = lines[at + 1]["doc"] if action == "update" else lines[at + 1]
+                    self.store(index, node, {**before, **given})
             except Refused as refused:
                 item |= {"status": refused.status, "error": {"type": "refused", "reason": refused.reason}}
             items.append({action: item})
-            at += 2
+            at += 1 if action == "delete" else 2
         return {"errors": any("error" in next(iter(item.values())) for item in items), "items": items}
 
     def store(self, index: Index, node: str, source: dict[str, Any]) -> None:
@@ -121,6 +127,10 @@ class SearchEngine(Double):
             if name in kept:
                 vectors[name] = self.accepted(index.properties[name], np.array(kept.pop(name), dtype=np.float32))
         index.documents[node], index.vectors[node] = kept, vectors
+
+    def delete(self, index: Index, node: str) -> bool:
+        index.vectors.pop(node, None)
+        return index.documents.pop(node, None) is not None
 
     def accepted(self, mapping: dict[str, Any], vector: np.ndarray) -> np.ndarray:
         raise NotImplementedError

@@ -58,7 +58,10 @@ class Weaviate:
         self.updates = 0
         self.config = SimpleNamespace(get=bound(_ConfigCollection.get, self.configuration))
         self.aggregate = SimpleNamespace(over_all=bound(_AggregateCollection.over_all, self.total))
-        self.data = SimpleNamespace(update=bound(_DataCollection.update, self.update))
+        self.data = SimpleNamespace(
+            update=bound(_DataCollection.update, self.update),
+            delete_many=bound(_DataCollection.delete_many, self.delete_many),
+        )
         self.iterator = bound(Collection.iterator, self.everything)
         self.query = SimpleNamespace(
             near_vector=bound(_QueryCollection.near_vector, self.nearest),
@@ -82,6 +85,10 @@ class Weaviate:
         properties, _ = self.objects[uuid]
         self.updates += 1
         self.objects[uuid] = (properties, self.row(vector))
+
+    def delete_many(self, where: Any) -> None:
+        for name in [name for name, (properties, _) in self.objects.items() if passes(where, name, properties)]:
+            del self.objects[name]
 
     def row(self, vector: Any) -> np.ndarray:
         return np.array(vector[self.vector_name] if self.vector_name else vector, dtype=np.float32)
