@@ -111,6 +111,47 @@ def test_nodes_that_another_process_added_are_kept(framework, known):
         }
 
 
+def test_what_only_memory_has_stays_so_however_often_others_write(framework):
+    ours = framework()
+    adapter = ours.adapter()
+    adapter.read(["a"])
+    ours.delete("b")
+    ours.add("c", [9, 9, 9])
+    ours.add("unsaved", [1, 1, 1])
+    expected = {
+        "a": ours.expected("a", ROWS[0]),
+        "c": ours.expected("c", [9, 9, 9]),
+        "unsaved": ours.expected("unsaved", [1, 1, 1]),
+    }
+    for number in range(3):
+        theirs = framework()
+        theirs.add(f"new {number}", [0, 0, number + 1])
+        theirs.save()
+        adapter.read(["a"])
+        expected[f"new {number}"] = ours.expected(f"new {number}", [0, 0, number + 1])
+        assert ours.known() == expected
+    adapter.replace(["a"], -ROWS[:1])
+    expected["a"] = ours.expected("a", -ROWS[0])
+    assert framework().known() == ours.known() == expected
+    theirs = framework()
+    theirs.delete("unsaved")
+    theirs.save()
+    del expected["unsaved"]
+    adapter.read(["a"])
+    assert ours.known() == expected
+
+
+def test_what_memory_deleted_before_the_file_was_looked_at_stays_deleted(framework):
+    ours, theirs = framework(), framework()
+    adapter = ours.adapter()
+    ours.delete("b")
+    theirs.add("new", [0, 0, 1])
+    theirs.save()
+    assert adapter.matching(["a", "b", "c", "new"], None) == {"a", "c", "new"}
+    adapter.replace(["a"], -ROWS[:1])
+    assert set(framework().known()) == set(ours.known()) == {"a", "c", "new"}
+
+
 def test_nodes_that_another_process_deleted_or_embedded_anew_stay_so(framework):
     ours = framework()
     adapter = ours.adapter()

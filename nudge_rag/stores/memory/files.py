@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,14 +189,20 @@ class FileChanges:
     Attributes:
         taken: ids of nodes to take from the file.
         dropped: ids of nodes that others have deleted.
+        kept: ids of nodes that only this process has changed, added or deleted, and not saved.
     """
 
     taken: list[str]
     dropped: list[str]
+    kept: list[str]
 
 
 def merge_changes(
-    path: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any], base: Mapping[str, Any] | None
+    path: Path,
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
+    held: Collection[str] = (),
 ) -> FileChanges:
     """Compare what is in memory with what is in the file, node by node.
 
@@ -204,17 +210,19 @@ def merge_changes(
         path: the file, for messages.
         ours: nodes in memory.
         theirs: nodes in the file.
-        base: nodes when the two were the same the last time; None if that is not known.
+        base: nodes of the file when the two were compared the last time; None if they never were.
+        held: ids of nodes that were in memory when the store was opened; those that are not any more were deleted.
 
     Raises:
         StoreError: a node is different in both, or in memory alone, and who is right cannot be told.
 
     Example:
         >>> merge_changes(Path("x.json"), {"a": 1, "b": 2}, {"a": 9, "c": 3}, {"a": 1, "b": 2})
-        FileChanges(taken=['a', 'c'], dropped=['b'])
+        FileChanges(taken=['a', 'c'], dropped=['b'], kept=[])
     """
     taken: list[str] = []
     dropped: list[str] = []
+    kept: list[str] = []
     conflicts: list[str] = []
     unsaved: list[str] = []
     for node_id in {**ours, **theirs}:
@@ -225,9 +233,11 @@ def merge_changes(
             unsaved.append(node_id)
             continue
         before = None if base is None else base.get(node_id)
-        if mine == before:
+        if (base is None and mine is None and node_id in held) or (mine != before and other == before):
+            kept.append(node_id)
+        elif mine == before:
             (dropped if other is None else taken).append(node_id)
-        elif other != before and _as_saved(mine) != _as_saved(other):
+        elif _as_saved(mine) != _as_saved(other):
             conflicts.append(node_id)
     if conflicts and base is None:
         raise StoreError(
@@ -244,7 +254,7 @@ def merge_changes(
             f"{len(unsaved)} node(s) are in memory and not in {path}: {preview(unsaved)}. Another process has deleted"
             " them, or they were never saved: load the store anew, or save it by its framework; nothing was written"
         )
-    return FileChanges(taken, dropped)
+    return FileChanges(taken, dropped, kept)
 
 
 def _as_saved(entry: Any) -> Any:

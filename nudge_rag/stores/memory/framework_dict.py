@@ -56,6 +56,7 @@ class FrameworkDictStore(FrameworkObject, MappingStore):
         self._path = path
         self._state: FileState | None = None
         self._base: dict[str, Any] | None = None
+        self._held_first = frozenset[str]() if path is None else frozenset(self._contents())
         super().__init__(
             {},
             name=name,
@@ -280,11 +281,12 @@ class FrameworkDictStore(FrameworkObject, MappingStore):
         if self._path is None or state is None or state == self._state:
             return
         stored, state = self._read_file(self._path)
-        changes = merge_changes(self._path, self._entries(self.vector_store), self._entries(stored), self._base)
+        ours, theirs = self._entries(self.vector_store), self._entries(stored)
+        changes = merge_changes(self._path, ours, theirs, self._base, self._held_first)
         self._take(changes.taken, stored)
         self._forget(changes.dropped)
         (self._known_stamps() | self._stamps(stored).held(self._mapping())).keep_for(self.vector_store)
-        self._remember(state)
+        self._remember(state, {node_id: theirs.get(node_id) for node_id in changes.kept})
 
     def _read_file(self, path: Path) -> tuple[Any, FileState | None]:
         try:
@@ -296,9 +298,9 @@ class FrameworkDictStore(FrameworkObject, MappingStore):
         if self._path is not None:
             self._remember(save_over(self._path, self._stamping_writer(self.vector_store), self._state))
 
-    def _remember(self, state: FileState | None) -> None:
-        """Note that memory holds what the file held in that state."""
-        self._state, self._base = state, self._entries(self.vector_store)
+    def _remember(self, state: FileState | None, unsaved: Mapping[str, Any] | None = None) -> None:
+        """Note that memory holds what the file held in that state, but for nodes whose entries there are given."""
+        self._state, self._base = state, {**self._entries(self.vector_store), **(unsaved or {})}
 
     def _persist(self, vector_store: Any, path: Path) -> None:
         files.save_through(path, self._stamping_writer(vector_store), like=self._path)

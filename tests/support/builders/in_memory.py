@@ -24,14 +24,9 @@ def in_memory(folder: Path, n: int, servers: Any, *, persisted: bool) -> Built:
     def even(node_id: str) -> bool:
         return bool(vector_store.store[node_id]["metadata"]["even"])
 
-    def delete(ids: list[str]) -> None:
-        vector_store.delete(ids)
-        if path:
-            vector_store.dump(str(path))
-
     reopen = (lambda: InMemoryStore.open(path, LangChainEmbeddings())) if path else None
     store = InMemoryStore(vector_store, persist_path=path)
-    return Built(store, expected_vectors(n), contents, reopen, even, delete)
+    return Built(store, expected_vectors(n), contents, reopen, even, vector_store.delete)
 
 
 BUILDERS = {"in-memory": (in_memory, {"persisted": False}), "in-memory-persisted": (in_memory, {"persisted": True})}

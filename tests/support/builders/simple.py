@@ -25,14 +25,9 @@ def simple(folder: Path, n: int, servers: Any, *, persisted: bool) -> Built:
     def even(node_id: str) -> bool:
         return bool(vector_store.data.metadata_dict[node_id]["even"])
 
-    def delete(ids: list[str]) -> None:
-        index.delete_nodes(ids)
-        if path:
-            vector_store.persist(str(path))
-
     reopen = (lambda: SimpleStore.open(path)) if path else None
     store = SimpleStore(vector_store, persist_path=path)
-    return Built(store, expected_vectors(n), contents, reopen, even, delete)
+    return Built(store, expected_vectors(n), contents, reopen, even, index.delete_nodes)
 
 
 BUILDERS = {"simple": (simple, {"persisted": False}), "simple-persisted": (simple, {"persisted": True})}
