@@ -128,6 +128,7 @@ def test_ranks_that_are_not_connected_with_the_first_follow_the_last_that_is():
     assert curve.at(np.array([1000])) == pytest.approx([0.05])
 
 
+@pytest.mark.slow
 def test_grades_follow_attraction_and_not_rank(attraction):
     rng = np.random.default_rng(4)
     rankers = {str(version): [rng.permutation(5) for _ in attraction] for version in range(2)}

@@ -406,6 +406,7 @@ def test_queries_without_answers_are_warned_of_once_for_each_part():
     ]
 
 
+@pytest.mark.slow
 def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
     nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
     fit = AutoSolver(metric="MRR@10").fit(nodes, train, val)
@@ -556,6 +557,7 @@ def test_nothing_moves_where_nothing_qualifies():
     assert fit.embeddings().tobytes() == nodes.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_through_a_store(tmp_path, similarity):
     nodes, train, _, _, _ = confusing(per_node=10)
@@ -604,6 +606,7 @@ def test_a_map_that_helps_nobody_is_told(reach, name, monkeypatch):
     assert fit.node_map is None
 
 
+@pytest.mark.slow
 def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", (0.0,))
     nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)

@@ -64,6 +64,7 @@ def test_moved_nodes_are_feasible_and_no_feasible_point_is_better(seed, gamma):
         assert (others @ pull <= moved @ pull + 1e-9).all()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 10]))
 @settings(max_examples=40, deadline=None)
 def test_curve_is_the_accuracy_of_the_moved_embeddings(seed, k):

@@ -39,6 +39,7 @@ def expected_of(candidates, prefix):
     return max(one.expected for one in candidates if one.solver.startswith(prefix))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [0.6, 0.3, 0.0])
 @pytest.mark.parametrize("many", [False, True])
 def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, monkeypatch):
@@ -64,6 +65,7 @@ def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, 
         assert alone.other_reaches[0].new_nodes > 0.1
 
 
+@pytest.mark.slow
 def test_vectors_of_competitors_stand_for_nodes_of_which_labels_bring_scores_alone():
     nodes, train, val = dialect()
     whole = AutoSolver(metric="MRR@10").fit(nodes, train, val)
@@ -85,6 +87,7 @@ def test_few_labels_have_estimates_too():
     assert [one.is_rough for one in fit.other_reaches] == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_a_tuned_result_prints_every_reach_and_keeps_it(tmp_path, similarity, monkeypatch):
     nodes, train, val = dialect()

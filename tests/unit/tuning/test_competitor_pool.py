@@ -46,6 +46,7 @@ def made(n_nodes=60, **changed):
     return store, pairs, lambda asked: np.stack([texts[text] for text in asked])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reach", "similarity"), [("labelled", "cosine"), ("labelled", "dot"), ("queries", "cosine"), ("nodes", "cosine")]
 )
@@ -66,6 +67,7 @@ def test_nodes_that_are_deleted_meanwhile_are_left_out(reach):
     assert pool.tolist() == kept[[0, 1]].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("connection lost"), ValueError("no such field")])
 def test_a_store_that_does_not_give_the_sample_costs_the_estimate_alone(tmp_path, error, caplog, recwarn):
     store, pairs, embed = made()
@@ -84,12 +86,14 @@ def test_a_store_that_does_not_give_the_sample_costs_the_estimate_alone(tmp_path
         tune(store, pairs, embed, reach="queries", versions=tmp_path)
 
 
+@pytest.mark.slow
 def test_reaches_are_estimated_if_nothing_competes(tmp_path):
     store, pairs, embed = made(n_nodes=N_LABELLED)
     nudge = tune(store, pairs, embed, versions=tmp_path)
     assert [one.is_rough for one in nudge.other_reaches] == [True, True]
 
 
+@pytest.mark.slow
 def test_an_estimate_that_fails_or_warns_is_no_matter_of_the_result(tmp_path, monkeypatch, caplog, recwarn):
     store, pairs, embed = made()
     whole = tune(store, pairs, embed, versions=tmp_path)

@@ -21,6 +21,7 @@ def make_store(n, similarity="cosine", seed=0, kind=MappingStore):
     return kind({f"n{i}": row.tolist() for i, row in enumerate(rows)}, similarity=similarity, key="test"), rows
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     n=st.integers(1, 40),
@@ -186,6 +187,7 @@ def test_a_scan_is_for_thousands_of_queries_of_a_database_and_hundreds_without_a
     assert not is_scanned(1_000, 10, 64, False)
 
 
+@pytest.mark.slow
 def test_auto_chooses_alike_by_search_and_by_scan(tmp_path):
     store, rows = make_store(120)
     pairs, embed = learnable(rows, 15)

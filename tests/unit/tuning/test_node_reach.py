@@ -29,7 +29,7 @@ def expected_nodes(nudge, nodes):
     return moved
 
 
-@pytest.fixture(scope="module", params=["cosine", "l2"])
+@pytest.fixture(scope="module", params=["cosine", pytest.param("l2", marks=pytest.mark.slow)])
 def tuned(request, tmp_path_factory):
     store, pairs, embed, nodes = application(similarity=request.param)
     nudge = tune(store, pairs, embed, versions=tmp_path_factory.mktemp("versions"), reach="nodes")
@@ -61,6 +61,7 @@ def test_the_figures_are_those_of_queries_among_all_mapped_nodes(tuned):
     assert "queries about +" in str(nudge).partition("by reach, expected:")[2].partition("\n")[0]
 
 
+@pytest.mark.slow
 def test_a_map_of_nodes_ranks_as_one_of_queries_but_for_the_lengths_of_nodes(tuned):
     _, _, embed, nodes, nudge = tuned
     queries = embed(list(nudge.split.test.queries.values()))
@@ -97,6 +98,7 @@ def test_tuning_over_a_map_starts_from_the_originals(fresh, tuned):
     np.testing.assert_allclose(nudge.store.read(ids), expected_nodes(again, nodes), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_push_of_labelled_nodes_alone_takes_the_map_away(fresh, tuned):
     nudge, ids, _ = fresh
     nudge.push()
@@ -108,6 +110,7 @@ def test_a_push_of_labelled_nodes_alone_takes_the_map_away(fresh, tuned):
     np.testing.assert_array_equal(nudge.store.read(ids), wanted)
 
 
+@pytest.mark.slow
 def test_reapply_maps_new_nodes_and_those_embedded_again_once(fresh):
     nudge, ids, table = fresh
     nudge.push()
@@ -130,6 +133,7 @@ def test_reapply_maps_new_nodes_and_those_embedded_again_once(fresh):
     assert table["empty"] == [0.0] * before.shape[1]
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_back_with_its_mapped_vector_is_not_mapped_twice(fresh):
     nudge, _, table = fresh
     nudge.push()
@@ -142,6 +146,7 @@ def test_a_node_that_comes_back_with_its_mapped_vector_is_not_mapped_twice(fresh
     assert table["n100"] == pytest.approx(held, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_zero_vectors_stay(fresh):
     nudge, _, table = fresh
     table["empty"] = [0.0] * nudge.node_map.dimension
@@ -149,6 +154,7 @@ def test_zero_vectors_stay(fresh):
     assert not any(table["empty"])
 
 
+@pytest.mark.slow
 def test_save_and_load_keep_the_map(tuned, tmp_path):
     store, _, _, _, nudge = tuned
     nudge.save(tmp_path / "saved")
@@ -157,6 +163,7 @@ def test_save_and_load_keep_the_map(tuned, tmp_path):
     assert again.adapter is None
 
 
+@pytest.mark.slow
 def test_an_overlay_shows_what_a_push_would_write(fresh, tuned):
     nudge, ids, table = fresh
     for _ in range(2):  # over the originals, and over what is live
@@ -235,6 +242,7 @@ def test_a_judge_sees_all_nodes_mapped_and_as_they_were(fresh, tuned):
     assert again.judgement.before == pytest.approx(judged.judgement.after)
 
 
+@pytest.mark.slow
 def test_a_map_that_helps_nobody_is_not_pushed(fresh):
     nudge, _, _ = fresh
     still = replace(nudge, node_map=None, gamma=0.0, tried=())

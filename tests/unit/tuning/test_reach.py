@@ -31,7 +31,7 @@ def application(seed=0, n=120, d=12, labelled=60, per_node=6, noise=0.25, simila
     return store, pairs, lambda asked: np.array([embedded[text] for text in asked]), nodes
 
 
-@pytest.fixture(scope="module", params=["cosine", "l2"])
+@pytest.fixture(scope="module", params=["cosine", pytest.param("l2", marks=pytest.mark.slow)])
 def tuned(request, tmp_path_factory):
     store, pairs, embed, nodes = application(similarity=request.param)
     nudge = tune(store, pairs, embed, versions=tmp_path_factory.mktemp("versions"), reach="queries")

@@ -44,10 +44,10 @@ def embed(texts):
     return np.array(rows)
 
 
-def run(table, tmp_path, nodes=range(10), **options):
+def run(table, tmp_path, nodes=range(10), solver="nudge-n", **options):
     store = MappingStore(table, similarity=options.pop("similarity", "cosine"), key="test")
     pairs = options.pop("pairs", None) or pairs_for([f"n{i}" for i in nodes])
-    return tune(store, pairs, embed, versions=tmp_path / "versions", **options)
+    return tune(store, pairs, embed, solver=solver, versions=tmp_path / "versions", **options)
 
 
 def test_nodes_that_point_away_from_their_queries_are_counted(table, tmp_path):
@@ -108,7 +108,7 @@ def test_covered_and_uncovered_queries_are_told_apart(table, tmp_path):
 
 def test_push_and_rollback_bit_for_bit(table, tmp_path):
     before = json.dumps(table)
-    nudge = run(table, tmp_path)
+    nudge = run(table, tmp_path, solver="auto")
     receipt = nudge.push()
     assert (receipt.pushed, receipt.written, receipt.version) == (True, 10, "0001")
     assert [table[node] for node in nudge.ids] == nudge.vectors.tolist()
@@ -119,14 +119,15 @@ def test_push_and_rollback_bit_for_bit(table, tmp_path):
     assert nudge.rollback().restored == 0
 
 
+@pytest.mark.slow
 def test_tuning_again_starts_from_the_originals(table, tmp_path):
     before = json.dumps(table)
-    first = run(table, tmp_path)
+    first = run(table, tmp_path, solver="auto")
     first.push()
-    second = run(table, tmp_path)
+    second = run(table, tmp_path, solver="auto")
     assert second.vectors.tobytes() == first.vectors.tobytes()
     assert second.originals.tobytes() == first.originals.tobytes()
-    third = run(table, tmp_path, nodes=range(5, 15))
+    third = run(table, tmp_path, solver="auto", nodes=range(5, 15))
     third.push(force=True)  # it forgets the queries of the first five nodes
     fresh = MappingStore(json.loads(before), key="fresh")
     expected = tune(fresh, pairs_for([f"n{i}" for i in range(5, 15)]), embed, versions=tmp_path / "other")
@@ -250,7 +251,7 @@ def test_damaged_records_are_refused_before_anything_is_written(table, tmp_path,
 
 
 def test_save_and_load(table, tmp_path):
-    nudge = run(table, tmp_path)
+    nudge = run(table, tmp_path, solver="auto")
     nudge.save(tmp_path / "saved")
     loaded = Nudge.load(tmp_path / "saved", nudge.store, tmp_path / "versions")
     assert loaded.ids == nudge.ids
