@@ -116,15 +116,15 @@ def rows_in_cache(dimension: int) -> int:
     return max(1, NUMBERS_IN_CACHE // max(1, dimension))
 
 
-def row_blocks(count: int) -> Iterator[slice]:
-    """Slices of some thousands of rows that together are all ``count``.
+def row_blocks(count: int, size: int = ROWS_AT_ONCE) -> Iterator[slice]:
+    """Slices of ``size`` rows, if nothing is said some thousands, that together are all ``count``.
 
     Example:
         >>> [(part.start, part.stop) for part in row_blocks(20_000)]
         [(0, 16384), (16384, 20000)]
     """
-    for first in range(0, count, ROWS_AT_ONCE):
-        yield slice(first, min(first + ROWS_AT_ONCE, count))
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:
@@ -135,8 +135,6 @@ def unit_rows(rows: FloatArray) -> FloatArray:
         [[0.6000000238418579, 0.800000011920929]]
     """
     units = np.empty_like(rows)
-    step = rows_in_cache(rows.shape[1])
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
-        units[first : first + step] = part / np.linalg.norm(part.astype(np.float64), axis=1, keepdims=True)
+    for part in row_blocks(len(rows), rows_in_cache(rows.shape[1])):
+        units[part] = rows[part] / np.linalg.norm(rows[part].astype(np.float64), axis=1, keepdims=True)
     return units

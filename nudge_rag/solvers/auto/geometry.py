@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -88,11 +87,13 @@ class Geometry:
             prefix="node map",
         )
 
-    def map_with(self, adapter: QueryAdapter, of_folds: Sequence[QueryAdapter], *, of_nodes: bool) -> Geometry:
-        """All queries mapped, or all nodes; each fold has a map of its own."""
-        mapped = self.with_mapped_nodes(adapter) if of_nodes else self.with_mapped_queries(adapter)
-        held = self.held.with_mapped_nodes(of_folds) if of_nodes else self.held.with_adapters(of_folds)
-        return replace(mapped, held=held)
+    def map_with(self, adapter: QueryAdapter, *, of_nodes: bool) -> Geometry:
+        """All queries mapped, or all nodes; those of the folds stay as they are."""
+        return self.with_mapped_nodes(adapter) if of_nodes else self.with_mapped_queries(adapter)
+
+    def with_held(self, held: HeldOutNodes) -> Geometry:
+        """The same with other folds, such as mapped ones."""
+        return replace(self, held=held)
 
 
 def map_space(nodes: FloatArray, background: Any, adapter: QueryAdapter) -> tuple[FloatArray, Any]:

@@ -125,6 +125,10 @@ class HeldOutNodes:
         mapped._score_folds()
         return mapped
 
+    def map_with(self, adapters: Sequence[QueryAdapter], *, of_nodes: bool) -> HeldOutNodes:
+        """The same folds with all queries mapped, or all nodes, each by its own adapter."""
+        return self.with_mapped_nodes(adapters) if of_nodes else self.with_adapters(adapters)
+
     def solutions(self, solver: FixedSolver) -> list[FloatArray]:
         """Of each fold, the vectors of the nodes that its training labels move, by a solver with a fixed step."""
         return [self._solution(number, solver) for number in range(len(self._folds))]

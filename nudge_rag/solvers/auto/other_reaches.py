@@ -8,6 +8,7 @@ from functools import cached_property
 
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.solvers.auto.geometry import Geometry
+from nudge_rag.solvers.auto.held_out_nodes import HeldOutNodes
 from nudge_rag.solvers.auto.measures import Measures
 from nudge_rag.solvers.auto.selection import TriedSetting
 from nudge_rag.solvers.contrastive.solver import NudgeContrastive
@@ -70,11 +71,15 @@ class OtherReaches:
             gain: what the best setting without a map is expected to gain.
             of_nodes: whether all nodes pass the map rather than all queries.
         """
-        nudges = self._nudges(of_nodes=of_nodes)
-        mapped = self._plain.map_with(self._adapter, self._of_folds, of_nodes=of_nodes)
+        plain, known = self._plain, self._known
+        # One after the other: of many labels, copies of all and of the folds would not fit together.
+        fit = None if known is None else self._nudges(known, of_nodes=of_nodes)
+        held = plain.held.map_with(self._of_folds, of_nodes=of_nodes)
+        of_folds = [] if known is None else self._nudges_of_folds(known, held, of_nodes=of_nodes)
+        mapped = plain.map_with(self._adapter, of_nodes=of_nodes).with_held(held)
         tried = [self._measures.measure_map(mapped, mapped.prefix)]
-        if nudges is not None:
-            tried += self._lowered(mapped, *nudges)
+        if fit is not None:
+            tried += self._lowered(mapped, fit, of_folds)
         best = max(tried, key=_expected)
         without = max((_expected(one) for one in self._known_again), default=0.0)
         reach = "nodes" if of_nodes else "queries"
@@ -92,24 +97,20 @@ class OtherReaches:
         known = self._known
         return [] if known is None else self._lowered(self._plain, known.fit, known.of_folds[: len(self._of_folds)])
 
-    def _nudges(self, *, of_nodes: bool) -> tuple[NudgeFit, list[FloatArray]] | None:
-        """Nudges on top of the map, a few steps from those without one: of all labels, and of each fold."""
-        known, plain = self._known, self._plain
-        if known is None:
-            return None
-        solver = known.solver.with_iterations(ITERATIONS)
-        starts = [known.fit.vectors, *known.of_folds[: len(self._of_folds)]]
+    def _nudges(self, known: KnownNudges, *, of_nodes: bool) -> NudgeFit:
+        """Nudges on top of the map, a few steps from those without one."""
+        mapped, start = self._plain.map_with(self._adapter, of_nodes=of_nodes), known.fit.vectors
         if of_nodes:
-            adapters = [self._adapter, *self._of_folds]
-            starts = [adapter.apply_to_nodes(start) for adapter, start in zip(adapters, starts, strict=True)]
-        # One after the other: of many labels, copies of all and of the folds would not fit together.
-        mapped = plain.with_mapped_nodes(self._adapter) if of_nodes else plain.with_mapped_queries(self._adapter)
-        fit = solver.starting_from(known.fit.rows, starts[0]).fit(
-            mapped.nodes, mapped.train, background=mapped.background
-        )
-        del mapped
-        held = plain.held.with_mapped_nodes(self._of_folds) if of_nodes else plain.held.with_adapters(self._of_folds)
-        return fit, held.solutions_from(solver, starts[1:])
+            start = self._adapter.apply_to_nodes(start)
+        solver = known.solver.with_iterations(ITERATIONS).starting_from(known.fit.rows, start)
+        return solver.fit(mapped.nodes, mapped.train, background=mapped.background)
+
+    def _nudges_of_folds(self, known: KnownNudges, held: HeldOutNodes, *, of_nodes: bool) -> list[FloatArray]:
+        """The same of each fold."""
+        starts = known.of_folds[: len(self._of_folds)]
+        if of_nodes:
+            starts = [adapter.apply_to_nodes(start) for adapter, start in zip(self._of_folds, starts, strict=True)]
+        return held.solutions_from(known.solver.with_iterations(ITERATIONS), starts)
 
     def _lowered(self, geometry: Geometry, fit: NudgeFit, of_folds: Sequence[FloatArray]) -> list[TriedSetting]:
         settings = [(offset, fit.solver, None) for offset in OFFSETS]

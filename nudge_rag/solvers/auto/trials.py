@@ -123,7 +123,8 @@ class SolverTrials:
         self._point = chosen.tau, chosen.ridge
         adapter, _ = self._map.fit_at(self._nodes, plain.train, *self._point)
         of_folds = self._map.fit_folds(self._nodes, plain.held, *self._point)
-        mapped = plain.map_with(adapter, of_folds, of_nodes=of_nodes)
+        held = plain.held.map_with(of_folds, of_nodes=of_nodes)
+        mapped = plain.map_with(adapter, of_nodes=of_nodes).with_held(held)
         yield self._measures.measure_map(mapped, f"{mapped.prefix}, tau {chosen.tau:g}, ridge {chosen.ridge:g}")
         yield from self._contrastive(mapped, keep_lengths=True)
 

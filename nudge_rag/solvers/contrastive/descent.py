@@ -92,7 +92,6 @@ class ContrastiveDescent:
         self._sphere = keep_lengths
         # For cosine and l2 lengths do not matter, and competitors are those by direction.
         ranked_by: Similarity = "dot" if similarity == "dot" else "cosine"
-        self._queries = self._train.vectors
         self._columns = covered_columns(self._train.node_of_pair, problem.rows)
         originals = problem.originals.astype(_precision(problem.originals))
         self._lengths = np.linalg.norm(originals, axis=1, keepdims=True)
@@ -198,7 +197,7 @@ class ContrastiveDescent:
         train = self._train
         total = np.bincount(train.query_of_pair, weights=train.grades, minlength=train.n_queries)
         return ContrastiveObjective(
-            queries=self._queries,
+            queries=self._train.vectors,
             query_of_pair=train.query_of_pair,
             column_of_pair=self._columns,
             weights=train.grades / total[train.query_of_pair],
@@ -232,9 +231,9 @@ class ContrastiveDescent:
         rejecting, columns, _ = self._rejected_covered()
         with one_blas_thread():
             return select_columns(
-                self._queries,
+                self._train.vectors,
                 bounds,
-                at.astype(self._queries.dtype),
+                at.astype(self._train.vectors.dtype),
                 (self._train.query_of_pair, self._columns),
                 (rejecting, columns),
                 seed,
@@ -253,7 +252,7 @@ class ContrastiveDescent:
         vectors = np.asarray(self._embeddings[nodes], dtype=np.float64)
         if self._similarity != "dot":
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        scores = np.einsum("pd,pd->p", self._queries[queries], vectors)
+        scores = np.einsum("pd,pd->p", self._train.vectors[queries], vectors)
         with np.errstate(divide="ignore"):
             np.logaddexp.at(summed, queries, scores / tau + np.log(self._rejected_weights[fixed]))
         return summed
@@ -297,7 +296,7 @@ def _descend(
     objective: ContrastiveObjective, start: FloatArray, strength: float, iterations: int
 ) -> tuple[FloatArray, Descent]:
     """Where L-BFGS from ``start`` (c, d) ends."""
-    n_threads = objective.n_threads
+    n_threads = objective.n_threads  # counted before linear algebra has one thread
     # Products of groups are small.
     alone = one_blas_thread() if objective.groups is not None else nullcontext()
     with alone, threads_to_map(n_threads) as share:

@@ -207,7 +207,7 @@ class NudgeContrastive:
     def starting_from(self, rows: IntArray, *vectors: FloatArray) -> NudgeContrastive:
         """This solver at its fixed points, descending from the ``vectors`` of increasing ``rows``.
 
-        Those are one array for all points, or one for each of the first points: others descend from the first.
+        Those are one array for all points, or one for each.
         """
         warm = copy(self)
         warm._start = rows, vectors
@@ -225,14 +225,16 @@ class NudgeContrastive:
 
     def _points(self, descent: ContrastiveDescent) -> list[Point]:
         """The solutions at the fixed points."""
-        rows, vectors = self._start or (None, ())
-        found = []
-        for number, (tau, strength) in enumerate(zip(self.taus, self.strength or (), strict=True)):
-            start = None
-            if rows is not None:
-                start = descent.start_at(rows, vectors[number if number < len(vectors) else 0])
-            found.append(descent.at(tau, strength, WITHOUT_PATH * self.iterations, start))
-        return found
+        starts: list[FloatArray | None] = [None]
+        if self._start is not None:
+            rows, vectors = self._start
+            starts = [descent.start_at(rows, one) for one in vectors]
+        if len(starts) == 1:
+            starts *= len(self.taus)
+        return [
+            descent.at(tau, strength, WITHOUT_PATH * self.iterations, start)
+            for tau, strength, start in zip(self.taus, self.strength or (), starts, strict=True)
+        ]
 
     def _chosen(self, problem: Problem, judge: ValidationScorer, background: Any) -> NudgeFit:
         descent = self._descent(problem, background)

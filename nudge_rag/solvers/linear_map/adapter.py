@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nudge_rag.common.arrays import BoolArray, FloatArray, as_matrix, row_norms, rows_in_cache
+from nudge_rag.common.arrays import BoolArray, FloatArray, as_matrix, row_blocks, row_norms, rows_in_cache
 from nudge_rag.solvers.labels import LabeledQueries, LabelsLike
 
 __all__ = ["MappedBlocks", "QueryAdapter", "map_labels", "usable_rows", "without_scores"]
@@ -80,17 +80,16 @@ class QueryAdapter:
         given = as_matrix(rows, name)
         if given.shape[1] != self.dimension:
             raise ValueError(f"{name} have dimension {given.shape[1]}, the adapter takes {self.dimension}")
-        mapped, step = np.empty_like(given), rows_in_cache(self.dimension)
+        mapped = np.empty_like(given)
         # A part at a time: of many rows, float64 copies would be larger than all else that is held.
-        for first in range(0, len(given), step):
-            part = given[first : first + step]
-            norms = row_norms(part, name, first_row=first)
-            moved = np.asarray(part + part @ change, dtype=np.float64)
+        for part in row_blocks(len(given), rows_in_cache(self.dimension)):
+            norms = row_norms(given[part], name, first_row=part.start)
+            moved = np.asarray(given[part] + given[part] @ change, dtype=np.float64)
             lengths = np.linalg.norm(moved, axis=1)
             # A query that the map sends to zero has no direction left: it stays.
             lost = ~(lengths > np.finfo(np.float32).tiny)
             moved *= (norms / np.where(lost, 1.0, lengths))[:, None]
-            mapped[first : first + step] = np.where(lost[:, None], part, moved)
+            mapped[part] = np.where(lost[:, None], given[part], moved)
         return mapped
 
 

@@ -29,6 +29,17 @@ def counts():
     return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
 
 
+def looker():
+    """A function that two threads have to be in at once: neither waits for the other to end."""
+    barrier = threading.Barrier(2)
+
+    def look(item):
+        barrier.wait(10)
+        return item, threading.get_ident(), counts()
+
+    return look
+
+
 def test_one_thread_while_it_lasts_and_as_before_afterwards():
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         before = counts()
@@ -75,12 +86,7 @@ def test_nothing_happens_without_threadpoolctl(monkeypatch):
 
 
 def test_threads_have_linear_algebra_of_one_thread_each():
-    barrier = threading.Barrier(2)
-
-    def look(item):
-        # Both are here at once: neither waits for the other to end.
-        barrier.wait(10)
-        return item, threading.get_ident(), counts()
+    look = looker()
 
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         found = map_in_threads(look, ["a", "b"], count_threads(blas_threads.WORTH_THREADS))
@@ -91,11 +97,7 @@ def test_threads_have_linear_algebra_of_one_thread_each():
 
 
 def test_threads_stay_while_the_context_lasts_and_each_has_linear_algebra_of_one_thread():
-    barrier = threading.Barrier(2)
-
-    def look(item):
-        barrier.wait(10)
-        return item, threading.get_ident(), counts()
+    look = looker()
 
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         with threads_to_map(2) as share:
