@@ -30,10 +30,10 @@ def run(*arguments):
 def test_demo(tmp_path, framework, store, solver):
     path = tmp_path / "figures.json"
     options = ["--framework", framework, "--store", store, "--solver", solver]
-    result = run("demo", *options, "--pairs", "600", "--json", str(path))
+    result = run("demo", *options, "--pairs", "400", "--json", str(path))
     assert result.returncode == 0, result.stderr
     figures = json.loads(path.read_text())
-    assert figures["queries"] == {"train": 420, "val": 60, "test": 120}
+    assert figures["queries"] == {"train": 280, "val": 40, "test": 80}
     assert figures["rolled_back_exactly"] is True
     assert figures["gamma"] > 0
     for metric in ("nDCG@10", "Recall@1", "Recall@10"):

@@ -29,7 +29,7 @@ PROMISES = {
 }
 LARGEST = 250_000
 # Their stored outputs are of 1,000 sentences or more, by which the time grows: `make notebooks`.
-SENTENCES = int(os.environ.get("NUDGE_RAG_NOTEBOOK_SENTENCES", "500"))
+SENTENCES = int(os.environ.get("NUDGE_RAG_NOTEBOOK_SENTENCES", "300"))
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|var|opt|mnt|Users|work)\b")
 
 
