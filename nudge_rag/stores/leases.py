@@ -5,12 +5,18 @@ renewed for `SECONDS_TO_EXPIRE`, writes a record of his own, waits `SECONDS_TO_S
 still his (Fischer's algorithm). Two holders exclude each other as long as a write is seen by others within
 `SECONDS_TO_SETTLE`, and a holder is not stopped for longer than `SECONDS_TO_EXPIRE`; one that was finds its lease gone
 before its next write, which is refused. A holder whose process has died on the same machine is known at once.
+
+A holder that read its own record less than half of `SECONDS_TO_SETTLE` ago does not read it again before a write: who
+has replaced the record since waits for all of that time before he holds the lease, so the write has the other half to
+arrive in. The time is taken before the read is asked for, by a clock that goes on while the process or the machine is
+stopped; a write to the record proves nothing, as it may have replaced another's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -30,6 +36,8 @@ SECONDS_TO_EXPIRE = 6.0
 SECONDS_TO_SETTLE = 0.3
 BETWEEN_BEATS = 1.0
 BETWEEN_LOOKS = 0.1
+# Of what passed between two readings, whether the process and the machine were running or not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 _LOCKS: dict[str, threading.Lock] = {}
 _HELD: set[str] = set()
 
@@ -78,6 +86,7 @@ class Lease:
         self._record, self._key = record, key
         self._holder: str | None = None
         self._lost = False
+        self._read_at = -math.inf
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -97,7 +106,7 @@ class Lease:
             finally:
                 stop.set()
                 beating.join()
-                self._holder = None
+                self._holder, self._read_at = None, -math.inf
                 _HELD.discard(holder)
                 with contextlib.suppress(Exception):  # it expires by itself
                     if _holder_of(self._record.read()) == holder:
@@ -105,11 +114,20 @@ class Lease:
 
     def check(self) -> None:
         """Raise LockedError if this process held the lease and has lost it; nothing happens outside of `hold`."""
-        if self._holder is not None and (self._lost or _holder_of(self._record.read()) != self._holder):
+        if self._holder is None or (not self._lost and now() - self._read_at < SECONDS_TO_SETTLE / 2):
+            return
+        if self._lost or not self._is_held_by(self._holder):
             raise LockedError(
                 f"the lock was taken over: this process was stopped for more than {SECONDS_TO_EXPIRE:g} seconds;"
                 " nothing more is written"
             )
+
+    def _is_held_by(self, holder: str) -> bool:
+        """Read the record, and note when it was asked for if it is this holder's."""
+        asked = now()
+        is_held = bool(_holder_of(self._record.read()) == holder)
+        self._read_at = asked if is_held else -math.inf
+        return is_held
 
     def _acquire(self) -> str:
         holder = secrets.token_hex(8)
@@ -121,7 +139,7 @@ class Lease:
                 _HELD.add(holder)
                 self._record.write(_text(holder, 0))
                 time.sleep(SECONDS_TO_SETTLE)
-                if _holder_of(self._record.read()) == holder:
+                if self._is_held_by(holder):
                     return holder
                 _HELD.discard(holder)
             if time.monotonic() >= deadline:
@@ -137,10 +155,15 @@ class Lease:
             beat += 1
             # A database that fails now fails for the holder as well; the next beat tries again.
             with contextlib.suppress(Exception):
-                if _holder_of(self._record.read()) != holder:
+                if not self._is_held_by(holder):
                     self._lost = True
                     return
                 self._record.write(_text(holder, beat))
+
+
+def now() -> float:
+    """Seconds since some moment, those included in which the machine was suspended, where the system counts them."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def _text(holder: str, beat: int) -> str:

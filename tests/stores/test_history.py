@@ -273,6 +273,8 @@ def test_a_holder_that_was_stopped_while_it_wrote_a_blob_replaces_none_of_the_ne
         put(storage, records)
         if records[0].kind == "part":
             # As after a stop of some seconds: the lease has expired, and another process holds it.
+            later = leases.now() + leases.SECONDS_TO_EXPIRE
+            monkeypatch.setattr(leases, "now", lambda: later)
             monkeypatch.setattr(type(stopped), "put", put)
             other._lease._record.write('{"holder": "another"}')
             other.write("store.json", b"by the other")
