@@ -15,7 +15,7 @@ from nudge_rag.errors import CorruptArchiveError
 from nudge_rag.stores.history import check_blob_name, is_blob_name
 from nudge_rag.stores.leases import Lease, process_lock
 
-__all__ = ["BlobRecord", "RecordStorage"]
+__all__ = ["HEAD", "LEASE", "PART", "PARTS_PER_CALL", "BlobRecord", "RecordStorage", "is_head", "part_ids"]
 
 BYTES_PER_CALL, PARTS_PER_CALL = 4_000_000, 1_000
 TRIES_TO_READ = 5
@@ -147,7 +147,7 @@ class RecordStorage(ABC):
         self.remove([part.id for part in self.listed(PART) if (part.name, part.version) not in versions])
 
     def _remove_parts(self, head: BlobRecord) -> None:
-        for number, ids in enumerate(_part_ids(head, PARTS_PER_CALL)):
+        for number, ids in enumerate(part_ids(head, PARTS_PER_CALL)):
             if number:  # a damaged head may name a hundred thousand: those that are there are removed
                 version = (head.name, head.version)
                 self.remove([part.id for part in self.listed(PART) if (part.name, part.version) == version])
@@ -155,16 +155,16 @@ class RecordStorage(ABC):
             self.remove(ids)
 
     def _head(self, name: str) -> BlobRecord | None:
-        return next((head for head in self.get([_head_id(name)]) if _is_head(head) and head.name == name), None)
+        return next((head for head in self.get([_head_id(name)]) if is_head(head) and head.name == name), None)
 
     def _heads(self) -> list[BlobRecord]:
         """All heads; what somebody else has put there under other names is none."""
-        return [record for record in self.listed(HEAD) if _is_head(record)]
+        return [record for record in self.listed(HEAD) if is_head(record)]
 
     def _content(self, head: BlobRecord) -> bytes | None:
         """The content that a head names; None if it is not all there."""
         contents: list[str] = []
-        for asked in _part_ids(head, max(1, BYTES_PER_CALL // self._part_size)):
+        for asked in part_ids(head, max(1, BYTES_PER_CALL // self._part_size)):
             found = {part.id: part.content for part in self.get(asked)}
             if not found.keys() >= set(asked):  # a damaged head may name a hundred thousand
                 return None
@@ -199,7 +199,8 @@ def _head_id(name: str) -> str:
     return f"head {name}"
 
 
-def _is_head(record: BlobRecord) -> bool:
+def is_head(record: BlobRecord) -> bool:
+    """Whether a record is the head of a blob, under the id that the blob's has."""
     return record.kind == HEAD and record.id == _head_id(record.name) and is_blob_name(record.name)
 
 
@@ -207,7 +208,7 @@ def _part_id(name: str, version: str, number: int) -> str:
     return f"part {name} {version} {number}"
 
 
-def _part_ids(head: BlobRecord, per_call: int) -> Iterator[list[str]]:
+def part_ids(head: BlobRecord, per_call: int) -> Iterator[list[str]]:
     """Ids of the parts that a head names, so many at a time."""
     told = head.content.partition(" ")[0]
     count = int(told) if re.fullmatch("[0-9]{1,5}", told) else 0

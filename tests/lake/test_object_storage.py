@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import threading
 import time
@@ -11,86 +10,31 @@ import numpy as np
 import pytest
 
 WHY = "in the environment of `make test-lake`"
-server = pytest.importorskip("moto.server", reason=WHY)
-s3fs = pytest.importorskip("s3fs", reason=WHY)
-import boto3  # noqa: E402
-import pyarrow.fs  # noqa: E402
+pytest.importorskip("moto.server", reason=WHY)
+pytest.importorskip("s3fs", reason=WHY)
 import pyarrow.parquet  # noqa: E402
 
 from nudge_rag import LabeledPairs, open_store, reapply, rollback, status, switch, tune  # noqa: E402
 from nudge_rag.journal.manifest import IN_PLACE, SIDE_BY_SIDE  # noqa: E402
 from nudge_rag.journal.push import push_vectors  # noqa: E402
-from nudge_rag.stores import MappingStore, ParquetStore, StoreError, leases, scan  # noqa: E402
+from nudge_rag.stores import MappingStore, ParquetStore, StoreError, scan  # noqa: E402
+from tests.support.buckets import (  # noqa: E402
+    IDS,
+    KEY,
+    SECRET,
+    SETTLE,
+    VECTOR_TYPE,
+    VECTORS,
+    Bucket,
+    numbers,
+)
 from tests.support.killed_worker import nudged  # noqa: E402
 from tests.support.killing import Killer, is_whole, losses, quietly  # noqa: E402
 
 # Every call is a request to a server in Python, and a push has some hundred.
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-RNG = np.random.default_rng(3)
-VECTORS = RNG.normal(size=(40, 4)).astype(np.float32)
-IDS = [f"n{row}" for row in range(40)]
+RNG = np.random.default_rng(4)
 QUERIES = RNG.normal(size=(5, 4))
-KEY, SECRET = "AKIAofnobody", "s3cretOfNobody"
-numbers = itertools.count()
-SETTLE = 0.05
-VECTOR_TYPE = pyarrow.list_(pyarrow.float32())
-
-
-@pytest.fixture(scope="module")
-def address():
-    """A server, as host and port."""
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    yield "{}:{}".format(*running.get_host_and_port())
-    running.stop()
-
-
-class Bucket:
-    """A bucket with the nodes in two files, and the ways to open it."""
-
-    def __init__(self, address, name):
-        self.address, self.url = address, f"http://{address}"
-        self.arrow = pyarrow.fs.S3FileSystem(
-            endpoint_override=self.url, access_key=KEY, secret_key=SECRET, region="us-east-1"
-        )
-        self.client = boto3.client("s3")
-        self.client.create_bucket(Bucket=name)
-        self.docs = f"{name}/docs"
-        for part in range(2):
-            rows = slice(20 * part, 20 * part + 20)
-            self.write(f"part-{part}.parquet", IDS[rows], VECTORS[rows])
-        self.theirs = self.contents()
-
-    def write(self, name, ids, vectors):
-        table = pyarrow.table({"id": ids, "embedding": pyarrow.array(np.asarray(vectors).tolist(), VECTOR_TYPE)})
-        with self.arrow.open_output_stream(f"{self.docs}/{name}") as stream:
-            pyarrow.parquet.write_table(table, stream, row_group_size=7, compression="none")
-
-    def contents(self):
-        found = self.arrow.get_file_info(pyarrow.fs.FileSelector(self.docs, recursive=True))
-        return {info.path: self.arrow.open_input_stream(info.path).read() for info in found if info.is_file}
-
-    def open(self, way):
-        if way == "pyarrow":
-            return ParquetStore(self.docs, filesystem=self.arrow)
-        if way == "s3fs":
-            client = {"endpoint_url": self.url}
-            return ParquetStore(self.docs, filesystem=s3fs.S3FileSystem(key=KEY, secret=SECRET, client_kwargs=client))
-        if way == "uri with login":
-            return ParquetStore(f"s3://{KEY}:{SECRET}@{self.docs}?scheme=http&endpoint_override={self.address}")
-        if way == "uri":
-            return ParquetStore(f"s3://{self.docs}")
-        return open_store(f"parquet:///{self.docs}?filesystem=s3")
-
-
-@pytest.fixture
-def bucket(address, monkeypatch):
-    settings = {"ACCESS_KEY_ID": KEY, "SECRET_ACCESS_KEY": SECRET, "DEFAULT_REGION": "us-east-1"}
-    for name, value in {**settings, "ENDPOINT_URL": f"http://{address}"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr(leases, "SECONDS_TO_SETTLE", SETTLE)
-    name = f"bucket-{next(numbers)}"
-    return Bucket(address, name)
 
 
 @pytest.mark.parametrize("way", ["pyarrow", "s3fs", "uri", "uri with login", "url"])

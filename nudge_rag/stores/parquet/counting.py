@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nudge_rag.stores.parquet.columns import EMPTY, NodeColumns
-from nudge_rag.stores.parquet.files import FileState, SourceFiles, state_of
-from nudge_rag.stores.parquet.fragments import ParquetFragment, group_sizes, naming, told_of
+from nudge_rag.stores.parquet.files import SourceFiles
+from nudge_rag.stores.parquet.filesystems import FileState, list_inside, look_at, opened, state_of
+from nudge_rag.stores.parquet.fragments import ParquetFragment, group_sizes, naming, told_of, whole_file
 from nudge_rag.stores.parquet.snapshots import LIVE, SnapshotFolder, Snapshots
 
 __all__ = ["ROWS_PER_FRAGMENT", "CountingFiles", "find_columns"]
@@ -27,6 +28,7 @@ class CountingFiles:
         columns: the columns of ids and vectors.
         label: of the version.
         sizes: by file and state the rows of each row group, and whether all of them are nodes; versions share it.
+        datasets: the last one of Arrow, by its paths and the state of the first, whose end says the columns.
     """
 
     source: SourceFiles
@@ -34,6 +36,7 @@ class CountingFiles:
     columns: NodeColumns
     label: str = LIVE
     sizes: dict[tuple[str, FileState], Sequence[tuple[int, bool]]] = field(default_factory=dict)
+    datasets: dict[tuple[tuple[str, ...], FileState], Any] = field(default_factory=dict)
 
     def beside(self) -> SnapshotFolder:
         """The folder of what is written.
@@ -52,14 +55,16 @@ class CountingFiles:
 
     def list_counting(self) -> dict[str, tuple[str, FileState]]:
         """Of each of the user's files, the path and state of the one that counts: it, or ours that was made from it."""
-        states = self.source.now()
+        return self._list_counting(self.source.now())
+
+    def _list_counting(self, states: dict[str, FileState]) -> dict[str, tuple[str, FileState]]:
         found = {path: (path, state) for path, state in states.items()}
         snapshots = Snapshots() if self.folder is None else self.folder.load()
         while self.folder is not None:
             view = snapshots.view(self.label)
             known = {path: view[self.key_of(path)] for path in states if self.key_of(path) in view}
             ours = {known[path].file: path for path in known if known[path].of == states[path]}
-            there = [info for info in self.source.filesystem.get_file_info(list(ours)) if info.is_file] if ours else []
+            there = self._look_at_ours(list(ours))
             before = snapshots
             # One that was deleted counts no more, unless others count by now, in whose place it was deleted.
             if len(there) == len(ours) or (snapshots := self.folder.load()) == before:
@@ -67,23 +72,48 @@ class CountingFiles:
                 break
         return found
 
-    def whole_files(self, where: Any = None) -> dict[str, ParquetFragment]:
-        """Of each of the user's files, the fragment of all of the file that counts."""
-        counting = self.list_counting()
-        dataset = self._dataset(list(counting))
+    def _look_at_ours(self, paths: list[str]) -> list[Any]:
+        """What is known of those files of ours that are there: of several, by one list."""
+        wanted = set(paths)
+        if len(wanted) > 1 and self.folder is not None and self.folder.local is None:
+            found = list_inside(self.source.filesystem, self.folder.rewritten, may_be_missing=True)
+        else:
+            found = look_at(self.source.filesystem, paths)
+        return [info for info in found if info.is_file and info.path in wanted]
+
+    def whole_files(self, where: Any = None, states: dict[str, FileState] | None = None) -> dict[str, ParquetFragment]:
+        """Of each of the user's files, the fragment of all of the file that counts.
+
+        Args:
+            where: what their rows must meet.
+            states: the user's files, if they have just been listed.
+        """
+        states = self.source.now() if states is None else states
+        counting = self._list_counting(states)
+        dataset = self._dataset(states)
         found = {}
         for given in dataset.get_fragments():
             path, state = counting[given.path]
-            file = given.format.make_fragment(path, given.filesystem, given.partition_expression)
-            fragment = ParquetFragment(file, state, self.columns, (), 0, where, dataset.schema)
+            file = whole_file(given, path, state)
+            is_ours = path != given.path
+            fragment = ParquetFragment(file, state, self.columns, (), 0, where, dataset.schema, is_ours)
             groups = self.groups(fragment)
             found[given.path] = replace(
                 fragment, groups=tuple(range(len(groups))), rows=sum(rows for rows, _ in groups)
             )
         return {path: found[path] for path in counting}
 
-    def _dataset(self, paths: list[str]) -> Any:
-        """Files as one dataset of Arrow, which knows their partitions."""
+    def _dataset(self, states: dict[str, FileState]) -> Any:
+        """The user's files as one dataset of Arrow, which knows their partitions."""
+        known = tuple(states), next(iter(states.values()))
+        if known not in self.datasets:
+            made = self._new_dataset(list(states))
+            self.datasets.clear()
+            self.datasets[known] = made
+            return made
+        return self.datasets[known]
+
+    def _new_dataset(self, paths: list[str]) -> Any:
         import pyarrow.dataset
 
         options = pyarrow.dataset.FileSystemFactoryOptions(
@@ -102,9 +132,8 @@ class CountingFiles:
         """Rows of each row group, and whether all of them are nodes; the end of a file is read once."""
         known = file.path, file.state
         if known not in self.sizes:
-            with naming(file.path):
-                metadata = file.file.metadata
-                schema = metadata.schema.to_arrow_schema()
+            metadata = file.metadata()
+            schema = metadata.schema.to_arrow_schema()
             with told_of(file.path):
                 self.columns.check(schema)
             self.sizes[known] = group_sizes(metadata, self.columns)
@@ -145,8 +174,8 @@ def find_columns(source: SourceFiles, id_column: str, vector_column: str) -> Nod
 
     filesystem = source.filesystem
     columns: NodeColumns | None = None
-    for path in source.now():
-        with naming(path), filesystem.open_input_file(path) as stream:
+    for path, state in source.now().items():
+        with naming(path), opened(filesystem, path, state.size) as stream:
             file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False)
             with told_of(path):
                 found = NodeColumns.of(file.schema_arrow, id_column, vector_column)

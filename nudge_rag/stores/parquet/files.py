@@ -5,27 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.location import hide, secrets_in
 from nudge_rag.stores.parquet import tables
+from nudge_rag.stores.parquet.filesystems import FileState, forget, fsspec_of, list_inside, look_at, state_of
 
-__all__ = [
-    "OF_ARROW",
-    "FileState",
-    "SourceFiles",
-    "create_file",
-    "forget",
-    "resolve",
-    "state_of",
-    "uris_of",
-]
+__all__ = ["OF_ARROW", "SourceFiles", "resolve", "uris_of"]
 
-NANOSECONDS = 1_000_000_000
-WHOLE_SECONDS = ("abfs", "gcs", "s3")
 # What is written beside files is in a folder with their name and this.
 BESIDE = ".nudge-rag"
 HIDDEN = ("_", ".")
@@ -37,19 +27,6 @@ OF_ARROW = ("abfs", "abfss", "gcs", "gs", "hdfs", "s3", "viewfs")
 
 
 @dataclass(frozen=True)
-class FileState:
-    """A file as it is now; whoever writes it changes that.
-
-    Attributes:
-        size: in bytes.
-        modified: when it was last written, in nanoseconds.
-    """
-
-    size: int
-    modified: int
-
-
-@dataclass(frozen=True)
 class SourceFiles:
     """A folder of Parquet files, one file, or a list of files.
 
@@ -57,11 +34,13 @@ class SourceFiles:
         filesystem: Arrow's.
         root: the folder or file; None for a list.
         listed: the files of a list.
+        folders: the root, once it is known to be a folder, which need not be asked for again.
     """
 
     filesystem: Any
     root: str | None
     listed: tuple[str, ...] = ()
+    folders: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def now(self) -> dict[str, FileState]:
         """Path and state of each file, in the order of their paths; those of a list in its order.
@@ -69,23 +48,37 @@ class SourceFiles:
         Raises:
             ValueError: there is none, or they belong to a table that is more than its files.
         """
-        from pyarrow.fs import FileSelector, FileType
+        from pyarrow.fs import FileType
 
         forget(self.filesystem)
-        if self.root is None:
-            found = self.filesystem.get_file_info(list(self.listed))
-        else:
-            found = [self.filesystem.get_file_info(self.root)]
-            if found[0].type == FileType.Directory:
-                inside = self.filesystem.get_file_info(FileSelector(self.root, recursive=True))
-                tables.check_folder([self._inside(info.path) for info in inside], self.root)
-                inside = [info for info in inside if info.type == FileType.File and self._counts(info.path)]
-                found = sorted(inside, key=lambda info: str(info.path))
+        found = look_at(self.filesystem, self.listed) if self.root is None else self._at_root(self.root)
         missing = [info.path for info in found if info.type != FileType.File]
         if missing or not found:
             where = missing[0] if missing else f"{self.root}: names of files end in {', '.join(ENDINGS)}"
             raise ValueError(f"there is no Parquet file at {where}")
         return {info.path: state_of(self.filesystem, info) for info in found}
+
+    def _at_root(self, root: str) -> list[Any]:
+        """What is known of each file of a folder, or of the one file that the root is."""
+        from pyarrow.fs import FileType
+
+        if root not in self.folders:
+            (info,) = look_at(self.filesystem, [root])
+            if info.type != FileType.Directory:
+                return [info]
+            self.folders.add(root)
+        try:
+            inside = list_inside(self.filesystem, root)
+        except OSError:
+            # It is gone, or a file by now.
+            self.folders.discard(root)
+            (info,) = look_at(self.filesystem, [root])
+            if info.type == FileType.Directory:
+                raise
+            return [info]
+        tables.check_folder([self._inside(info.path) for info in inside], root)
+        inside = [info for info in inside if info.type == FileType.File and self._counts(info.path)]
+        return sorted(inside, key=lambda info: str(info.path))
 
     def _counts(self, path: str) -> bool:
         return path.lower().endswith(ENDINGS) and self._is_data(path)
@@ -127,45 +120,6 @@ class SourceFiles:
 
     def _inside(self, path: str) -> str:
         return path.removeprefix(str(self.root)).strip("/")
-
-
-def state_of(filesystem: Any, info: Any) -> FileState:
-    """The state of a file, of which Arrow knows this.
-
-    Object stores list times to the millisecond and tell them to the second if asked for one file, or know no others:
-    theirs are cut to the second. A file system of fsspec may know a time that Arrow does not ask it for.
-    """
-    modified, fsspec = info.mtime_ns, _fsspec_of(filesystem)
-    if modified is None and fsspec is not None and info.is_file:
-        with contextlib.suppress(NotImplementedError):
-            modified = int(fsspec.modified(info.path).timestamp()) * NANOSECONDS
-    if filesystem.type_name in WHOLE_SECONDS:
-        modified = (modified or 0) // NANOSECONDS * NANOSECONDS
-    return FileState(info.size or 0, modified or 0)
-
-
-def forget(filesystem: Any) -> None:
-    """Let a file system of fsspec look again: it remembers what it has listed, whatever others write."""
-    fsspec = _fsspec_of(filesystem)
-    if fsspec is not None:
-        fsspec.invalidate_cache()
-
-
-def create_file(filesystem: Any, path: str) -> Any:
-    """A stream into a new file, whose folder is made if there is need for one: in an object store there is none."""
-    try:
-        return filesystem.open_output_stream(path)
-    except FileNotFoundError:
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        return filesystem.open_output_stream(path)
-
-
-def _fsspec_of(filesystem: Any) -> Any:
-    import pyarrow.fs
-
-    if not isinstance(filesystem, pyarrow.fs.PyFileSystem):
-        return None
-    return getattr(filesystem.handler, "fs", None)
 
 
 def resolve(source: str | Path | Sequence[str | Path], filesystem: Any = None) -> SourceFiles:
@@ -214,7 +168,7 @@ def _unwrapped(filesystem: Any, path: str) -> tuple[Any, str]:
     """Arrow's file system and a path in it, spelled in one way, whatever is wrapped around it: it names the history."""
     import pyarrow.fs
 
-    fsspec = _fsspec_of(filesystem) if isinstance(filesystem, pyarrow.fs.FileSystem) else filesystem
+    fsspec = fsspec_of(filesystem) if isinstance(filesystem, pyarrow.fs.FileSystem) else filesystem
     if fsspec is not None:
         path = str(fsspec._strip_protocol(path))
         protocols = (fsspec.protocol,) if isinstance(fsspec.protocol, str) else tuple(fsspec.protocol)
@@ -242,7 +196,7 @@ def _located(path: str, filesystem: Any) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), str(Path(path).resolve())
     scheme = path.partition("://")[0]
     try:
-        found, inside = pyarrow.fs.FileSystem.from_uri(path)
+        found, inside = _of_arrow(path)
         return found, inside.rstrip("/")
     except pyarrow.ArrowInvalid as error:
         if scheme in OF_ARROW:
@@ -259,3 +213,16 @@ def _located(path: str, filesystem: Any) -> tuple[Any, str]:
     if ":" in path.partition("://")[2].rpartition("@")[0] and hide(inside, secrets_in(path)) != inside:
         raise ValueError(f"a login in a URI of {scheme}:// would be part of every path: give filesystem= instead")
     return _unwrapped(found, inside)
+
+
+def _of_arrow(uri: str) -> tuple[Any, str]:
+    """Arrow's file system of a URI, and the path; one of S3 writes a small file in one request if pyarrow knows how."""
+    import pyarrow
+    import pyarrow.fs
+
+    if uri.startswith("s3://") and "allow_delayed_open" not in uri and "#" not in uri:
+        with contextlib.suppress(pyarrow.ArrowInvalid):
+            found, path = pyarrow.fs.FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
+            return found, str(path)
+    found, path = pyarrow.fs.FileSystem.from_uri(uri)
+    return found, str(path)

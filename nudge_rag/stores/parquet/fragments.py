@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,15 @@ import numpy as np
 from nudge_rag.common.arrays import FloatArray
 from nudge_rag.errors import StoreError
 from nudge_rag.stores.parquet.columns import NodeColumns
-from nudge_rag.stores.parquet.files import FileState, forget, state_of
+from nudge_rag.stores.parquet.filesystems import (
+    FileState,
+    forget,
+    fsspec_of,
+    is_read_at_once,
+    look_at,
+    opened,
+    state_of,
+)
 
 __all__ = [
     "ChangedError",
@@ -23,6 +32,7 @@ __all__ = [
     "is_complete",
     "naming",
     "told_of",
+    "whole_file",
 ]
 
 # Pages are read as they are needed, some megabytes at a time: a row group may be larger than memory.
@@ -81,6 +91,15 @@ def told_of(path: str) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
+def whole_file(given: Any, path: str, state: FileState) -> Any:
+    """A fragment of Arrow of all of a file, which may stand for the one that is ``given``, in the same partition."""
+    make = given.format.make_fragment
+    with contextlib.suppress(TypeError):
+        return make(path, given.filesystem, given.partition_expression, file_size=state.size)
+    # An older pyarrow, which asks for the size of each file that it opens.
+    return make(path, given.filesystem, given.partition_expression)
+
+
 @dataclass(frozen=True, eq=False)
 class ParquetFragment:
     """Some row groups of one file, as it was when the store was listed.
@@ -93,6 +112,7 @@ class ParquetFragment:
         rows: number of rows in them.
         where: a ``pyarrow.compute`` expression that rows must meet; None for all.
         schema: the columns that it may name, those of partitions included.
+        is_ours: whether it was written by us, under a name of its own: it may be deleted, and does not change.
     """
 
     file: Any
@@ -102,6 +122,7 @@ class ParquetFragment:
     rows: int
     where: Any = None
     schema: Any = None
+    is_ours: bool = False
 
     @property
     def path(self) -> str:
@@ -129,8 +150,28 @@ class ParquetFragment:
     def ids_that_pass(self) -> set[str]:
         """Ids of the rows that meet the condition."""
         part = self.file.subset(row_group_ids=list(self.groups))
-        batches = part.to_batches(self.schema, columns=[self.columns.id], filter=self.where, use_threads=False)
-        return {name for batch in batches for name in self.columns.ids(batch).to_pylist()}
+        try:
+            batches = part.to_batches(self.schema, columns=[self.columns.id], filter=self.where, use_threads=False)
+            return {name for batch in batches for name in self.columns.ids(batch).to_pylist()}
+        except (OSError, ValueError):
+            # A file of another size by now is read at wrong places.
+            self._check_unchanged()
+            raise
+
+    def metadata(self) -> Any:
+        """What the end of the file says of it.
+
+        Raises:
+            StoreError: it was changed, or removed, since the store was listed.
+            ValueError: it is damaged.
+        """
+        import pyarrow.parquet
+
+        with naming(self.path, self._check_unchanged):
+            if fsspec_of(self.file.filesystem) is None:
+                return self.file.metadata
+            with opened(self.file.filesystem, self.path, self.state.size) as source:
+                return pyarrow.parquet.read_metadata(source)
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -141,16 +182,22 @@ class ParquetFragment:
         """
         import pyarrow.parquet
 
-        self._check_unchanged()
+        is_whole = is_read_at_once(self.file.filesystem, self.state.size)
+        if not is_whole and not self.is_ours:
+            self._check_unchanged()
         with naming(self.path, self._check_unchanged):
-            source = self.file.open()
+            source = opened(self.file.filesystem, self.path, self.state.size)
+        if is_whole and not self.is_ours:
+            # What was read in one moment, and is what was listed after that as well, needs no other look.
+            self._check_unchanged()
         with source:
             with naming(self.path, self._check_unchanged):
                 file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BYTES_PER_READ)
             with file:
                 yield file
         # What was written over in the middle of it may have been read as rows of before.
-        self._check_unchanged()
+        if not is_whole and not self.is_ours:
+            self._check_unchanged()
 
     def read(self, file: Any, batch_size: int, groups: Sequence[int], names: list[str] | None = None) -> Iterator[Any]:
         """Arrow batches of some row groups of the open file; all columns if none are named.
@@ -164,7 +211,7 @@ class ParquetFragment:
 
     def _check_unchanged(self) -> None:
         forget(self.file.filesystem)
-        info = self.file.filesystem.get_file_info(self.path)
+        (info,) = look_at(self.file.filesystem, [self.path])
         if state_of(self.file.filesystem, info) != self.state:
             raise ChangedError(self.path)
 

@@ -58,7 +58,8 @@ def _try_to_rewrite(
 ) -> list[Any] | None:
     """As `rewrite_files`; None if somebody else wrote to one of the files meanwhile."""
     folder = files.beside()
-    states, whole = files.source.now(), files.whole_files()
+    states = files.source.now()
+    whole = files.whole_files(states=states)
     chosen = affected(whole)
     paths = [path for path in whole if chosen is None or path in chosen]
     new = folder.new_folder()

@@ -15,7 +15,7 @@ from nudge_rag.common.arrays import FloatArray
 from nudge_rag.common.files import sync_folder
 from nudge_rag.stores.checks import check_replacement
 from nudge_rag.stores.parquet.columns import NodeColumns
-from nudge_rag.stores.parquet.files import create_file
+from nudge_rag.stores.parquet.filesystems import create_file
 from nudge_rag.stores.parquet.fragments import ParquetFragment, told_of
 
 __all__ = ["Changes", "Rewrite", "change_file", "map_file"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 from nudge_rag.common import files, lock
 from nudge_rag.errors import CorruptArchiveError
-from nudge_rag.stores.blob_records import BlobRecord, RecordStorage
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.leases import process_lock
-from nudge_rag.stores.parquet.files import FileState, create_file, forget
+from nudge_rag.stores.parquet.filesystems import FileState, delete_file, forget, list_inside
+from nudge_rag.stores.parquet.records import FileRecords, read_record, write_record
 from nudge_rag.stores.storages import FolderStorage
 
 __all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
@@ -27,8 +26,6 @@ __all__ = ["LIVE", "SnapshotFolder", "Snapshots", "View"]
 LIVE = ""
 FORMAT = 1
 STATE, REWRITTEN, HISTORY, LOCKING = "state.json", "snapshots", "history", "lock"
-PART_SIZE = 64_000_000
-READS = 10
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,8 @@ class SnapshotFolder:
 
         self.filesystem, self.path = filesystem, path
         self.local = Path(path) if isinstance(filesystem, pyarrow.fs.LocalFileSystem) else None
-        self._locking = None if self.local else _FileRecords(filesystem, f"{path}/{LOCKING}")
+        self._locking = None if self.local else FileRecords(filesystem, f"{path}/{LOCKING}")
+        self._names: dict[str, str] = {}
 
     def load(self) -> Snapshots:
         """Read what counts now.
@@ -97,7 +95,7 @@ class SnapshotFolder:
         Raises:
             CorruptArchiveError: the file that says so is damaged.
         """
-        content = _read(self.filesystem, f"{self.path}/{STATE}")
+        content = read_record(self.filesystem, f"{self.path}/{STATE}")
         if content is None:
             return Snapshots()
         try:
@@ -110,7 +108,11 @@ class SnapshotFolder:
             raise CorruptArchiveError(f"{self.path}/{STATE} is damaged: {error}") from error
 
     def save(self, snapshots: Snapshots) -> None:
-        """Make other files count, in one step; then delete those of ours that nobody reads any more."""
+        """Make other files count, in one step; then delete those of ours that nobody reads any more.
+
+        Raises:
+            LockedError: this process was stopped for so long that another has taken its lock.
+        """
         views = {
             label: {
                 name: {"file": self._inside(one.file), "size": one.of.size, "modified": one.of.modified}
@@ -119,11 +121,13 @@ class SnapshotFolder:
             for label, view in snapshots.views.items()
         }
         last = sorted(self._inside(path) for path in snapshots.last)
+        if self._locking is not None:
+            self._locking.check()
         content = json.dumps({"format": FORMAT, "views": views, "last": last}).encode()
         if self.local is not None:
             files.write_synced(self.local / STATE, content)
         else:
-            _write(self.filesystem, f"{self.path}/{STATE}", content)
+            write_record(self.filesystem, f"{self.path}/{STATE}", content)
         self._delete_others(snapshots)
 
     @contextmanager
@@ -134,7 +138,7 @@ class SnapshotFolder:
             LockedError: another holds it for too long.
         """
         if self.local is None or self._locking is not None:
-            with self._locking.lock():  # type: ignore[union-attr]
+            with self._locking.hold():  # type: ignore[union-attr]
                 yield
             return
         with process_lock(f"parquet {self.local}"), lock.locked(self.local, f"a write to {self.local.name}"):
@@ -143,11 +147,16 @@ class SnapshotFolder:
     def history(self) -> BlobStorage:
         """Storage of the history."""
         place = f"{self.path}/{HISTORY}"
-        return FolderStorage(place) if self.local is not None else _FileRecords(self.filesystem, place)
+        return FolderStorage(place) if self.local is not None else FileRecords(self.filesystem, place, self._names)
+
+    @property
+    def rewritten(self) -> str:
+        """The folder of the folders of rewritten files."""
+        return f"{self.path}/{REWRITTEN}"
 
     def new_folder(self) -> str:
         """A folder for rewritten files that is not there yet."""
-        return f"{self.path}/{REWRITTEN}/{secrets.token_hex(8)}"
+        return f"{self.rewritten}/{secrets.token_hex(8)}"
 
     def _view_of(self, entries: Any) -> dict[str, Replacement]:
         return {
@@ -167,69 +176,18 @@ class SnapshotFolder:
         return f"{self.path}/{path}"
 
     def _delete_others(self, snapshots: Snapshots) -> None:
-        from pyarrow.fs import FileSelector, FileType
+        from pyarrow.fs import FileType
 
         kept = snapshots.files | snapshots.last
-        found = self.filesystem.get_file_info(
-            FileSelector(f"{self.path}/{REWRITTEN}", allow_not_found=True, recursive=True)
-        )
-        for info in found:
+        forget(self.filesystem)
+        for info in list_inside(self.filesystem, self.rewritten, may_be_missing=True):
             inside = info.path.endswith("/") or any(path.startswith(f"{info.path}/") for path in kept)
             # What cannot be deleted now is found by the next write.
             with contextlib.suppress(OSError):
                 if info.type == FileType.File and info.path not in kept:
-                    self.filesystem.delete_file(info.path)
+                    delete_file(self.filesystem, info.path)
                 elif info.type == FileType.Directory and not inside:
                     self.filesystem.delete_dir(info.path)
-
-
-class _FileRecords(RecordStorage):
-    """Blobs as files on any file system that puts whole files in place, such as an object store; locked by a lease.
-
-    Args:
-        filesystem: Arrow's.
-        folder: its folder.
-    """
-
-    def __init__(self, filesystem: Any, folder: str) -> None:
-        super().__init__(f"parquet {folder}", PART_SIZE)
-        self._filesystem, self._folder = filesystem, folder
-
-    @property
-    def location(self) -> str:
-        """The folder."""
-        return self._folder
-
-    def put(self, records: Sequence[BlobRecord]) -> None:
-        """Write or replace records."""
-        for record in records:
-            _write(self._filesystem, self._place(record.id), json.dumps(vars(record)).encode())
-
-    def get(self, ids: Sequence[str]) -> list[BlobRecord]:
-        """Those of the records that exist."""
-        return self._read([self._place(record_id) for record_id in ids])
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Delete those of the records that exist."""
-        for record_id in ids:
-            with contextlib.suppress(FileNotFoundError):
-                self._filesystem.delete_file(self._place(record_id))
-
-    def listed(self, kind: str) -> list[BlobRecord]:
-        """All records of a kind."""
-        from pyarrow.fs import FileSelector
-
-        forget(self._filesystem)
-        found = self._filesystem.get_file_info(FileSelector(self._folder, allow_not_found=True))
-        return self._read([info.path for info in found if info.base_name.startswith(f"{kind}-")])
-
-    def _read(self, paths: Sequence[str]) -> list[BlobRecord]:
-        contents = [_read(self._filesystem, path) for path in paths]
-        return [BlobRecord(**json.loads(content)) for content in contents if content]
-
-    def _place(self, record_id: str) -> str:
-        kind = record_id.partition(" ")[0]
-        return f"{self._folder}/{kind}-{hashlib.sha256(record_id.encode()).hexdigest()[:32]}.json"
 
 
 def scope_of(vector_column: str) -> str:
@@ -242,27 +200,3 @@ def scope_of(vector_column: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_]{1,60}", vector_column):
         return vector_column
     return f"column-{hashlib.sha256(vector_column.encode()).hexdigest()[:16]}"
-
-
-def _read(filesystem: Any, path: str) -> bytes | None:
-    """Content of a file, None if there is none; of one that is replaced while it is read, the new content.
-
-    fsspec asks an object store for the content that it saw when it opened the file, and says that it is busy if there
-    is another one by now.
-    """
-    for left in range(READS, 0, -1):
-        forget(filesystem)
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno != errno.EBUSY or left == 1:
-                raise
-    return None
-
-
-def _write(filesystem: Any, path: str, content: bytes) -> None:
-    with create_file(filesystem, path) as stream:
-        stream.write(content)
