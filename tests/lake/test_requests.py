@@ -195,6 +195,27 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(bucket, monkeypa
 
 
 @pytest.mark.parametrize("way", ["uri", "s3fs"])
+def test_a_file_that_is_replaced_while_its_parts_are_read_is_read_again(bucket, monkeypatch, way):
+    monkeypatch.setattr(filesystems, "BYTES_AT_ONCE", 0)
+    store = bucket.open(way)
+    newer = VECTORS[19::-1]
+    read = fragments.ParquetFragment.read
+
+    def replacing(fragment, file, batch_size, groups, names=None):
+        yield from read(fragment, file, batch_size, groups, names)
+        # The vectors of the last group of rows, after which nothing is read.
+        if fragment.path.endswith("part-0.parquet") and "embedding" in names and not replaced:
+            replaced.append(True)
+            time.sleep(1)
+            bucket.write("part-0.parquet", IDS[:20], newer)
+
+    replaced = []
+    monkeypatch.setattr(fragments.ParquetFragment, "read", replacing)
+    assert store.read(["n19"]).tobytes() == newer[19:20].tobytes()
+    assert replaced
+
+
+@pytest.mark.parametrize("way", ["uri", "s3fs"])
 def test_what_is_read_is_all_of_a_file_also_of_an_empty_one(bucket, way):
     filesystem = bucket.open(way)._files.source.filesystem
     for content in (b"", b"1", bytes(range(256)) * 40_000):

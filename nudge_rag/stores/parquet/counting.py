@@ -96,7 +96,9 @@ class CountingFiles:
             path, state = counting[given.path]
             file = whole_file(given, path, state)
             is_ours = path != given.path
-            fragment = ParquetFragment(file, state, self.columns, (), 0, where, dataset.schema, is_ours)
+            fragment = ParquetFragment(
+                file, state, self.columns, groups=(), rows=0, where=where, schema=dataset.schema, is_ours=is_ours
+            )
             groups = self.groups(fragment)
             found[given.path] = replace(
                 fragment, groups=tuple(range(len(groups))), rows=sum(rows for rows, _ in groups)
