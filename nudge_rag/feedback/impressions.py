@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -74,13 +75,15 @@ def collect_impressions(
     newest = max((retrieval.time for retrieval in log.retrievals if retrieval.time is not None), default=0.0)
     numbers: dict[tuple[str, str], int] = {}
     texts: dict[str, str] = {}
+    # The same text is asked again and again.
+    normalised = cache(normalise)
     versions: dict[str | None, int] = {}
     rows: list[tuple[int, int, int, float, bool]] = []
     of_user: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for retrieval in log.retrievals:
         if retrieval.query is None or retrieval.user in bots:
             continue
-        text = texts.setdefault(normalise(retrieval.query), retrieval.query)
+        text = texts.setdefault(normalised(retrieval.query), retrieval.query)
         age = _age(retrieval, newest, half_life_days)
         counted: set[str] = set()
         for rank, node in enumerate(retrieval.shown):
@@ -95,7 +98,9 @@ def collect_impressions(
             rows.append((pair, rank, version, age, (retrieval.query_id, node.node_id) in clicks))
     weight = np.array([row[3] for row in rows], dtype=np.float64)
     for places in of_user.values():
-        weight[places] /= len(places)
+        # Mostly a user was shown a pair once: then there is nothing to share.
+        if len(places) > 1:
+            weight[places] /= len(places)
     return Impressions(
         pairs=list(numbers),
         pair=np.array([row[0] for row in rows], dtype=np.int64),
@@ -128,7 +133,9 @@ def _too_fast(events: Iterable[tuple[str | None, float | None]], most_per_minute
     for user, time in events:
         if user is not None and time is not None:
             times[user].append(time)
-    return {user for user, found in times.items() if _busiest_minute(sorted(found)) > most_per_minute}
+    # Most users have fewer events than that in all.
+    busy = {user: sorted(found) for user, found in times.items() if len(found) > most_per_minute}
+    return {user for user, found in busy.items() if _busiest_minute(found) > most_per_minute}
 
 
 def _busiest_minute(times: list[float]) -> int:

@@ -13,10 +13,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from nudge_rag.common.arrays import FloatArray
 from nudge_rag.feedback.log import FeedbackLog, Retrieval, ShownNode
 
 __all__ = ["LIVE", "NEW", "InterleavingResult", "TeamDraft", "compare_teams", "takes_part"]
@@ -298,8 +300,14 @@ def _chance_at_most(wins: int, n: int, share: float) -> float:
     if share >= 1:
         return 1.0 if wins >= n else 0.0
     counts = np.arange(wins + 1)
-    ways = np.array([math.lgamma(n + 1) - math.lgamma(c + 1) - math.lgamma(n - c + 1) for c in counts.tolist()])
-    return min(1.0, float(np.exp(ways + counts * math.log(share) + (n - counts) * math.log1p(-share)).sum()))
+    logs = _log_ways(wins, n) + counts * math.log(share) + (n - counts) * math.log1p(-share)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
+@lru_cache(maxsize=2)
+def _log_ways(wins: int, n: int) -> FloatArray:
+    """Logarithms of the ways to draw 0 to ``wins`` of ``n``, (wins + 1,); a bisection asks for the same ones."""
+    return np.array([math.lgamma(n + 1) - math.lgamma(c + 1) - math.lgamma(n - c + 1) for c in range(wins + 1)])
 
 
 def _sign_test(wins: int, n: int) -> float:
