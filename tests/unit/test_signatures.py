@@ -50,7 +50,7 @@ def functions(tree: ast.AST, name: str, *, in_class: bool = False) -> Iterator[t
             yield from functions(node, f"{name}.{node.name}")
         elif isinstance(node, ast.ClassDef):
             yield from functions(node, f"{name}.{node.name}", in_class=True)
-        else:
+        elif not isinstance(node, ast.expr):  # in which there are lambdas alone
             yield from functions(node, name)
 
 

@@ -24,6 +24,7 @@ from nudge_rag.solvers.contrastive.offset import common_direction, lower_scores
 from nudge_rag.solvers.labels import prepare_labels
 from nudge_rag.stores import MappingStore
 from nudge_rag.tuning.printing import describe_effects
+from tests.support.little_auto import try_little
 
 METRIC = parse_metric("MRR@10")
 
@@ -46,6 +47,27 @@ def confusing(seed=0, n=60, d=8, labelled=24, per_node=6, noise=0.35):
     covered = queries_of(rng.integers(0, labelled, size=200))
     uncovered = queries_of(rng.integers(labelled, n, size=200))
     return nodes, train, val, covered, uncovered
+
+
+@pytest.fixture
+def few_folds(monkeypatch):
+    """Every setting is tried on fewer folds of the nodes, where how many there are is not what is tested."""
+    monkeypatch.setattr("nudge_rag.solvers.auto.folds.FOLDS", 3)
+
+
+@pytest.fixture
+def few_trials(monkeypatch):
+    """Few settings on few folds."""
+    try_little(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def of_many_nodes():
+    """A problem that 160 of 240 nodes are labelled in, and what is chosen of all settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nudge_rag.solvers.auto.folds.FOLDS", 3)
+        problem = confusing(n=240, d=16, labelled=160, per_node=4)
+        return problem, AutoSolver(metric="MRR@10").fit(*problem[:3])
 
 
 def reciprocal_ranks(nodes, part):
@@ -191,8 +213,9 @@ def test_intervals_are_those_of_nodes_drawn_anew(monkeypatch):
     means = NodeMeans(nodes)
     effect = means.effect(changes)
     drawn = []
+    queries_of = [np.flatnonzero(nodes == node) for node in range(30)]
     for _ in range(4_000):
-        queries = np.concatenate([np.flatnonzero(nodes == node) for node in rng.integers(30, size=30)])
+        queries = np.concatenate([queries_of[node] for node in rng.integers(30, size=30)])
         drawn.append(changes[queries].mean())
     # As wide as with the spread of a sample of 30 and Student's t of 29 degrees of freedom, which is 2.0452.
     wider = np.sqrt(30 / 29) * 2.0452 / 1.96
@@ -262,10 +285,10 @@ def test_the_estimate_foretells_what_uncovered_queries_lose():
 
 
 @pytest.mark.slow
-def test_the_guard_gives_up_gain_for_uncovered_queries():
-    nodes, train, val, covered, uncovered = confusing(n=240, d=16, labelled=160, per_node=4)
+def test_the_guard_gives_up_gain_for_uncovered_queries(few_folds):
+    nodes, train, val, covered, uncovered = confusing(n=120, d=12, labelled=80, per_node=4)
     free = AutoSolver(metric="MRR@10", tolerance=math.inf).fit(nodes, train, val)
-    # Half of the queries ask for the 80 nodes that have no label: the labels, 4 a node, cannot tell.
+    # Half of the queries ask for the 40 nodes that have no label: the labels, 4 a node, cannot tell.
     guarded = AutoSolver(metric="MRR@10", uncovered_share=0.5).fit(nodes, train, val)
     lost = {
         name: (reciprocal_ranks(fit.embeddings(), uncovered) - reciprocal_ranks(nodes, uncovered)).mean()
@@ -394,7 +417,7 @@ def test_a_lowered_solver_lowers_what_its_solver_finds():
 
 
 @pytest.mark.slow
-def test_queries_without_answers_are_warned_of_once_for_each_part():
+def test_queries_without_answers_are_warned_of_once_for_each_part(few_trials):
     nodes, train, val, *_ = confusing()
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
@@ -407,9 +430,8 @@ def test_queries_without_answers_are_warned_of_once_for_each_part():
 
 
 @pytest.mark.slow
-def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
-    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
-    fit = AutoSolver(metric="MRR@10").fit(nodes, train, val)
+def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice(of_many_nodes):
+    _, fit = of_many_nodes
     halved = 0
     begins = [place for place, one in enumerate(fit.tried) if "offset" not in one.solver]
     for first, last in zip(begins, [*begins[1:], len(fit.tried)], strict=True):
@@ -427,9 +449,9 @@ def test_the_gap_below_the_smallest_harmless_offset_is_halved_twice():
 
 
 @pytest.mark.slow
-def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(monkeypatch):
-    nodes, train, val, _, _ = confusing(n=240, d=16, labelled=160, per_node=4)
-    names = [one.solver for one in AutoSolver(metric="MRR@10").fit(nodes, train, val).tried]
+def test_nudges_without_unlabelled_negatives_are_tried_if_many_queries_validate(monkeypatch, few_folds, of_many_nodes):
+    (nodes, train, val, _, _), fit = of_many_nodes
+    names = [one.solver for one in fit.tried]
     assert any("strength 30" in name for name in names)
     assert not any("labelled negatives" in name for name in names)
     assert len({name for name in names if "contrastive" in name}) == sum("contrastive" in name for name in names)
@@ -454,7 +476,7 @@ def test_of_many_labels_few_queries_judge_and_folds_are_small(monkeypatch):
     assert [len(np.unique(fold.nodes)) for fold in trials._plain.held._folds] == [16] * 10
 
 
-def test_settings_that_were_tried_keep_no_vectors():
+def test_settings_that_were_tried_keep_no_vectors(few_folds):
     nodes, train, val, _, _ = confusing()
     tried = list(SolverTrials(AutoSolver(metric="MRR@10"), nodes, train, val, None).without_map())
     assert len(tried) > len(OFFSETS)
@@ -469,7 +491,7 @@ def test_the_share_of_uncovered_queries_is_that_of_nodes_with_one_label():
 
 
 @pytest.mark.slow
-def test_expected_is_the_mean_over_the_groups_by_their_shares():
+def test_expected_is_the_mean_over_the_groups_by_their_shares(few_trials):
     nodes, (queries, answers), val, _, _ = confusing()
     # The last three queries ask for nodes of their own.
     train = queries[:-1], [*answers[:-4], *([node] for node in (40, 45, 50))]
@@ -511,7 +533,7 @@ def dialect(seed=0, n=120, d=12, labelled=60, per_node=4, noise=0.25):
 
 
 @pytest.mark.slow
-def test_reach_of_queries_lifts_queries_of_nodes_without_a_label():
+def test_reach_of_queries_lifts_queries_of_nodes_without_a_label(few_trials):
     nodes, train, val, covered, uncovered = dialect()
     fit = AutoSolver(metric="MRR@10", reach="queries").fit(nodes, train, val)
     assert fit.adapter is not None
@@ -559,7 +581,7 @@ def test_nothing_moves_where_nothing_qualifies():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
-def test_through_a_store(tmp_path, similarity):
+def test_through_a_store(few_trials, tmp_path, similarity):
     nodes, train, _, _, _ = confusing(per_node=10)
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, similarity=similarity, key="test")
     embedded = {f"q{i}": row for i, row in enumerate(train[0])}
@@ -594,7 +616,7 @@ def test_options_of_auto_are_refused_with_another_solver_that_would_not_heed_the
 
 
 @pytest.mark.parametrize(("reach", "name"), [("queries", "map"), ("nodes", "node map")])
-def test_a_map_that_helps_nobody_is_told(reach, name, monkeypatch):
+def test_a_map_that_helps_nobody_is_told(few_trials, reach, name, monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.linear_map.solver.LinearMap.choose", lambda *_: None)
     nodes, train, val, _, _ = confusing()
     fit = AutoSolver(reach=reach).fit(nodes, train, val)
@@ -607,7 +629,7 @@ def test_a_map_that_helps_nobody_is_told(reach, name, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_summary_says_when_the_guard_lets_nothing_through(tmp_path, monkeypatch):
+def test_the_summary_says_when_the_guard_lets_nothing_through(few_folds, tmp_path, monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", (0.0,))
     nodes, train, _, _, _ = confusing(n=240, labelled=120, per_node=6)
     store = MappingStore({f"n{i}": row.tolist() for i, row in enumerate(nodes)}, key="test")
@@ -638,7 +660,7 @@ def test_only_numpy_arrays_and_with_validation():
         AutoSolver().fit(nodes, LabeledQueries(train[0][:1], [[0]], [[-1]]), val)
 
 
-def test_settings_that_are_tried_are_shown_while_it_takes(caplog, capsys, monkeypatch):
+def test_settings_that_are_tried_are_shown_while_it_takes(few_trials, caplog, capsys, monkeypatch):
     monkeypatch.setattr("nudge_rag.common.progress.SECONDS_BEFORE_BAR", 0.0)
     nodes, train, val, _, _ = confusing()
     with caplog.at_level("INFO", logger="nudge_rag"):

@@ -292,7 +292,7 @@ def test_queries_with_so_many_labels_that_all_nodes_cost_less_are_not_put_into_g
     nodes = unit(rng.normal(size=(1_000, 8)))
     queries = np.repeat(nodes, 2, axis=0)
     answers = [[row // 2, *rng.choice(1_000, size=labels_a_query - 1).tolist()] for row in range(2_000)]
-    solver = NudgeContrastive(taus=[0.05], strength=3.0)
+    solver = NudgeContrastive(taus=[0.05], strength=3.0, iterations=2)
     found = solver.fit(nodes, (queries, answers)).vectors
     monkeypatch.setattr("nudge_rag.solvers.contrastive.descent.is_cheaper_in_groups", lambda *sizes: False)
     assert (found.tobytes() == solver.fit(nodes, (queries, answers)).vectors.tobytes()) == as_full

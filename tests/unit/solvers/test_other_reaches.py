@@ -7,8 +7,19 @@ import pytest
 
 from nudge_rag import LabeledPairs, LabeledQueries, Nudge, tune
 from nudge_rag.solvers import AutoSolver
+from nudge_rag.solvers.auto.other_reaches import OFFSETS
 from nudge_rag.stores import MappingStore
 from nudge_rag.tuning.printing import describe_reaches
+from tests.support.little_auto import try_little
+
+
+@pytest.fixture
+def fewer_trials(monkeypatch):
+    """Half of the folds, which are more all the same than those that rough estimates look at, and their offsets."""
+    monkeypatch.setattr("nudge_rag.solvers.auto.folds.FOLDS", 5)
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", OFFSETS)
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.HALVINGS", 0)
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.FEW_STRENGTHS", (3.0,))
 
 
 def unit(rows):
@@ -42,7 +53,7 @@ def expected_of(candidates, prefix):
 @pytest.mark.slow
 @pytest.mark.parametrize("turned", [0.6, 0.3, 0.0])
 @pytest.mark.parametrize("many", [False, True])
-def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, monkeypatch):
+def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, fewer_trials, monkeypatch):
     if many:
         monkeypatch.setattr("nudge_rag.solvers.auto.trials.MANY", 10)
         monkeypatch.setattr("nudge_rag.solvers.auto.trials.ENOUGH_NODES", 30)
@@ -66,7 +77,7 @@ def test_the_estimate_is_near_what_the_reach_gives_if_it_is_tried(turned, many, 
 
 
 @pytest.mark.slow
-def test_vectors_of_competitors_stand_for_nodes_of_which_labels_bring_scores_alone():
+def test_vectors_of_competitors_stand_for_nodes_of_which_labels_bring_scores_alone(fewer_trials):
     nodes, train, val = dialect()
     whole = AutoSolver(metric="MRR@10").fit(nodes, train, val)
     parts = with_scores(train, nodes), with_scores(val, nodes)
@@ -90,6 +101,7 @@ def test_few_labels_have_estimates_too():
 @pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_a_tuned_result_prints_every_reach_and_keeps_it(tmp_path, similarity, monkeypatch):
+    try_little(monkeypatch)
     nodes, train, val = dialect()
     store = MappingStore({f"n{row}": vector for row, vector in enumerate(nodes)}, similarity=similarity, key="reaches")
     texts = {f"query {row}": vector for row, vector in enumerate(np.concatenate([train[0], val[0]]))}

@@ -12,6 +12,9 @@ from nudge_rag.solvers import AutoSolver
 from nudge_rag.stores import MappingStore
 from nudge_rag.tuning.competitor_pool import read_pool
 
+# Rough estimates of reaches and what goes wrong in them are the same for any number of settings.
+pytestmark = pytest.mark.usefixtures("little_auto")
+
 N_LABELLED = 20
 
 
@@ -46,6 +49,13 @@ def made(n_nodes=60, **changed):
     return store, pairs, lambda asked: np.stack([texts[text] for text in asked])
 
 
+@pytest.fixture(scope="module")
+def whole(little_auto, tmp_path_factory):
+    """What nothing went wrong in."""
+    store, pairs, embed = made()
+    return tune(store, pairs, embed, versions=tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("reach", "similarity"), [("labelled", "cosine"), ("labelled", "dot"), ("queries", "cosine"), ("nodes", "cosine")]
@@ -69,9 +79,8 @@ def test_nodes_that_are_deleted_meanwhile_are_left_out(reach):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("connection lost"), ValueError("no such field")])
-def test_a_store_that_does_not_give_the_sample_costs_the_estimate_alone(tmp_path, error, caplog, recwarn):
+def test_a_store_that_does_not_give_the_sample_costs_the_estimate_alone(tmp_path, whole, error, caplog, recwarn):
     store, pairs, embed = made()
-    whole = tune(store, pairs, embed, versions=tmp_path)
     assert len(whole.other_reaches) == 2
     store.error = error
     without = tune(store, pairs, embed, versions=tmp_path)
@@ -94,9 +103,8 @@ def test_reaches_are_estimated_if_nothing_competes(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_estimate_that_fails_or_warns_is_no_matter_of_the_result(tmp_path, monkeypatch, caplog, recwarn):
+def test_an_estimate_that_fails_or_warns_is_no_matter_of_the_result(tmp_path, whole, monkeypatch, caplog, recwarn):
     store, pairs, embed = made()
-    whole = tune(store, pairs, embed, versions=tmp_path)
 
     def fail(*_):
         warnings.warn("a map of fewer labels", RuntimeWarning, stacklevel=1)

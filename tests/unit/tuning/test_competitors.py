@@ -188,7 +188,7 @@ def test_a_scan_is_for_thousands_of_queries_of_a_database_and_hundreds_without_a
 
 
 @pytest.mark.slow
-def test_auto_chooses_alike_by_search_and_by_scan(tmp_path):
+def test_auto_chooses_alike_by_search_and_by_scan(little_auto, tmp_path):
     store, rows = make_store(120)
     pairs, embed = learnable(rows, 15)
     search, scan = (tune(store, pairs, embed, competitors=each, versions=tmp_path) for each in ("search", "scan"))
@@ -208,7 +208,7 @@ class Coarse(MappingStore):
         return super().search(queries, k, where=lambda node: int(node[1:]) % 3 != 0)
 
 
-def test_an_index_that_misses_nodes_is_measured_and_warned_about(tmp_path):
+def test_an_index_that_misses_nodes_is_measured_and_warned_about(little_auto, tmp_path):
     store, rows = make_store(90, kind=Coarse)
     pairs, embed = learnable(rows, 30)
     with pytest.warns(UserWarning, match=r"finds only \d+ of \d+ labelled nodes"):

@@ -123,7 +123,7 @@ def test_a_saved_nudge_keeps_what_the_pipeline_won_and_lost(store, tmp_path, tex
 
 @pytest.mark.slow
 def test_a_damaged_record_of_the_pipeline_is_refused_by_one_error(store, tmp_path):
-    nudge = tune(store, pairs(range(12)), embed, solver="nudge-n", versions=tmp_path, judge=plain)
+    nudge = tune(store, pairs(range(8), "abcde"), embed, solver="nudge-n", versions=tmp_path, judge=plain)
     nudge.save(tmp_path / "saved")
     manifest, arrays = read_folder(tmp_path / "saved")
     manifest = {name: value for name, value in manifest.items() if not name.endswith("sha256")}

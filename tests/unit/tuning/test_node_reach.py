@@ -15,6 +15,9 @@ from nudge_rag.tuning.adapters import live_adapter
 from nudge_rag.tuning.judging import judge_nudge
 from tests.unit.tuning.test_reach import application, unit
 
+# How little is tried does not show in what becomes of the map that is chosen.
+pytestmark = pytest.mark.usefixtures("little_auto")
+
 
 def mapped(node_map, vectors):
     """(I + B^T) v at the length of v, by the equation."""
@@ -30,7 +33,7 @@ def expected_nodes(nudge, nodes):
 
 
 @pytest.fixture(scope="module", params=["cosine", pytest.param("l2", marks=pytest.mark.slow)])
-def tuned(request, tmp_path_factory):
+def tuned(request, little_auto, tmp_path_factory):
     store, pairs, embed, nodes = application(similarity=request.param)
     nudge = tune(store, pairs, embed, versions=tmp_path_factory.mktemp("versions"), reach="nodes")
     return store, pairs, embed, nodes, nudge

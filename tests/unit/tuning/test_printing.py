@@ -148,7 +148,7 @@ def test_each_reach_shows_what_its_best_setting_is_expected_to_gain():
     assert describe_reaches(no_map) == "by reach, expected: labelled +0.100, nodes: no map helps"
 
 
-def test_a_real_nudge_fits_80_columns(tmp_path):
+def test_a_real_nudge_fits_80_columns(little_auto, tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(60, 8))
     store = MappingStore({f"node {number}": vector for number, vector in enumerate(vectors)})

@@ -10,6 +10,9 @@ from nudge_rag.solvers import QueryAdapter
 from nudge_rag.stores import MappingStore
 from nudge_rag.tuning.adapters import live_adapter, pack_adapter, unpack_adapter
 
+# How little is tried does not show in what becomes of the map that is chosen.
+pytestmark = pytest.mark.usefixtures("little_auto")
+
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
@@ -32,7 +35,7 @@ def application(seed=0, n=120, d=12, labelled=60, per_node=6, noise=0.25, simila
 
 
 @pytest.fixture(scope="module", params=["cosine", pytest.param("l2", marks=pytest.mark.slow)])
-def tuned(request, tmp_path_factory):
+def tuned(request, little_auto, tmp_path_factory):
     store, pairs, embed, nodes = application(similarity=request.param)
     nudge = tune(store, pairs, embed, versions=tmp_path_factory.mktemp("versions"), reach="queries")
     return store, pairs, embed, nodes, nudge

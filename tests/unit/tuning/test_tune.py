@@ -16,6 +16,9 @@ from nudge_rag.journal.journal import original_vectors
 from nudge_rag.solvers.registry import resolve_solver
 from nudge_rag.stores import MappingStore
 
+# What is done with a nudge does not depend on how many settings it was chosen from.
+pytestmark = pytest.mark.usefixtures("little_auto")
+
 N, D = 40, 8
 
 
