@@ -331,7 +331,7 @@ def test_processes_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path):
             for n in range(3)
         ]
         first = [worker.stdout.readline().decode() for worker in workers]
-        time.sleep(0.5)
+        time.sleep(0.25)
         for worker, line in zip(workers, first, strict=True):
             worker.kill()
             output = line + worker.communicate()[0].decode()

@@ -48,7 +48,7 @@ def test_never_worse_than_a_fine_grid_and_every_step_has_its_true_value(seed, me
     nodes, train, val, _ = problem(seed)
     exact = NudgeN(metric=metric, search="exact").fit(nodes, train, val)
     best = exact.curve.values.max()
-    grid = NudgeN(metric=metric, gammas=np.linspace(0, 2, 401), extend=False)
+    grid = NudgeN(metric=metric, gammas=np.linspace(0, 2, 201), extend=False)
     assert best >= grid.fit(nodes, train, val).curve.values.max() - 1e-9
     assert_values_of_steps(exact.curve, metric, nodes, train, val)
     assert exact.curve.values[np.searchsorted(exact.curve.gammas, exact.gamma)] >= best - 1e-9

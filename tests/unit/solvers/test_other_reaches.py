@@ -19,6 +19,7 @@ def fewer_trials(monkeypatch):
     monkeypatch.setattr("nudge_rag.solvers.auto.folds.FOLDS", 5)
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.OFFSETS", OFFSETS)
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.HALVINGS", 0)
+    monkeypatch.setattr("nudge_rag.solvers.auto.trials.FEW_TAUS", (0.05,))
     monkeypatch.setattr("nudge_rag.solvers.auto.trials.FEW_STRENGTHS", (3.0,))
 
 

@@ -18,7 +18,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def application(seed=0, n=120, d=12, labelled=60, per_node=6, noise=0.25, similarity="cosine"):
+def application(seed=0, n=120, d=12, labelled=40, per_node=6, noise=0.25, similarity="cosine"):
     """A store, pairs of half of its nodes, and a model whose queries are turned away from the nodes."""
     rng = np.random.default_rng(seed)
     nodes = unit(rng.normal(size=(n, d)))
