@@ -87,6 +87,8 @@ class Lease:
         self._holder: str | None = None
         self._lost = False
         self._read_at = -math.inf
+        # When the record was read that a beat is about to replace; None if no beat is.
+        self._replacing: float | None = None
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -99,7 +101,7 @@ class Lease:
             holder = self._acquire()
             stop = threading.Event()
             beating = threading.Thread(target=self._renew, args=(holder, stop), daemon=True)
-            self._holder, self._lost = holder, False
+            self._holder, self._lost, self._replacing = holder, False, None
             beating.start()
             try:
                 yield
@@ -116,7 +118,12 @@ class Lease:
         """Raise LockedError if this process held the lease and has lost it; nothing happens outside of `hold`."""
         if self._holder is None or (not self._lost and now() - self._read_at < SECONDS_TO_SETTLE / 2):
             return
-        if self._lost or not self._is_held_by(self._holder):
+        is_held = not self._lost and self._is_held_by(self._holder)
+        # After the read, which may have found what such a beat has just written.
+        replacing = self._replacing
+        if replacing is not None and now() - replacing >= SECONDS_TO_EXPIRE:
+            self._lost = True
+        if self._lost or not is_held:
             raise LockedError(
                 f"the lock was taken over: this process was stopped for more than {SECONDS_TO_EXPIRE:g} seconds;"
                 " nothing more is written"
@@ -155,10 +162,23 @@ class Lease:
             beat += 1
             # A database that fails now fails for the holder as well; the next beat tries again.
             with contextlib.suppress(Exception):
-                if not self._is_held_by(holder):
-                    self._lost = True
-                    return
-                self._record.write(_text(holder, beat))
+                self._beat(holder, beat)
+            if self._lost:
+                return
+
+    def _beat(self, holder: str, beat: int) -> None:
+        """Renew the record if it is this holder's; after so long that it may have replaced another's, it is lost."""
+        asked = now()
+        if not self._is_held_by(holder):
+            self._lost = True
+            return
+        self._replacing = asked
+        try:
+            self._record.write(_text(holder, beat))
+        finally:
+            if now() - asked >= SECONDS_TO_EXPIRE:
+                self._lost = True
+            self._replacing = None
 
 
 def now() -> float:

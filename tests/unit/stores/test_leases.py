@@ -120,6 +120,33 @@ def test_who_takes_a_lease_over_holds_it_only_when_the_holder_reads_again(clock,
             second.check()
 
 
+@pytest.mark.parametrize("is_beat_over", [False, True])
+def test_a_beat_that_was_stopped_before_its_write_does_not_win_the_lease_back(clock, is_beat_over):
+    """Its write replaces the record of who has taken over meanwhile, and may be in the middle of a push."""
+    record = Record(clock)
+    lease = Lease(record, "stopped in a beat")
+    write, refused = record.write, []
+
+    def stopped(text):
+        clock[0] += leases.SECONDS_TO_EXPIRE
+        record.text = '{"holder": "another"}'
+        write(text)
+        if not is_beat_over:
+            check()
+
+    def check():
+        with pytest.raises(LockedError, match="the lock was taken over"):
+            lease.check()
+        refused.append(True)
+
+    with lease.hold():
+        record.write = stopped
+        lease._renew(lease._holder, OneBeat())
+        assert leases._holder_of(record.text) == lease._holder
+        check()
+    assert len(refused) == (1 if is_beat_over else 2)
+
+
 def test_a_lease_that_is_lost_stays_lost(clock):
     record = Record(clock)
     lease = Lease(record, "lost")
