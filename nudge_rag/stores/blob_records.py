@@ -144,7 +144,10 @@ class RecordStorage(ABC):
     def _delete_unfinished(self) -> None:
         """Delete parts that no head names: their writer died."""
         versions = {(head.name, head.version) for head in self._heads()}
-        self.remove([part.id for part in self.listed(PART) if (part.name, part.version) not in versions])
+        unnamed = [part.id for part in self.listed(PART) if (part.name, part.version) not in versions]
+        # Who has taken the lock over may be in the middle of writing a blob.
+        self._lease.check()
+        self.remove(unnamed)
 
     def _remove_parts(self, head: BlobRecord) -> None:
         for number, ids in enumerate(part_ids(head, PARTS_PER_CALL)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -15,7 +16,7 @@ import pyarrow.parquet  # noqa: E402
 
 from nudge_rag.errors import LockedError  # noqa: E402
 from nudge_rag.stores import ParquetStore, leases  # noqa: E402
-from nudge_rag.stores.parquet import records, replacing  # noqa: E402
+from nudge_rag.stores.parquet import records, replacing, snapshots  # noqa: E402
 
 numbers = iter(range(1_000))
 
@@ -146,3 +147,49 @@ def test_a_write_is_seen_at_once(open_again):
     assert second.read(["a", "b"]).tolist() == [[0.6, 0.8], [0.0, 1.0]]
     second.replace(["a"], np.array([[0.8, 0.6]]))
     assert first.read(["a"]).tolist() == [[0.8, 0.6]]
+
+
+def test_a_writer_that_has_lost_the_lock_deletes_no_file_of_the_one_that_took_it(open_again, monkeypatch):
+    """It was stopped after its write counted, before it looked which files nobody needs any more."""
+    store = open_again()
+    files, listed = store._files.beside(), snapshots.list_inside
+    taken = []
+
+    def take_over(filesystem, folder, **options):
+        if folder == files.rewritten and not taken:
+            taken.append(True)
+            files._locking._lease._record.remove()
+            time.sleep(leases.SECONDS_TO_SETTLE)
+            open_again().replace(["b"], np.array([[0.8, 0.6]]))
+        return listed(filesystem, folder, **options)
+
+    monkeypatch.setattr(snapshots, "list_inside", take_over)
+    monkeypatch.setattr(leases, "process_lock", lambda key: contextlib.nullcontext())
+    store.replace(["a"], np.array([[0.6, 0.8]]))
+    assert taken
+    assert open_again().read(["a", "b"]).tolist() == [[0.6, 0.8], [0.8, 0.6]]
+
+
+def test_a_writer_that_has_lost_the_lock_deletes_no_parts_of_the_one_that_took_it(open_again, monkeypatch):
+    """It was stopped after it got the lock, before it looked for what is unfinished."""
+    mine, other = open_again().history(), open_again().history()
+    monkeypatch.setattr(leases, "process_lock", lambda key: contextlib.nullcontext())
+    delete_unfinished, put = mine._delete_unfinished, other.put
+
+    def put_slowly(records):
+        if records[0].kind == "head":
+            with pytest.raises(LockedError, match="the lock was taken over"):
+                delete_unfinished()
+        put(records)
+
+    def take_over():
+        mine._lease._record.remove()
+        time.sleep(leases.SECONDS_TO_SETTLE)
+        with other.lock():
+            other.put = put_slowly
+            other.write("0001/manifest.json", b"1")
+
+    mine._delete_unfinished = take_over
+    with mine.lock():
+        pass
+    assert open_again().history().read("0001/manifest.json") == b"1"

@@ -96,6 +96,8 @@ class FileRecords(RecordStorage):
         named = {self._place(part_id) for head in heads for ids in part_ids(head, PARTS_PER_CALL) for part_id in ids}
         versions = {(head.name, head.version) for head in heads}
         others = self._read([path for path in paths[PART] if path not in named])
+        # Who has taken the lock over may be in the middle of writing a blob.
+        self._lease.check()
         self.remove([part.id for part in others if (part.name, part.version) not in versions])
 
     def _paths(self) -> dict[str, list[str]]:

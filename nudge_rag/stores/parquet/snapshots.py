@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nudge_rag.common import files, lock
-from nudge_rag.errors import CorruptArchiveError
+from nudge_rag.errors import CorruptArchiveError, LockedError
 from nudge_rag.stores.history import BlobStorage
 from nudge_rag.stores.leases import process_lock
 from nudge_rag.stores.parquet.filesystems import FileState, delete_file, forget, list_inside
@@ -180,7 +180,14 @@ class SnapshotFolder:
 
         kept = snapshots.files | snapshots.last
         forget(self.filesystem)
-        for info in list_inside(self.filesystem, self.rewritten, may_be_missing=True):
+        found = list_inside(self.filesystem, self.rewritten, may_be_missing=True)
+        if self._locking is not None:
+            try:
+                # After the list: who has taken the lock over may have written files that are in it.
+                self._locking.check()
+            except LockedError:
+                return
+        for info in found:
             inside = info.path.endswith("/") or any(path.startswith(f"{info.path}/") for path in kept)
             # What cannot be deleted now is found by the next write.
             with contextlib.suppress(OSError):
