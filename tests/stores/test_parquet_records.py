@@ -193,3 +193,50 @@ def test_a_writer_that_has_lost_the_lock_deletes_no_parts_of_the_one_that_took_i
     with mine.lock():
         pass
     assert open_again().history().read("0001/manifest.json") == b"1"
+
+
+@pytest.mark.parametrize("what", ["history", "files"])
+def test_a_list_that_fails_is_an_error_and_not_empty(open_again, monkeypatch, what):
+    """Find of fsspec passes over folders that cannot be listed, as if there were nothing in them."""
+    store = open_again()
+    store.history().write("0001/manifest.json", b"1")
+    filesystem = type(fsspec.filesystem("memory"))
+    ls, failures = filesystem.ls, [OSError("connection reset")]
+
+    def fail_once(self, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        return ls(self, *arguments, **options)
+
+    call = store.history().names if what == "history" else store.count
+    expected = call()
+    monkeypatch.setattr(filesystem, "find", fsspec.AbstractFileSystem.find)
+    monkeypatch.setattr(filesystem, "ls", fail_once)
+    with pytest.raises(OSError, match="connection reset"):
+        call()
+    assert not failures
+    assert call() == expected
+
+
+def test_files_are_found_at_every_depth_and_a_folder_that_goes_meanwhile_is_passed_over(open_again, monkeypatch):
+    store = open_again()
+    filesystem, folder = fsspec.filesystem("memory"), store._files.source.root
+    for place in ("lang=de/year=1", "lang=en"):
+        filesystem.mkdirs(f"{folder}/{place}")
+        table = pyarrow.table({"id": [place], "embedding": [[1.0, 0.0]]})
+        with filesystem.open(f"{folder}/{place}/part.parquet", "wb") as file:
+            pyarrow.parquet.write_table(table, file)
+    assert store.count() == 4
+    ls, left = type(filesystem).ls, [True]
+
+    def remove(self, path, *arguments, **options):
+        found = ls(self, path, *arguments, **options)
+        if path.strip("/") == folder.strip("/") and left:
+            left.clear()
+            self.rm(f"{folder}/lang=en", recursive=True)
+        return found
+
+    monkeypatch.setattr(type(filesystem), "find", fsspec.AbstractFileSystem.find)
+    assert store.count() == 4
+    monkeypatch.setattr(type(filesystem), "ls", remove)
+    assert store.count() == 3

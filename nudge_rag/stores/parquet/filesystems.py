@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,12 +76,42 @@ def list_inside(filesystem: Any, folder: str, *, recursive: bool = True, may_be_
     if fsspec is None:
         selector = FileSelector(folder, allow_not_found=may_be_missing, recursive=recursive)
         return list(filesystem.get_file_info(selector))
-    found = fsspec.find(folder, maxdepth=None if recursive else 1, withdirs=True, detail=True)
+    if recursive and _finds_at_once(fsspec):
+        found = list(fsspec.find(folder, withdirs=True, detail=True).values())
+    else:
+        found = list(_walk(fsspec, folder, recursive))
     # The folder itself may be among them, or be a file.
-    inside = [_info_from(path, details) for path, details in found.items() if path.strip("/") != folder.strip("/")]
+    inside = [_info_from(details["name"], details) for details in found if not _is_same(details["name"], folder)]
     if not inside and not may_be_missing and not fsspec.isdir(folder):
         raise FileNotFoundError(folder)
     return inside
+
+
+def _finds_at_once(fsspec: Any) -> bool:
+    """Whether a file system lists all that is in a folder by a way of its own, as s3fs does in one request."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    kind = type(fsspec)
+    if isinstance(fsspec, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return bool(kind.find is not AbstractFileSystem.find)
+
+
+def _walk(fsspec: Any, folder: str, recursive: bool) -> Iterator[Mapping[str, Any]]:
+    """What is in a folder: find of fsspec takes one that cannot be listed for empty."""
+    try:
+        found = fsspec.ls(folder, detail=True)
+    except FileNotFoundError:
+        return
+    for details in found:
+        yield details
+        if recursive and details["type"] == "directory" and not _is_same(details["name"], folder):
+            yield from _walk(fsspec, details["name"], recursive)
+
+
+def _is_same(path: str, other: str) -> bool:
+    return path.strip("/") == other.strip("/")
 
 
 def _look_at(fsspec: Any, path: str) -> Any:
