@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import time
 
 import numpy as np
@@ -139,6 +140,29 @@ def test_a_writer_that_has_lost_the_lock_makes_nothing_count(open_again, monkeyp
     with pytest.raises(LockedError, match="the lock was taken over"):
         store.replace(["a"], np.array([[0.8, 0.6]]))
     assert open_again().read(["a"]).tolist() == [[0.6, 0.8]]
+
+
+def test_a_push_that_lost_the_history_before_it_locked_the_files_makes_nothing_count(open_again):
+    store = open_again()
+    history = store.history()
+    with history.lock():
+        # As after a stop: another process has pushed since.
+        history._lease._record.write('{"holder": "another"}')
+        time.sleep(leases.SECONDS_TO_SETTLE)
+        with pytest.raises(LockedError, match="the lock was taken over"):
+            store.replace(["a"], np.array([[0.8, 0.6]]))
+    assert open_again().read(["a"]).tolist() == [[1.0, 0.0]]
+    store.replace(["a"], np.array([[0.8, 0.6]]))
+    assert open_again().read(["a"]).tolist() == [[0.8, 0.6]]
+
+
+def test_a_store_that_was_pickled_writes(open_again):
+    store = open_again()
+    history = store.history()
+    with history.lock():
+        again = pickle.loads(pickle.dumps(store))
+        again.replace(["a"], np.array([[0.8, 0.6]]))
+    assert store.read(["a"]).tolist() == [[0.8, 0.6]]
 
 
 def test_a_write_is_seen_at_once(open_again):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from nudge_rag.common import files, lock
 from nudge_rag.errors import CorruptArchiveError, LockedError
@@ -88,6 +89,11 @@ class SnapshotFolder:
         self.local = Path(path) if isinstance(filesystem, pyarrow.fs.LocalFileSystem) else None
         self._locking = None if self.local else FileRecords(filesystem, f"{path}/{LOCKING}")
         self._names: dict[str, str] = {}
+        self._histories: WeakSet[FileRecords] = WeakSet()
+
+    def __reduce__(self) -> tuple[type[SnapshotFolder], tuple[Any, str]]:
+        """In another process it holds no lock."""
+        return SnapshotFolder, (self.filesystem, self.path)
 
     def load(self) -> Snapshots:
         """Read what counts now.
@@ -111,7 +117,7 @@ class SnapshotFolder:
         """Make other files count, in one step; then delete those of ours that nobody reads any more.
 
         Raises:
-            LockedError: this process was stopped for so long that another has taken its lock.
+            LockedError: this process was stopped for so long that another has taken its lock, or that of the history.
         """
         views = {
             label: {
@@ -123,6 +129,9 @@ class SnapshotFolder:
         last = sorted(self._inside(path) for path in snapshots.last)
         if self._locking is not None:
             self._locking.check()
+        # A push that was stopped before it got this lock has lost that of the history.
+        for history in list(self._histories):
+            history.check()
         content = json.dumps({"format": FORMAT, "views": views, "last": last}).encode()
         if self.local is not None:
             files.write_synced(self.local / STATE, content)
@@ -147,7 +156,11 @@ class SnapshotFolder:
     def history(self) -> BlobStorage:
         """Storage of the history."""
         place = f"{self.path}/{HISTORY}"
-        return FolderStorage(place) if self.local is not None else FileRecords(self.filesystem, place, self._names)
+        if self.local is not None:
+            return FolderStorage(place)
+        records = FileRecords(self.filesystem, place, self._names)
+        self._histories.add(records)
+        return records
 
     @property
     def rewritten(self) -> str:
