@@ -143,11 +143,15 @@ class RecordStorage(ABC):
 
     def _delete_unfinished(self) -> None:
         """Delete parts that no head names: their writer died."""
-        versions = {(head.name, head.version) for head in self._heads()}
-        unnamed = [part.id for part in self.listed(PART) if (part.name, part.version) not in versions]
+        unnamed = self._unnamed_parts()
         # Who has taken the lock over may be in the middle of writing a blob.
         self._lease.check()
         self.remove(unnamed)
+
+    def _unnamed_parts(self) -> list[str]:
+        """Ids of the parts that no head names."""
+        versions = {(head.name, head.version) for head in self._heads()}
+        return [part.id for part in self.listed(PART) if (part.name, part.version) not in versions]
 
     def _remove_parts(self, head: BlobRecord) -> None:
         for number, ids in enumerate(part_ids(head, PARTS_PER_CALL)):

@@ -152,9 +152,9 @@ class Lease:
             if time.monotonic() >= deadline:
                 raise LockedError("a push or rollback is under way in another process: nothing was written; try later")
             time.sleep(BETWEEN_LOOKS)
-            now = self._record.read()
-            if now != seen:
-                seen, since = now, time.monotonic()
+            found = self._record.read()
+            if found != seen:
+                seen, since = found, time.monotonic()
 
     def _renew(self, holder: str, stop: threading.Event) -> None:
         beat = 0

@@ -124,19 +124,23 @@ def test_a_lock_reads_no_blob_if_nothing_is_unfinished(open_again, read_paths):
     assert {path.partition("-")[0] for path in read_paths} == {"lease"}
 
 
+def lose(lease):
+    """As after a stop of some seconds: it has expired, and another process holds it."""
+    lease._record.write('{"holder": "another"}')
+    time.sleep(leases.SECONDS_TO_SETTLE)
+
+
 def test_a_writer_that_has_lost_the_lock_makes_nothing_count(open_again, monkeypatch):
     store = open_again()
     store.replace(["a"], np.array([[0.6, 0.8]]))
     lock = store._files.beside()._locking
     change = replacing.map_fragments
 
-    def lose(*arguments):
-        # As after a stop of some seconds: the lease has expired, and another process holds it.
-        lock._lease._record.write('{"holder": "another"}')
-        time.sleep(leases.SECONDS_TO_SETTLE)
+    def change_late(*arguments):
+        lose(lock._lease)
         return change(*arguments)
 
-    monkeypatch.setattr(replacing, "map_fragments", lose)
+    monkeypatch.setattr(replacing, "map_fragments", change_late)
     with pytest.raises(LockedError, match="the lock was taken over"):
         store.replace(["a"], np.array([[0.8, 0.6]]))
     assert open_again().read(["a"]).tolist() == [[0.6, 0.8]]
@@ -146,9 +150,7 @@ def test_a_push_that_lost_the_history_before_it_locked_the_files_makes_nothing_c
     store = open_again()
     history = store.history()
     with history.lock():
-        # As after a stop: another process has pushed since.
-        history._lease._record.write('{"holder": "another"}')
-        time.sleep(leases.SECONDS_TO_SETTLE)
+        lose(history._lease)
         with pytest.raises(LockedError, match="the lock was taken over"):
             store.replace(["a"], np.array([[0.8, 0.6]]))
     assert open_again().read(["a"]).tolist() == [[1.0, 0.0]]

@@ -87,18 +87,16 @@ class FileRecords(RecordStorage):
         """Raise LockedError if this process has lost what it held."""
         self._lease.check()
 
-    def _delete_unfinished(self) -> None:
-        """Delete parts that no head names, if there are more parts than heads: not to read all of them each time."""
+    def _unnamed_parts(self) -> list[str]:
+        """Parts that no head names, if there are more parts than heads: not to read all of them each time."""
         paths = self._paths()
         if len(paths[PART]) <= len(paths[HEAD]):
-            return
+            return []
         heads = [head for head in self._read(paths[HEAD]) if is_head(head)]
         named = {self._place(part_id) for head in heads for ids in part_ids(head, PARTS_PER_CALL) for part_id in ids}
         versions = {(head.name, head.version) for head in heads}
         others = self._read([path for path in paths[PART] if path not in named])
-        # Who has taken the lock over may be in the middle of writing a blob.
-        self._lease.check()
-        self.remove([part.id for part in others if (part.name, part.version) not in versions])
+        return [part.id for part in others if (part.name, part.version) not in versions]
 
     def _paths(self) -> dict[str, list[str]]:
         """The paths of records by their kind."""
